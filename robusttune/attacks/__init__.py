@@ -1,0 +1,1 @@
+"""Attacks: `(loss_of, images, threat, *, generator) -> images`, one file each."""

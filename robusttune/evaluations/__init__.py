@@ -1,0 +1,1 @@
+"""Evaluations: `(subject, …) -> Records`, one file each."""

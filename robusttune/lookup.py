@@ -1,0 +1,51 @@
+"""Names of plug-ins, found by listing the folder they live in."""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from typing import Any
+
+
+def names(kind: str) -> list[str]:
+    """The names of every plug-in of one kind, sorted.
+
+    Args:
+        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "evaluations", "sections".
+
+    Example:
+        >>> names("norms")
+        ['l2', 'linf']
+    """
+    package = importlib.import_module(f"robusttune.{kind}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def find(kind: str, name: Any) -> Any:
+    """The one thing that the file `name` of folder `kind` exports; anything but a string is returned as it is.
+
+    Raises:
+        ValueError: no file has this name; the message lists those that exist.
+
+    Example:
+        >>> find("tasks", "rotation")().classes
+        4
+    """
+    if not isinstance(name, str):
+        return name
+    known = names(kind)
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown {kind[:-1]} {name!r}{hint}: known are {', '.join(known)}; an object is taken too")
+    return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
+
+
+def made(kind: str, name: Any) -> Any:
+    """Like `find`, for kinds that export a class: a name stands for the class called without arguments.
+
+    Example:
+        >>> made("tasks", "jigsaw").name
+        'jigsaw'
+    """
+    found = find(kind, name)
+    return found() if isinstance(found, type) else found

@@ -1,0 +1,200 @@
+"""Borrowing a user's model, device and random state, and giving them back as they were."""
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Record gradients even under `no_grad` and `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def attacking(model: nn.Module, parameters: Iterable[nn.Parameter], device: torch.device) -> Iterator[None]:
+    """Eval mode, gradients toward images alone, and no cached casts of frozen weights that training would reuse."""
+    kind = device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    uncached = torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
+    with differentiable(), evaluating(model), frozen(parameters), uncached:
+        yield
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every submodule its own train or eval flag back afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, and each submodule back in its own mode afterwards."""
+    with modes_kept(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let no gradient be computed toward these parameters meanwhile."""
+    open_ones = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in open_ones:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in open_ones:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def statistics_untouched(model: nn.Module) -> Iterator[None]:
+    """Let norm layers in train mode normalise by the batch without recording it."""
+    recording = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    for module in recording:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in recording:
+            module.track_running_stats = True
+
+
+@contextmanager
+def gradients_kept(model: nn.Module) -> Iterator[None]:
+    """Set every `.grad` aside, and put the same tensors back afterwards."""
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+
+
+@contextmanager
+def restored_on_failure(model: nn.Module) -> Iterator[None]:
+    """Put the weights and buffers that the model came with back if anything is raised, Ctrl-C too."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in _tensors(model)]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for tensor, before in kept:
+                tensor.copy_(before)
+        raise
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Move the model to a device, and back afterwards."""
+    home = device_of(model)
+    if home != device:
+        model.to(device)
+    try:
+        yield
+    finally:
+        if home != device:
+            model.to(home)
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Seed the random states of torch, numpy and Python, and put them back as they were afterwards."""
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU if it has none."""
+    return next((tensor.device for tensor in _tensors(model)), torch.device("cpu"))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating-point type of the model's first parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
+    """The device to work on: the one asked for; with "auto", the model's own, or for one on the CPU the accelerator.
+
+    Raises:
+        ValueError: no such device here, or the model sits on another accelerator than the one asked for.
+    """
+    home = device_of(model)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if home.type == "meta":
+        raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
+    if device == "auto":
+        return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
+    asked = torch.device(device)
+    if asked.type != "cpu" and (accelerator is None or accelerator.type != asked.type):
+        have = "only the CPU" if accelerator is None else f"the CPU and {accelerator.type}"
+        raise ValueError(
+            f"device={str(asked)!r} was asked for, but torch sees {have} here: pass device='cpu' or 'auto'"
+        )
+    asked = _indexed(asked)
+    if home.type != "cpu" and home != asked:
+        raise ValueError(
+            f"the model is on {home}, but device={str(asked)!r} was asked for: move the model, or leave device out"
+        )
+    return asked
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """The device with its number, as tensors on it name it."""
+    if device.type in ("cpu", "mps") or device.index is not None:
+        return device
+    return torch.device(device.type, torch.accelerator.current_device_index())
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch norm in train mode would normalise by the batch."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def check_model(model: Any) -> None:
+    """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ValueError(
+            f"the model is wrapped in {type(model).__name__}: pass model.module, and wrap RobustLoss instead"
+        )
+    if hasattr(model, "_orig_mod"):
+        raise ValueError("the model is compiled by torch.compile: pass model._orig_mod, the module it was made from")
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            "the model was compiled in place by model.compile(), which hides its layers: pass a fresh module"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "no parameter of the model requires grad, so there is nothing to train: call model.requires_grad_()"
+        )

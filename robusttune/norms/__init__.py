@@ -1,0 +1,1 @@
+"""Norms in which an adversary is measured: one file each."""

@@ -1,0 +1,60 @@
+"""The Euclidean norm of a perturbation, per image."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["l2"]
+
+SMALL, LARGE = 3 * 32 * 32, 3 * 224 * 224
+
+
+class l2:
+    """The Euclidean norm: sizes, projection and steepest ascent, each image by itself."""
+
+    @staticmethod
+    def size(delta: Tensor) -> Tensor:
+        """The norm of each image's perturbation: (N,C,H,W) -> (N,)."""
+        return delta.flatten(1).norm(dim=1)
+
+    @staticmethod
+    def project(delta: Tensor, eps: float) -> Tensor:
+        """The nearest perturbations (N,C,H,W) whose norm is at most eps."""
+        size = _per_image(l2.size(delta), delta)
+        return delta * (eps / size.clamp(min=eps)) if eps > 0 else torch.zeros_like(delta)
+
+    @staticmethod
+    def ascent(gradient: Tensor) -> Tensor:
+        """The direction of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
+        # Scaled by the largest entry first: the square of a gradient of 1e-30 is not representable.
+        largest = _per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
+        scaled = gradient / torch.where(largest > 0, largest, 1.0)
+        size = _per_image(l2.size(scaled), scaled)
+        return scaled / torch.where(size > 0, size, 1.0)
+
+    @staticmethod
+    def noise(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Perturbations (N,C,H,W) in random directions, with sizes uniform on [0, eps]."""
+        shape, device = images.shape, generator.device
+        direction = torch.randn(shape, generator=generator, device=device)
+        radius = torch.rand(len(images), generator=generator, device=device)
+        delta = l2.ascent(direction) * _per_image(radius * eps, direction)
+        return delta.to(images.device, images.dtype)
+
+    @staticmethod
+    def default_eps(shape: tuple[int, ...]) -> float:
+        """The customary radius for images of shape (C,H,W): 0.5 at 3x32x32 and 3.0 at 3x224x224.
+
+        Between the two it is linear in logarithms, outside it grows with the square root of C·H·W.
+        """
+        values = math.prod(shape)
+        if values <= SMALL:
+            return 0.5 * math.sqrt(values / SMALL)
+        if values >= LARGE:
+            return 3.0 * math.sqrt(values / LARGE)
+        return float(0.5 * 6.0 ** (math.log(values / SMALL) / math.log(LARGE / SMALL)))
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,1 @@
+"""Robust classification losses: one file each."""

@@ -1,0 +1,1 @@
+"""Report sections: `(runs, folder) -> Markdown`, one file each."""

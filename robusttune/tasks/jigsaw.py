@@ -1,0 +1,104 @@
+"""In which order do the tiles of the image lie?"""
+
+import math
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from robusttune.views import View, pixel_numbers, reindex
+
+__all__ = ["jigsaw"]
+
+ORDERS = 31
+CANDIDATES = 2000
+SMALL_SIDE = 48
+
+
+@dataclass(frozen=True)
+class jigsaw:
+    """Predict in which of a fixed set of orders the tiles of each image were put back, at the image's own size.
+
+    The tiles are squares of a grid over the centre of the image; what the grid does not divide stays where it is.
+    A 2x2 grid has all its 24 orders, a larger one the identity and 30 orders that lie far apart.
+
+    Args:
+        grid: tiles a side; unless given, 2 for sides under 48 px, else 3, and for ViTs the largest of 4, 3, 2 whose
+            tiles are made of whole patches (where none is, as for other models).
+
+    Raises:
+        ValueError: a grid under 2, or an image smaller than its grid.
+
+    Source: Noroozi and Favaro, arXiv:1603.09246; tiles in one image: Carlucci et al., arXiv:1903.06864.
+
+    Example:
+        >>> view = jigsaw().draw(torch.rand(3, 1, 9, 8), torch.Generator(), patch_size=None)
+        >>> view.classes, view.targets.shape
+        (24, torch.Size([3]))
+    """
+
+    grid: int | None = None
+    name = "jigsaw"
+    classes = ORDERS
+    shares_forward = False
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and self.grid < 2:
+            raise ValueError(f"jigsaw's grid is {self.grid}, but it takes at least 2 tiles a side to shuffle them")
+
+    def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
+        """One random order for each image (N,C,H,W)."""
+        height, width = images.shape[-2:]
+        shuffles = _shuffles(height, width, self.grid or _grid_for(height, width, patch_size))
+        choice = torch.randint(len(shuffles), (len(images),), generator=generator)
+        source = shuffles[choice].to(images.device, non_blocking=True)
+        return View(lambda pixels: reindex(pixels, source), choice.to(images.device, non_blocking=True), len(shuffles))
+
+
+def orders(grid: int) -> list[tuple[int, ...]]:
+    """The orders in use, all distinct, the identity first: each next one is the farthest from all before it."""
+    tiles = grid * grid
+    if math.factorial(tiles) <= ORDERS:
+        return list(permutations(range(tiles)))
+    chance = random.Random(0)
+    pool = {tuple(chance.sample(range(tiles), tiles)) for _ in range(CANDIDATES)}
+    chosen = [tuple(range(tiles))]
+    nearest = dict.fromkeys(sorted(pool - set(chosen)), tiles)
+    while len(chosen) < ORDERS:
+        nearest = {order: min(d, _distance(order, chosen[-1])) for order, d in nearest.items()}
+        chosen.append(max(nearest, key=lambda order: nearest[order]))
+    return chosen
+
+
+def _distance(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    return sum(a != b for a, b in zip(first, second, strict=True))
+
+
+def _grid_for(height: int, width: int, patch_size: int | None) -> int:
+    if patch_size:
+        for grid in (4, 3, 2):
+            if height % (grid * patch_size) == 0 and width % (grid * patch_size) == 0:
+                return grid
+    return 2 if min(height, width) < SMALL_SIDE else 3
+
+
+@lru_cache(maxsize=8)
+def _shuffles(height: int, width: int, grid: int) -> Tensor:
+    """The source pixel of each pixel, for each order: (orders,H·W)."""
+    tall, wide = height // grid, width // grid
+    if min(tall, wide) < 1:
+        raise ValueError(f"images of {height}x{width} px cannot be cut into {grid}x{grid} tiles: choose a smaller grid")
+    numbers = pixel_numbers((height, width))
+    top, left = (height - grid * tall) // 2, (width - grid * wide) // 2
+    region = (slice(top, top + grid * tall), slice(left, left + grid * wide))
+    tiles = numbers[region].reshape(grid, tall, grid, wide).transpose(1, 2).reshape(grid * grid, tall, wide)
+    sources = []
+    for order in orders(grid):
+        source = numbers.clone()
+        shuffled = tiles[list(order)].reshape(grid, grid, tall, wide)
+        source[region] = shuffled.transpose(1, 2).reshape(grid * tall, grid * wide)
+        sources.append(source.flatten())
+    return torch.stack(sources)

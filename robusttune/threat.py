@@ -1,0 +1,136 @@
+"""What an adversary may do, and what an attack maximises."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from robusttune import lookup
+
+ALIASES = {"inf": "linf", "linfinity": "linf", "l_inf": "linf", "2": "l2", "l_2": "l2"}
+
+
+class LossOf:
+    """A function from images (N,C,H,W) in [0,1] to one loss per image (N,), the only thing that an attack sees.
+
+    Attacks written elsewhere want labels and logits instead: `labels` (N,) and `logits_of`, images -> (N,K), are there
+    for them, and are None where the loss is not a function of one set of labels.
+    """
+
+    def __init__(
+        self,
+        per_image: Callable[[Tensor], Tensor],
+        *,
+        labels: Tensor | None = None,
+        logits_of: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.per_image = per_image
+        self.labels = labels
+        self.logits_of = logits_of
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.per_image(images)
+
+
+class Norm(Protocol):
+    """What a file in `norms/` exports."""
+
+    def size(self, delta: Tensor) -> Tensor: ...
+    def project(self, delta: Tensor, eps: float) -> Tensor: ...
+    def ascent(self, gradient: Tensor) -> Tensor: ...
+    def noise(self, images: Tensor, eps: float, generator: torch.Generator) -> Tensor: ...
+    def default_eps(self, shape: tuple[int, ...]) -> float: ...
+
+
+class Attack(Protocol):
+    """What a file in `attacks/` exports."""
+
+    def __call__(
+        self, loss_of: LossOf, images: Tensor, threat: "ThreatModel", *, generator: torch.Generator
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The images that an adversary may put in the place of an image: a ball around it, inside the pixel box [0,1].
+
+    Args:
+        norm: "l2" or "linf" (also "L2", "Linf", "inf", 2), or an object like those in `robusttune.norms`.
+        eps: radius in pixel units on [0,1], before any normalisation.
+
+    Raises:
+        ValueError: unknown norm; eps negative, not a number, or above 1 for linf.
+
+    Example:
+        >>> threat = ThreatModel("Linf", eps=8 / 255)
+        >>> threat.norm
+        'linf'
+        >>> images = torch.full((2, 1, 4, 4), 0.5)
+        >>> bool((threat.project(images + 1, images) <= 0.5 + 8 / 255 + 1e-6).all())
+        True
+    """
+
+    norm: Any
+    eps: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", canonical(self.norm))
+        object.__setattr__(self, "eps", _checked_eps(self.eps, self.norm))
+
+    @property
+    def geometry(self) -> Norm:
+        """The norm's functions."""
+        return _geometry(self.norm)
+
+    def project(self, candidates: Tensor, images: Tensor) -> Tensor:
+        """The candidates (N,C,H,W) brought back into the ball around `images` and into the box."""
+        # The images lie in the box, so clamping only shortens the perturbation and it stays in the ball.
+        return (images + self.geometry.project(candidates - images, self.eps)).clamp(0, 1)
+
+    def size(self, candidates: Tensor, images: Tensor) -> Tensor:
+        """How far each candidate is from its image: (N,)."""
+        return self.geometry.size(candidates - images)
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The direction of norm 1 along which a linear function grows fastest: (N,C,H,W)."""
+        return self.geometry.ascent(gradient)
+
+    def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A random point (N,C,H,W) that the adversary may choose for each image."""
+        return self.project(images + self.geometry.noise(images, self.eps, generator), images)
+
+
+def canonical(norm: Any) -> Any:
+    """The name in the folder that a user's spelling of a norm means; objects pass.
+
+    Raises:
+        ValueError: unknown norm.
+    """
+    if isinstance(norm, str | int | float) and not isinstance(norm, bool):
+        word = ("inf" if norm == math.inf else f"{norm:g}") if not isinstance(norm, str) else norm.lower().strip()
+        norm = ALIASES.get(word, word)
+    lookup.find("norms", norm)
+    return norm
+
+
+def default_eps(norm: Any, shape: tuple[int, ...]) -> float:
+    """The customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
+    return _geometry(canonical(norm)).default_eps(shape)
+
+
+def _geometry(norm: Any) -> Norm:
+    geometry: Norm = lookup.find("norms", norm)
+    return geometry
+
+
+def _checked_eps(eps: Any, norm: Any) -> float:
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
+    if not math.isfinite(eps) or eps < 0:
+        raise ValueError(f"eps is {eps}, but it must be a finite number of at least 0, in pixel units on [0, 1]")
+    if norm == "linf" and eps > 1:
+        raise ValueError(f"eps is {eps} for linf, but pixels span [0, 1]: did you mean {eps:g}/255?")
+    return float(eps)
