@@ -57,7 +57,7 @@ def checked_labels(labels: Any, images: int) -> Tensor:
     Raises:
         ValueError: another length, floats that are no distributions, or several classes at once.
     """
-    labels = torch.as_tensor(labels)
+    labels = _tensor(labels)
     if len(labels.shape) == 0 or len(labels) != images:
         raise ValueError(
             f"there are {images} images but labels of shape {tuple(labels.shape)}: one label for each is needed"
@@ -108,6 +108,10 @@ def stream(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
 def is_exhaustible(loader: Any) -> bool:
     """Whether the loader is an iterator, which can be gone through only once."""
     return iter(loader) is loader
+
+
+def _tensor(values: Any) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.as_tensor(values)
 
 
 def _keyed(batch: Any, known: tuple[str, ...], what: str) -> Any:

@@ -98,7 +98,7 @@ def _timm_names(model: nn.Module) -> tuple[str, ...] | None:
     """What the model itself names as its classifier; None where it does not speak of one."""
     if not hasattr(model, "get_classifier"):
         return None
-    given = model.get_classifier()
+    given: Any = model.get_classifier()  # type: ignore[operator]
     layers = list(given) if isinstance(given, tuple | list | nn.ModuleList) else [given]
     if any(layer is None or isinstance(layer, nn.Identity) for layer in layers):
         raise ValueError("the model has no classifier (num_classes=0): pretrain it, or give it one, before hardening")
@@ -205,13 +205,14 @@ def sample_inputs(model: nn.Module) -> Iterator[Tensor]:
     """Made-up inputs (2,C,H,W) to look at a model with when no image is at hand, the likeliest size first."""
     parameter = next(model.parameters(), torch.empty(0))
     config = getattr(model, "pretrained_cfg", None) or {}
-    size = config.get("input_size") if isinstance(config, dict) else None
+    size = (config.get("input_size") if isinstance(config, dict) else None) or ()
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     channels = [first.in_channels] if first is not None else [3, 1]
     sides = [*_fixed_sides(model), *(tuple(size[-2:]),) * bool(size), *((side, side) for side in SIDES)]
     for side in sides:
         for channel in channels:
-            yield torch.rand(2, channel, *side, device=parameter.device, dtype=parameter.dtype)
+            made_up = torch.rand(2, channel, *side, generator=torch.Generator().manual_seed(0))
+            yield made_up.to(parameter.device, parameter.dtype)
 
 
 def patch_size_of(model: nn.Module) -> int | None:

@@ -16,7 +16,8 @@ class l2:
     @staticmethod
     def size(delta: Tensor) -> Tensor:
         """The norm of each image's perturbation: (N,C,H,W) -> (N,)."""
-        return delta.flatten(1).norm(dim=1)
+        size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return size
 
     @staticmethod
     def project(delta: Tensor, eps: float) -> Tensor:
