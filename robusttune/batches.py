@@ -1,12 +1,11 @@
 """What a loader yields, as images and labels, checked before anything is computed from it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -57,24 +56,24 @@ def checked_labels(labels: Any, images: int) -> Tensor:
     Raises:
         ValueError: another length, floats that are no distributions, or several classes at once.
     """
-    labels = _tensor(labels)
-    if len(labels.shape) == 0 or len(labels) != images:
+    given = _tensor(labels)
+    if len(given.shape) == 0 or len(given) != images:
         raise ValueError(
-            f"there are {images} images but labels of shape {tuple(labels.shape)}: one label for each is needed"
+            f"there are {images} images but labels of shape {tuple(given.shape)}: one label for each is needed"
         )
-    if labels.dim() == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.dim() == 1:
-        if labels.is_floating_point():
+    if given.dim() == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.dim() == 1:
+        if given.is_floating_point():
             raise ValueError(
-                f"labels are {labels.dtype} of shape {tuple(labels.shape)}, but class numbers are integers: call .long()"
+                f"labels are {given.dtype} of shape {tuple(given.shape)}, but class numbers are integers: call .long()"
             )
-        return labels.long()
-    if labels.dim() != 2:
+        return given.long()
+    if given.dim() != 2:
         raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, but (N,) or (N, classes) is needed: masks and boxes cannot be used"
+            f"labels have shape {tuple(given.shape)}, but (N,) or (N, classes) is needed: masks and boxes cannot be used"
         )
-    return _distributions(labels)
+    return _distributions(given)
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
@@ -89,11 +88,6 @@ def check_classes(labels: Tensor, classes: int) -> None:
         raise ValueError(f"label {wrong} is out of range: the model has {classes} classes, numbered 0 to {classes - 1}")
 
 
-def same_size(labels: Tensor, classes: int) -> Tensor:
-    """Labels as distributions (N,K)."""
-    return F.one_hot(labels, classes).float() if labels.dim() == 1 else labels
-
-
 def hard(labels: Tensor) -> Tensor:
     """The most likely class of each label: (N,)."""
     return labels.argmax(1) if labels.dim() == 2 else labels
@@ -103,6 +97,44 @@ def stream(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """The checked batches of a loader."""
     for batch in loader:
         yield unpacked(batch)
+
+
+class Batches:
+    """The checked batches of a user's loader, whose first one can be looked at without losing it.
+
+    Attributes:
+        count: batches an epoch; None where the loader does not say.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.count = len(loader) if isinstance(loader, Sized) else None
+        self.once = is_exhaustible(loader)
+        self.peeked: tuple[Tensor, Tensor] | None = None
+
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first batch.
+
+        Raises:
+            ValueError: there is none.
+        """
+        batch = next(iter(self.loader), None)
+        if batch is None:
+            raise ValueError("the loader is empty: there is nothing to train on")
+        self.peeked = unpacked(batch)
+        return self.peeked
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch."""
+        empty = True
+        if self.once and self.peeked is not None:
+            yield self.peeked
+            empty, self.peeked = False, None
+        for batch in self.loader:
+            empty = False
+            yield unpacked(batch)
+        if empty:
+            raise ValueError(f"the loader had no batch in epoch {number + 1}: it must start anew in each epoch")
 
 
 def is_exhaustible(loader: Any) -> bool:

@@ -130,6 +130,15 @@ class RobustLoss(nn.Module):
         robust = self.objective.loss(logits, labels, clean).mean()
         return self._terms(robust, logits, shared + parts, losses)
 
+    def answers(self, pixels: Tensor, chance: torch.Generator) -> list[tuple[Part, Tensor]]:
+        """For each task, one view of every image in pixels (N,C,H,W) on [0,1], and its head's answers (N,classes)."""
+        found = []
+        for name, task in self.tasks.items():
+            view = task.draw(pixels, chance, patch_size=self.patch_size)
+            part = Part(name, torch.arange(len(pixels), device=pixels.device), view, self.weights[name])
+            found.append((part, self._answers(part, self._forward(view.of(pixels))[1])))
+        return found
+
     def _terms(self, robust: Tensor, logits: Tensor, parts: list[Part], losses: list[Tensor]) -> dict[str, Tensor]:
         total, terms = robust, {"robust": robust.detach()}
         for part, loss in zip(parts, losses, strict=True):

@@ -100,6 +100,31 @@ def restored_on_failure(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def borrowed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+    """Train a model on a device and give it back: old weights on any failure, all but its weights in any case."""
+    with (
+        own_randomness(seed),
+        placed(model, device),
+        restored_on_failure(model),
+        modes_kept(model),
+        gradients_kept(model),
+    ):
+        yield
+
+
+@contextmanager
+def trainable(model: nn.Module) -> Iterator[None]:
+    """Put a model whose root is in eval mode in train mode as a whole; with the root in train mode, leave it.
+
+    Submodules in eval mode below a root in train mode are deliberate, as frozen batch norms are.
+    """
+    with modes_kept(model):
+        if not model.training:
+            model.train()
+        yield
+
+
+@contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Move the model to a device, and back afterwards."""
     home = device_of(model)

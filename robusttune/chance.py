@@ -1,0 +1,58 @@
+"""Whether pretext tasks mean anything on a user's images."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+
+from robusttune.batches import stream
+from robusttune.loss import RobustLoss
+from robusttune.modes import device_of, evaluating
+
+NEAR = 0.15
+
+
+class PretextScore(NamedTuple):
+    """How often a head is right on held-out images, and how often a guess would be."""
+
+    accuracy: float
+    chance: float
+    images: int
+
+
+def pretext_scores(robust_loss: RobustLoss, loader: Any) -> dict[str, PretextScore]:
+    """The accuracy of each task's head on one view of each image, without attack; the model stays as it is."""
+    right = dict.fromkeys(robust_loss.tasks, 0)
+    guesses = dict.fromkeys(robust_loss.tasks, 0.0)
+    images = 0
+    chance = torch.Generator().manual_seed(robust_loss.seed)
+    with torch.no_grad(), evaluating(robust_loss.model):
+        for batch, _ in stream(loader):
+            pixels = robust_loss.pixels.pixels(batch.to(device_of(robust_loss)))
+            images += len(pixels)
+            for part, answers in robust_loss.answers(pixels, chance):
+                right[part.task] += int((answers.argmax(1) == part.view.targets).sum())
+                guesses[part.task] += len(pixels) / part.view.classes
+    return (
+        {name: PretextScore(right[name] / images, guesses[name] / images, images) for name in right} if images else {}
+    )
+
+
+def near_chance(scores: dict[str, PretextScore]) -> Iterable[str]:
+    """The tasks whose heads are hardly better than a guess."""
+    return [name for name, score in scores.items() if score.accuracy < score.chance + NEAR * (1 - score.chance)]
+
+
+def warn_if_at_chance(robust_loss: RobustLoss, loader: Any) -> None:
+    """Warn of each task whose head is hardly better than a guess on held-out images."""
+    scores = pretext_scores(robust_loss, loader)
+    for name in near_chance(scores):
+        score = scores[name]
+        others = {key: weight for key, weight in robust_loss.weights.items() if key != name} or None
+        warnings.warn(
+            f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.chance:.0%} of "
+            f"a guess: either training was short, or {name} means nothing on these images (as turns do for satellite "
+            f"images); then drop it with tasks={others}",
+            stacklevel=4,
+        )

@@ -1,0 +1,112 @@
+"""How robust is a classifier?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from robusttune import lookup
+from robusttune.batches import is_exhaustible, unpacked
+from robusttune.features import logits_of
+from robusttune.modes import (
+    chosen_device,
+    dtype_of,
+    evaluating,
+    frozen,
+    gradients_kept,
+    own_randomness,
+    placed,
+)
+from robusttune.pixels import find_pixels
+from robusttune.records import Records
+from robusttune.selection import subset_of
+from robusttune.subject import Subject
+from robusttune.threat import ThreatModel, canonical, default_eps
+
+Which = str | Callable[[Subject], Any]
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Any,
+    which: Which | Sequence[Which] = ("clean", "sweep"),
+    *,
+    norm: Any = "linf",
+    eps: float | None = None,
+    mean: Any = None,
+    std: Any = None,
+    normalized: bool | None = None,
+    subset: int | None = None,
+    seed: int = 0,
+    device: Any = "auto",
+    progress: bool = True,
+) -> Records:
+    """Records of how the model answers, on unchanged and on attacked images; the model is given back as found.
+
+    Args:
+        model: images -> logits (N,K), hardened by us or not; evaluated in eval mode.
+        loader: yields (images, labels), as for `harden`.
+        which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
+        norm, eps: the adversary that the model was, or should be, trained against; eps in pixel units on [0,1], by the
+            image size unless given.
+        mean, std, normalized: of the model's input; found in the loader unless given.
+        subset: how many images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
+        seed: of everything random.
+        device: "auto", or where to work.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: arguments, images or labels that do not fit.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
+        >>> records = evaluate(model, batches, "clean", progress=False)
+        >>> [(record.evaluation, record.images) for record in records]
+        [('clean', 8)]
+    """
+    if is_exhaustible(loader):
+        raise ValueError(
+            "the loader is an iterator, which can be gone through only once: pass the loader itself or a list"
+        )
+    wanted = [which] if isinstance(which, str) or callable(which) else list(which)
+    evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
+    place = chosen_device(model, device)
+    with (
+        own_randomness(seed),
+        placed(model, place),
+        evaluating(model),
+        gradients_kept(model),
+        frozen(model.parameters()),
+    ):
+        source = loader
+        loader = loader if subset is None else subset_of(loader, subset, seed)
+        images = _first_images(loader)
+        pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
+        logits_of(model(pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))))
+        shape = tuple(images.shape[1:])
+        threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
+        records = Records()
+        for title, evaluation in evaluations:
+            watched = _bar(title, loader) if progress else iter
+            subject = Subject(model, pixels, threat, loader, shape, place, seed, watched)
+            records.extend(evaluation(subject))
+    return records
+
+
+def _first_images(loader: Any) -> Any:
+    first = next(iter(loader), None)
+    if first is None:
+        raise ValueError("the loader is empty: there is nothing to evaluate on")
+    return unpacked(first)[0]
+
+
+def _bar(title: str, loader: Any) -> Callable[[Any], Any]:
+    total = len(loader) if hasattr(loader, "__len__") else None
+    return lambda batches: tqdm(batches, desc=title, total=total, unit="batch", leave=False)
+
+
+def _title(which: Any) -> str:
+    return which if isinstance(which, str) else getattr(getattr(which, "func", which), "__name__", "evaluation")

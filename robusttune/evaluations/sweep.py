@@ -1,0 +1,95 @@
+"""Accuracy under attacks of growing radius."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robusttune import lookup
+from robusttune.records import Record, accuracy
+from robusttune.subject import Subject
+from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+
+__all__ = ["sweep"]
+
+MULTIPLES = {"l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "linf": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
+
+
+def sweep(
+    subject: Subject,
+    *,
+    norms: Sequence[Any] | None = None,
+    eps: Sequence[float] | None = None,
+    attack: Any = "pgd",
+    steps: int | None = 50,
+    losses: Sequence[str] = ("cross_entropy", "margin"),
+) -> list[Record]:
+    """The accuracy under attack, for radii from 0 to well past the training radius, in both norms.
+
+    An image counts as robust at a radius when no attack up to that radius changes its class: the balls lie in each
+    other, so an image that fell is not attacked again, and accuracy never rises with the radius.
+
+    Args:
+        subject: the model and its images.
+        norms: those of the adversary; unless given, the training norm first and then every other one.
+        eps: radii in pixel units on [0,1], for all norms; multiples of the training radius unless given (of the
+            customary radius for a norm that was not trained on).
+        attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
+        steps: of the attack; None for its own default.
+        losses: what the attack maximises, one after the other: "cross_entropy", "margin".
+
+    Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
+    """
+    found: Any = lookup.find("attacks", attack)
+    run: Attack = partial(found, steps=steps) if steps is not None else found
+    own = subject.threat.norm
+    names = [canonical(norm) for norm in norms] if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+    threats = [threat for norm in names for threat in _threats(subject, norm, eps)]
+    correct, images = dict.fromkeys(threats, 0), 0
+    for pixels, labels in subject.batches():
+        images += len(labels)
+        for norm in names:
+            alive = subject.predicted(pixels) == labels
+            for threat in (each for each in threats if each.norm == norm):
+                alive = _survivors(subject, pixels, labels, alive, run, threat, losses)
+                correct[threat] += int(alive.sum())
+    setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
+    return [accuracy("sweep", correct[t], images, {"norm": t.norm, "eps": t.eps, **setting}) for t in threats]
+
+
+def _threats(subject: Subject, norm: Any, eps: Sequence[float] | None) -> list[ThreatModel]:
+    if eps is None:
+        radius = subject.threat.eps if norm == subject.threat.norm else default_eps(norm, subject.shape)
+        eps = [multiple * radius for multiple in MULTIPLES.get(norm, MULTIPLES["l2"])]
+    return [ThreatModel(norm, radius) for radius in sorted(eps)]
+
+
+def _survivors(
+    subject: Subject,
+    pixels: Tensor,
+    labels: Tensor,
+    alive: Tensor,
+    attack: Attack,
+    threat: ThreatModel,
+    losses: Sequence[str],
+) -> Tensor:
+    """Which images (N,) were alive and keep their class under every attack."""
+    generator = subject.generator()
+    for loss in losses if threat.eps > 0 else ():
+        rows = torch.nonzero(alive).flatten()
+        if len(rows):
+            images, targets = pixels[rows], labels[rows]
+            found = subject.attacked(images, targets, attack, threat, loss=loss, generator=generator)
+            alive = alive.index_put((rows,), subject.predicted(found) == targets)
+    return alive
+
+
+def _name(attack: Any) -> str:
+    if isinstance(attack, str):
+        return attack
+    if isinstance(attack, partial):
+        settings = ", ".join(f"{key}={value}" for key, value in attack.keywords.items())
+        return f"{_name(attack.func)}({settings})"
+    return getattr(attack, "__name__", type(attack).__name__)

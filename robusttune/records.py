@@ -1,0 +1,131 @@
+"""Measured numbers with their settings: what evaluations return and reports show."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number.
+
+    Attributes:
+        evaluation: what measured it, a name in `robusttune.evaluations`.
+        metric: what it is, such as "accuracy".
+        value: the number; accuracies are shares from 0 to 1.
+        images: how many images it was measured on.
+        interval: its 95% interval.
+        setting: all that the number depends on: norm, eps, attack, steps, seed.
+    """
+
+    evaluation: str
+    metric: str
+    value: float
+    images: int
+    interval: tuple[float, float]
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Records(list[Record]):
+    """A list of Record that can be shown, saved and searched.
+
+    Example:
+        >>> records = Records([accuracy("clean", 90, 100)])
+        >>> print(records.table())
+        | evaluation | metric | value | 95% interval | images | setting |
+        |---|---|---|---|---|---|
+        | clean | accuracy | 90.0% | 82.6–94.5% | 100 |  |
+    """
+
+    def table(self) -> str:
+        """A Markdown table, one row a Record."""
+        head = "| evaluation | metric | value | 95% interval | images | setting |\n|---|---|---|---|---|---|"
+        return "\n".join([head, *map(_row, self)])
+
+    def where(self, evaluation: str | None = None, **setting: Any) -> "Records":
+        """The Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
+        return Records(
+            record
+            for record in self
+            if evaluation in (None, record.evaluation)
+            and all(key in record.setting and _equal(record.setting[key], value) for key, value in setting.items())
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one JSON object a line; a file that is there already is replaced only once all is written."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".part")
+        draft.write_text("".join(json.dumps(asdict(record)) + "\n" for record in self), encoding="utf-8")
+        return draft.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Records":
+        """Read what `save` wrote."""
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return cls(
+            Record(**{**(row := json.loads(line)), "interval": tuple(row["interval"])}) for line in lines if line
+        )
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+
+def accuracy(evaluation: str, correct: int, images: int, setting: Mapping[str, Any] | None = None) -> Record:
+    """The Record of a share of correct answers, with its Wilson interval.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if images < 1:
+        raise ValueError(f"{evaluation} saw no images: the loader is empty")
+    return Record(evaluation, "accuracy", correct / images, images, wilson(correct, images), dict(setting or {}))
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95% score interval of a proportion.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Example:
+        >>> wilson(0, 10)
+        (0.0, 0.2775...)
+    """
+    share = successes / trials
+    spread = Z95 * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
+    middle, scale = share + Z95**2 / (2 * trials), 1 + Z95**2 / trials
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{100 * value:.1f}%"
+
+
+def described(setting: Mapping[str, Any]) -> str:
+    """A setting in one line."""
+    return ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
+    )
+
+
+def merged(runs: Iterable[Records]) -> Records:
+    """All Records of several evaluations in one list."""
+    return Records(record for records in runs for record in records)
+
+
+def _row(record: Record) -> str:
+    low, high = record.interval
+    shown = f"| {record.evaluation} | {record.metric} | {percent(record.value)} | {100 * low:.1f}–{percent(high)} "
+    return f"{shown}| {record.images} | {described(record.setting)} |"
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(first == second)

@@ -1,0 +1,38 @@
+"""Records as a page that people read."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robusttune import lookup
+from robusttune.records import Records
+
+
+def report(
+    runs: Records | Mapping[str, Records], out: str | Path, *, sections: Sequence[Any] = ("summary", "curve")
+) -> Path:
+    """The path of a Markdown report, `report.md` in the folder `out`, with its pictures beside it.
+
+    Args:
+        runs: Records of one model, or of several by name, such as {"before": …, "after": …}.
+        out: a folder, made where it does not exist.
+        sections: by name, or `(runs, folder) -> Markdown`.
+
+    Raises:
+        ValueError: there is no Record, or an unknown section.
+        ImportError: a section needs a package that is not installed.
+    """
+    named = dict(runs) if isinstance(runs, Mapping) else {"model": runs}
+    if not any(named.values()):
+        raise ValueError("there are no Records to report: pass what evaluate returned")
+    wanted = [(section, lookup.find("sections", section)) for section in sections]
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = [f"## {_title(section)}\n\n{text}" for section, make in wanted if (text := make(named, folder))]
+    path = folder / "report.md"
+    path.write_text("# Robustness report\n\n" + "\n\n".join(pages) + "\n", encoding="utf-8")
+    return path
+
+
+def _title(section: Any) -> str:
+    return str(section if isinstance(section, str) else section.__name__).replace("_", " ").capitalize()

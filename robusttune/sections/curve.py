@@ -1,0 +1,53 @@
+"""Accuracy against the radius of the adversary, as a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robusttune.records import Records
+
+__all__ = ["curve"]
+
+
+def curve(runs: Mapping[str, Records], folder: Path) -> str:
+    """Markdown with `curve.png`: for each norm, every model's accuracy against eps, with 95% intervals.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    sweeps = {name: records.where("sweep") for name, records in runs.items()}
+    norms = list(dict.fromkeys(record.setting["norm"] for records in sweeps.values() for record in records))
+    if not norms:
+        return ""
+    figure = _figure(5.5 * len(norms), 4)
+    axes = figure.subplots(1, len(norms), squeeze=False)
+    for axis, norm in zip(axes[0], norms, strict=True):
+        _draw(axis, norm, {name: records.where(norm=norm) for name, records in sweeps.items()})
+    figure.savefig(folder / "curve.png", dpi=150)
+    return "![accuracy against the radius of the adversary](curve.png)"
+
+
+def _draw(axis: Any, norm: Any, sweeps: Mapping[str, Records]) -> None:
+    for name, records in sweeps.items():
+        lines: dict[str, list[Any]] = {}
+        for record in records:
+            lines.setdefault(record.setting.get("attack", ""), []).append(record)
+        for attack, points in lines.items():
+            points.sort(key=lambda record: record.setting["eps"])
+            eps = [record.setting["eps"] for record in points]
+            label = name if len(lines) == 1 else f"{name}, {attack}"
+            (line,) = axis.plot(eps, [100 * record.value for record in points], marker="o", label=label)
+            low, high = zip(*(record.interval for record in points), strict=True)
+            axis.fill_between(eps, [100 * v for v in low], [100 * v for v in high], alpha=0.15, color=line.get_color())
+    axis.set(xlabel=f"eps ({norm}, pixels on [0, 1])", ylabel="accuracy (%)", ylim=(0, 100), title=f"{norm} adversary")
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure of its own, outside pyplot's global state."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the picture needs matplotlib: pip install 'robusttune[report]'") from error
+    return Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,31 @@
+"""Clean and robust accuracy of each model, in one table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from robusttune.records import Record, Records, percent
+
+__all__ = ["summary"]
+
+
+def summary(runs: Mapping[str, Records], folder: Path) -> str:
+    """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
+    rows = list(dict.fromkeys(_what(record) for records in runs.values() for record in records))
+    cells = {(_what(record), name): _cell(record) for name, records in runs.items() for record in records}
+    head = "| accuracy | " + " | ".join(runs) + " |\n" + "|---" * (len(runs) + 1) + "|"
+    return "\n".join(
+        [head, *(f"| {row} | " + " | ".join(cells.get((row, name), "–") for name in runs) + " |" for row in rows)]
+    )
+
+
+def _what(record: Record) -> str:
+    setting = record.setting
+    if "norm" not in setting:
+        return f"{record.evaluation}, {record.images} images"
+    attack = setting.get("attack", record.evaluation)
+    return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
+
+
+def _cell(record: Record) -> str:
+    low, high = record.interval
+    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f})"

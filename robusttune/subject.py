@@ -1,0 +1,110 @@
+"""What evaluations measure: a borrowed model in pixel space, and images."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robusttune.batches import check_classes, hard, stream
+from robusttune.features import logits_of
+from robusttune.modes import dtype_of
+from robusttune.pixels import Pixels
+from robusttune.threat import Attack, LossOf, ThreatModel
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in eval mode on a device, the space of its images, the adversary it should resist, and a loader.
+
+    Attributes:
+        model: images -> logits (N,K), in eval mode.
+        pixels: from the loader's images to pixels on [0,1] to the model's input.
+        threat: the adversary that the model was, or should be, trained against.
+        loader: what yields the images.
+        shape: (C,H,W) of the images.
+        device: where the model is.
+        seed: of everything random.
+        watched: wraps an iterable of batches to show progress.
+    """
+
+    model: nn.Module
+    pixels: Pixels
+    threat: ThreatModel
+    loader: Any
+    shape: tuple[int, ...]
+    device: torch.device
+    seed: int = 0
+    watched: Any = iter
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """The logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
+        return logits_of(self.model(self.pixels.inputs(pixels).to(dtype_of(self.model)))).float()
+
+    def predicted(self, pixels: Tensor) -> Tensor:
+        """The predicted classes (N,).
+
+        Raises:
+            ValueError: the logits are not finite.
+        """
+        with torch.no_grad():
+            logits = self.logits(pixels)
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
+        return logits.argmax(1)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device.
+
+        Raises:
+            ValueError: labels that the model has no class for.
+        """
+        batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
+        for images, labels in self.watched(batches):
+            pixels = self.pixels.pixels(images.to(self.device))
+            if len(labels):
+                check_classes(labels, self.classes(pixels))
+            yield pixels, hard(labels).to(self.device)
+
+    def classes(self, pixels: Tensor) -> int:
+        """The number of classes."""
+        with torch.no_grad():
+            return self.logits(pixels[:1]).shape[1]
+
+    def attacked(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        attack: Attack,
+        threat: ThreatModel,
+        *,
+        loss: str,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Adversarial images (N,C,H,W) for pixels and labels, found by maximising one of LOSSES."""
+        per_image = LOSSES[loss]
+        goal = LossOf(
+            lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
+        )
+        return attack(goal, pixels, threat, generator=generator)
+
+    def generator(self) -> torch.Generator:
+        """A fresh source of chance on the device, the same each time."""
+        return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each image: (N,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the best wrong logit exceeds the right one, which does not saturate: (N,)."""
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    wrong = logits.masked_fill(own, -torch.inf).amax(1)
+    return wrong - logits.gather(1, labels[:, None])[:, 0]
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
