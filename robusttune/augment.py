@@ -7,6 +7,7 @@ import torch
 from kornia import augmentation as kornia
 from torch import Tensor, nn
 
+from robusttune.modes import own_randomness
 from robusttune.pixels import transforms_of
 
 Augment = Callable[[Tensor], Tensor]
@@ -45,7 +46,7 @@ def standard(images: Tensor) -> nn.Module:
     height, width = images.shape[-2:]
     flip = kornia.RandomHorizontalFlip(p=0.5)
     if min(height, width) < LARGE_SIDE:
-        crop = kornia.RandomCrop((height, width), padding=(height // 8, width // 8), p=1.0)
+        crop = kornia.RandomCrop((height, width), padding=(width // 8, height // 8), p=1.0)
         return nn.Sequential(crop, flip)
     crop = kornia.RandomResizedCrop((height, width), scale=(0.25, 1.0), p=1.0)
     jitter = kornia.ColorJiggle(0.1, 0.1, 0.1, 0.0, p=0.5)
@@ -53,13 +54,11 @@ def standard(images: Tensor) -> nn.Module:
 
 
 def applied(augment: Augment | None, images: Tensor, generator: torch.Generator) -> Tensor:
-    """The images changed at random, in [0,1], without gradient; Kornia's global random state is left as it was."""
+    """The images changed at random, in [0,1], without gradient; global random states, which Kornia draws from, stay."""
     if augment is None:
         return images
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    devices = [images.get_device()] if images.is_cuda else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(seed)
+    with own_randomness(seed), torch.no_grad():
         return augment(images).clamp(0, 1)
 
 

@@ -108,6 +108,7 @@ class RobustLoss(nn.Module):
         self.seed = seed
         self.calls = 0
         self._heads_at_start: list[Tensor] = []
+        self._writes_at_start = 0
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The losses of one batch: images (N,C,H,W) as the loader gives them, labels (N,) or soft (N,K)."""
@@ -266,10 +267,12 @@ class RobustLoss(nn.Module):
         return chance, chance if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
 
     def _watch_heads(self) -> None:
-        """Warn when ten training forwards have left the heads as they were."""
+        """Warn when ten training forwards, after which the model has changed, have left the heads as they were."""
         if self.calls == 1:
             self._heads_at_start = [parameter.detach().clone() for parameter in self.heads.parameters()]
-        if self.calls == 10 and self._heads_at_start:
+            self._writes_at_start = _writes(self.model)
+        # Where gradients are accumulated, many forwards come before the first step.
+        if self.calls >= 10 and self._heads_at_start and _writes(self.model) != self._writes_at_start:
             now = self.heads.parameters()
             if all(torch.equal(a, b.to(a.device)) for a, b in zip(self._heads_at_start, now, strict=True)):
                 warnings.warn(
@@ -280,6 +283,11 @@ class RobustLoss(nn.Module):
             self._heads_at_start = []
 
 
+def _writes(model: nn.Module) -> int:
+    """How often the model's parameters have been written, as an optimizer does."""
+    return sum(parameter._version for parameter in model.parameters())
+
+
 def _look(
     model: nn.Module, images: Tensor | None, mean: Any, std: Any, normalized: bool | None, classifier: str | None
 ) -> tuple[Pixels, Classifier]:
@@ -287,7 +295,7 @@ def _look(
     if images is not None:
         check_images(images)
         pixels = find_pixels(images, mean=mean, std=std, normalized=normalized, model=model)
-        inputs = pixels.inputs(pixels.pixels(images[:2])).to(device_of(model), dtype_of(model))
+        inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model))
         return pixels, find_classifier(model, inputs, classifier)
     pixels = Pixels(mean, std, normalized=normalized is not False)
     for inputs in sample_inputs(model):
@@ -318,7 +326,8 @@ def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[st
 def _heads(tasks: dict[str, Task], width: int, seed: int) -> nn.ModuleDict:
     """One linear head a task, with weights that follow from the seed; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would also seed the accelerators, which are not forked here.
+        torch.default_generator.manual_seed(seed)
         return nn.ModuleDict({name: nn.Linear(width, task.classes) for name, task in tasks.items()})
 
 

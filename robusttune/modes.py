@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 @contextmanager
@@ -64,13 +65,16 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 def statistics_untouched(model: nn.Module) -> Iterator[None]:
     """Let norm layers in train mode normalise by the batch without recording it."""
     recording = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    kept = [(module, module.running_mean, module.running_var) for module in recording]
     for module in recording:
         module.track_running_stats = False
+        if isinstance(module, _InstanceNorm):  # which records whatever that flag says
+            module.running_mean = module.running_var = None
     try:
         yield
     finally:
-        for module in recording:
-            module.track_running_stats = True
+        for module, mean, var in kept:
+            module.track_running_stats, module.running_mean, module.running_var = True, mean, var
 
 
 @contextmanager
@@ -90,12 +94,16 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
     """Put the weights and buffers that the model came with back if anything is raised, Ctrl-C too."""
     kept = [(tensor, tensor.detach().clone()) for tensor in _tensors(model)]
+    # A forward may replace a buffer by another tensor instead of writing into it.
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
     try:
         yield
     except BaseException:
         with torch.no_grad():
             for tensor, before in kept:
                 tensor.copy_(before)
+        for module, own in buffers:
+            module._buffers.update(own)
         raise
 
 
@@ -174,7 +182,7 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if device == "auto":
         return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
-    asked = torch.device(device)
+    asked = _parsed(device)
     if asked.type != "cpu" and (accelerator is None or accelerator.type != asked.type):
         have = "only the CPU" if accelerator is None else f"the CPU and {accelerator.type}"
         raise ValueError(
@@ -186,6 +194,13 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
             f"the model is on {home}, but device={str(asked)!r} was asked for: move the model, or leave device out"
         )
     return asked
+
+
+def _parsed(device: Any) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
 
 
 def _indexed(device: torch.device) -> torch.device:

@@ -76,6 +76,7 @@ def find_pixels(
     """
     if mean is None and std is None:
         mean, std = found_statistics(loader)
+    images = images.cpu()  # as mean and std are; some loaders yield images on the accelerator
     low, high = float(images.min()), float(images.max())
     inside = low >= -SLACK and high <= 1 + SLACK
     if images.dtype == torch.uint8:
@@ -122,7 +123,9 @@ def _flat(transform: Any) -> list[Any]:
     elif inner is None and hasattr(transform, "transform"):
         inner = [transform.transform]
     if isinstance(inner, list | tuple | nn.ModuleList):
-        return [step for each in inner for step in _flat(each)] if inner else []
+        steps = [step for each in inner for step in _flat(each)]
+        # The container says that it draws at random (RandomApply, RandomChoice) where its members need not.
+        return [transform, *steps] if steps and not isinstance(transform, list | tuple) else steps
     return [transform]
 
 

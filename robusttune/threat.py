@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -109,7 +110,9 @@ def canonical(norm: Any) -> Any:
     Raises:
         ValueError: unknown norm.
     """
-    if isinstance(norm, str | int | float) and not isinstance(norm, bool):
+    if norm is None or isinstance(norm, bool):
+        norm = str(norm)
+    if isinstance(norm, str | int | float):
         word = ("inf" if norm == math.inf else f"{norm:g}") if not isinstance(norm, str) else norm.lower().strip()
         norm = ALIASES.get(word, word)
     lookup.find("norms", norm)
@@ -127,10 +130,11 @@ def _geometry(norm: Any) -> Norm:
 
 
 def _checked_eps(eps: Any, norm: Any) -> float:
-    if isinstance(eps, bool) or not isinstance(eps, int | float):
+    if isinstance(eps, bool) or not isinstance(eps, Real):
         raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
-    if not math.isfinite(eps) or eps < 0:
+    radius = float(eps)
+    if not math.isfinite(radius) or radius < 0:
         raise ValueError(f"eps is {eps}, but it must be a finite number of at least 0, in pixel units on [0, 1]")
-    if norm == "linf" and eps > 1:
-        raise ValueError(f"eps is {eps} for linf, but pixels span [0, 1]: did you mean {eps:g}/255?")
-    return float(eps)
+    if norm == "linf" and radius > 1:
+        raise ValueError(f"eps is {eps} for linf, but pixels span [0, 1]: did you mean {radius:g}/255?")
+    return radius

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.modes import differentiable
+from robusttune.modes import differentiable, own_randomness
 from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["torchattacks"]
 
+SLACK = 1e-3
 PGD = {"linf": "PGD", "l2": "PGDL2"}
 
 
@@ -29,13 +30,13 @@ def torchattacks(
         loss_of: its `labels` and `logits_of` are used.
         images: (N,C,H,W) in [0,1].
         threat: gives the radius, and the norm of those attacks that take one.
-        generator: gives the seed of those attacks that take one, and of the global state while the attack runs.
+        generator: gives the seed of those attacks that take one, and of the global states while the attack runs.
         name: the class, such as "APGD"; "PGD" or "PGDL2", by the norm, unless given.
         settings: the class's own arguments, such as `steps=100`.
 
     Raises:
         ImportError: torchattacks is not installed.
-        ValueError: the loss is not one of labels (a joint attack), or no such class.
+        ValueError: the loss is not one of labels (a joint attack), no such class, or one that leaves the ball.
     """
     library = _imported()
     if loss_of.labels is None or loss_of.logits_of is None:
@@ -43,15 +44,20 @@ def torchattacks(
             "torchattacks needs one set of labels, and attack_tasks='joint' attacks the class and the pretext loss "
             "together: use attack_tasks='none' or 'separate', or a built-in attack such as 'pgd'"
         )
+    if name is None and threat.norm not in PGD:
+        raise ValueError(f"torchattacks has no PGD for {threat.norm!r}: pass name=… of a class made for this norm")
     name = name or PGD[threat.norm]
     if not isinstance(getattr(library, name, None), type):
         raise ValueError(f"torchattacks has no attack {name!r}")
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    with differentiable(), torch.random.fork_rng(_cuda(images)):
-        torch.manual_seed(seed)
+    with differentiable(), own_randomness(seed):
         arguments = _arguments(library, name, threat, seed) | settings
         attack = getattr(library, name)(_Logits(loss_of.logits_of, images), **arguments)
         found: Tensor = attack(images.detach().clone(), loss_of.labels.clone())
+    if bool((threat.size(found, images) > threat.eps * (1 + SLACK) + 1e-6).any()):
+        raise ValueError(
+            f"{name} left the {threat.norm} ball of radius eps: it is made for another norm, or has no eps"
+        )
     return found.detach()
 
 
@@ -74,10 +80,6 @@ def _arguments(library: Any, name: str, threat: ThreatModel, seed: int) -> dict[
     offered = {"eps": threat.eps, "norm": {"linf": "Linf", "l2": "L2"}.get(threat.norm, threat.norm), "seed": seed}
     taken = inspect.signature(getattr(library, name)).parameters
     return {key: value for key, value in offered.items() if key in taken}
-
-
-def _cuda(images: Tensor) -> list[int]:
-    return [images.get_device()] if images.is_cuda else []
 
 
 def _imported() -> Any:
