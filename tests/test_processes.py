@@ -1,0 +1,56 @@
+"""RobustLoss inside DistributedDataParallel, on two processes that talk over gloo."""
+
+import torch
+from third_parties import ContentTurn, Trades, a_batch, a_loss, after_backward, difference, no_attack
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+CASES = [(), ("first", "second", "shared")]
+STEPS = 4
+
+
+def fixed_loss(names):
+    """Every image takes every task, and nothing depends on chance or on the rest of the batch."""
+    tasks = {ContentTurn(name, shares_forward=name == "shared"): 0.5 for name in names}
+    robust_loss = a_loss(tasks=tasks or None, views="all", attack=no_attack)
+    robust_loss.model.eval()
+    return robust_loss
+
+
+def one_of_two(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    shard = [tensor[rank::2] for tensor in a_batch()]
+    fixed = [after_backward(DistributedDataParallel(fixed_loss(names)), shard)[1] for names in CASES]
+    idle = a_loss("rotation", "jigsaw", attack="pgd", steps=1)
+    idle.model.eval()
+    stepping = a_loss("rotation", "jigsaw", "patch", objective=Trades(), attack="pgd", steps=1)
+    torch.save((fixed, steps(idle, [tensor[:1] for tensor in shard]), steps(stepping, shard)), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def steps(robust_loss, shard):
+    """The pretext tasks that were drawn, and the gradients, of some steps: DDP finds an idle parameter at the next."""
+    wrapped = DistributedDataParallel(robust_loss)
+    found = []
+    for _ in range(STEPS):
+        wrapped.zero_grad()
+        out, gradients = after_backward(wrapped, shard)
+        found.append(({name for name in robust_loss.tasks if out[name] > 0}, gradients))
+    return found
+
+
+def test_two_processes_agree_with_one_and_an_idle_head_is_no_error(tmp_path):
+    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    (fixed, idle, stepping), (fixed_too, idle_too, stepping_too) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in range(2)
+    )
+    for names, found, found_too in zip(CASES, fixed, fixed_too, strict=True):
+        whole = after_backward(fixed_loss(names), a_batch())[1]
+        assert difference(found, {f"module.{name}": gradient for name, gradient in whole.items()}) < 1e-6
+        assert difference(found_too, found) == 0
+    for (_, gradients), (_, gradients_too) in zip(idle + stepping, idle_too + stepping_too, strict=True):
+        assert difference(gradients, gradients_too) == 0
+    draws = [(drawn, drawn_too) for (drawn, _), (drawn_too, _) in zip(idle, idle_too, strict=True)]
+    assert all(len(drawn) == len(drawn_too) == 1 for drawn, drawn_too in draws)
+    assert any(drawn != drawn_too for drawn, drawn_too in draws)  # each process has chance of its own
