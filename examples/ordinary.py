@@ -1,0 +1,33 @@
+"""Ordinary training, which gives the examples a model to harden: no weights can be downloaded for these images."""
+
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+FIXED_SIZE = ("vit", "deit", "mixer", "swin")
+
+
+def new_model(name: str, channels: int, classes: int, side: int) -> nn.Module:
+    """A timm model with random weights, for images of this size."""
+    size = {"img_size": side} if any(word in name for word in FIXED_SIZE) else {}
+    return timm.create_model(name, in_chans=channels, num_classes=classes, **size)
+
+
+def train(model: nn.Module, loader: DataLoader, epochs: int) -> nn.Module:
+    """The model after ordinary training in place, in eval mode."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs=epochs, steps_per_epoch=len(loader))
+    model.train()
+    with tqdm(total=epochs * len(loader), desc="ordinary training", unit="step") as bar:
+        for _ in range(epochs):
+            for images, labels in loader:
+                loss = F.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+    return model.eval()
