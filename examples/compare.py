@@ -42,7 +42,8 @@ def main() -> None:
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         channels, classes = shape_and_classes(training)
-        start = train(new_model(options.model, channels, classes, SIDE), training, options.ordinary_epochs)
+        start = new_model(options.model, channels, classes, SIDE)
+        train(start, training, options.ordinary_epochs, progress=options.progress)
         for arm in options.arms:
             rows.append(
                 {"arm": arm, "seed": seed, **run(arm, copy.deepcopy(start), training, testing, options, eps, seed)}

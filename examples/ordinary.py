@@ -8,20 +8,23 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 FIXED_SIZE = ("vit", "deit", "mixer", "swin")
+PATCHED = ("vit", "deit", "mixer")
 
 
 def new_model(name: str, channels: int, classes: int, side: int) -> nn.Module:
     """A timm model with random weights, for images of this size."""
     size = {"img_size": side} if any(word in name for word in FIXED_SIZE) else {}
+    if any(word in name for word in PATCHED) and side < 64:
+        size["patch_size"] = side // 4  # patches of 16 px would leave four of them
     return timm.create_model(name, in_chans=channels, num_classes=classes, **size)
 
 
-def train(model: nn.Module, loader: DataLoader, epochs: int) -> nn.Module:
+def train(model: nn.Module, loader: DataLoader, epochs: int, *, progress: bool = True) -> nn.Module:
     """The model after ordinary training in place, in eval mode."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs=epochs, steps_per_epoch=len(loader))
     model.train()
-    with tqdm(total=epochs * len(loader), desc="ordinary training", unit="step") as bar:
+    with tqdm(total=epochs * len(loader), desc="ordinary training", unit="step", disable=not progress) as bar:
         for _ in range(epochs):
             for images, labels in loader:
                 loss = F.cross_entropy(model(images), labels)

@@ -1,0 +1,43 @@
+"""The README's Python examples run, one after the other, as they are printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+README = Path(__file__).parent.parent / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def digits(first: int, last: int) -> torch.utils.data.DataLoader:
+    sklearn = pytest.importorskip("sklearn.datasets")
+    data = sklearn.load_digits()
+    images = torch.tensor(data.images[first:last] / 16, dtype=torch.float32)[:, None]
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(images, torch.tensor(data.target[first:last])), 32, shuffle=True
+    )
+
+
+@pytest.mark.filterwarnings("ignore:rotation's held-out accuracy", "ignore:jigsaw's held-out accuracy")
+def test_readme_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(EXAMPLES) >= 4
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
+    names = {"model": model, "loader": digits(0, 128), "test_loader": digits(128, 160)}
+    for example in EXAMPLES:
+        before = model[0].weight.detach().clone()
+        exec(compile(example, str(README), "exec"), names)
+        assert not torch.equal(model[0].weight, before)
+        assert names["model"] is model
+    assert (tmp_path / "runs" / "mine" / "curve.png").exists()
+    assert {record.evaluation for record in names["records"]} == {"clean", "sweep"}
+
+
+def test_readme_commands_name_files_that_are_there():
+    text = README.read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:examples|tests)/\w+\.py", text))
+    assert named
+    assert all((README.parent / name).exists() for name in named)
