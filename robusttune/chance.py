@@ -23,8 +23,8 @@ class PretextScore(NamedTuple):
 
 def pretext_scores(robust_loss: RobustLoss, loader: Any) -> dict[str, PretextScore]:
     """The accuracy of each task's head on one view of each image, without attack; the model stays as it is."""
-    right = dict.fromkeys(robust_loss.tasks, 0)
-    guesses = dict.fromkeys(robust_loss.tasks, 0.0)
+    right = dict.fromkeys(robust_loss.heads.tasks, 0)
+    guesses = dict.fromkeys(robust_loss.heads.tasks, 0.0)
     images = 0
     chance = torch.Generator().manual_seed(robust_loss.seed)
     with torch.no_grad(), evaluating(robust_loss.model):
@@ -49,7 +49,7 @@ def warn_if_at_chance(robust_loss: RobustLoss, loader: Any) -> None:
     scores = pretext_scores(robust_loss, loader)
     for name in near_chance(scores):
         score = scores[name]
-        others = {key: weight for key, weight in robust_loss.weights.items() if key != name} or None
+        others = {key: weight for key, weight in robust_loss.heads.weights.items() if key != name} or None
         warnings.warn(
             f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.chance:.0%} of "
             f"a guess: either training was short, or {name} means nothing on these images (as turns do for satellite "

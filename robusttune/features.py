@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from robusttune.modes import evaluating
 
@@ -52,11 +53,13 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def forward(model: nn.Module, classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    model: nn.Module, classifier: Classifier, inputs: Tensor, weights: dict[str, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The model's logits (N,K) and, from the same forward, the pooled features (N,D) that enter its classifier.
 
     Features of several classifier layers (distilled transformers) are averaged, and so are those of several places
-    (tokens, pixels). The hooks that read them are gone when this returns.
+    (tokens, pixels). The hooks that read them are gone when this returns. `weights` are used in the place of the model's.
     """
     captured: list[Tensor] = []
     thread = threading.get_ident()
@@ -66,7 +69,7 @@ def forward(model: nn.Module, classifier: Classifier, inputs: Tensor) -> tuple[T
             captured.append(_pooled(arguments[0], module))
 
     with _hooked([model.get_submodule(name) for name in classifier.names], read):
-        logits = logits_of(model(inputs))
+        logits = logits_of(model(inputs) if weights is None else functional_call(model, weights, (inputs,)))
     if not captured:
         raise ValueError(f"the layer {classifier.names[0]!r} was not called in the forward: pass another classifier=")
     return logits, captured[0] if len(captured) == 1 else torch.stack(captured).mean(0)

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from robusttune.augment import chosen_augment
 from robusttune.batches import Batches, check_classes, is_exhaustible
 from robusttune.chance import warn_if_at_chance
-from robusttune.loss import TASKS, RobustLoss
+from robusttune.heads import TASKS
+from robusttune.loss import RobustLoss
 from robusttune.modes import borrowed, check_model, chosen_device, device_of, evaluating, has_batch_norm, trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import Recipe, default_recipe, default_steps
@@ -176,11 +177,11 @@ def train(
 
 def tell_pretext(robust_loss: RobustLoss, held: Any, progress: bool) -> None:
     """Warn of tasks that say nothing about held-out images, and say that the heads go."""
-    if not robust_loss.tasks:
+    if not robust_loss.heads.tasks:
         return
     if held is not None:
         warn_if_at_chance(robust_loss, held)
-    tell(f"the heads of {', '.join(robust_loss.tasks)} are dropped", progress)
+    tell(f"the heads of {', '.join(robust_loss.heads.tasks)} are dropped", progress)
 
 
 def tell(message: str, progress: bool) -> None:

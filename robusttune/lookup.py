@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 
@@ -49,3 +50,25 @@ def made(kind: str, name: Any) -> Any:
     """
     found = find(kind, name)
     return found() if isinstance(found, type) else found
+
+
+def configured(kind: str, name: Any, **settings: Any) -> Any:
+    """Like `find`, with those settings that are not None.
+
+    Example:
+        >>> configured("attacks", "pgd", steps=3, step_size=None).keywords
+        {'steps': 3}
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    return partial(find(kind, name), **given) if given else find(kind, name)
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """The value, where it is allowed.
+
+    Raises:
+        ValueError: it is not; the message lists what is.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}")
+    return str(value)

@@ -1,9 +1,8 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
 import random
-import warnings
 from collections.abc import Mapping
-from functools import partial
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,24 +11,25 @@ from torch.nn import functional as F
 
 from robusttune import augment as augmentation
 from robusttune import lookup
+from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
-from robusttune.features import Classifier, find_classifier, forward, patch_size_of, sample_inputs
+from robusttune.features import forward, patch_size_of
+from robusttune.heads import TASKS, Heads, Part, Watch, views_of
+from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
-from robusttune.pixels import Pixels, find_pixels
+from robusttune.pixels import find_pixels
 from robusttune.threat import Attack, LossOf, ThreatModel
-from robusttune.views import Task, View
 
-TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 ATTACK_TASKS = ("none", "separate", "joint")
 
 
-class Part(NamedTuple):
-    """The images of a batch that drew one task: which they are, their view, and the weight of its loss."""
+class Batch(NamedTuple):
+    """Pixels (N,C,H,W), labels (N,) or soft (N,K) or None, and the tasks' views, of the images and in their place."""
 
-    task: str
-    rows: Tensor
-    view: View
-    weight: float
+    images: Tensor
+    labels: Tensor | None
+    shared: list[Part]
+    parts: list[Part]
 
 
 class RobustLoss(nn.Module):
@@ -47,9 +47,10 @@ class RobustLoss(nn.Module):
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
             an attack of their own), or "joint" (one perturbation against class and pretext loss together).
         views: views per image: how many distinct tasks each image draws, or "all". Weights keep the expectation.
-        objective: the robust classification loss, by name or as an object.
+        objective: the robust classification loss, by name or as an object; None for the pretext losses alone.
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
         steps, step_size: of the attack, in pixel units; by image size unless given.
+        awp: how far the weights are perturbed adversarially too, as a share of their norm; 0 for not.
         augment: "none", "standard", or a callable on images (N,C,H,W) in [0,1]; in train mode only.
         mean, std, normalized: of the model's input; see `robusttune.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
@@ -82,6 +83,7 @@ class RobustLoss(nn.Module):
         attack: Any = "pgd",
         steps: int | None = None,
         step_size: float | None = None,
+        awp: float = 0.0,
         augment: Any = "none",
         mean: Any = None,
         std: Any = None,
@@ -94,73 +96,110 @@ class RobustLoss(nn.Module):
         check_model(model)
         self.model = model
         self.threat = threat
-        self.weights, self.tasks = _tasks(tasks)
-        self.attack_tasks = _one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
-        self.objective = lookup.made("objectives", objective)
-        self.attack = _with_settings(attack, {"steps": steps, "step_size": step_size})
-        self.pixels, self.classifier = _look(model, images, mean, std, normalized, classifier)
-        self.patch_size = patch_size_of(model)
-        self.heads = _heads(self.tasks, self.classifier.width, seed).to(device_of(model), dtype_of(model))
+        self.attack_tasks = lookup.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
+        self.objective: Any = None if objective is None else lookup.made("objectives", objective)
+        self.attack: Attack = lookup.configured("attacks", attack, steps=steps, step_size=step_size)
+        self.awp = _checked_awp(awp)
+        self.pixels, self.classifier = look(model, images, mean, std, normalized, classifier)
+        self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
+        self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
-        self.drawn = [name for name, task in self.tasks.items() if not task.shares_forward]
-        self.views = _views(views, len(self.drawn))
         self.seed = seed
         self.calls = 0
-        self._heads_at_start: list[Tensor] = []
-        self._writes_at_start = 0
+        self._watch = Watch(model, self.heads)
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The losses of one batch: images (N,C,H,W) as the loader gives them, labels (N,) or soft (N,K)."""
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of one batch.
+
+        Args:
+            images: (N,C,H,W) as the loader gives them.
+            labels: (N,) or soft (N,K); None where there is no objective.
+            unlabeled: more images (U,C,H,W), for the pretext losses alone, which are then means over N + U images.
+        """
         # What is made in inference mode could not be differentiated, and the attack needs gradients there too.
         with torch.inference_mode(False), torch.no_grad():
-            images, labels = self._checked(images, labels)
-            chance, noise = self._generators(images.device)
+            chance, noise = self._generators(device_of(self.model))
             if self.training:
-                self._watch_heads()
-                images = augmentation.applied(augmentation.chosen_augment(self.augment, images), images, chance)
-            images, shared = self._shared(images, chance)
-            parts = self._draw(images, chance)
-        adversarial, views = self._attacked(images, labels, shared, parts, noise)
+                self._watch.look()
+            batches = [self._prepared(images, labels, chance)]
+            batches += [] if unlabeled is None else [self._prepared(unlabeled, None, chance)]
+        found = [self._attacked(batch, noise) for batch in batches]
+        weights = self._weights_under_attack(batches[0], found[0][0])
 
-        logits, features = self._forward(adversarial)
-        with statistics_untouched(self.model):
-            clean = self._forward(images)[0] if self.objective.needs_clean else None
-            losses = self._pretext_losses(shared, features)
-            losses += self._pretext_losses(parts, self._forward(views)[1]) if parts else []
-        robust = self.objective.loss(logits, labels, clean).mean()
-        return self._terms(robust, logits, shared + parts, losses)
+        total: Any = 0.0
+        terms: dict[str, Tensor] = {}
+        losses: list[tuple[Part, Tensor]] = []
+        for batch, (adversarial, views) in zip(batches, found, strict=True):
+            if batch.labels is not None:
+                total, output, own = self._classified(batch, adversarial, views, weights)
+                terms = {"output": output, "robust": total.detach()}
+            else:
+                own = self._pretext(batch, adversarial, views, weights, first=batch is batches[0])
+            losses += zip(batch.shared + batch.parts, own, strict=True)
+        return _summed(total, terms, losses, sum(len(batch.images) for batch in batches))
 
     def answers(self, pixels: Tensor, chance: torch.Generator) -> list[tuple[Part, Tensor]]:
         """For each task, one view of every image in pixels (N,C,H,W) on [0,1], and its head's answers (N,classes)."""
-        found = []
-        for name, task in self.tasks.items():
-            view = task.draw(pixels, chance, patch_size=self.patch_size)
-            part = Part(name, torch.arange(len(pixels), device=pixels.device), view, self.weights[name])
-            found.append((part, self._answers(part, self._forward(view.of(pixels))[1])))
-        return found
+        parts = [self.heads.whole(name, pixels, chance) for name in self.heads.tasks]
+        return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
-    def _terms(self, robust: Tensor, logits: Tensor, parts: list[Part], losses: list[Tensor]) -> dict[str, Tensor]:
-        total, terms = robust, {"robust": robust.detach()}
-        for part, loss in zip(parts, losses, strict=True):
-            # An empty part has loss 0 and still reaches its head: DDP counts a parameter without gradient as an error.
-            total = total + part.weight * loss.sum() / len(logits)
-            terms[part.task] = loss.detach().mean() if len(loss) else loss.detach().sum()
-        return {"loss": total, "output": logits, **terms}
+    def _classified(
+        self, batch: Batch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The robust loss, the logits of the adversarial images, and the losses of the batch's parts."""
+        logits, features = self._forward(adversarial, weights)
+        with statistics_untouched(self.model):
+            clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
+            losses = self.heads.losses(batch.shared, features)
+            losses += self.heads.losses(batch.parts, self._forward(views, weights)[1]) if batch.parts else []
+        return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
 
-    def _attacked(
-        self, images: Tensor, labels: Tensor, shared: list[Part], parts: list[Part], noise: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _pretext(
+        self, batch: Batch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None, *, first: bool
+    ) -> list[Tensor]:
+        """The losses of the parts of a batch without labels; running statistics come from one forward of the first."""
+        losses = []
+        if batch.shared:
+            with nullcontext() if first else statistics_untouched(self.model):
+                losses += self.heads.losses(batch.shared, self._forward(adversarial, weights)[1])
+        if batch.parts:
+            with nullcontext() if first and not batch.shared else statistics_untouched(self.model):
+                losses += self.heads.losses(batch.parts, self._forward(views, weights)[1])
+        return losses
+
+    def _weights_under_attack(self, batch: Batch, adversarial: Tensor) -> dict[str, Tensor] | None:
+        """The weights moved so that the robust loss rises; None where weights are not attacked."""
+        if not self.awp or batch.labels is None or not self.training:
+            return None
+
+        def robust() -> Tensor:
+            clean = self._forward(batch.images)[0] if self.objective.needs_clean else None
+            loss: Tensor = self.objective.loss(self._forward(adversarial)[0], batch.labels, clean).mean()
+            return loss
+
+        with torch.inference_mode(False), torch.enable_grad(), statistics_untouched(self.model):
+            return perturbed_weights(self.model, robust, self.awp)
+
+    def _attacked(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """The adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
+        images, labels, shared, parts = batch
+        joint, unlabeled = self.attack_tasks == "joint", labels is None
+        if unlabeled and not joint:
+            adversarial = images
         with attacking(self.model, self.parameters(), images.device):
-            clean = self._forward(images)[0].detach() if self.objective.needs_clean else None
-            joint = self.attack_tasks == "joint"
-            goal = self._loss_of(labels, clean, shared if joint else [], parts if joint else [])
-            adversarial = self.attack(goal, images, self.threat, generator=noise)
+            clean = None
+            if labels is not None and self.objective.needs_clean:
+                clean = self._forward(images)[0].detach()
+            if joint or not unlabeled:
+                goal = self._loss_of(labels, clean, shared if joint else [], parts if joint else [])
+                adversarial = self.attack(goal, images, self.threat, generator=noise)
             if self.attack_tasks == "separate":
                 found = [self._attacked_view(images, part, noise) for part in parts]
                 return adversarial, torch.cat(found) if found else images[:0]
-            return adversarial, self._views_of(adversarial, parts)
+            return adversarial, views_of(adversarial, parts)
 
     def _attacked_view(self, images: Tensor, part: Part, noise: torch.Generator) -> Tensor:
         views = part.view.of(images[part.rows])
@@ -168,7 +207,7 @@ class RobustLoss(nn.Module):
             return views
 
         def answers(candidates: Tensor) -> Tensor:
-            return self._answers(part, self._forward(candidates)[1])
+            return self.heads.answers(part, self._forward(candidates)[1])
 
         targets = part.view.targets
         goal = LossOf(
@@ -176,82 +215,53 @@ class RobustLoss(nn.Module):
         )
         return self.attack(goal, views, self.threat, generator=noise)
 
-    def _loss_of(self, labels: Tensor, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
+    def _loss_of(self, labels: Tensor | None, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
         """What the adversary maximises; classes and views go through the model in one batch."""
 
         def per_image(candidates: Tensor) -> Tensor:
-            batch = torch.cat([candidates, self._views_of(candidates, parts)]) if parts else candidates
+            count = len(candidates) if labels is not None or shared else 0
+            batch = torch.cat([candidates[:count], views_of(candidates, parts)]) if parts else candidates
             logits, features = self._forward(batch)
-            count = len(candidates)
-            loss: Tensor = self.objective.attack_loss(logits[:count], labels, clean)
-            losses = self._pretext_losses(shared, features[:count]) + self._pretext_losses(parts, features[count:])
+            loss = features.new_zeros(len(candidates))
+            if labels is not None:
+                loss = self.objective.attack_loss(logits[:count], labels, clean)
+            losses = self.heads.losses(shared, features[:count]) + self.heads.losses(parts, features[count:])
             for part, pretext in zip(shared + parts, losses, strict=True):
                 loss = loss.index_add(0, part.rows, part.weight * pretext.to(loss.dtype))
             return loss
 
-        if shared or parts:
+        if shared or parts or labels is None:
             return LossOf(per_image)
         hard = labels.argmax(1) if labels.dim() == 2 else labels
         return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)))
+    def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
-    def _answers(self, part: Part, features: Tensor) -> Tensor:
-        answers: Tensor = self.heads[part.task](features)[:, : part.view.classes]
-        return answers
+    def _prepared(self, images: Tensor, labels: Tensor | None, chance: torch.Generator) -> Batch:
+        """A checked batch on the model's device, augmented in train mode, with what its tasks drew."""
+        self._check(images, labels)
+        device = device_of(self.model)
+        pixels = self.pixels.pixels(images.to(device)).clone()
+        if self.training:
+            pixels = augmentation.applied(augmentation.chosen_augment(self.augment, pixels), pixels, chance)
+        pixels, shared = self.heads.shared(pixels, chance)
+        if labels is not None:
+            labels = checked_labels(labels, len(images)).to(device).clone()
+        return Batch(pixels, labels, shared, self.heads.draw(pixels, chance))
 
-    def _pretext_losses(self, parts: list[Part], features: Tensor) -> list[Tensor]:
-        """The loss (M,) of each part, whose views' features lie one part after the other (or are shared by all)."""
-        losses, start = [], 0
-        for part in parts:
-            count = len(part.rows)
-            own = features if self.tasks[part.task].shares_forward else features[start : start + count]
-            losses.append(F.cross_entropy(self._answers(part, own), part.view.targets, reduction="none"))
-            start += count
-        return losses
-
-    def _views_of(self, images: Tensor, parts: list[Part]) -> Tensor:
-        return torch.cat([part.view.of(images[part.rows]) for part in parts]) if parts else images[:0]
-
-    def _shared(self, images: Tensor, chance: torch.Generator) -> tuple[Tensor, list[Part]]:
-        """The images after the tasks whose view takes the image's place, and those tasks' parts."""
-        parts = []
-        rows = torch.arange(len(images), device=images.device)
-        for name in self.tasks:
-            if self.tasks[name].shares_forward:
-                view = self.tasks[name].draw(images, chance, patch_size=self.patch_size)
-                images = view.of(images)
-                parts.append(Part(name, rows, view, self.weights[name]))
-        return images, parts
-
-    def _draw(self, images: Tensor, chance: torch.Generator) -> list[Part]:
-        """Each image draws `views` distinct tasks; a loss is weighted so that the expectation is weight times loss."""
-        tasks = len(self.drawn)
-        if not tasks:
-            return []
-        # A permutation keeps the parts' sizes equal; the random offset keeps every image's draw uniform.
-        offset = int(torch.randint(tasks, (1,), generator=chance))
-        first = (torch.randperm(len(images), generator=chance) + offset) % tasks
-        parts = []
-        for number, name in enumerate(self.drawn):
-            rows = torch.nonzero((number - first) % tasks < self.views).flatten()
-            rows = rows.to(images.device, non_blocking=True)
-            view = self.tasks[name].draw(images[rows], chance, patch_size=self.patch_size)
-            parts.append(Part(name, rows, view, self.weights[name] * tasks / self.views))
-        return parts
-
-    def _checked(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _check(self, images: Tensor, labels: Tensor | None) -> None:
         check_images(images)
-        labels = checked_labels(labels, len(images))
-        if labels.device.type == "cpu":
-            check_classes(labels, self.classifier.classes)
+        if self.objective is not None and labels is None:
+            raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
+        if labels is not None:
+            labels = checked_labels(labels, len(images))
+            if labels.device.type == "cpu":
+                check_classes(labels, self.classifier.classes)
         if self.training and len(images) == 1 and has_batch_norm(self.model):
             raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
         if not self.pixels.normalized and images.is_floating_point() and images.device.type == "cpu":
             find_pixels(images, mean=None, std=None)
-        device = device_of(self.model)
-        return self.pixels.pixels(images.to(device)).clone(), labels.to(device).clone()
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
         """For this call: one on the CPU for choices, so that no device has to be waited for, and one on the device."""
@@ -266,86 +276,23 @@ class RobustLoss(nn.Module):
         chance = torch.Generator().manual_seed(seed)
         return chance, chance if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
 
-    def _watch_heads(self) -> None:
-        """Warn when ten training forwards, after which the model has changed, have left the heads as they were."""
-        if self.calls == 1:
-            self._heads_at_start = [parameter.detach().clone() for parameter in self.heads.parameters()]
-            self._writes_at_start = _writes(self.model)
-        # Where gradients are accumulated, many forwards come before the first step.
-        if self.calls >= 10 and self._heads_at_start and _writes(self.model) != self._writes_at_start:
-            now = self.heads.parameters()
-            if all(torch.equal(a, b.to(a.device)) for a, b in zip(self._heads_at_start, now, strict=True)):
-                warnings.warn(
-                    "the pretext heads have not changed in 10 training steps: give the optimizer "
-                    "robust_loss.parameters(), which hold the model's and the heads', instead of model.parameters()",
-                    stacklevel=3,
-                )
-            self._heads_at_start = []
+
+def _summed(total: Any, terms: dict[str, Tensor], losses: list[tuple[Part, Tensor]], images: int) -> dict[str, Tensor]:
+    """The loss and each term, unweighted; the mean of a task's loss is over all images that drew it."""
+    own: dict[str, list[Tensor]] = {}
+    for part, loss in losses:
+        # An empty part has loss 0 and still reaches its head: DDP counts a parameter without gradient as an error.
+        total = total + part.weight * loss.sum() / images
+        own.setdefault(part.task, []).append(loss.detach())
+    means = {name: torch.cat(values) for name, values in own.items()}
+    return {
+        "loss": torch.as_tensor(total),
+        **terms,
+        **{name: values.mean() if len(values) else values.sum() for name, values in means.items()},
+    }
 
 
-def _writes(model: nn.Module) -> int:
-    """How often the model's parameters have been written, as an optimizer does."""
-    return sum(parameter._version for parameter in model.parameters())
-
-
-def _look(
-    model: nn.Module, images: Tensor | None, mean: Any, std: Any, normalized: bool | None, classifier: str | None
-) -> tuple[Pixels, Classifier]:
-    """The space of the images and the model's classifier, from the user's images or from made-up ones."""
-    if images is not None:
-        check_images(images)
-        pixels = find_pixels(images, mean=mean, std=std, normalized=normalized, model=model)
-        inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model))
-        return pixels, find_classifier(model, inputs, classifier)
-    pixels = Pixels(mean, std, normalized=normalized is not False)
-    for inputs in sample_inputs(model):
-        try:
-            return pixels, find_classifier(model, inputs, classifier)
-        except (RuntimeError, AssertionError):
-            continue  # made-up images of a size that the model does not take
-    raise ValueError("no made-up image fits the model: pass images=, a batch as your loader gives it")
-
-
-def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[str, Task]]:
-    if tasks is not None and not isinstance(tasks, Mapping):
-        raise ValueError(
-            f"tasks is {tasks!r}, but a dict of weights is needed, such as {TASKS}; None for no pretext task"
-        )
-    weights: dict[str, float] = {}
-    made: dict[str, Task] = {}
-    for key, weight in (tasks or {}).items():
-        task = lookup.made("tasks", key)
-        if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
-            raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
-        if task.name in made:
-            raise ValueError(f"two tasks are named {task.name!r}: give each its own name")
-        made[task.name], weights[task.name] = task, float(weight)
-    return weights, made
-
-
-def _heads(tasks: dict[str, Task], width: int, seed: int) -> nn.ModuleDict:
-    """One linear head a task, with weights that follow from the seed; the global random state stays."""
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the accelerators, which are not forked here.
-        torch.default_generator.manual_seed(seed)
-        return nn.ModuleDict({name: nn.Linear(width, task.classes) for name, task in tasks.items()})
-
-
-def _views(views: int | str, tasks: int) -> int:
-    if views == "all":
-        return tasks
-    if not isinstance(views, int) or views < 1 or (tasks and views > tasks):
-        raise ValueError(f"views is {views!r}, but it is the number of tasks an image draws: 1 to {tasks}, or 'all'")
-    return views
-
-
-def _with_settings(attack: Any, settings: dict[str, Any]) -> Attack:
-    given = {key: value for key, value in settings.items() if value is not None}
-    found: Attack = partial(lookup.find("attacks", attack), **given) if given else lookup.find("attacks", attack)
-    return found
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}")
-    return str(value)
+def _checked_awp(gamma: Any) -> float:
+    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < 1:
+        raise ValueError(f"awp is {gamma!r}, but it is a share of a weight's norm: 0 for none, 0.005 to 0.01 as a rule")
+    return float(gamma)

@@ -35,13 +35,13 @@ def naive_gradients(robust_loss, images, labels, trades):
 def naive_draws(robust_loss, images):
     """The package's own draws, told image by image, with the weights written anew."""
     chance, _ = robust_loss._generators(images.device)
-    shared = robust_loss._shared(images, chance)[1]
-    parts = robust_loss._draw(images, chance)
-    patches = robust_loss.tasks["patch"].drawn.tolist() if shared else [None] * len(images)
+    shared = robust_loss.heads.shared(images, chance)[1]
+    parts = robust_loss.heads.draw(images, chance)
+    patches = robust_loss.heads.tasks["patch"].drawn.tolist() if shared else [None] * len(images)
     drawn = [Drawn([], patch) for patch in patches]
     for part in parts:
         for row, target in zip(part.rows.tolist(), part.view.targets.tolist(), strict=True):
-            drawn[row].views.append((part.task, target, WEIGHTS[part.task] * len(parts) / robust_loss.views))
+            drawn[row].views.append((part.task, target, WEIGHTS[part.task] * len(parts) / robust_loss.heads.views))
     return drawn
 
 

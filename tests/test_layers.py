@@ -13,8 +13,8 @@ PACKAGE = Path(robusttune.__file__).parent
 # A module imports only from rows above its own line here; a folder stands for every file in it.
 ROWS = [
     {"lookup", "records", "pixels", "modes", "views", "norms"},
-    {"threat", "features", "batches", "augment"},
-    {"attacks", "objectives", "tasks", "corruptions", "schedule", "selection", "checkpoint", "subject", "recipe"},
+    {"threat", "features", "batches", "augment", "heads", "awp"},
+    {"attacks", "objectives", "tasks", "corruptions", "schedule", "selection", "checkpoint", "subject", "recipe", "look"},
     {"loss"},
     {"evaluations", "sections", "chance"},
     {"evaluate"},

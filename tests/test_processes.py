@@ -36,7 +36,7 @@ def steps(robust_loss, shard):
     for _ in range(STEPS):
         wrapped.zero_grad()
         out, gradients = after_backward(wrapped, shard)
-        found.append(({name for name in robust_loss.tasks if out[name] > 0}, gradients))
+        found.append(({name for name in robust_loss.heads.tasks if out[name] > 0}, gradients))
     return found
 
 
