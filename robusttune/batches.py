@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from robusttune.arguments import is_exhaustible
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -13,11 +16,28 @@ LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 logger = logging.getLogger("robusttune")
 
 
-def unpacked(batch: Any) -> tuple[Tensor, Tensor]:
+def first_batch(loader: Any, name: str = "loader") -> Any:
+    """The first thing that a loader yields, as it is.
+
+    Raises:
+        ValueError: there is none.
+    """
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise ValueError(f"the {name} is empty: check the data set's length, the sampler and drop_last")
+    if isinstance(batch, tuple | list) and len(batch) > 2:
+        logger.info("batches have %d items: the first two are taken as images and labels", len(batch))
+    return batch
+
+
+def unpacked(batch: Any, *, wait: bool = True) -> tuple[Tensor, Tensor]:
     """Images (N,C,H,W) and labels, (N,) or soft (N,K), of one batch of a user's loader.
 
     Batches are pairs, longer tuples (the first two items are taken), or dicts with keys such as "pixel_values" and
     "labels". Values are checked: images are finite floats or uint8, labels are class numbers or distributions.
+
+    Args:
+        wait: check the values of tensors on an accelerator too, although it has to be waited for.
 
     Raises:
         ValueError: what was got, and what is allowed.
@@ -28,29 +48,44 @@ def unpacked(batch: Any) -> tuple[Tensor, Tensor]:
         images, labels = batch[0], batch[1]
     else:
         raise ValueError(f"the loader yields {_kind(batch)}, but (images, labels) or a dict of both is needed")
-    check_images(images)
-    return images, checked_labels(labels, len(images))
+    check_images(images, wait=wait)
+    return images, checked_labels(labels, len(images), wait=wait)
 
 
-def check_images(images: Any) -> None:
-    """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8."""
+def images_only(batch: Any, *, wait: bool = True) -> tuple[Tensor, None]:
+    """The images (N,C,H,W) of one batch with or without labels: a tensor, a tuple led by one, or a dict.
+
+    Raises:
+        ValueError: what was got, and what is allowed.
+    """
+    if isinstance(batch, dict) or hasattr(batch, "keys"):
+        batch = _keyed(batch, IMAGE_KEYS, "images")
+    images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    check_images(images, wait=wait)
+    return images, None
+
+
+def check_images(images: Any, *, wait: bool = False) -> None:
+    """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8; `wait` as in `unpacked`."""
     if not isinstance(images, Tensor):
         raise ValueError(f"images are {_kind(images)}, but a tensor is needed: add ToTensor to the transform")
-    if images.dim() != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}, but (N, C, H, W) is needed")
-    if len(images) == 0:
-        raise ValueError("the batch has no images")
-    if images.shape[1] > 16 and images.shape[3] <= 16:
-        raise ValueError(
-            f"images have shape {tuple(images.shape)}, which looks like (N, H, W, C): permute them to (N, C, H, W)"
-        )
+    shape = tuple(images.shape)
+    if len(shape) != 4:
+        hint = ": are these single images? Wrap the data set in a DataLoader" if len(shape) == 3 else ""
+        raise ValueError(f"images have shape {shape}, but (N, C, H, W) is needed{hint}")
+    if 0 in shape:
+        raise ValueError(f"images have shape {shape}: the batch has no images, or they have no pixels")
+    if _channels_last(shape):
+        raise ValueError(f"images have shape {shape}, which looks like (N, H, W, C): permute them to (N, C, H, W)")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}, but floats or uint8 are needed: call .float() / 255")
-    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        advice = "take .abs() or .real" if images.is_complex() else "call .float(), and divide by 255 if that is white"
+        raise ValueError(f"images are {images.dtype}, but floats or uint8 are needed: {advice}")
+    readable = images.is_floating_point() and (wait or images.device.type == "cpu")
+    if readable and not bool(torch.isfinite(images).all()):
         raise ValueError("images hold NaN or infinite values: look for broken files or a division by zero std")
 
 
-def checked_labels(labels: Any, images: int) -> Tensor:
+def checked_labels(labels: Any, images: int, *, wait: bool = False) -> Tensor:
     """Labels as int64 class numbers (N,) or float distributions (N,K).
 
     Raises:
@@ -73,7 +108,9 @@ def checked_labels(labels: Any, images: int) -> Tensor:
         raise ValueError(
             f"labels have shape {tuple(given.shape)}, but (N,) or (N, classes) is needed: masks and boxes cannot be used"
         )
-    return _distributions(given)
+    if wait or given.device.type == "cpu":
+        _check_distributions(given)
+    return given.float()
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
@@ -95,8 +132,10 @@ def hard(labels: Tensor) -> Tensor:
 
 def stream(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """The checked batches of a loader."""
-    for batch in loader:
-        yield unpacked(batch)
+    for number, batch in enumerate(loader):
+        with located(f"batch {number + 1}"):
+            found = unpacked(batch)
+        yield found
 
 
 class Batches:
@@ -106,44 +145,76 @@ class Batches:
         count: batches an epoch; None where the loader does not say.
     """
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, *, labelled: bool = True) -> None:
         self.loader = loader
+        self.name = "loader" if labelled else "unlabeled_loader"
+        self.unpacked: Any = unpacked if labelled else images_only
         self.count = len(loader) if isinstance(loader, Sized) else None
         self.once = is_exhaustible(loader)
-        self.peeked: tuple[Tensor, Tensor] | None = None
+        self.peeked: Any = None
 
-    def first(self) -> tuple[Tensor, Tensor]:
+    def first(self) -> Any:
         """The first batch.
 
         Raises:
             ValueError: there is none.
         """
-        batch = next(iter(self.loader), None)
-        if batch is None:
-            raise ValueError("the loader is empty: there is nothing to train on")
-        self.peeked = unpacked(batch)
+        self.peeked = self.unpacked(first_batch(self.loader, self.name))
         return self.peeked
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Iterator[Any]:
         """The batches of one epoch."""
-        empty = True
+        count = 0
         if self.once and self.peeked is not None:
             yield self.peeked
-            empty, self.peeked = False, None
+            count, self.peeked = 1, None
         for batch in self.loader:
-            empty = False
-            yield unpacked(batch)
-        if empty:
-            raise ValueError(f"the loader had no batch in epoch {number + 1}: it must start anew in each epoch")
+            count += 1
+            with located(f"batch {count} of epoch {number + 1}"):
+                found = self.unpacked(batch, wait=False)
+            yield found
+        if not count:
+            raise ValueError(f"the {self.name} had no batch in epoch {number + 1}: it must start anew in each epoch")
+
+    def facts(self) -> dict[str, Any]:
+        """What tells this loader's data from others: the images, the batches, and the first batch's shape."""
+        dataset = getattr(self.loader, "dataset", None)
+        images = len(dataset) if isinstance(dataset, Sized) else None
+        shape = None if self.peeked is None else list(self.peeked[0].shape)
+        return {"images": images, "batches": self.count, "shape": shape}
+
+    def endless(self) -> Iterator[Tensor]:
+        """The images of one epoch after the other."""
+        number = 0
+        while True:
+            for images, _ in self.epoch(number):
+                yield images
+            number += 1
 
 
-def is_exhaustible(loader: Any) -> bool:
-    """Whether the loader is an iterator, which can be gone through only once."""
-    return iter(loader) is loader
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Say in errors where they are from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is (N,H,W,C) rather than (N,C,H,W): so few columns and so many channels are no image."""
+    _, height, width, channels = shape
+    return (height > 16 and channels <= 16) or (min(height, width) > 4 and channels <= 4)
 
 
 def _tensor(values: Any) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.as_tensor(values)
+    try:
+        return values if isinstance(values, Tensor) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = f" of {type(values[0]).__name__}" if isinstance(values, tuple | list) and values else ""
+        raise ValueError(
+            f"labels are {_kind(values)}{first}, but class numbers are needed: a tensor of integers (N,)"
+        ) from error
 
 
 def _keyed(batch: Any, known: tuple[str, ...], what: str) -> Any:
@@ -156,7 +227,7 @@ def _keyed(batch: Any, known: tuple[str, ...], what: str) -> Any:
     )
 
 
-def _distributions(labels: Tensor) -> Tensor:
+def _check_distributions(labels: Tensor) -> None:
     sums = labels.float().sum(1)
     if bool((labels < 0).any()) or not bool(torch.isfinite(sums).all()):
         raise ValueError("soft labels hold negative or non-finite values, but each row must be a distribution")
@@ -169,7 +240,6 @@ def _distributions(labels: Tensor) -> Tensor:
         raise ValueError(
             f"soft labels sum to between {float(sums.min()):.3g} and {float(sums.max()):.3g}, but each row must sum to 1"
         )
-    return labels.float()
 
 
 def _kind(value: Any) -> str:

@@ -7,8 +7,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from robusttune import lookup
-from robusttune.batches import is_exhaustible, unpacked
-from robusttune.features import logits_of
+from robusttune.arguments import check_loader, check_settings
+from robusttune.batches import first_batch, unpacked
+from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
     dtype_of,
@@ -67,13 +68,13 @@ def evaluate(
         >>> [(record.evaluation, record.images) for record in records]
         [('clean', 8)]
     """
-    if is_exhaustible(loader):
-        raise ValueError(
-            "the loader is an iterator, which can be gone through only once: pass the loader itself or a list"
-        )
+    check_settings({"subset": subset, "seed": seed})
     wanted = [which] if isinstance(which, str) or callable(which) else list(which)
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
+    check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
+    if getattr(model, "num_classes", None) == 0:
+        raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
     with (
         own_randomness(seed),
         placed(model, place),
@@ -83,9 +84,9 @@ def evaluate(
     ):
         source = loader
         loader = loader if subset is None else subset_of(loader, subset, seed)
-        images = _first_images(loader)
+        images, _ = unpacked(first_batch(loader))
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
-        logits_of(model(pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))))
+        first_logits(model, pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model)))
         shape = tuple(images.shape[1:])
         threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
         records = Records()
@@ -94,13 +95,6 @@ def evaluate(
             subject = Subject(model, pixels, threat, loader, shape, place, seed, watched)
             records.extend(evaluation(subject))
     return records
-
-
-def _first_images(loader: Any) -> Any:
-    first = next(iter(loader), None)
-    if first is None:
-        raise ValueError("the loader is empty: there is nothing to evaluate on")
-    return unpacked(first)[0]
 
 
 def _bar(title: str, loader: Any) -> Callable[[Any], Any]:

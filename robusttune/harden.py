@@ -1,27 +1,51 @@
 """Adversarial training of a user's model in one call."""
 
+import copy
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from robusttune import checkpoint, lookup, processes
+from robusttune.arguments import check_loader, check_settings
 from robusttune.augment import chosen_augment
-from robusttune.batches import Batches, check_classes, is_exhaustible
+from robusttune.averages import Average
+from robusttune.batches import Batches, check_classes, first_batch, located, unpacked
 from robusttune.chance import warn_if_at_chance
 from robusttune.heads import TASKS
+from robusttune.journal import Journal, chosen_tracker
 from robusttune.loss import RobustLoss
-from robusttune.modes import borrowed, check_model, chosen_device, device_of, evaluating, has_batch_norm, trainable
+from robusttune.modes import (
+    borrowed,
+    check_model,
+    chosen_device,
+    chosen_format,
+    device_of,
+    evaluating,
+    formatted,
+    has_batch_norm,
+    trainable,
+)
 from robusttune.pixels import find_pixels
-from robusttune.recipe import Recipe, default_recipe, default_steps
-from robusttune.schedule import READ_EVERY, Meter, Plan, rate_factor
+from robusttune.precision import chosen_precision
+from robusttune.recipe import default_attack, default_recipe
+from robusttune.records import percent
+from robusttune.schedule import Plan
 from robusttune.selection import held_back
+from robusttune.stepping import Stepper
 from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training import Training
+from robusttune.validation import score
 
 HELD_BACK = 0.05
+ROBUST_START = 0.5
+# What a resumed run may be given anew.
+FREE = {"model", "loader", "val_loader", "unlabeled_loader", "resume", "device", "progress", "log", "on_epoch", "out"}
 
 logger = logging.getLogger("robusttune")
 
@@ -36,25 +60,43 @@ def harden(
     attack_tasks: str = "joint",
     views: int | str = 1,
     objective: Any = "adversarial",
-    attack: Any = "pgd",
+    criterion: Any = None,
+    attack: Any = "auto",
     steps: int | None = None,
     step_size: float | None = None,
+    awp: float = 0.0,
+    eps_ramp: bool | str = "auto",
     augment: Any = "auto",
     mean: Any = None,
     std: Any = None,
     normalized: bool | None = None,
     classifier: str | None = None,
     val_loader: Any = None,
+    unlabeled_loader: Any = None,
+    heads: Any = None,
     epochs: int = 10,
     max_steps: int | None = None,
+    time_budget: float | None = None,
     optimizer: Any = None,
+    scheduler: Any = None,
     lr: float | None = None,
     weight_decay: float | None = None,
     clip_grad: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
+    min_clean: float | None = None,
+    precision: str = "auto",
+    channels_last: bool | str = "auto",
     device: Any = "auto",
+    sharded: bool | None = None,
+    out: Any = None,
+    resume: bool = False,
+    init_from: Any = None,
+    checkpoint_every: int | None = None,
     seed: int = 0,
+    log: Any = None,
     progress: bool = True,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> nn.Module:
     """Train the model against an adversary, in place, and return that same object; only its weights have changed.
 
@@ -62,20 +104,36 @@ def harden(
         model: images -> logits (N,K): any timm or torchvision classifier, or any module of that shape.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary; eps in pixel units on [0,1], by the image size unless given.
-        tasks, attack_tasks, views, objective, attack, steps, step_size: see `RobustLoss`.
+        tasks, attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
+        criterion: (logits, labels) -> losses (N,), or a torch loss module, such as one with class weights, in the place
+            of the objective's cross-entropy.
+        attack, steps: by image size and norm unless given.
+        eps_ramp: let eps grow from 0, as `radius_factor` says; "auto" does so unless the model is robust already.
         augment: "auto" ("standard" where the loader's transform can be seen and is not random, else "none"),
             "standard", "none", or any callable or Kornia module on images (N,C,H,W) in [0,1].
         mean, std, normalized: of the model's input; found in the loader unless given.
         classifier: name of the layer that yields the logits, where it cannot be found.
-        val_loader: held-out images for checks; unless given, 5% of a plain DataLoader's are held back.
-        epochs, max_steps: what comes first ends the run.
-        optimizer: a name that timm knows, or (parameters) -> an optimiser; by the backbone unless given.
-        lr, weight_decay: of a named or default optimiser.
-        clip_grad: largest norm of the gradient; 1 for vision transformers unless given.
+        val_loader: held-out images, on which the epoch is chosen whose weights are returned; unless given, 5% of a plain
+            DataLoader's are held back; without any, the averaged weights of the last epoch are returned.
+        unlabeled_loader: more images, for the pretext losses alone.
+        heads: a RobustLoss, or the folder of a run, whose pretext heads to start from.
+        epochs, max_steps, time_budget: what comes first ends the run; time_budget in seconds of training.
+        optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; by the backbone unless given.
+        accumulate: batches whose gradients make one step.
+        ema: decay of the moving average of weights, per step; 0 for none.
+        min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
+        precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
+        channels_last: memory format meanwhile; "auto" for convolutional models.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
+        sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
+        out: a folder for checkpoints, heads, logs; None for none.
+        resume: go on with the run in `out`, exactly where it was killed; a fresh run where there is none.
+        init_from: weights to start from: a file, or the folder of a run.
+        checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of all that is random; global random states are left as they were.
+        log: "tensorboard", "wandb" or another of accelerate's trackers.
         progress: show a progress bar.
-        on_epoch: called after each epoch with its mean loss terms and the accuracy on adversarial training images.
+        on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
 
     Raises:
         ValueError: arguments, images or labels that do not fit; the model is unchanged, then and on any other error.
@@ -90,23 +148,36 @@ def harden(
         >>> harden(model, batches, norm="l2", epochs=1, progress=False) is model
         True
     """
-    place = _checked(model, loader, device, epochs, max_steps)
-    with borrowed(model, place, seed):
+    given = dict(locals())
+    asked = {key: value for key, value in given.items() if key not in FREE}
+    place = _checked(given)
+    processes.join(place)
+    place = processes.local_device(place)
+    folder = checkpoint.prepared(out, resume)
+    with (
+        checkpoint.told_on_failure(folder),
+        borrowed(model, place, seed),
+        formatted(model, chosen_format(channels_last, model)),
+    ):
+        if init_from is not None:
+            checkpoint.give_weights(model, checkpoint.load_weights(init_from), str(init_from))
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
-        batches = Batches(loader)
+        batches = Batches(processes.sharded(loader, sharded, seed=seed))
         images, labels = batches.first()
         pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         threat = ThreatModel(norm, default_eps(canonical(norm), tuple(images.shape[1:])) if eps is None else eps)
+        attack, steps = default_attack(images, threat, attack, steps)
         robust_loss = RobustLoss(
             model,
             threat,
             tasks=tasks,
             attack_tasks=attack_tasks,
             views=views,
-            objective=objective,
+            objective=objective if criterion is None else with_criterion(objective, criterion, place),
             attack=attack,
-            steps=default_steps(images, threat) if steps is None and attack == "pgd" else steps,
+            steps=steps,
             step_size=step_size,
+            awp=awp,
             augment=chosen_augment(augment, images[:1].to(place), loader),
             mean=pixels.mean if pixels.known else None,
             std=pixels.std if pixels.known else None,
@@ -116,72 +187,103 @@ def harden(
             seed=seed,
         )
         _check_first(robust_loss, images, labels)
-        recipe = default_recipe(model, images, lr=lr, weight_decay=weight_decay, clip_grad=clip_grad)
-        tell(f"{threat.norm}, eps {threat.eps:.4g}; {pixels}; {recipe}", progress)
-        plan = Plan(epochs, max_steps, batches.count)
+        if val_loader is not None:
+            _check_held(robust_loss, val_loader, normalized)
+        robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
+        own = {"optimizer": optimizer, "scheduler": scheduler, "lr": lr, "weight_decay": weight_decay}
+        recipe = default_recipe(model, images, **own, clip_grad=clip_grad, ema=ema)
+        stepper = Stepper(
+            robust_loss,
+            Plan(epochs, max_steps, batches.count, time_budget, accumulate),
+            recipe,
+            precision=chosen_precision(precision, place),
+            ramp=_ramps(eps_ramp, robust_loss, (images, labels)),
+            average=Average(robust_loss, recipe.ema) if recipe.ema else None,
+        )
+        training = Training(
+            stepper,
+            batches,
+            Journal(folder, chosen_tracker(log, folder)),
+            held=held,
+            unlabeled=_unlabeled(unlabeled_loader, sharded, seed),
+            min_clean=min_clean,
+            fast=attack == "nfgsm",
+            folder=folder,
+            every=checkpoint_every,
+            on_epoch=on_epoch,
+        )
+        tell(
+            f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * stepper.ramp}, {_name(attack, steps)}; {pixels}",
+            progress,
+        )
+        tell(f"{recipe}; {stepper.precision.name}; {_told_held(held)}", progress)
         with trainable(model):
-            train(robust_loss, batches, plan, recipe=recipe, optimizer=optimizer, progress=progress, on_epoch=on_epoch)
-        tell_pretext(robust_loss, held, progress)
+            training.begin({"arguments": asked, "data": batches.facts()}, resume=resume)
+            training.run(progress=progress)
+        finish(training, held, progress)
     return model
 
 
-def train(
-    robust_loss: RobustLoss,
-    batches: Batches,
-    plan: Plan,
-    *,
-    recipe: Recipe,
-    optimizer: Any,
-    progress: bool,
-    on_epoch: Callable[[dict[str, float]], None] | None,
-) -> None:
-    """Take the plan's steps over the batches.
+def finish(training: Training, held: Any, progress: bool) -> None:
+    """Give the model the weights that are to be kept, and tell which, and of tasks that mean nothing on these images."""
+    robust_loss, best, last = training.robust_loss, training.best, training.last
+    if held is not None and robust_loss.heads.tasks:
+        warn_if_at_chance(robust_loss, held)
+    robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
+    if best.score is not None and last is not None:
+        tell(
+            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} are right, and "
+            f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
+            f"{percent(last.clean)} and {percent(last.robust)}",
+            progress,
+        )
+    if robust_loss.heads.tasks and training.folder is None:
+        tell(f"the heads of {', '.join(robust_loss.heads.tasks)} are dropped: pass out= to keep them", progress)
+    training.journal.close()
+
+
+def with_criterion(objective: Any, criterion: Any, device: torch.device) -> Any:
+    """The objective with the user's own criterion in the place of its cross-entropy, giving one loss per image.
 
     Raises:
-        FloatingPointError: the loss is not finite.
-        ValueError: the loader ran dry, or a batch does not fit.
+        ValueError: the objective has no cross-entropy to be replaced.
     """
-    stepping = recipe.optimizer(robust_loss, optimizer)
-    rates = [group["lr"] for group in stepping.param_groups]
-    device = device_of(robust_loss)
-    with tqdm(total=plan.steps, unit="step", disable=not progress) as bar:
-        for epoch in range(plan.epochs):
-            meter = Meter()
-            for images, labels in batches.epoch(epoch):
-                if len(images) == 1 and has_batch_norm(robust_loss.model):
-                    continue  # batch norm cannot normalise the one image that a last batch may hold
-                for group, rate in zip(stepping.param_groups, rates, strict=True):
-                    group["lr"] = rate * rate_factor(plan.progress(epoch, meter.steps))
-                check_classes(labels, robust_loss.classifier.classes)
-                out = robust_loss(images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
-                stepping.zero_grad(set_to_none=True)
-                out["loss"].backward()
-                if recipe.clip_grad is not None:
-                    nn.utils.clip_grad_norm_(robust_loss.parameters(), recipe.clip_grad)
-                stepping.step()
-                meter.add(out, labels.to(device))
-                plan.taken += 1
-                bar.update()
-                if meter.steps % READ_EVERY == 0:
-                    bar.set_description(f"epoch {epoch + 1}/{plan.epochs}")
-                    bar.set_postfix({key: f"{value:.3f}" for key, value in meter.means().items()})
-                if plan.over:
-                    break
-            means = meter.means()
-            logger.info("epoch %d/%d: %s", epoch + 1, plan.epochs, means)
-            if on_epoch is not None:
-                on_epoch({"epoch": epoch + 1, **means})
-            if plan.over:
-                return
+    made = lookup.made("objectives", objective)
+    if not hasattr(made, "criterion"):
+        raise ValueError(
+            f"criterion= was given, but the objective {type(made).__name__} takes none: leave one of them out"
+        )
+    if isinstance(criterion, nn.Module):
+        criterion = copy.deepcopy(criterion).to(device)
+        if hasattr(criterion, "reduction"):
+            criterion.reduction = "none"
+    return replace(made, criterion=criterion)
 
 
-def tell_pretext(robust_loss: RobustLoss, held: Any, progress: bool) -> None:
-    """Warn of tasks that say nothing about held-out images, and say that the heads go."""
-    if not robust_loss.heads.tasks:
-        return
-    if held is not None:
-        warn_if_at_chance(robust_loss, held)
-    tell(f"the heads of {', '.join(robust_loss.heads.tasks)} are dropped", progress)
+def _ramps(wanted: bool | str, robust_loss: RobustLoss, batch: tuple[Tensor, Tensor]) -> bool:
+    """Whether eps grows from 0: as the user says, else unless the model resists the adversary already."""
+    if isinstance(wanted, bool):
+        return wanted
+    if wanted != "auto":
+        raise ValueError(f"eps_ramp is {wanted!r}, but it must be True, False or 'auto'")
+    start = score(robust_loss, [batch], robust_loss.threat)
+    return start.robust < ROBUST_START * start.clean or start.clean <= ROBUST_START / robust_loss.classifier.classes
+
+
+def _unlabeled(loader: Any, sharded: bool | None, seed: int) -> Batches | None:
+    return None if loader is None else Batches(processes.sharded(loader, sharded, seed=seed), labelled=False)
+
+
+def _name(attack: Any, steps: int | None) -> str:
+    name = attack if isinstance(attack, str) else "the attack given"
+    return name if steps is None else f"{name} with {steps} steps"
+
+
+def _told_held(held: Any) -> str:
+    if held is None:
+        return "no held-out images to choose an epoch by: pass val_loader= for that"
+    count = len(held.dataset) if hasattr(held, "dataset") and hasattr(held.dataset, "__len__") else None
+    return "epochs are judged on " + (f"{count} held-out images" if count is not None else "val_loader")
 
 
 def tell(message: str, progress: bool) -> None:
@@ -191,25 +293,37 @@ def tell(message: str, progress: bool) -> None:
         tqdm.write(message, file=sys.stderr)
 
 
-def _checked(model: nn.Module, loader: Any, device: Any, epochs: int, max_steps: int | None) -> torch.device:
-    """The device to train on, once everything that can be is checked without running the model."""
-    check_model(model)
-    for name, value in (("epochs", epochs), ("max_steps", max_steps)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} is {value!r}, but a whole number of at least 1 is needed")
-    if epochs > 1 and is_exhaustible(loader):
-        raise ValueError(
-            f"the loader is an iterator, which is exhausted after one epoch, but epochs is {epochs}: "
-            "pass the loader itself, or epochs=1"
-        )
-    return chosen_device(model, device)
+def _checked(given: Mapping[str, Any]) -> torch.device:
+    """The device to train on, once every argument is checked as far as it can be without running the model."""
+    check_model(given["model"])
+    check_settings(given)
+    check_loader(given["loader"], passes=given["epochs"])
+    for name in ("val_loader", "unlabeled_loader"):
+        if given[name] is not None:
+            check_loader(given[name], name, passes=1 + given["epochs"])
+    return chosen_device(given["model"], given["device"])
 
 
 def _check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
     """Try the first batch in eval mode, before any weight changes."""
     check_classes(labels, robust_loss.classifier.classes)
-    if len(images) == 1 and has_batch_norm(robust_loss.model):
-        raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
+    with trainable(robust_loss.model):
+        if len(images) == 1 and has_batch_norm(robust_loss.model):
+            raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)
         robust_loss(images[:2].to(device), labels[:2].to(device))
+
+
+def _check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None) -> None:
+    """Try the first batch of held-out images, which must be in the same space as those of the loader."""
+    space, device = robust_loss.pixels, device_of(robust_loss)
+    statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
+    with located("val_loader"):
+        images, labels = unpacked(first_batch(loader, "val_loader"))
+        check_classes(labels, robust_loss.classifier.classes)
+        own = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+        if images.dtype != torch.uint8 and own.normalized != space.normalized:
+            raise ValueError(f"{own}, but in the loader {space}: give both the same transform, but for what is random")
+        with torch.no_grad(), evaluating(robust_loss):
+            robust_loss(images[:2].to(device), labels[:2].to(device))

@@ -54,6 +54,29 @@ class Heads(nn.Module):
     def __getitem__(self, name: str) -> nn.Module:
         return self.layers[name]
 
+    @torch.no_grad()
+    def go_on_with(self, others: Mapping[str, Tensor] | None) -> None:
+        """Take the weights of other heads, as `state_dict` names them, for the tasks that they share.
+
+        Raises:
+            ValueError: they share none, or features of another width.
+        """
+        if others is None:
+            return
+        own = self.state_dict()
+        common = [name for name in own if name in others]
+        if not common:
+            raise ValueError(
+                f"heads= has {', '.join(others) or 'no weights'}, but the tasks are {', '.join(self.tasks)}"
+            )
+        for name in common:
+            if own[name].shape != others[name].shape:
+                raise ValueError(
+                    f"heads= has {name} of shape {tuple(others[name].shape)}, but {tuple(own[name].shape)} is needed: "
+                    "they belong to another backbone"
+                )
+            own[name].copy_(others[name])
+
     def draw(self, images: Tensor, chance: torch.Generator) -> list[Part]:
         """Each image (N,C,H,W) draws `views` distinct tasks, with weights such that the expectation is weight times loss."""
         tasks = len(self.drawn)
@@ -116,7 +139,7 @@ class Watch:
 
     def look(self) -> None:
         """Count one training forward."""
-        if self.calls > PATIENCE and self.before is None:
+        if self.calls and self.before is None:
             return
         self.calls += 1
         if self.calls == 1:
@@ -124,8 +147,9 @@ class Watch:
             self.writes = self._writes()
         # Where gradients are accumulated, many forwards come before the first step.
         if self.calls >= PATIENCE and self._writes() != self.writes:
-            before, self.before = self.before or [], None
-            same = [torch.equal(a, b.to(a.device)) for a, b in zip(before, self.heads.parameters(), strict=True)]
+            pairs = zip(self.before or [], self.heads.parameters(), strict=True)
+            same = [torch.equal(before, now.to(before.device)) for before, now in pairs]
+            self.before = None
             if same and all(same):
                 warnings.warn(
                     f"the pretext heads have not changed in {PATIENCE} training steps: give the optimizer "

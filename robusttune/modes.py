@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+CONVOLUTIONAL = 4
+
 
 @contextmanager
 def differentiable() -> Iterator[None]:
@@ -133,6 +135,34 @@ def trainable(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def formatted(model: nn.Module, channels_last: bool) -> Iterator[None]:
+    """Keep convolutions' weights in channels_last format meanwhile, and give every tensor its own strides back."""
+    kept = [(tensor, tensor.stride()) for tensor in _tensors(model) if tensor.dim() == 4] if channels_last else []
+    for tensor, _ in kept:
+        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for tensor, stride in kept:
+            if tensor.stride() != stride:
+                own = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+                tensor.data = own.copy_(tensor.data)
+
+
+def chosen_format(channels_last: bool | str, model: nn.Module) -> bool:
+    """Whether to work in channels_last: as the user says, else for models that are convolutional throughout.
+
+    Raises:
+        ValueError: neither True, False nor "auto".
+    """
+    if isinstance(channels_last, bool):
+        return channels_last
+    if channels_last != "auto":
+        raise ValueError(f"channels_last is {channels_last!r}, but it must be True, False or 'auto'")
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) >= CONVOLUTIONAL
+
+
+@contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Move the model to a device, and back afterwards."""
     home = device_of(model)
@@ -176,10 +206,9 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
     Raises:
         ValueError: no such device here, or the model sits on another accelerator than the one asked for.
     """
+    check_module(model)
     home = device_of(model)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if home.type == "meta":
-        raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if device == "auto":
         return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
     asked = _parsed(device)
@@ -220,10 +249,17 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
-def check_model(model: Any) -> None:
-    """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
+def check_module(model: Any) -> None:
+    """Raise a ValueError for what is not a module that has weights."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
+    if device_of(model).type == "meta":
+        raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
+
+
+def check_model(model: Any) -> None:
+    """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
+    check_module(model)
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise ValueError(
             f"the model is wrapped in {type(model).__name__}: pass model.module, and wrap RobustLoss instead"
@@ -234,7 +270,25 @@ def check_model(model: Any) -> None:
         raise ValueError(
             "the model was compiled in place by model.compile(), which hides its layers: pass a fresh module"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "the model is TorchScript, whose layers cannot be read: pass the Python module it was made from"
+        )
+    packed = next(_packed(model), None)
+    if packed is not None:
+        raise ValueError(f"{packed}, and quantised weights cannot be trained: harden the float model, then quantise it")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             "no parameter of the model requires grad, so there is nothing to train: call model.requires_grad_()"
         )
+
+
+def _packed(model: nn.Module) -> Iterator[str]:
+    """What holds weights in a byte each or less."""
+    for name, module in model.named_modules():
+        # Static and dynamic quantisation hide packed weights from `parameters()`.
+        if ".quantized." in f"{type(module).__module__}.":
+            yield f"the layer {name!r} is a quantised {type(module).__name__}"
+    for name, parameter in model.named_parameters():
+        if parameter.dtype.itemsize == 1 and parameter.dtype != torch.bool:
+            yield f"the weight {name!r} is {parameter.dtype}"

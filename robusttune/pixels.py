@@ -34,10 +34,14 @@ class Pixels(nn.Module):
             raise ValueError("mean and std come together: pass both of your Normalize, or neither")
         self.known = mean is not None
         self.normalized = normalized and self.known
-        self.register_buffer("mean", _column(0.0 if mean is None else mean), persistent=False)
-        self.register_buffer("std", _column(1.0 if std is None else std), persistent=False)
+        self.register_buffer("mean", _checked("mean", 0.0 if mean is None else mean), persistent=False)
+        self.register_buffer("std", _checked("std", 1.0 if std is None else std), persistent=False)
         if not bool((self.std > 0).all()):
-            raise ValueError(f"std is {std}, but every value must be above 0")
+            raise ValueError(f"std is {_rounded(self.std)}, but every value must be above 0")
+        if bool((self.mean > 1).any()):
+            raise ValueError(
+                f"mean is {_rounded(self.mean)}, but it is the mean of pixels on [0, 1]: divide mean and std by 255"
+            )
 
     def pixels(self, images: Tensor) -> Tensor:
         """Pixels (N,C,H,W) on [0,1], fp32, of a loader's images; no gradient is needed here, so rounding is cut off."""
@@ -79,7 +83,11 @@ def find_pixels(
     images = images.cpu()  # as mean and std are; some loaders yield images on the accelerator
     low, high = float(images.min()), float(images.max())
     inside = low >= -SLACK and high <= 1 + SLACK
+    if normalized and mean is None:
+        raise ValueError("normalized=True, but no mean and std were given or found: pass mean=… and std=… too")
     if images.dtype == torch.uint8:
+        if normalized:
+            raise ValueError("normalized=True, but images are uint8, which are pixels: leave normalized out")
         normalized = False
     elif normalized is None:
         normalized = not inside
@@ -92,22 +100,52 @@ def find_pixels(
 
 
 def found_statistics(loader: Any) -> tuple[Any, Any]:
-    """mean and std of a timm loader or of a Normalize in the data set's transform; (None, None) if there are none."""
+    """mean and std of a timm loader or of a Normalize in the data set's transform; (None, None) if there are none.
+
+    Raises:
+        ValueError: the parts of a ConcatDataset normalise differently.
+    """
     if isinstance(getattr(loader, "mean", None), Tensor) and isinstance(getattr(loader, "std", None), Tensor):
         # timm's prefetching loader holds them times 255, with the shape (1,C,1,1).
         return loader.mean.flatten().float().cpu() / 255, loader.std.flatten().float().cpu() / 255
-    for step in transforms_of(loader):
-        if type(step).__name__ == "Normalize" and hasattr(step, "mean") and hasattr(step, "std"):
-            return step.mean, step.std
-    return None, None
+    found = [_statistics(transforms) for transforms in _transforms(getattr(loader, "dataset", None))]
+    if any(not _same(found[0], other) for other in found[1:]):
+        told = ", ".join("no Normalize" if mean is None else f"mean={mean}, std={std}" for mean, std in found)
+        raise ValueError(
+            f"the parts of the data set are normalised differently ({told}): give all of them the same Normalize, or pass "
+            "mean=… and std=… if all are in one space"
+        )
+    return found[0] if found else (None, None)
 
 
 def transforms_of(loader: Any) -> list[Any]:
-    """The steps of a loader's data set's transform, as far as they can be seen, in order."""
-    dataset = getattr(loader, "dataset", None)
-    while dataset is not None and not _own_transform(dataset) and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    return _flat(_own_transform(dataset))
+    """The steps of the transforms of a loader's data set, as far as they can be seen, in order."""
+    return [step for transforms in _transforms(getattr(loader, "dataset", None)) for step in transforms]
+
+
+def _transforms(dataset: Any) -> list[list[Any]]:
+    """The steps of the transform of each part of a data set, whatever wraps it."""
+    while dataset is not None and not _own_transform(dataset):
+        if isinstance(getattr(dataset, "datasets", None), list | tuple):
+            return [steps for part in dataset.datasets for steps in _transforms(part)]
+        dataset = getattr(dataset, "dataset", None)
+    return [] if dataset is None else [_flat(_own_transform(dataset))]
+
+
+def _statistics(transforms: list[Any]) -> tuple[Any, Any]:
+    for step in transforms:
+        # Kornia's augmentation holds its settings in `flags`.
+        own = getattr(step, "flags", None) or vars(step) if type(step).__name__ == "Normalize" else {}
+        mean, std = own.get("mean", getattr(step, "mean", None)), own.get("std", getattr(step, "std", None))
+        if own and mean is not None and std is not None:
+            return mean, std
+    return None, None
+
+
+def _same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    if one[0] is None or other[0] is None:
+        return one[0] is None and other[0] is None
+    return all(torch.allclose(_column(a), _column(b)) for a, b in zip(one, other, strict=True))
 
 
 def _own_transform(dataset: Any) -> Any:

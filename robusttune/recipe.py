@@ -1,13 +1,15 @@
 """Customary settings by the kind of backbone, the image size and the norm."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
 from robusttune.features import patch_size_of
+from robusttune.schedule import Plan
 from robusttune.threat import ThreatModel
 
 LARGE_SIDE = 160
@@ -15,44 +17,106 @@ LARGE_SIDE = 160
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are updated."""
+    """How weights are updated.
 
-    name: str
+    Attributes:
+        optimizer: a name that timm knows, a torch optimiser, or (parameters) -> one.
+        lr, weight_decay: of a named optimiser.
+        clip_grad: largest norm of the gradient; None for no limit.
+        ema: decay of the moving average of weights, per step; 0 for none.
+        scheduler: None for a short rise and half a cosine; a name that timm knows, a torch scheduler, or (optimizer) ->
+            one, which is stepped after each epoch.
+    """
+
+    optimizer: Any
     lr: float
     weight_decay: float
     clip_grad: float | None
+    ema: float
+    scheduler: Any = None
 
-    def optimizer(self, robust_loss: nn.Module, wanted: Any) -> torch.optim.Optimizer:
-        """The optimiser of a name that timm knows, or what a callable makes of the parameters."""
+    def made(self, robust_loss: nn.Module, plan: Plan) -> tuple[torch.optim.Optimizer, Any]:
+        """The optimiser of all parameters that require grad, and its scheduler if the user wants one."""
+        optimizer = self._optimizer(robust_loss)
+        if self.scheduler is None:
+            return optimizer, None
+        if isinstance(self.scheduler, str):
+            return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, plan))
+        return optimizer, self.scheduler(optimizer) if callable(self.scheduler) else self.scheduler
+
+    def _optimizer(self, robust_loss: nn.Module) -> torch.optim.Optimizer:
+        wanted = self.optimizer
+        if isinstance(wanted, torch.optim.Optimizer):
+            held = {id(parameter) for group in wanted.param_groups for parameter in group["params"]}
+            missing = [p for p in robust_loss.parameters() if p.requires_grad and id(p) not in held]
+            if missing:  # the heads, which came into being after the user's optimiser
+                wanted.add_param_group({"params": missing})
+            return wanted
         if callable(wanted):
             made: torch.optim.Optimizer = wanted([p for p in robust_loss.parameters() if p.requires_grad])
             return made
-        made = create_optimizer_v2(robust_loss, opt=wanted or self.name, lr=self.lr, weight_decay=self.weight_decay)
+        known = [str(name) for name in list_optimizers()]
+        if wanted not in known:
+            raise ValueError(f"unknown optimizer {wanted!r}: timm knows {', '.join(known)}")
+        made = create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay)
         return made
 
     def __str__(self) -> str:
         clip = "" if self.clip_grad is None else f", gradients clipped at {self.clip_grad:g}"
-        return f"{self.name} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}"
+        average = f", weights averaged at {self.ema:g}" if self.ema else ""
+        if not isinstance(self.optimizer, str):
+            return f"the optimizer given{clip}{average}"
+        return f"{self.optimizer} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}{average}"
 
 
-def default_recipe(
-    model: nn.Module, images: Tensor, *, lr: float | None, weight_decay: float | None, clip_grad: float | None
-) -> Recipe:
-    """The customary optimiser for the kind of backbone and the image size, where the user named none."""
+class _EpochScheduler:
+    """A timm scheduler, which wants to know the epoch, behind torch's interface."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler, self.epoch = scheduler, 0
+
+    def step(self) -> None:
+        self.epoch += 1
+        self.scheduler.step(self.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.scheduler.step(self.epoch)
+
+
+def _timm_scheduler(optimizer: torch.optim.Optimizer, name: str, plan: Plan) -> Any:
+    made, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=plan.epochs)
+    if made is None:
+        raise ValueError(f"unknown scheduler {name!r}: timm knows cosine, tanh, step, multistep, plateau, poly")
+    return made
+
+
+def default_recipe(model: nn.Module, images: Tensor, **given: Any) -> Recipe:
+    """The customary recipe for the kind of backbone and the image size, with what the user gave in its place.
+
+    Args:
+        given: fields of Recipe; None stands for the customary value.
+    """
+    large = min(images.shape[-2:]) >= LARGE_SIDE
+    ema = 0.9998 if large else 0.995
     if patch_size_of(model) is not None:
-        chosen = Recipe("adamw", 5e-4, 0.05, 1.0)
+        chosen = Recipe("adamw", 5e-4, 0.05, 1.0, ema)
     else:
-        chosen = Recipe("sgd", 0.05, 5e-4 if min(images.shape[-2:]) < LARGE_SIDE else 1e-4, None)
-    return Recipe(
-        chosen.name,
-        chosen.lr if lr is None else lr,
-        chosen.weight_decay if weight_decay is None else weight_decay,
-        chosen.clip_grad if clip_grad is None else clip_grad,
-    )
+        chosen = Recipe("sgd", 0.05, 1e-4 if large else 5e-4, None, ema)
+    return replace(chosen, **{key: value for key, value in given.items() if value is not None})
 
 
-def default_steps(images: Tensor, threat: ThreatModel) -> int:
-    """How many steps PGD takes: 10 for small images; above 160 px 7 in l2 and 3 in linf, where radii are small."""
+def default_attack(images: Tensor, threat: ThreatModel, attack: Any, steps: int | None) -> tuple[Any, int | None]:
+    """The attack and its steps where the user says "auto": PGD-10 for small images; above 160 px PGD-7 in l2, and APGD-2
+    in linf, where radii are small.
+
+    Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
+    """
+    if attack != "auto":
+        return attack, steps
     if min(images.shape[-2:]) < LARGE_SIDE:
-        return 10
-    return 7 if threat.norm == "l2" else 3
+        return "pgd", steps or 10
+    return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)

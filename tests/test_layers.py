@@ -12,12 +12,12 @@ import robusttune
 PACKAGE = Path(robusttune.__file__).parent
 # A module imports only from rows above its own line here; a folder stands for every file in it.
 ROWS = [
-    {"lookup", "records", "pixels", "modes", "views", "norms"},
+    {"lookup", "records", "pixels", "modes", "views", "norms", "processes", "checkpoint", "averages", "precision", "journal"},
     {"threat", "features", "batches", "augment", "heads", "awp"},
-    {"attacks", "objectives", "tasks", "corruptions", "schedule", "selection", "checkpoint", "subject", "recipe", "look"},
-    {"loss"},
-    {"evaluations", "sections", "chance"},
-    {"evaluate"},
+    {"attacks", "objectives", "tasks", "corruptions", "schedule", "selection", "subject", "look"},
+    {"loss", "recipe"},
+    {"evaluations", "sections", "chance", "validation", "stepping"},
+    {"evaluate", "training"},
     {"harden", "pretrain", "report"},
     {"estimate", "monitor"},
     {"poc"},

@@ -22,8 +22,9 @@ class l2:
     @staticmethod
     def project(delta: Tensor, eps: float) -> Tensor:
         """The nearest perturbations (N,C,H,W) whose norm is at most eps."""
-        size = _per_image(l2.size(delta), delta)
-        return delta * (eps / size.clamp(min=eps)) if eps > 0 else torch.zeros_like(delta)
+        if eps < torch.finfo(delta.dtype).tiny:  # which divided by itself would be 0/0
+            return torch.zeros_like(delta)
+        return delta * (eps / _per_image(l2.size(delta), delta).clamp(min=eps))
 
     @staticmethod
     def ascent(gradient: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""Whether a user's settings and loaders can be worked with, before anything runs."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class _Range(NamedTuple):
+    words: str
+    holds: Callable[[Any], bool]
+    kind: type = Real
+
+
+ANY_WHOLE = _Range("a whole number", lambda value: True, Integral)
+COUNT = _Range("a whole number of at least 1", lambda value: value >= 1, Integral)
+NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
+POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
+SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
+DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
+NUMBERS = {
+    "epochs": COUNT,
+    "accumulate": COUNT,
+    "max_steps": COUNT,
+    "checkpoint_every": COUNT,
+    "steps": COUNT,
+    "subset": COUNT,
+    "seed": ANY_WHOLE,
+    "lr": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "clip_grad": POSITIVE,
+    "step_size": POSITIVE,
+    "time_budget": POSITIVE,
+    "min_clean": SHARE,
+    "ema": DECAY,
+}
+NEEDED = ("epochs", "accumulate", "seed")
+
+
+def check_settings(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for settings of those names that are no numbers in their range, or cannot be called."""
+    for name, allowed in NUMBERS.items():
+        if name in given and (given[name] is not None or name in NEEDED):
+            check_number(name, given[name], allowed)
+    on_epoch = given.get("on_epoch")
+    if on_epoch is not None and not callable(on_epoch):
+        raise ValueError(f"on_epoch is {on_epoch!r}, but a function of a dict is needed, such as on_epoch=print")
+    tasks = given.get("tasks")
+    # Weights that are no numbers are told of where the tasks are made.
+    if isinstance(tasks, Mapping) and tasks and all(isinstance(w, Real) and w == 0 for w in tasks.values()):
+        raise ValueError(
+            f"the weights of all tasks ({', '.join(map(str, tasks))}) are 0: pass tasks=None to train without pretext tasks"
+        )
+
+
+def check_number(name: str, value: Any, allowed: _Range) -> None:
+    """Raise a ValueError unless the value of this name is a number in the range."""
+    right = isinstance(value, allowed.kind) and not isinstance(value, bool)
+    if not (right and math.isfinite(value) and allowed.holds(value)):
+        hint = "" if name in NEEDED else ", or None for the default"
+        raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
+
+
+def check_loader(loader: Any, name: str = "loader", *, passes: int = 1) -> None:
+    """Raise a ValueError unless this is something that yields batches, and can be gone through so many times."""
+    if isinstance(loader, Dataset) and not hasattr(loader, "__iter__"):
+        raise ValueError(
+            f"the {name} is a {type(loader).__name__}, a data set of single images, but batches are needed: wrap it in a "
+            "DataLoader, such as torch.utils.data.DataLoader(data, batch_size=128, shuffle=True)"
+        )
+    sequence = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
+    if not sequence or isinstance(loader, str | Mapping | Tensor):
+        raise ValueError(
+            f"the {name} is a {type(loader).__name__}, but something that yields batches is needed: pass a DataLoader, "
+            "or a list of (images, labels)"
+        )
+    if passes > 1 and is_exhaustible(loader):
+        raise ValueError(
+            f"the {name} is an iterator ({type(loader).__name__}), which can be gone through only once, but it is needed "
+            f"{passes} times: pass what it was made from, such as the DataLoader itself or a list of batches"
+        )
+
+
+def is_exhaustible(loader: Any) -> bool:
+    """Whether the loader is an iterator, which can be gone through only once."""
+    # Asking for iter(loader) would start a DataLoader's workers and draw from the global random state.
+    return isinstance(loader, Iterator)

@@ -1,0 +1,73 @@
+"""An exponential moving average of weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """The moving average of what training changes in a model: parameters that require grad, and buffers.
+
+    Args:
+        model: whose weights are followed.
+        decay: share of the old average that a step keeps; early in a run (1 + step) / (10 + step) where that is less,
+            so that in short runs the average forgets the start.
+
+    Source: Izmailov et al., arXiv:1803.05407; for robust models Gowal et al., arXiv:2010.03593.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.shadow = {name: tensor.detach().clone() for name, tensor in _changing(model).items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the model's weights as they are now."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, tensor in _changing(self.model).items():
+            average = self.shadow[name]
+            if average.is_floating_point():
+                average.lerp_(tensor.detach(), share)
+            else:
+                average.copy_(tensor)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the model have the averaged weights meanwhile."""
+        own = {name: tensor.detach().clone() for name, tensor in _changing(self.model).items()}
+        self.write(self.shadow)
+        try:
+            yield
+        finally:
+            self.write(own)
+
+    @torch.no_grad()
+    def write(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the model these weights, in place."""
+        for name, tensor in _changing(self.model).items():
+            tensor.copy_(weights[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state_dict with the averages in it."""
+        with self.applied():
+            return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, object]:
+        """All that `load_state_dict` needs to go on."""
+        return {"steps": self.steps, "shadow": dict(self.shadow)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.steps = int(state["steps"])  # type: ignore[call-overload]
+        weights: Mapping[str, Tensor] = state["shadow"]  # type: ignore[assignment]
+        for name, average in self.shadow.items():
+            average.copy_(weights[name])
+
+
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {**named, **dict(model.named_buffers())}

@@ -1,0 +1,123 @@
+"""One optimiser step: accumulated batches, learning rate, radius, precision, clipping, averaging."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from robusttune import processes
+from robusttune.averages import Average
+from robusttune.loss import RobustLoss
+from robusttune.modes import device_of
+from robusttune.precision import Precision
+from robusttune.recipe import Recipe
+from robusttune.schedule import Plan, radius_factor, rate_factor
+from robusttune.threat import ThreatModel
+
+
+class Stepper:
+    """Takes a run's optimiser steps, each over `plan.accumulate` batches.
+
+    Args:
+        robust_loss: whose parameters are trained.
+        plan: how far the run has come; counted on here.
+        recipe: makes the optimiser and the scheduler.
+        precision: of forward and backward passes.
+        ramp: let the radius grow from 0 as `radius_factor` says.
+        average: a moving average to be moved after each step; None for none.
+    """
+
+    def __init__(
+        self,
+        robust_loss: RobustLoss,
+        plan: Plan,
+        recipe: Recipe,
+        *,
+        precision: Precision,
+        ramp: bool = False,
+        average: Average | None = None,
+    ) -> None:
+        self.robust_loss, self.plan, self.ramp, self.average = robust_loss, plan, ramp, average
+        self.clip_grad, self.precision = recipe.clip_grad, precision
+        self.threat = robust_loss.threat
+        self.device = device_of(robust_loss)
+        self.module = processes.replicated(robust_loss)
+        self.optimizer, self.scheduler = recipe.made(robust_loss, plan)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = precision.scaler(self.device)
+        self.waiting = 0
+
+    def take(
+        self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, *, done: float, last: bool
+    ) -> dict[str, Tensor]:
+        """Add one batch's gradient, and step if it was the last to be accumulated; the batch's loss terms.
+
+        Args:
+            done: the share of the run that is done.
+            last: nothing comes after this batch in its epoch.
+        """
+        self._schedule(done)
+        steps_now = last or self.waiting + 1 == self.plan.accumulate
+        images = images.to(self.device, non_blocking=True)
+        labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        extra = {} if unlabeled is None else {"unlabeled": unlabeled.to(self.device, non_blocking=True)}
+        with processes.unsynchronised(self.module, not steps_now):
+            with self.precision.autocast(self.device):
+                out: dict[str, Tensor] = self.module(images, labels, **extra)
+            self.scaler.scale(out["loss"] / self.plan.accumulate).backward()
+        self.waiting += 1
+        if steps_now:
+            self._step()
+        return out
+
+    def drop(self) -> None:
+        """Forget gradients that no step has used."""
+        self.waiting = 0
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def restart(self) -> None:
+        """Forget what the optimiser and the average remember, as weights have been replaced."""
+        self.optimizer.state.clear()
+        if self.average is not None:
+            self.average = Average(self.robust_loss, self.average.decay)
+
+    def _step(self) -> None:
+        if self.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.robust_loss.parameters(), self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.drop()
+        self.plan.taken += 1
+        if self.average is not None:
+            self.average.update()
+
+    def _schedule(self, done: float) -> None:
+        if self.scheduler is None:
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * rate_factor(done)
+        if self.ramp:
+            self.robust_loss.threat = ThreatModel(self.threat.norm, self.threat.eps * radius_factor(done))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on, weights included."""
+        return {
+            "weights": self.robust_loss.state_dict(),
+            "calls": self.robust_loss.calls,
+            "ramp": self.ramp,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.robust_loss.load_state_dict(state["weights"])
+        self.robust_loss.calls, self.ramp = state["calls"], state["ramp"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

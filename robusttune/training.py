@@ -1,0 +1,232 @@
+"""A run over a loader: epochs, the images it is judged on, and what it goes on from after a kill."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from robusttune import checkpoint, processes
+from robusttune.batches import Batches, check_classes
+from robusttune.journal import Journal
+from robusttune.modes import has_batch_norm
+from robusttune.schedule import READ_EVERY, Meter
+from robusttune.stepping import Stepper
+from robusttune.validation import Best, Score, collapsed, judge, score
+
+logger = logging.getLogger("robusttune")
+
+Batch = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+class Training:
+    """One run: `run()` takes all the steps that are left.
+
+    Args:
+        stepper: takes the steps.
+        batches: of the training loader.
+        journal: told of each epoch.
+        held: a loader of held-out images to judge each epoch by; None for no selection.
+        unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
+        min_clean: see `Best`.
+        fast: watch for the collapse of single-step training.
+        folder: for checkpoints; None for none.
+        every: optimiser steps between checkpoints, beside those at the end of each epoch.
+        on_epoch: called with what is known after each epoch.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        batches: Batches,
+        journal: Journal,
+        *,
+        held: Any = None,
+        unlabeled: Batches | None = None,
+        min_clean: float | None = None,
+        fast: bool = False,
+        folder: Path | None = None,
+        every: int | None = None,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.stepper, self.batches, self.journal = stepper, batches, journal
+        self.held, self.unlabeled, self.fast, self.on_epoch = held, unlabeled, fast, on_epoch
+        self.folder, self.every = folder, every
+        self.plan, self.robust_loss = stepper.plan, stepper.robust_loss
+        self.best = Best(min_clean)
+        self.last: Score | None = None
+        self.meter, self.epoch, self.consumed, self.fell_back = Meter(), 0, 0, False
+        self.epoch_states: dict[str, Any] = {}
+        self._epoch_began = 0.0
+
+    def run(self, *, progress: bool) -> None:
+        """Take all the steps that are left.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+            ValueError: the loader ran dry, or a batch does not fit.
+        """
+        with tqdm(total=self.plan.steps, initial=self.plan.taken, unit="step", disable=not progress) as bar:
+            while self.epoch < self.plan.epochs and not self.plan.over:
+                self._take_epoch(bar)
+                self._end_epoch()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that would be returned if the run ended here: the moving average, where there is one."""
+        average = self.stepper.average
+        return dict(self.robust_loss.state_dict() if average is None else average.weights())
+
+    def _take_epoch(self, bar: Any) -> None:
+        began = time.perf_counter()
+        for images, labels, unlabeled in self._batches_left():
+            self.consumed += 1
+            if len(images) == 1 and has_batch_norm(self.robust_loss.model):
+                continue  # batch norm cannot normalise the one image that a last batch may hold
+            self._take(images, labels, unlabeled)
+            now = time.perf_counter()
+            self.plan.elapsed, began = self.plan.elapsed + now - began, now
+            if self.stepper.waiting == 0:
+                bar.update()
+                if self.plan.taken % READ_EVERY == 0:
+                    self._show(bar)
+                if self.every and self.plan.taken % self.every == 0:
+                    self.save()
+            if self._over():
+                break
+        self.stepper.drop()
+
+    def _take(self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None) -> None:
+        if labels is not None:
+            check_classes(labels, self.robust_loss.classifier.classes)
+        done = self.plan.progress(self.epoch, self.meter.steps)
+        if self.plan.time_budget is not None:
+            done = processes.agreed(done, self.stepper.device)
+        out = self.stepper.take(images, labels, unlabeled, done=done, last=self.consumed == self.batches.count)
+        self.meter.add(out, None if labels is None else labels.to(self.stepper.device), len(images))
+
+    def _over(self) -> bool:
+        if self.plan.time_budget is None:
+            return self.plan.over
+        return bool(processes.agreed(float(self.plan.over), self.stepper.device))
+
+    def _show(self, bar: Any) -> None:
+        means = self.meter.means()
+        bar.set_description(f"epoch {self.epoch + 1}/{self.plan.epochs}")
+        rate = self.meter.images * processes.world() / max(self.plan.elapsed - self._epoch_began, 1e-9)
+        bar.set_postfix({**{key: f"{value:.3f}" for key, value in means.items()}, "images/s": f"{rate:.0f}"})
+
+    def _end_epoch(self) -> None:
+        processes.averaged(self.robust_loss.model.buffers())
+        facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self.meter.means()}
+        facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
+        if self.held is not None:
+            facts |= {f"held-out {key}": value for key, value in asdict(self._judge()).items()}
+        self.journal.write({**facts, "seconds": self.plan.elapsed})
+        if self.stepper.scheduler is not None:
+            self.stepper.scheduler.step()
+        self.epoch, self.consumed, self.meter, self._epoch_began = self.epoch + 1, 0, Meter(), self.plan.elapsed
+        self.save(outputs=True)
+        if self.on_epoch is not None:
+            self.on_epoch(facts)
+
+    def _judge(self) -> Score:
+        """The score of what would be returned if the run ended here; the best is kept."""
+        average = self.stepper.average
+        with nullcontext() if average is None else average.applied():
+            now = self.last = score(self.robust_loss, self.held, self.stepper.threat)
+        if self.fast and not self.fell_back and collapsed(self.best, now):
+            self._fall_back(now)
+        else:
+            self.best.offer(self.epoch + 1, now, self.weights())
+        return now
+
+    def _fall_back(self, now: Score) -> None:
+        """Go on from the best weights with several steps."""
+        kept = self.best.score
+        logger.warning(
+            "robust accuracy fell from %.1f%% to %.1f%% on held-out images: single-step training has overfitted "
+            "catastrophically, so it goes on with 10 steps of PGD from the weights of epoch %d",
+            100 * (kept.robust if kept else 0),
+            100 * now.robust,
+            self.best.epoch,
+        )
+        self.fell_back, self.robust_loss.attack = True, judge
+        self.robust_loss.load_state_dict(self.best.weights)
+        self.stepper.restart()
+
+    def _batches_left(self) -> Iterator[Batch]:
+        """The epoch's batches that were not taken before a resume, with as many of images without labels."""
+        loader, now = self.batches.loader, checkpoint.random_states(self.batches.loader)
+        processes.set_epoch(loader, self.epoch)
+        if self.consumed:
+            checkpoint.restore_random_states(self.epoch_states, loader)
+        else:
+            self.epoch_states = now
+        extra: Iterator[Any] = repeat(None) if self.unlabeled is None else self.unlabeled.endless()
+        pairs = zip(self.batches.epoch(self.epoch), extra, strict=False)
+        if self.consumed:
+            # The order of images was drawn when the epoch began; everything after depends on the states of now.
+            next(islice(pairs, self.consumed - 1, self.consumed), None)
+            checkpoint.restore_random_states(now, loader)
+        for (images, labels), more in pairs:
+            yield images, labels, more
+
+    def begin(self, facts: Mapping[str, Any], *, resume: bool) -> None:
+        """Write what the run is, or go on with the run in the folder.
+
+        Raises:
+            ValueError: what is in the folder belongs to another run, or is damaged.
+        """
+        if self.folder is None:
+            return
+        if resume:
+            checkpoint.check_same_run(self.folder, facts)
+            state = checkpoint.load_state(self.folder)
+            if state is not None:
+                self.load_state_dict(state)
+        processes.wait()
+        if processes.rank() == 0:
+            checkpoint.write_run(self.folder, facts)
+
+    def save(self, *, outputs: bool = False) -> None:
+        """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""
+        if self.folder is None or processes.rank() != 0:
+            return
+        checkpoint.save_state(self.folder, self.state_dict())
+        if outputs:
+            last = self.weights()
+            checkpoint.save_outputs(self.folder, self.best.weights or last, last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on."""
+        return {
+            "stepper": self.stepper.state_dict(),
+            "plan": {"taken": self.plan.taken, "elapsed": self.plan.elapsed},
+            "best": self.best.state_dict(),
+            "last": None if self.last is None else asdict(self.last),
+            "meter": self.meter.state_dict(),
+            "place": {"epoch": self.epoch, "consumed": self.consumed, "fell_back": self.fell_back},
+            "epoch_states": self.epoch_states,
+            "states": checkpoint.random_states(self.batches.loader),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.stepper.load_state_dict(state["stepper"])
+        self.plan.taken, self.plan.elapsed = state["plan"]["taken"], state["plan"]["elapsed"]
+        self.best.load_state_dict(state["best"])
+        self.last = None if state["last"] is None else Score(**state["last"])
+        self.meter.load_state_dict(state["meter"])
+        place = state["place"]
+        self.epoch, self.consumed, self.fell_back = place["epoch"], place["consumed"], place["fell_back"]
+        if self.fell_back:
+            self.robust_loss.attack = judge
+        self.epoch_states = state["epoch_states"]
+        checkpoint.restore_random_states(state["states"], self.batches.loader)
+        self.journal.rewind(self.plan.taken)

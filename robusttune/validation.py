@@ -1,0 +1,127 @@
+"""How a model under training does on held-out images, and which of its states is kept."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robusttune import processes
+from robusttune.attacks.pgd import pgd
+from robusttune.loss import RobustLoss
+from robusttune.modes import device_of, evaluating, frozen
+from robusttune.subject import Subject
+from robusttune.threat import Attack, ThreatModel
+
+STEPS = 10
+COLLAPSE = 0.2
+
+judge: Attack = partial(pgd, steps=STEPS)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares of held-out images that are classified rightly.
+
+    Attributes:
+        clean, robust: of the images as they are, and under PGD with 10 steps at the training radius.
+        balanced, worst: the mean and the smallest of the classes' own robust shares.
+        images: how many there were.
+    """
+
+    clean: float
+    robust: float
+    balanced: float
+    worst: float
+    images: int
+
+
+def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
+    """The score of the model as it is; with several processes, each takes its share of the batches."""
+    device, classes = device_of(robust_loss), robust_loss.classifier.classes
+    seen, clean, robust = (torch.zeros(classes, device=device) for _ in range(3))
+    model = robust_loss.model
+    with evaluating(model), frozen(model.parameters()):
+        subject = Subject(model, robust_loss.pixels, threat, loader, (), device, robust_loss.seed, own_share)
+        for pixels, labels in subject.batches():
+            right = subject.predicted(pixels) == labels
+            held = right.clone()
+            rows = torch.nonzero(right).flatten()
+            if len(rows):
+                images, own = pixels[rows], labels[rows]
+                found = subject.attacked(
+                    images, own, judge, threat, loss="cross_entropy", generator=subject.generator()
+                )
+                held[rows] = subject.predicted(found) == own
+            for count, which in ((seen, torch.ones_like(right)), (clean, right), (robust, held)):
+                count.index_add_(0, labels, which.to(count.dtype))
+    counts = processes.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
+    return _score(torch.tensor(counts).reshape(3, classes))
+
+
+def own_share(batches: Any) -> Any:
+    """Those batches whose turn it is for this process: all of them, where it is alone."""
+    return (batch for number, batch in enumerate(batches) if number % processes.world() == processes.rank())
+
+
+def _score(counts: Tensor) -> Score:
+    seen, clean, robust = counts
+    there = seen > 0
+    images = float(seen.sum())
+    shares = robust[there] / seen[there]
+    return Score(
+        float(clean.sum()) / images,
+        float(robust.sum()) / images,
+        float(shares.mean()),
+        float(shares.min()),
+        int(images),
+    )
+
+
+class Best:
+    """The state of the model with the best robust score so far.
+
+    Args:
+        min_clean: states with a lower clean score are taken only while there is no other.
+    """
+
+    def __init__(self, min_clean: float | None = None) -> None:
+        self.min_clean = min_clean
+        self.epoch = 0
+        self.score: Score | None = None
+        self.weights: dict[str, Tensor] = {}
+
+    def offer(self, epoch: int, score: Score, weights: Mapping[str, Tensor]) -> bool:
+        """Keep these weights if they are better than those kept; whether they were."""
+        if self.score is not None and self._rank(score) <= self._rank(self.score):
+            return False
+        self.epoch, self.score = epoch, score
+        self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        return True
+
+    def _rank(self, score: Score) -> tuple[bool, float, float]:
+        holds = self.min_clean is None or score.clean >= self.min_clean
+        return holds, score.robust if holds else score.clean, score.clean
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on."""
+        return {
+            "epoch": self.epoch,
+            "score": None if self.score is None else asdict(self.score),
+            "weights": dict(self.weights),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.epoch, self.weights = state["epoch"], dict(state["weights"])
+        self.score = None if state["score"] is None else Score(**state["score"])
+
+
+def collapsed(best: Best, score: Score) -> bool:
+    """Whether robust accuracy fell so far below the best that single-step training has overfitted catastrophically.
+
+    Source: Wong et al., arXiv:2001.03994, section 5.4.
+    """
+    return best.score is not None and best.score.robust - score.robust > COLLAPSE
