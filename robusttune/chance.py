@@ -1,6 +1,5 @@
 """Whether pretext tasks mean anything on a user's images."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -44,15 +43,16 @@ def near_chance(scores: dict[str, PretextScore]) -> Iterable[str]:
     return [name for name, score in scores.items() if score.accuracy < score.chance + NEAR * (1 - score.chance)]
 
 
-def warn_if_at_chance(robust_loss: RobustLoss, loader: Any) -> None:
-    """Warn of each task whose head is hardly better than a guess on held-out images."""
+def doubts(robust_loss: RobustLoss, loader: Any) -> list[str]:
+    """What to tell the user of each task whose head is hardly better than a guess on held-out images."""
     scores = pretext_scores(robust_loss, loader)
+    told = []
     for name in near_chance(scores):
         score = scores[name]
         others = {key: weight for key, weight in robust_loss.heads.weights.items() if key != name} or None
-        warnings.warn(
+        told.append(
             f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.chance:.0%} of "
             f"a guess: either training was short, or {name} means nothing on these images (as turns do for satellite "
-            f"images); then drop it with tasks={others}",
-            stacklevel=4,
+            f"images); then drop it with tasks={others}"
         )
+    return told

@@ -3,6 +3,7 @@
 import copy
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from robusttune.arguments import check_loader, check_settings
 from robusttune.augment import chosen_augment
 from robusttune.averages import Average
 from robusttune.batches import Batches, check_classes, first_batch, located, unpacked
-from robusttune.chance import warn_if_at_chance
+from robusttune.chance import doubts
 from robusttune.heads import TASKS
 from robusttune.journal import Journal, chosen_tracker
 from robusttune.loss import RobustLoss
@@ -220,15 +221,16 @@ def harden(
         with trainable(model):
             training.begin({"arguments": asked, "data": batches.facts()}, resume=resume)
             training.run(progress=progress)
-        finish(training, held, progress)
+        told = doubts(robust_loss, held) if held is not None else []
+        finish(training, progress)
+    for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
+        warnings.warn(doubt, stacklevel=2)
     return model
 
 
-def finish(training: Training, held: Any, progress: bool) -> None:
-    """Give the model the weights that are to be kept, and tell which, and of tasks that mean nothing on these images."""
+def finish(training: Training, progress: bool) -> None:
+    """Give the model the weights that are to be kept, and tell which."""
     robust_loss, best, last = training.robust_loss, training.best, training.last
-    if held is not None and robust_loss.heads.tasks:
-        warn_if_at_chance(robust_loss, held)
     robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
     if best.score is not None and last is not None:
         tell(
