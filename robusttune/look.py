@@ -7,30 +7,44 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.batches import check_images
-from robusttune.features import Classifier, find_classifier, logits_of, sample_inputs
+from robusttune.features import Classifier, find_backbone, find_classifier, logits_of
 from robusttune.modes import device_of, dtype_of, evaluating
 from robusttune.pixels import Pixels, find_pixels
+from robusttune.shapes import sample_inputs
 
 SLACK = 1e-3
 
 
 def look(
-    model: nn.Module, images: Tensor | None, mean: Any, std: Any, normalized: bool | None, classifier: str | None
+    model: nn.Module,
+    images: Tensor | None,
+    mean: Any,
+    std: Any,
+    normalized: bool | None,
+    classifier: str | None,
+    *,
+    labelled: bool = True,
 ) -> tuple[Pixels, Classifier]:
-    """The space of the images and the model's classifier, from the user's images or from made-up ones."""
+    """The space of the images and the model's classifier, from the user's images or from made-up ones.
+
+    Where nothing is labelled, the model need not have a classifier.
+    """
+    found_in = find_classifier if labelled else find_backbone
     if images is not None:
         check_images(images, wait=True)
         pixels = find_pixels(images, mean=mean, std=std, normalized=normalized, model=model)
         inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model))
-        first_logits(model, inputs)
-        return pixels, find_classifier(model, inputs, classifier)
+        if labelled:
+            first_logits(model, inputs)
+        return pixels, found_in(model, inputs, classifier)
     pixels = Pixels(mean, std, normalized=normalized is not False)
     for inputs in sample_inputs(model):
         try:
-            found = find_classifier(model, inputs, classifier)
+            found = found_in(model, inputs, classifier)
         except (RuntimeError, AssertionError):
             continue  # made-up images of a size that the model does not take
-        first_logits(model, inputs)
+        if labelled:
+            first_logits(model, inputs)
         return pixels, found
     raise ValueError("no made-up image fits the model: pass images=, a batch as your loader gives it")
 
@@ -64,8 +78,9 @@ def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _are_probabilities(logits: Tensor) -> bool:
+    slack = max(SLACK, torch.finfo(logits.dtype).eps)  # half precision rounds more
     inside = bool(((logits >= 0) & (logits <= 1)).all())
-    return inside and bool(((logits.float().sum(1) - 1).abs() < SLACK).all())
+    return inside and bool(((logits.float().sum(1) - 1).abs() < slack).all())
 
 
 def _unfit(model: nn.Module, inputs: Tensor, error: Exception) -> str:
@@ -73,8 +88,8 @@ def _unfit(model: nn.Module, inputs: Tensor, error: Exception) -> str:
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels:
         return (
-            f"images have {channels} channels, but the model's first convolution takes {first.in_channels}: convert the "
-            f"images, or make the model for {channels} (in timm, in_chans={channels})"
+            f"images have {channels} channel{'s' * (channels > 1)}, but the model's first convolution takes "
+            f"{first.in_channels}: convert the images, or make the model for {channels} (in timm, in_chans={channels})"
         )
     return (
         f"the model cannot take the first images, of shape (C, H, W) = {shape}: resize them in the transform to what it "
