@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from robusttune import lookup
+from robusttune import lookup, processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.look import first_logits
@@ -75,6 +75,9 @@ def evaluate(
     place = chosen_device(model, device)
     if getattr(model, "num_classes", None) == 0:
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
+    processes.join(place)
+    place = processes.local_device(place)
+    loader = processes.whole(loader)
     with (
         own_randomness(seed),
         placed(model, place),
@@ -86,7 +89,11 @@ def evaluate(
         loader = loader if subset is None else subset_of(loader, subset, seed)
         images, _ = unpacked(first_batch(loader))
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
-        first_logits(model, pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model)))
+        logits = first_logits(model, pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model)))
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "the model returns one logit an image, as those for BCEWithLogitsLoss do: give it two outputs"
+            )
         shape = tuple(images.shape[1:])
         threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
         records = Records()

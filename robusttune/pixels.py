@@ -1,6 +1,7 @@
 """Which space images are in: pixels on [0,1], where eps is measured, and the model's input."""
 
 import warnings
+from types import MethodType
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def find_pixels(
     images = images.cpu()  # as mean and std are; some loaders yield images on the accelerator
     low, high = float(images.min()), float(images.max())
     inside = low >= -SLACK and high <= 1 + SLACK
-    if normalized and mean is None:
+    if normalized and mean is None and std is None:
         raise ValueError("normalized=True, but no mean and std were given or found: pass mean=… and std=… too")
     if images.dtype == torch.uint8:
         if normalized:
@@ -124,21 +125,23 @@ def transforms_of(loader: Any) -> list[Any]:
 
 
 def _transforms(dataset: Any) -> list[list[Any]]:
-    """The steps of the transform of each part of a data set, whatever wraps it."""
-    while dataset is not None and not _own_transform(dataset):
-        if isinstance(getattr(dataset, "datasets", None), list | tuple):
-            return [steps for part in dataset.datasets for steps in _transforms(part)]
-        dataset = getattr(dataset, "dataset", None)
-    return [] if dataset is None else [_flat(_own_transform(dataset))]
+    """The steps of the transforms of each part of a data set, those of what it wraps first."""
+    if dataset is None:
+        return []
+    parts = getattr(dataset, "datasets", None)
+    parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, "dataset", None)]
+    inner = [steps for part in parts for steps in _transforms(part)]
+    own = _flat(_own_transform(dataset))
+    return [[*steps, *own] for steps in inner] if inner else [own] * bool(own)
 
 
-def _statistics(transforms: list[Any]) -> tuple[Any, Any]:
-    for step in transforms:
-        # Kornia's augmentation holds its settings in `flags`.
-        own = getattr(step, "flags", None) or vars(step) if type(step).__name__ == "Normalize" else {}
-        mean, std = own.get("mean", getattr(step, "mean", None)), own.get("std", getattr(step, "std", None))
-        if own and mean is not None and std is not None:
-            return mean, std
+def _statistics(steps: list[Any]) -> tuple[Any, Any]:
+    for step in steps:
+        if type(step).__name__ == "Normalize":
+            flags = getattr(step, "flags", None) or {}  # where Kornia's augmentation holds its settings
+            mean, std = getattr(step, "mean", flags.get("mean")), getattr(step, "std", flags.get("std"))
+            if mean is not None and std is not None:
+                return mean, std
     return None, None
 
 
@@ -156,9 +159,9 @@ def _flat(transform: Any) -> list[Any]:
     if transform is None:
         return []
     inner = getattr(transform, "transforms", None)
-    if isinstance(transform, list | tuple):
-        inner = transform
-    elif inner is None and hasattr(transform, "transform"):
+    if isinstance(transform, list | tuple | nn.Sequential):
+        inner = list(transform)
+    elif inner is None and not isinstance(getattr(transform, "transform", None), MethodType | None):
         inner = [transform.transform]
     if isinstance(inner, list | tuple | nn.ModuleList):
         steps = [step for each in inner for step in _flat(each)]
@@ -171,7 +174,8 @@ def _check_channels(space: Pixels, images: Tensor) -> None:
     channels = images.shape[1]
     if space.mean.numel() not in (1, channels) or space.std.numel() not in (1, channels):
         raise ValueError(
-            f"mean and std have {space.mean.numel()} and {space.std.numel()} values, but images have {channels} channels"
+            f"mean and std have {space.mean.numel()} and {space.std.numel()} values, but images have {channels} "
+            f"channel{'s' * (channels > 1)}: pass one of each for each channel"
         )
 
 
@@ -204,6 +208,18 @@ def _compare_with_config(space: Pixels, model: nn.Module | None) -> None:
                 stacklevel=4,
             )
             return
+
+
+def _checked(name: str, values: Any) -> Tensor:
+    try:
+        column = _column(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} is {values!r}, but a number for each channel is needed, such as (0.5, 0.5, 0.5)"
+        ) from error
+    if not bool(torch.isfinite(column).all()):
+        raise ValueError(f"{name} is {_rounded(column)}, but finite numbers are needed, one for each channel")
+    return column
 
 
 def _column(values: Any) -> Tensor:
