@@ -3,10 +3,11 @@
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
 from robusttune.loss import RobustLoss
+from robusttune.pretrain import pretrain
 from robusttune.records import Record, Records
 from robusttune.report import report
 from robusttune.threat import LossOf, ThreatModel
 
 __version__ = "0.1.0"
 
-__all__ = ["LossOf", "Record", "Records", "RobustLoss", "ThreatModel", "evaluate", "harden", "report"]
+__all__ = ["LossOf", "Record", "Records", "RobustLoss", "ThreatModel", "evaluate", "harden", "pretrain", "report"]

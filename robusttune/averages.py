@@ -20,14 +20,15 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.steps = model, decay, 0
-        self.shadow = {name: tensor.detach().clone() for name, tensor in _changing(model).items()}
+        changing = {name: t for name, t in _named(model).items() if t.requires_grad or not isinstance(t, nn.Parameter)}
+        self.shadow = {name: tensor.detach().clone() for name, tensor in changing.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the model's weights as they are now."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, tensor in _changing(self.model).items():
+        for name, tensor in self._followed().items():
             average = self.shadow[name]
             if average.is_floating_point():
                 average.lerp_(tensor.detach(), share)
@@ -37,7 +38,7 @@ class Average:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let the model have the averaged weights meanwhile."""
-        own = {name: tensor.detach().clone() for name, tensor in _changing(self.model).items()}
+        own = {name: tensor.detach().clone() for name, tensor in self._followed().items()}
         self.write(self.shadow)
         try:
             yield
@@ -47,8 +48,11 @@ class Average:
     @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor]) -> None:
         """Give the model these weights, in place."""
-        for name, tensor in _changing(self.model).items():
+        for name, tensor in self._followed().items():
             tensor.copy_(weights[name])
+
+    def _followed(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in _named(self.model).items() if name in self.shadow}
 
     def weights(self) -> dict[str, Tensor]:
         """The model's state_dict with the averages in it."""
@@ -68,6 +72,5 @@ class Average:
             average.copy_(weights[name])
 
 
-def _changing(model: nn.Module) -> dict[str, Tensor]:
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return {**named, **dict(model.named_buffers())}
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -1,0 +1,149 @@
+"""Pre-training of a backbone on images without labels."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from robusttune import checkpoint, processes
+from robusttune.arguments import check_loader, check_settings
+from robusttune.augment import chosen_augment
+from robusttune.averages import Average
+from robusttune.batches import Batches
+from robusttune.heads import TASKS
+from robusttune.journal import Journal, chosen_tracker
+from robusttune.loss import RobustLoss
+from robusttune.modes import borrowed, check_model, chosen_device, chosen_format, formatted, frozen, trainable
+from robusttune.pixels import find_pixels
+from robusttune.precision import chosen_precision
+from robusttune.recipe import default_attack, default_recipe
+from robusttune.schedule import Plan
+from robusttune.stepping import Stepper
+from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training import Training
+
+
+def pretrain(
+    model: nn.Module,
+    images: Any,
+    *,
+    tasks: Mapping[Any, float] = TASKS,
+    norm: Any = None,
+    eps: float | None = None,
+    attack: Any = "auto",
+    steps: int | None = None,
+    views: int | str = "all",
+    augment: Any = "auto",
+    mean: Any = None,
+    std: Any = None,
+    normalized: bool | None = None,
+    classifier: str | None = None,
+    epochs: int = 10,
+    max_steps: int | None = None,
+    time_budget: float | None = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    clip_grad: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
+    precision: str = "auto",
+    channels_last: bool | str = "auto",
+    device: Any = "auto",
+    sharded: bool | None = None,
+    out: Any = None,
+    resume: bool = False,
+    checkpoint_every: int | None = None,
+    seed: int = 0,
+    log: Any = None,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> RobustLoss:
+    """Train the model's backbone, in place, on pretext tasks alone; the RobustLoss that comes back holds their heads.
+
+    The classifier, if there is one, is left as it is, so models with num_classes=0 work too. Go on with
+    `harden(model, loader, heads=…)`, or with ordinary training.
+
+    Args:
+        model: images -> logits (N,K) or features (N,D).
+        images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are not looked at.
+        tasks: pretext tasks and their weights, {name or object: weight}.
+        norm, eps: of an adversary against the pretext tasks; without a norm, images are left as they are.
+        views: how many distinct tasks each image draws, or "all".
+        attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
+            weight_decay, clip_grad, accumulate, ema, precision, channels_last, device, sharded, out, resume,
+            checkpoint_every, seed, log, progress, on_epoch: see `harden`.
+
+    Raises:
+        ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
+        FloatingPointError: the loss is not finite.
+
+    Source: adversarial pre-training, Chen et al., arXiv:2003.12862; the tasks' own sources stand with them.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> heads = pretrain(model, [torch.rand(8, 1, 8, 8)], epochs=1, progress=False)
+        >>> sorted(heads.heads.tasks)
+        ['jigsaw', 'rotation']
+    """
+    given = dict(locals())
+    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
+    check_model(model)
+    check_settings(given)
+    if not tasks:
+        raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
+    check_loader(images, "images", passes=epochs)
+    place = chosen_device(model, device)
+    processes.join(place)
+    place = processes.local_device(place)
+    folder = checkpoint.prepared(out, resume)
+    with (
+        checkpoint.told_on_failure(folder),
+        borrowed(model, place, seed),
+        formatted(model, chosen_format(channels_last, model)),
+    ):
+        batches = Batches(processes.sharded(images, sharded, seed=seed), labelled=False)
+        first, _ = batches.first()
+        pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
+        radius = 0.0 if norm is None else default_eps(canonical(norm), tuple(first.shape[1:])) if eps is None else eps
+        threat = ThreatModel("linf" if norm is None else norm, radius)
+        attack, steps = default_attack(first, threat, attack, steps)
+        robust_loss = RobustLoss(
+            model,
+            threat,
+            tasks=tasks,
+            attack_tasks="none" if norm is None else "joint",
+            views=views,
+            objective=None,
+            attack=attack,
+            steps=steps,
+            augment=chosen_augment(augment, first[:1].to(place), images),
+            mean=pixels.mean if pixels.known else None,
+            std=pixels.std if pixels.known else None,
+            normalized=pixels.normalized,
+            classifier=classifier,
+            images=first,
+            seed=seed,
+        )
+        own = {"optimizer": optimizer, "scheduler": scheduler, "lr": lr, "weight_decay": weight_decay}
+        recipe = default_recipe(model, first, **own, clip_grad=clip_grad, ema=ema)
+        # Frozen before the stepper is made, the classifier stays out of optimiser and DDP.
+        layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
+        with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
+            stepper = Stepper(
+                robust_loss,
+                Plan(epochs, max_steps, batches.count, time_budget, accumulate),
+                recipe,
+                precision=chosen_precision(precision, place),
+                average=Average(robust_loss, recipe.ema) if recipe.ema else None,
+            )
+            journal = Journal(folder, chosen_tracker(log, folder)) if processes.rank() == 0 else Journal()
+            training = Training(stepper, batches, journal, folder=folder, every=checkpoint_every, on_epoch=on_epoch)
+            training.begin({"arguments": asked, "data": batches.facts()}, resume=resume)
+            training.run(progress=progress)
+        robust_loss.load_state_dict(training.weights())
+        journal.close()
+    robust_loss.to(next(model.parameters()).device)
+    return robust_loss

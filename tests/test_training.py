@@ -1,0 +1,337 @@
+"""The engine around RobustLoss: averages, selection, budgets, precision, starts, and what it gives back."""
+
+import copy
+import json
+import logging
+import resource
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import robusttune
+from robusttune import lookup
+from robusttune.attacks.pgd import pgd
+from robusttune.averages import Average
+from robusttune.checkpoint import load_weights
+from robusttune.schedule import Plan, radius_factor
+from robusttune.validation import Best, Score, collapsed
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
+
+
+def digits(count=400):
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    images = torch.tensor(data.images[:count] / 16, dtype=torch.float32)[:, None]
+    return TensorDataset(images, torch.tensor(data.target[:count]))
+
+
+def a_loader(count=400, batch=40):
+    return DataLoader(digits(count), batch, shuffle=True)
+
+
+def a_model(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(256, 10))
+
+
+def hardened(model=None, loader=None, **settings):
+    chosen = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 1, "progress": False, **settings}
+    return robusttune.harden(model or a_model(), loader or a_loader(), **chosen)
+
+
+def weights_of(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def accuracy(model):
+    images, labels = digits(1797).tensors
+    with torch.no_grad():
+        return float((model.eval()(images[1000:]).argmax(1) == labels[1000:]).float().mean())
+
+
+def test_an_average_follows_and_gives_back():
+    model = nn.Linear(3, 2)
+    start = weights_of(model)
+    average = Average(model, 0.5)
+    with torch.no_grad():
+        model.weight += 1
+    average.update()  # early: (1 + 1) / (10 + 1) of the old
+    expected = start["weight"] + (1 - 2 / 11)
+    moved = weights_of(model)
+    with average.applied():
+        assert torch.allclose(model.weight, expected)
+    assert same(weights_of(model), moved)
+    assert torch.allclose(average.weights()["weight"], expected)
+
+
+def test_an_average_of_tied_weights_holds_one_of_them():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    average = Average(model, 0.9)
+    with torch.no_grad():
+        model[0].weight += 1
+    average.update()
+    kept = average.weights()
+    assert torch.equal(kept["0.weight"], kept["1.weight"])
+    model.load_state_dict(kept)
+    assert torch.equal(model[0].weight, kept["0.weight"])
+
+
+def score(clean, robust):
+    return Score(clean, robust, robust, robust, 100)
+
+
+def test_the_best_holds_the_clean_floor_first():
+    best = Best(min_clean=0.8)
+    assert best.offer(1, score(0.7, 0.6), {})
+    assert best.offer(2, score(0.75, 0.5), {})  # nearer to the floor, while none holds it
+    assert best.offer(3, score(0.81, 0.4), {})
+    assert not best.offer(4, score(0.79, 0.7), {})
+    assert best.offer(5, score(0.9, 0.41), {})
+    assert best.epoch == 5
+
+
+def test_the_epoch_with_the_best_held_out_score_is_the_one_returned(tmp_path):
+    seen = []
+    model = hardened(loader=a_loader(1000), epochs=4, lr=0.5, out=tmp_path / "run", on_epoch=seen.append, tasks=None)
+    scores = [facts["held-out robust"] for facts in seen]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["held-out robust"] for line in lines] == scores
+    best, last = load_weights(tmp_path / "run"), load_weights(tmp_path / "run" / "last.safetensors")
+    assert same(best, weights_of(model))
+    assert same(best, last) == (max(scores) == scores[-1] and scores.count(max(scores)) == 1)
+
+
+def test_budgets_end_a_run():
+    seen = []
+    hardened(epochs=100, max_steps=13, on_epoch=seen.append)
+    assert seen[-1]["step"] == 13
+    hardened(epochs=10_000, time_budget=1.0, on_epoch=seen.append)
+    assert seen[-1]["lr"] < 0.01  # the schedule was fitted to the time
+
+
+def test_a_plan_tells_how_far_it_is():
+    plan = Plan(epochs=2, max_steps=None, batches=5, accumulate=2)
+    assert plan.steps == 6
+    plan.taken = 3
+    assert plan.progress(1, 0) == 0.5
+    timed = Plan(epochs=9, max_steps=None, batches=None, time_budget=10.0)
+    timed.elapsed = 5.0
+    assert timed.progress(0, 0) == 0.5
+    assert not timed.over
+    timed.elapsed = 10.0
+    assert timed.over
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    """Without batch norm, with the attack and the views taken out, two halves give what the whole gives."""
+    images, labels = digits(80).tensors
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    whole, halves = copy.deepcopy(model), copy.deepcopy(model)
+    settings = {"tasks": None, "eps": 0.0, "eps_ramp": False, "ema": 0, "augment": "none", "lr": 0.1}
+    hardened(whole, [(images, labels)], **settings)
+    hardened(halves, [(images[:40], labels[:40]), (images[40:], labels[40:])], accumulate=2, **settings)
+    assert torch.allclose(whole[1].weight, halves[1].weight, atol=1e-6)
+    assert not torch.allclose(whole[1].weight, model[1].weight, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_and_gives_single_back(precision):
+    model = hardened(precision=precision, epochs=2)
+    assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_channels_last_is_for_the_run_alone():
+    model = a_model()
+    before = {name: tensor.stride() for name, tensor in model.state_dict().items()}
+    inside = []
+    hardened(model, channels_last=True, on_epoch=lambda _: inside.append(model[3].weight.stride()))
+    assert inside[0] != before["3.weight"]
+    assert {name: tensor.stride() for name, tensor in model.state_dict().items()} == before
+
+
+def test_the_radius_grows_unless_the_start_is_robust(caplog):
+    caplog.set_level(logging.INFO, "robusttune")
+    model = a_model()
+    seen = []
+    hardened(model, epochs=6, steps=5, eps=0.6, tasks=None, on_epoch=seen.append, lr=0.1)
+    assert "(growing)" in caplog.text
+    assert [facts["eps"] for facts in seen][-1] == pytest.approx(0.6)
+    caplog.clear()
+    hardened(model, epochs=1, eps=0.1, tasks=None)
+    assert "(growing)" not in caplog.text
+    assert radius_factor(1.0) == 1.0
+
+
+def test_a_collapse_of_single_step_training_is_told_and_left(caplog):
+    """A made collapse: from the second epoch on, an attack that does nothing lets the model lose what it had won."""
+    best = Best()
+    best.offer(1, score(0.9, 0.6), {})
+    assert collapsed(best, score(0.95, 0.39))
+    assert not collapsed(best, score(0.95, 0.41))
+    assert not collapsed(Best(), score(0.95, 0.0))
+
+
+def test_heads_and_weights_to_start_from(tmp_path):
+    hardened(out=tmp_path / "first", epochs=1)
+    heads = load_weights(tmp_path / "first" / "heads.safetensors")
+    assert set(heads) == {f"layers.{task}.{part}" for task in ("rotation", "jigsaw") for part in ("weight", "bias")}
+    kept = {}
+
+    def remember(loss_of, images, threat, *, generator):
+        return pgd(loss_of, images, threat, generator=generator, steps=1)
+
+    hardened(
+        heads=tmp_path / "first", init_from=tmp_path / "first", attack=remember, steps=None, out=tmp_path / "second"
+    )
+    kept = load_weights(tmp_path / "second" / "heads.safetensors")
+    assert not same(kept, heads)
+    with pytest.raises(ValueError, match=r"heads= has .* but the tasks are rotation"):
+        hardened(heads=nn.Linear(2, 2), tasks={"rotation": 1.0})
+    with pytest.raises(ValueError, match=r"is not there: pass a file of weights"):
+        hardened(init_from=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"does not fit the model: .* names or shapes differ"):
+        hardened(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), init_from=tmp_path / "first")
+
+
+def test_class_weights_count_through_the_user_s_own_criterion():
+    labels = torch.arange(40) % 10
+    loader = [(torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), labels)]
+    weights = torch.zeros(10)
+    weights[3] = 1.0
+    only_three = hardened(loader=loader, criterion=nn.CrossEntropyLoss(weight=weights), epochs=40, tasks=None, lr=0.05)
+    with torch.no_grad():
+        assert (only_three.eval()(loader[0][0]).argmax(1) == 3).float().mean() > 0.9
+    with pytest.raises(ValueError, match=r"criterion= was given, but the objective .* takes none"):
+        hardened(objective=type("mine", (), {"needs_clean": False}), criterion=F.cross_entropy)
+
+
+def test_optimizers_and_schedulers_by_name_and_as_objects():
+    model = a_model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    seen = []
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    hardened(model, optimizer=optimizer, scheduler=schedule, epochs=3, on_epoch=seen.append)
+    assert [facts["lr"] for facts in seen] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    hardened(optimizer="adamw", scheduler="cosine", lr=1e-3, epochs=2, on_epoch=seen.append)
+    assert seen[-2]["lr"] == pytest.approx(1e-3)
+    assert seen[-1]["lr"] == pytest.approx(5e-4)
+    with pytest.raises(ValueError, match=r"unknown optimizer 'sgdd': timm knows .*sgd"):
+        hardened(optimizer="sgdd")
+
+
+class Adapter(nn.Module):
+    """A low-rank addition to a frozen layer, as LoRA makes it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.down = nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, features):
+        return self.layer(features) + self.up(self.down(features))
+
+
+def test_adapters_train_and_what_is_frozen_stays():
+    model = a_model()
+    model[6] = Adapter(model[6])
+    for layer in model[:4]:
+        layer.requires_grad_(False)
+    before = weights_of(model)
+    hardened(model, classifier="6", epochs=2, awp=0.01)
+    changed = {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
+    assert changed == {"6.down.weight", "6.up.weight"}
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == changed
+
+
+def test_images_without_labels_join_the_pretext_losses():
+    model, more = a_model(), [torch.rand(20, 1, 8, 8), (torch.rand(30, 1, 8, 8), torch.zeros(30))]
+    with_more = weights_of(hardened(model, unlabeled_loader=more))
+    without = weights_of(hardened(a_model()))
+    assert not same(with_more, without)
+    again = weights_of(hardened(a_model(), unlabeled_loader=more))
+    assert same(with_more, again)
+
+
+@pytest.mark.parametrize("norm", [None, "l2"])
+def test_pretraining_brings_the_pretext_error_down_and_leaves_the_classifier(norm):
+    model = a_model()
+    before = weights_of(model)
+    loader = DataLoader(digits(1000), 50, shuffle=True)
+    losses = []
+    settings = {"epochs": 6, "steps": 2, "progress": False, "lr": 0.1, "eps": None if norm is None else 0.1}
+    heads = robusttune.pretrain(
+        model,
+        loader,
+        norm=norm,
+        tasks={"rotation": 1.0},
+        on_epoch=lambda facts: losses.append(facts["rotation"]),
+        **settings,
+    )
+    assert losses[-1] < 0.7 * losses[0]
+    assert torch.equal(model[6].weight, before["6.weight"])
+    assert not torch.equal(model[0].weight, before["0.weight"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    images = digits(1797).tensors[0][1200:]
+    ((part, answers),) = heads.eval().answers(images, torch.Generator().manual_seed(0))
+    assert (answers.argmax(1) == part.view.targets).float().mean() > 0.5  # a guess is right in a quarter
+    hardened(model, heads=heads, tasks={"rotation": 0.5})
+
+
+def test_a_model_without_classifier_can_be_pretrained():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    heads = robusttune.pretrain(model, [torch.rand(8, 1, 32, 32)] * 2, epochs=1, progress=False)
+    assert heads.classifier.classes == 0
+    assert heads.classifier.width == model.eval()(torch.rand(1, 1, 32, 32)).shape[1]
+
+
+def test_pretraining_resumes_exactly(tmp_path):
+    def run(folder, **settings):
+        model = a_model()
+        torch.manual_seed(1)
+        robusttune.pretrain(model, a_loader(200), epochs=3, progress=False, out=folder, checkpoint_every=2, **settings)
+        return weights_of(model)
+
+    class Enough(Exception):
+        pass
+
+    def stop(facts):
+        if facts["epoch"] == 2:
+            raise Enough
+
+    unbroken = run(tmp_path / "a")
+    with pytest.raises(Enough):
+        run(tmp_path / "b", on_epoch=stop)
+    assert same(run(tmp_path / "b", resume=True), unbroken)
+
+
+@pytest.mark.parametrize("objective", lookup.names("objectives"))
+def test_memory_stays_flat(objective):
+    model, images = a_model(), digits(40).tensors
+    peaks = []
+
+    class Endless(list):
+        def __iter__(self):
+            for number in range(200):
+                if number in (60, 199):
+                    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+                yield images
+
+        def __len__(self):
+            return 200
+
+    hardened(model, Endless(), objective=objective, awp=0.005)
+    assert peaks[-1] - peaks[-2] < 20_000  # KiB
