@@ -18,6 +18,20 @@ from torch import Tensor, nn
 
 STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
 FORMAT = 1
+# The arguments that a resumed run may be given anew.
+FREE = {
+    "model",
+    "loader",
+    "images",
+    "val_loader",
+    "unlabeled_loader",
+    "resume",
+    "device",
+    "progress",
+    "log",
+    "on_epoch",
+    "out",
+}
 
 logger = logging.getLogger("robusttune")
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,8 +46,6 @@ from robusttune.validation import score
 
 HELD_BACK = 0.05
 ROBUST_START = 0.5
-# What a resumed run may be given anew.
-FREE = {"model", "loader", "val_loader", "unlabeled_loader", "resume", "device", "progress", "log", "on_epoch", "out"}
 
 logger = logging.getLogger("robusttune")
 
@@ -150,7 +149,7 @@ def harden(
         True
     """
     given = dict(locals())
-    asked = {key: value for key, value in given.items() if key not in FREE}
+    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
     place = _checked(given)
     processes.join(place)
     place = processes.local_device(place)
@@ -165,7 +164,7 @@ def harden(
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
         batches = Batches(processes.sharded(loader, sharded, seed=seed))
         images, labels = batches.first()
-        pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
+        pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)
         threat = ThreatModel(norm, default_eps(canonical(norm), tuple(images.shape[1:])) if eps is None else eps)
         attack, steps = default_attack(images, threat, attack, steps)
         robust_loss = RobustLoss(
@@ -204,7 +203,7 @@ def harden(
         training = Training(
             stepper,
             batches,
-            Journal(folder, chosen_tracker(log, folder)),
+            _journal(log, folder),
             held=held,
             unlabeled=_unlabeled(unlabeled_loader, sharded, seed),
             min_clean=min_clean,
@@ -273,7 +272,16 @@ def _ramps(wanted: bool | str, robust_loss: RobustLoss, batch: tuple[Tensor, Ten
 
 
 def _unlabeled(loader: Any, sharded: bool | None, seed: int) -> Batches | None:
-    return None if loader is None else Batches(processes.sharded(loader, sharded, seed=seed), labelled=False)
+    if loader is None:
+        return None
+    batches = Batches(processes.sharded(loader, sharded, seed=seed), labelled=False)
+    batches.first()
+    return batches
+
+
+def _journal(log: Any, folder: Path | None) -> Journal:
+    """The run's journal, kept by the first process."""
+    return Journal(folder, chosen_tracker(log, folder)) if processes.rank() == 0 else Journal()
 
 
 def _name(attack: Any, steps: int | None) -> str:

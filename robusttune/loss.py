@@ -13,11 +13,12 @@ from robusttune import augment as augmentation
 from robusttune import lookup
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
-from robusttune.features import forward, patch_size_of
+from robusttune.features import forward
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
 from robusttune.pixels import find_pixels
+from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 
 ATTACK_TASKS = ("none", "separate", "joint")
@@ -100,7 +101,9 @@ class RobustLoss(nn.Module):
         self.objective: Any = None if objective is None else lookup.made("objectives", objective)
         self.attack: Attack = lookup.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
-        self.pixels, self.classifier = look(model, images, mean, std, normalized, classifier)
+        self.pixels, self.classifier = look(
+            model, images, mean, std, normalized, classifier, labelled=self.objective is not None
+        )
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
@@ -119,6 +122,8 @@ class RobustLoss(nn.Module):
             labels: (N,) or soft (N,K); None where there is no objective.
             unlabeled: more images (U,C,H,W), for the pretext losses alone, which are then means over N + U images.
         """
+        if self.objective is not None and labels is None:
+            raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
         # What is made in inference mode could not be differentiated, and the attack needs gradients there too.
         with torch.inference_mode(False), torch.no_grad():
             chance, noise = self._generators(device_of(self.model))
@@ -252,8 +257,6 @@ class RobustLoss(nn.Module):
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         check_images(images)
-        if self.objective is not None and labels is None:
-            raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
         if labels is not None:
             labels = checked_labels(labels, len(images))
             if labels.device.type == "cpu":

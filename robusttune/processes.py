@@ -1,5 +1,6 @@
 """Several processes that train one model: who this one is, and what they agree on."""
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -77,7 +78,11 @@ def replicated(robust_loss: nn.Module) -> nn.Module:
     if not together():
         return robust_loss
     # Buffers are not sent: a step's second forward must not find them changed, and they are averaged once an epoch.
-    return nn.parallel.DistributedDataParallel(robust_loss, broadcast_buffers=False)
+    wrapped: Any = nn.parallel.DistributedDataParallel
+    names = inspect.signature(wrapped).parameters  # newer versions of torch have another word for it
+    word = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    replica: nn.Module = wrapped(robust_loss, **{word: False})
+    return replica
 
 
 @contextmanager
@@ -123,6 +128,24 @@ def sharded(loader: Any, marked: bool | None, *, seed: int) -> Any:
             "out: pass sharded=True if each process's loader yields its own share, or a DataLoader"
         )
     return _EveryNth(loader)
+
+
+def whole(loader: Any) -> Any:
+    """A loader of all images, each once, where the given one yields a process's padded share; else the given one."""
+    if not together() or not is_sharded(loader) or not hasattr(loader, "dataset"):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
+
+
+def own_share(batches: Iterable[Any]) -> Iterable[Any]:
+    """Those batches whose turn it is for this process: all of them, where it is alone."""
+    return (batch for number, batch in enumerate(batches) if number % world() == rank())
 
 
 def is_sharded(loader: Any) -> bool:

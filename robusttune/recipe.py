@@ -8,8 +8,8 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from robusttune.features import patch_size_of
 from robusttune.schedule import Plan
+from robusttune.shapes import patch_size_of
 from robusttune.threat import ThreatModel
 
 LARGE_SIDE = 160

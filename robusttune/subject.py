@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robusttune import processes
 from robusttune.batches import check_classes, hard, stream
 from robusttune.features import logits_of
 from robusttune.modes import dtype_of
@@ -62,7 +63,7 @@ class Subject:
             ValueError: labels that the model has no class for.
         """
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
-        for images, labels in self.watched(batches):
+        for images, labels in processes.own_share(self.watched(batches)):
             pixels = self.pixels.pixels(images.to(self.device))
             if len(labels):
                 check_classes(labels, self.classes(pixels))
@@ -89,6 +90,10 @@ class Subject:
             lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
         )
         return attack(goal, pixels, threat, generator=generator)
+
+    def totals(self, *counts: float) -> list[int]:
+        """Each count, summed over the processes that share the images."""
+        return [round(total) for total in processes.summed(counts, self.device)]
 
     def generator(self) -> torch.Generator:
         """A fresh source of chance on the device, the same each time."""

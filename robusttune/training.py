@@ -122,8 +122,9 @@ class Training:
         bar.set_postfix({**{key: f"{value:.3f}" for key, value in means.items()}, "images/s": f"{rate:.0f}"})
 
     def _end_epoch(self) -> None:
-        processes.averaged(self.robust_loss.model.buffers())
-        facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self.meter.means()}
+        average = self.stepper.average
+        processes.averaged([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
+        facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self._means()}
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.held is not None:
             facts |= {f"held-out {key}": value for key, value in asdict(self._judge()).items()}
@@ -134,6 +135,12 @@ class Training:
         self.save(outputs=True)
         if self.on_epoch is not None:
             self.on_epoch(facts)
+
+    def _means(self) -> dict[str, float]:
+        """The epoch's mean terms, over all processes."""
+        means = self.meter.means()
+        totals = processes.summed(means.values(), self.stepper.device)
+        return {key: total / processes.world() for key, total in zip(means, totals, strict=True)}
 
     def _judge(self) -> Score:
         """The score of what would be returned if the run ended here; the best is kept."""

@@ -44,7 +44,7 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
     seen, clean, robust = (torch.zeros(classes, device=device) for _ in range(3))
     model = robust_loss.model
     with evaluating(model), frozen(model.parameters()):
-        subject = Subject(model, robust_loss.pixels, threat, loader, (), device, robust_loss.seed, own_share)
+        subject = Subject(model, robust_loss.pixels, threat, loader, (), device, robust_loss.seed)
         for pixels, labels in subject.batches():
             right = subject.predicted(pixels) == labels
             held = right.clone()
@@ -59,11 +59,6 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
                 count.index_add_(0, labels, which.to(count.dtype))
     counts = processes.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
     return _score(torch.tensor(counts).reshape(3, classes))
-
-
-def own_share(batches: Any) -> Any:
-    """Those batches whose turn it is for this process: all of them, where it is alone."""
-    return (batch for number, batch in enumerate(batches) if number % processes.world() == processes.rank())
 
 
 def _score(counts: Tensor) -> Score:

@@ -12,7 +12,21 @@ import robusttune
 PACKAGE = Path(robusttune.__file__).parent
 # A module imports only from rows above its own line here; a folder stands for every file in it.
 ROWS = [
-    {"lookup", "records", "pixels", "modes", "views", "norms", "processes", "checkpoint", "averages", "precision", "journal"},
+    {
+        "arguments",
+        "lookup",
+        "records",
+        "pixels",
+        "modes",
+        "views",
+        "shapes",
+        "norms",
+        "processes",
+        "checkpoint",
+        "averages",
+        "precision",
+        "journal",
+    },
     {"threat", "features", "batches", "augment", "heads", "awp"},
     {"attacks", "objectives", "tasks", "corruptions", "schedule", "selection", "subject", "look"},
     {"loss", "recipe"},

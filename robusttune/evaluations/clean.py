@@ -12,4 +12,5 @@ def clean(subject: Subject) -> list[Record]:
     for pixels, labels in subject.batches():
         correct += int((subject.predicted(pixels) == labels).sum())
         images += len(labels)
+    correct, images = subject.totals(correct, images)
     return [accuracy("clean", correct, images)]

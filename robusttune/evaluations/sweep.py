@@ -55,6 +55,8 @@ def sweep(
             for threat in (each for each in threats if each.norm == norm):
                 alive = _survivors(subject, pixels, labels, alive, run, threat, losses)
                 correct[threat] += int(alive.sum())
+    images, *counts = subject.totals(images, *correct.values())
+    correct = dict(zip(correct, counts, strict=True))
     setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
     return [accuracy("sweep", correct[t], images, {"norm": t.norm, "eps": t.eps, **setting}) for t in threats]
 

@@ -1,0 +1,60 @@
+"""What the tests launch in two processes: `launched_run.py FOLDER CASE`, a user's script that says nothing of processes."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import robusttune
+from robusttune.evaluations.sweep import sweep
+
+
+def digits():
+    data = load_digits()
+    return TensorDataset(torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target))
+
+
+class Failing(list):
+    """A loader that breaks down in the third batch of one process."""
+
+    def __iter__(self):
+        for number, batch in enumerate(super().__iter__()):
+            if number == 2 and os.environ.get("RANK") == "1":
+                raise RuntimeError("the disk of process 1 is full")
+            yield batch
+
+
+def main(folder, case):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)]
+    model = nn.Sequential(*layers)
+    images = digits()
+    training = torch.utils.data.Subset(images, range(640))
+    testing = torch.utils.data.Subset(images, range(1700, 1797))
+    loader, test_loader, sharded = DataLoader(training, 32, shuffle=True), DataLoader(testing, 10), None
+    if case == "sampler":
+        torch.distributed.init_process_group("gloo")
+        loader = DataLoader(training, 32, sampler=DistributedSampler(training))
+        test_loader = DataLoader(testing, 10, sampler=DistributedSampler(testing, shuffle=False))
+    if case == "failing":
+        loader, sharded = Failing(DataLoader(training, 32)), True
+    settings = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 2, "awp": 0.005, "progress": False}
+    robusttune.harden(model, loader, sharded=sharded, out=folder / "run", **settings)
+    measured = robusttune.evaluate(
+        model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
+    )
+    rank = os.environ.get("RANK", "0")
+    torch.save(model.state_dict(), folder / f"{rank}.pt")
+    facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
+    (folder / f"{rank}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,61 @@
+"""A user's script, unchanged, under torchrun and accelerate launch: really two processes, over gloo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent / "launched_run.py"
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
+    "accelerate": [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+    ],
+}
+
+
+def launched(launcher, folder, case, port):
+    command = [sys.executable, *LAUNCHERS[launcher], str(port), str(SCRIPT), str(folder), case]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "case", "port"),
+    [("torchrun", "plain", 29611), ("torchrun", "sampler", 29612), ("accelerate", "plain", 29613)],
+)
+def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path, launcher, case, port):
+    pytest.importorskip("sklearn")
+    done = launched(launcher, tmp_path, case, port)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    facts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert facts[0] == facts[1]
+    assert facts[0]["world"] == "2"
+    assert all(images == 97 for _, images in facts[0]["records"])
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    # 608 images (or all 640, where the user's sampler leaves none to hold back), two processes, batches of 32, two epochs.
+    assert json.loads(lines[-1])["step"] == 20
+
+
+def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
+    pytest.importorskip("sklearn")
+    done = launched("torchrun", tmp_path, "failing", 29614)
+    assert done.returncode != 0
+    assert "the disk of process 1 is full" in done.stderr
+    assert not list(tmp_path.glob("*.json"))
