@@ -63,8 +63,9 @@ def applied(augment: Augment | None, images: Tensor, generator: torch.Generator)
 
 
 def is_random(transform: Any) -> bool:
-    """Whether a transform's name says that it draws at random."""
-    return any(word in type(transform).__name__.lower() for word in RANDOM_WORDS)
+    """Whether a transform's name says that it draws at random, or it is a function, of which one cannot tell."""
+    name = type(transform).__name__.lower()
+    return name in ("function", "method", "partial", "lambda") or any(word in name for word in RANDOM_WORDS)
 
 
 def _checked(augment: Augment, images: Tensor) -> Augment:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from robusttune import augment as augmentation
 from robusttune import lookup
+from robusttune.arguments import check_settings
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
 from robusttune.features import forward
@@ -94,6 +95,7 @@ class RobustLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed})
         check_model(model)
         self.model = model
         self.threat = threat

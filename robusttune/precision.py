@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+FIRST_SCALE = 2.0**10  # torch's 2**16 skips the first steps of a short run
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,7 +22,7 @@ class Precision:
 
     def scaler(self, device: torch.device) -> Any:
         """What keeps small gradients of fp16 above zero; it does nothing for other formats."""
-        return torch.amp.GradScaler(device.type, enabled=self.name == "fp16")
+        return torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.name == "fp16")
 
 
 def chosen_precision(wanted: str, device: torch.device) -> Precision:

@@ -102,7 +102,7 @@ class Training:
         self.stepper.drop()
 
     def _take(self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None) -> None:
-        if labels is not None:
+        if labels is not None and labels.device.type == "cpu":  # on an accelerator, reading them would make it wait
             check_classes(labels, self.robust_loss.classifier.classes)
         done = self.plan.progress(self.epoch, self.meter.steps)
         if self.plan.time_budget is not None:
