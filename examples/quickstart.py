@@ -22,6 +22,7 @@ from robusttune.evaluations.sweep import sweep
 from robusttune.records import Records, percent
 
 EPS = {"l2": 1.0, "linf": 0.1}
+MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 GUARD = 0.005
 
 
@@ -51,7 +52,7 @@ def measured(model: torch.nn.Module, testing: object, norm: str, eps: float) -> 
     judge = partial(
         sweep, norms=[norm], eps=[eps], attack=partial(torchattacks, name="APGD"), steps=100, losses=["cross_entropy"]
     )
-    ours = partial(sweep, norms=[norm])
+    ours = partial(sweep, norms=[norm], eps=[multiple * eps for multiple in MULTIPLES])
     return robusttune.evaluate(model, testing, ["clean", ours, judge], norm=norm, eps=eps)
 
 
@@ -102,7 +103,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6, help="of hardening")
     parser.add_argument("--ordinary-epochs", type=int, default=8, help="of ordinary training before it")
     parser.add_argument("--train", type=int, help="training images (default: all)")
-    parser.add_argument("--test", type=int, default=500, help="test images")
+    parser.add_argument("--test", type=int, default=300, help="test images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="runs/quickstart", help="folder for the report and the picture")
     parser.add_argument("--guard", action="store_true", help="fail if our robust accuracy is flattering")

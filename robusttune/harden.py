@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def harden(
             held=held,
             unlabeled=_unlabeled(unlabeled_loader, sharded, seed),
             min_clean=min_clean,
-            fast=attack == "nfgsm",
+            fast=_single_step(robust_loss.attack, steps),
             folder=folder,
             every=checkpoint_every,
             on_epoch=on_epoch,
@@ -277,6 +278,12 @@ def _unlabeled(loader: Any, sharded: bool | None, seed: int) -> Batches | None:
     batches = Batches(processes.sharded(loader, sharded, seed=seed), labelled=False)
     batches.first()
     return batches
+
+
+def _single_step(attack: Any, steps: int | None) -> bool:
+    """Whether training may overfit to a single step of the adversary, and has to be watched for it."""
+    function, settings = (attack.func, attack.keywords) if isinstance(attack, partial) else (attack, {})
+    return not getattr(function, "bounded", True) or settings.get("steps", steps) == 1
 
 
 def _journal(log: Any, folder: Path | None) -> Journal:

@@ -18,6 +18,7 @@ from robusttune.attacks.pgd import pgd
 from robusttune.averages import Average
 from robusttune.checkpoint import load_weights
 from robusttune.schedule import Plan, radius_factor
+from robusttune.threat import LossOf
 from robusttune.validation import Best, Score, collapsed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
@@ -173,13 +174,53 @@ def test_the_radius_grows_unless_the_start_is_robust(caplog):
     assert radius_factor(1.0) == 1.0
 
 
-def test_a_collapse_of_single_step_training_is_told_and_left(caplog):
-    """A made collapse: from the second epoch on, an attack that does nothing lets the model lose what it had won."""
+def test_a_collapse_is_a_fall_by_a_fifth():
     best = Best()
     best.offer(1, score(0.9, 0.6), {})
     assert collapsed(best, score(0.95, 0.39))
     assert not collapsed(best, score(0.95, 0.41))
     assert not collapsed(Best(), score(0.95, 0.0))
+
+
+def test_single_step_training_that_collapses_is_told_and_goes_on_with_several_steps(caplog):
+    """A run made to collapse: after four epochs its single step leads downhill, so that robustness is unlearnt."""
+    called = []
+
+    def weakening(loss_of, images, threat, *, generator):
+        called.append(1)
+        goal = loss_of if len(called) < 200 else LossOf(lambda candidates: -loss_of(candidates))
+        return pgd(goal, images, threat, generator=generator, steps=5)
+
+    weakening.bounded = False
+    seen = []
+    settings = {"attack": weakening, "steps": None, "tasks": None, "eps": 0.6, "eps_ramp": False, "ema": 0, "lr": 0.1}
+    hardened(loader=a_loader(1000, 20), epochs=10, on_epoch=seen.append, **settings)
+    robust = [facts["held-out robust"] for facts in seen]
+    assert "single-step training has overfitted catastrophically" in caplog.text
+    assert len(called) < 10 * 48  # the fallback has taken its place
+    fall = next(n for n in range(1, 10) if max(robust[:n]) - robust[n] > 0.2)
+    assert max(robust[fall + 1 :]) > robust[fall] + 0.2
+
+
+def test_a_tracker_is_told_of_each_epoch():
+    class Tracker:
+        def __init__(self):
+            self.told, self.finished = [], False
+
+        def log(self, values, step):
+            self.told.append((step, values["loss"]))
+
+        def finish(self):
+            self.finished = True
+
+    tracker = Tracker()
+    hardened(log=tracker, epochs=2)
+    assert [step for step, _ in tracker.told] == [10, 20]
+    assert tracker.finished
+    with pytest.raises(ValueError, match=r"unknown log 'tensorbord': known are .*tensorboard"):
+        hardened(log="tensorbord")
+    with pytest.raises(ValueError, match=r"log='tensorboard' writes files: pass out="):
+        hardened(log="tensorboard")
 
 
 def test_heads_and_weights_to_start_from(tmp_path):
