@@ -29,6 +29,7 @@ from robusttune.modes import (
     chosen_device,
     chosen_format,
     device_of,
+    differentiable,
     evaluating,
     formatted,
     has_batch_norm,
@@ -156,6 +157,7 @@ def harden(
     place = processes.local_device(place)
     folder = checkpoint.prepared(out, resume)
     with (
+        differentiable(),
         checkpoint.told_on_failure(folder),
         borrowed(model, place, seed),
         formatted(model, chosen_format(channels_last, model)),

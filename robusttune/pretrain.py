@@ -13,7 +13,16 @@ from robusttune.batches import Batches
 from robusttune.heads import TASKS
 from robusttune.journal import Journal, chosen_tracker
 from robusttune.loss import RobustLoss
-from robusttune.modes import borrowed, check_model, chosen_device, chosen_format, formatted, frozen, trainable
+from robusttune.modes import (
+    borrowed,
+    check_model,
+    chosen_device,
+    chosen_format,
+    differentiable,
+    formatted,
+    frozen,
+    trainable,
+)
 from robusttune.pixels import find_pixels
 from robusttune.precision import chosen_precision
 from robusttune.recipe import default_attack, default_recipe
@@ -100,6 +109,7 @@ def pretrain(
     place = processes.local_device(place)
     folder = checkpoint.prepared(out, resume)
     with (
+        differentiable(),
         checkpoint.told_on_failure(folder),
         borrowed(model, place, seed),
         formatted(model, chosen_format(channels_last, model)),
