@@ -1,0 +1,241 @@
+"""What is measured, against what can be worked out by hand on a linear model, and how it is kept and shown."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+import robusttune
+from robusttune import Record, Records
+from robusttune.evaluations.sweep import sweep
+from robusttune.records import accuracy, wilson
+from robusttune.selection import held_back, subset_of
+
+COUNT = 60
+
+
+def linear():
+    """Two classes; the box does not bind, as images lie well inside it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 3 * 5, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(2, 30, generator=torch.Generator().manual_seed(0)))
+        model[1].bias.zero_()
+    images = 0.5 + 0.1 * torch.randn(COUNT, 2, 3, 5, generator=torch.Generator().manual_seed(1)).clamp(-2, 2)
+    labels = torch.arange(COUNT) % 2
+    with torch.no_grad():
+        # The border lies in the middle of the images and on none of them.
+        model[1].bias[1] = (
+            -(model(images) @ torch.tensor([-1.0, 1.0])).sort().values[COUNT // 2 - 1 : COUNT // 2 + 1].mean()
+        )
+    return model, images, labels
+
+
+def distances(model, images, labels, norm):
+    """How far each image is from the border, negative on the wrong side of it."""
+    direction = (model[1].weight[1] - model[1].weight[0]).detach()
+    with torch.no_grad():
+        margin = (model(images) @ torch.tensor([-1.0, 1.0])) * (2 * labels - 1)
+    return margin / (direction.norm() if norm == "l2" else direction.abs().sum())
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_sweep_finds_the_closed_form_accuracy_of_a_linear_model(norm):
+    model, images, labels = linear()
+    far = distances(model, images, labels, norm)
+    edges = far[far > 0].sort().values
+    radii = [float(edges[index : index + 2].mean()) for index in (3, 8, 15, 22)]
+    records = robusttune.evaluate(
+        model,
+        DataLoader(TensorDataset(images, labels), 7),
+        partial(sweep, norms=[norm], eps=[0.0, *radii]),
+        progress=False,
+    )
+    assert [record.setting["eps"] for record in records] == [0.0, *radii]
+    for record in records:
+        eps = record.setting["eps"]
+        # The attack closes the last percent of the distance only slowly: an image within that may count either way.
+        least, most = (
+            (far > share * eps).float().mean() if eps else (far > 0).float().mean() for share in (1.02, 0.999)
+        )
+        assert float(least) - 1e-6 <= record.value <= float(most) + 1e-6
+        assert record.images == COUNT
+    values = [record.value for record in records]
+    assert values == sorted(values, reverse=True)
+    assert values[0] - values[-1] > 0.3
+
+
+def test_clean_accuracy_is_counted_over_all_batches():
+    model, images, labels = linear()
+    (record,) = robusttune.evaluate(model, DataLoader(TensorDataset(images, labels), 7), "clean", progress=False)
+    right = int((distances(model, images, labels, "l2") > 0).sum())
+    assert (record.value, record.images, record.interval) == (right / COUNT, COUNT, wilson(right, COUNT))
+
+
+def test_the_same_seed_gives_the_same_records_and_every_norm_is_swept():
+    model, images, labels = linear()
+    loader = DataLoader(TensorDataset(images, labels), 30)
+    runs = [robusttune.evaluate(model, loader, norm="l2", eps=0.1, progress=False, seed=3) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert {record.setting.get("norm") for record in runs[0]} == {None, "l2", "linf"}
+    assert max(record.setting["eps"] for record in runs[0].where("sweep", norm="l2")) >= 0.2  # well past the radius
+
+
+def test_a_subset_is_drawn_with_the_seed_and_from_other_loaders_taken_first():
+    model, images, labels = linear()
+    data = TensorDataset(images, labels)
+    for loader in (DataLoader(data, 7), [(images, labels)]):
+        (record,) = robusttune.evaluate(model, loader, "clean", subset=13, progress=False)
+        assert record.images == 13
+    drawn = [torch.cat([i for i, _ in subset_of(DataLoader(data, 7), 13, seed)]) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_an_attack_and_an_evaluation_of_one_s_own_are_taken():
+    model, images, labels = linear()
+
+    def nothing(loss_of, images, threat, *, generator):
+        return images
+
+    def classes(subject):
+        return [accuracy("classes", 1, len(next(iter(subject.batches()))[1]))]
+
+    which = [partial(sweep, norms=["l2"], eps=[9.0], attack=nothing, steps=None), classes]
+    records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
+    (clean,) = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
+    assert records[0].value == clean.value
+    assert records[0].setting["attack"] == "nothing"
+    assert records[1].images == COUNT
+    with pytest.raises(ValueError, match=r"unknown evaluation 'sweeps' \(did you mean 'sweep'\?\): known are .*clean"):
+        robusttune.evaluate(model, [(images, labels)], "sweeps")
+
+
+def test_answers_that_are_no_numbers_are_not_judged():
+    model, images, labels = linear()
+    loader = [(images, labels), (images, labels)]
+    with torch.no_grad():
+        model[1].weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"NaN|infinite"):
+        robusttune.evaluate(model, loader, "clean", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)]
+)
+def test_intervals_are_those_of_the_tables(right, of, low, high):
+    """The last is the example of Newcombe 1998, table I."""
+    assert wilson(right, of) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_records_come_back_from_the_file(tmp_path):
+    records = Records([accuracy("sweep", 3, 4, {"norm": "l2", "eps": 0.1 + 0.2}), accuracy("clean", 4, 4)])
+    path = records.save(tmp_path / "new" / "records.jsonl")
+    assert Records.load(path) == records
+    assert [json.loads(line)["evaluation"] for line in path.read_text().splitlines()] == ["sweep", "clean"]
+    assert records.where("sweep", eps=0.3) == [records[0]]
+    assert records.where(norm="linf") == []
+    assert records._repr_markdown_() == records.table()
+    assert len(records.table().splitlines()) == 4
+    assert [path.name for path in path.parent.iterdir()] == ["records.jsonl"]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = Records([accuracy("clean", 1, 2)]).save(tmp_path / "records.jsonl")
+    before = path.read_text()
+    with pytest.raises(TypeError):
+        Records([Record("clean", "accuracy", 0.5, 2, (0.0, 1.0), {"model": object()})]).save(path)
+    assert path.read_text() == before
+
+
+def test_a_report_shows_every_run_and_its_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], norm="l2", eps=0.1, progress=False)
+    page = robusttune.report({"before": records, "after": records}, tmp_path / "report")
+    text = page.read_text()
+    assert "| accuracy | before | after |" in text
+    assert f"clean, {COUNT} images" in text
+    assert (tmp_path / "report" / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(ValueError, match="there are no Records to report"):
+        robusttune.report(Records(), tmp_path)
+    with pytest.raises(ValueError, match=r"unknown section 'curves' \(did you mean 'curve'\?\)"):
+        robusttune.report(records, tmp_path, sections=["curves"])
+
+
+def test_what_is_held_back_is_not_trained_on():
+    data = TensorDataset(torch.arange(1000.0), torch.arange(1000))
+    loader = DataLoader(data, 10, shuffle=True, drop_last=True, collate_fn=lambda rows: [int(row[1]) for row in rows])
+    kept, held = held_back(loader, 0.05, seed=0)
+    assert (kept.batch_size, kept.drop_last, held.drop_last) == (10, True, False)
+    trained, judged = ({number for batch in each for number in batch} for each in (kept, held))
+    assert len(judged) == 50
+    assert trained | judged == set(range(1000))
+    assert not trained & judged
+    assert sorted(judged) == sorted(number for batch in held_back(loader, 0.05, seed=0)[1] for number in batch)
+    assert next(iter(kept)) != next(iter(kept))  # still shuffled
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        [(1, 2)],
+        DataLoader(TensorDataset(torch.arange(100)), 10),
+        DataLoader(
+            TensorDataset(torch.arange(1000)), 10, sampler=torch.utils.data.WeightedRandomSampler([1.0] * 1000, 1000)
+        ),
+    ],
+    ids=["list", "small", "sampler"],
+)
+def test_nothing_is_held_back_where_it_cannot_be(loader):
+    assert held_back(loader, 0.05, seed=0) == (loader, None)
+
+
+def digits(*keep):
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    images, labels = torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target)
+    rows = [n for n, label in enumerate(labels.tolist()) if not keep or label in keep]
+    return Subset(TensorDataset(images, labels), rows)
+
+
+def hardened_on(images, recwarn):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)]
+    loader = DataLoader(images, 40, shuffle=True)
+    settings = {
+        "tasks": {"rotation": 1.0},
+        "attack_tasks": "none",
+        "steps": 1,
+        "eps": 0.05,
+        "lr": 0.1,
+        "progress": False,
+    }
+    robusttune.harden(nn.Sequential(*layers), loader, norm="l2", epochs=6, **settings)
+    return [str(warning.message) for warning in recwarn.list]
+
+
+@pytest.mark.filterwarnings("always:rotation's held-out accuracy")
+def test_turns_that_mean_nothing_are_warned_of(recwarn):
+    """Squares that look the same each way up, in as many brightnesses as there are classes."""
+    places = torch.arange(8.0) - 3.5
+    ring = torch.maximum(places[:, None].abs(), places.abs()) / 4
+    labels = torch.arange(800) % 10
+    shades = 0.05 + 0.09 * labels + 0.02 * torch.rand(800, generator=torch.Generator().manual_seed(0))
+    told = hardened_on(TensorDataset((ring * shades[:, None, None])[:, None], labels), recwarn)
+    assert len(told) == 1
+    assert "rotation's held-out accuracy is" in told[0]
+    assert "near the 25% of a guess" in told[0]
+    assert "drop it with tasks=None" in told[0]
+
+
+@pytest.mark.filterwarnings("always:rotation's held-out accuracy")
+def test_turns_that_mean_something_are_not(recwarn):
+    assert hardened_on(digits(), recwarn) == []
+
+
+def test_the_interval_narrows_with_the_images():
+    widths = [math.dist(*([end] for end in accuracy("clean", n // 2, n).interval)) for n in (10, 100, 1000)]
+    assert widths == sorted(widths, reverse=True)

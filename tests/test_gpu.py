@@ -1,0 +1,120 @@
+"""The core path on an accelerator: placement, bf16, and agreement with the CPU. `pytest -m gpu`"""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import robusttune
+from robusttune import LossOf, RobustLoss, ThreatModel, lookup
+from robusttune.attacks.pgd import pgd
+
+ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(ACCELERATOR is None, reason="no accelerator here"),
+    pytest.mark.filterwarnings("ignore:.*held-out accuracy"),
+]
+
+
+def a_model():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 10))
+
+
+def a_batch(count=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, 3, 32, 32, generator=generator), torch.randint(10, (count,), generator=generator)
+
+
+def no_chance(loss_of, images, threat, *, generator):
+    """PGD from the images themselves: random starts differ from device to device."""
+    return pgd(loss_of, images, threat, generator=generator, steps=3, random_start=False)
+
+
+def gradients_on(device, attack_tasks, dtype=torch.float64):
+    robust_loss = RobustLoss(
+        a_model().to(dtype),
+        ThreatModel("l2", 0.5),
+        attack=no_chance,
+        attack_tasks=attack_tasks,
+        images=a_batch()[0].to(dtype),
+    ).to(device)
+    images, labels = a_batch()
+    out = robust_loss(images.to(device, dtype), labels.to(device))
+    out["loss"].backward()
+    return out["loss"].item(), {name: p.grad.cpu() for name, p in robust_loss.named_parameters()}
+
+
+@pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])
+def test_losses_and_gradients_agree_with_the_cpu(attack_tasks):
+    (there, gradients), (here, expected) = (gradients_on(device, attack_tasks) for device in (ACCELERATOR, "cpu"))
+    assert there == pytest.approx(here, rel=1e-8)
+    assert all(torch.allclose(gradients[name], expected[name], atol=1e-8) for name in expected)
+
+
+@pytest.mark.parametrize("norm", lookup.names("norms"))
+def test_attacks_stay_in_the_ball_and_repeat_themselves(norm):
+    images, labels = (tensor.to(ACCELERATOR) for tensor in a_batch())
+    model, threat = a_model().to(ACCELERATOR).eval(), ThreatModel(norm, 0.1)
+    loss_of = LossOf(lambda x: nn.functional.cross_entropy(model(x), labels, reduction="none"))
+    runs = [pgd(loss_of, images, threat, generator=torch.Generator(ACCELERATOR).manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*runs)
+    assert (threat.size(runs[0], images) <= 0.1 + 1e-5).all()
+    assert (loss_of(runs[0]) > loss_of(images)).all()
+
+
+def a_loader(pinned=False):
+    return DataLoader(TensorDataset(*a_batch(800)), 80, shuffle=True, pin_memory=pinned)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
+def test_harden_trains_there_and_the_model_comes_back_where_it_was(precision):
+    model = a_model()
+    parameters = list(model.parameters())
+    before = copy.deepcopy(model.state_dict())
+    there = []
+    settings = {"norm": "l2", "epochs": 2, "steps": 2, "precision": precision, "progress": False}
+    robusttune.harden(
+        model, a_loader(pinned=True), on_epoch=lambda _: there.append(parameters[0].device.type), **settings
+    )
+    assert there == [ACCELERATOR.type] * 2
+    assert all(parameter.device.type == "cpu" for parameter in parameters)
+    assert all(kept is now for kept, now in zip(parameters, model.parameters(), strict=True))
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert not torch.equal(before["0.weight"], model[0].weight)
+
+
+def test_a_model_that_is_there_stays_there_and_evaluates_as_on_the_cpu():
+    model = a_model().to(ACCELERATOR)
+    robusttune.harden(model, a_loader(), norm="linf", epochs=2, steps=2, progress=False)
+    assert next(model.parameters()).device.type == ACCELERATOR.type
+    (there,) = robusttune.evaluate(model, a_loader(), "clean", progress=False)
+    (here,) = robusttune.evaluate(model.cpu(), a_loader(), "clean", device="cpu", progress=False)
+    assert there.value == pytest.approx(here.value, abs=0.005)
+
+
+def test_augmentations_run_there_and_leave_its_random_state():
+    if ACCELERATOR.type != "cuda":
+        pytest.skip("only CUDA's random state is kept")
+    state = torch.cuda.get_rng_state()
+    robusttune.harden(a_model(), a_loader(), norm="l2", epochs=1, steps=1, augment="standard", progress=False)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+def test_a_run_goes_on_after_it_was_stopped(tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(_):
+        raise Enough
+
+    settings = {"norm": "l2", "epochs": 2, "steps": 1, "progress": False, "out": tmp_path / "run"}
+    with pytest.raises(Enough):
+        robusttune.harden(a_model(), a_loader(), on_epoch=stop, **settings)
+    seen = []
+    robusttune.harden(a_model(), a_loader(), on_epoch=seen.append, resume=True, **settings)
+    assert [facts["epoch"] for facts in seen] == [2]
