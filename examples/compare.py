@@ -30,7 +30,11 @@ ARMS = {
     "none": {"attack_tasks": "none"},
     "separate": {"attack_tasks": "separate"},
     "joint": {"attack_tasks": "joint"},
+    "fast": {"tasks": None, "attack": "nfgsm"},
+    "trades": {"tasks": None, "objective": "trades"},
+    "awp": {"tasks": None, "awp": 0.005},
 }
+DEFAULT = ("ordinary", "plain", "none", "separate", "joint")
 
 
 def main() -> None:
@@ -104,7 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="test_resnet", help="any timm model")
     parser.add_argument("--norm", default="l2", choices=sorted(EPS))
     parser.add_argument("--eps", type=float, help=f"radius in pixels on [0,1] (default: {EPS})")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=DEFAULT, choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3, help="of hardening")
     parser.add_argument("--ordinary-epochs", type=int, default=4, help="of ordinary training before it")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.batches import check_images
-from robusttune.features import Classifier, find_backbone, find_classifier, logits_of
+from robusttune.classifier import find_backbone, find_classifier
+from robusttune.features import Classifier, logits_of
 from robusttune.modes import device_of, dtype_of, evaluating
 from robusttune.pixels import Pixels, find_pixels
 from robusttune.shapes import sample_inputs

@@ -16,7 +16,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune.features import find_classifier, forward, logits_of
+from robusttune.classifier import find_classifier
+from robusttune.features import forward, logits_of
 from robusttune.loss import RobustLoss
 from robusttune.shapes import patch_size_of, sample_inputs
 from robusttune.threat import ThreatModel
@@ -24,11 +25,11 @@ from robusttune.threat import ThreatModel
 CLASSES = 7
 SIDES = (64, 96, 128, 160, 192, 224, 240, 256, 299, 331, 384)
 
-# Where the smallest model of a family is still a large one.
+# Where the smallest model of a family is still a large one, or warns without its word.
 SETTINGS = {
-    "deepseek_vit_412m": {"depth": 2},
-    "googlenet": {"init_weights": False},
-    "inception_v3": {"init_weights": False},
+    ("timm", "deepseek_vit_412m"): {"depth": 2},
+    ("torchvision", "googlenet"): {"init_weights": False},
+    ("torchvision", "inception_v3"): {"init_weights": False},
 }
 
 # The families whose representative cuts the image into patches, and the patches' side.
@@ -74,18 +75,21 @@ def smallest(family):
     return min(sizes, key=sizes.get)
 
 
-def built(library, name, side=None, **settings):
-    """A model with weights that are always the same; for images of this side, where it can be told so."""
+@pytest.fixture(autouse=True)
+def _weights_that_are_always_the_same():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if library == "timm":
-            make = partial(timm.create_model, name, num_classes=CLASSES, **settings)
-        else:
-            make = partial(torchvision.models.get_model, name, num_classes=CLASSES, **settings)
-        try:
-            return make(**{"img_size" if library == "timm" else "image_size": side}) if side else make()
-        except TypeError:
-            return make()
+        yield
+
+
+def built(library, name, side=None, **settings):
+    """A model; for images of this side, where it can be told so."""
+    create = timm.create_model if library == "timm" else torchvision.models.get_model
+    make = partial(create, name, num_classes=CLASSES, **settings)
+    try:
+        return make(**{"img_size" if library == "timm" else "image_size": side}) if side else make()
+    except TypeError:
+        return make()
 
 
 def made_up(side):
@@ -97,7 +101,7 @@ def at_its_smallest(library, name):
     failures = []
     for side in SIDES:
         try:
-            model = built(library, name, side, **SETTINGS.get(name, {}))
+            model = built(library, name, side, **SETTINGS.get((library, name), {}))
             with torch.no_grad():
                 model.eval()(made_up(side))
                 model.train()(made_up(side))
@@ -121,6 +125,9 @@ def check_features(model, images):
         if hasattr(model, "forward_head"):
             assert classifier.width == model.head_hidden_size
             own = model.forward_head(model.forward_features(images), pre_logits=True)
+            block = model.get_submodule(classifier.names[0].rpartition(".")[0])
+            for norm in [layer for layer in block.children() if isinstance(layer, nn.BatchNorm1d)]:
+                own = norm(own)  # which timm counts as part of the classifier, even where it names the layer after it
             torch.testing.assert_close(features, own, rtol=1e-4, atol=1e-5)
         elif len(classifier.names) == 1 and type(model.get_submodule(classifier.names[0])) is nn.Linear:
             own = model.get_submodule(classifier.names[0])(features)
@@ -189,10 +196,7 @@ def check(model, images, patch=None):
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.library}-{family.name}")
 def test_every_family_can_be_trained(family):
     model, images = at_its_smallest(family.library, smallest(family))
-    if family.library == "torchvision" and family.name == "vision_transformer":
-        check(model, images, 16)
-    else:
-        check(model, images, PATCHES.get(family.name))
+    check(model, images, PATCHES.get(family.name))
 
 
 FAST = {
@@ -215,12 +219,6 @@ FAST = {
 @pytest.mark.parametrize(("make", "side", "patch"), FAST.values(), ids=FAST)
 def test_backbones_of_many_kinds_can_be_trained(make, side, patch):
     check(make(), made_up(side), patch)
-
-
-def test_every_installed_family_is_swept():
-    assert {family.name for family in FAMILIES if family.library == "timm"} == set(timm.list_modules())
-    assert sum(len(family.models) for family in FAMILIES if family.library == "torchvision") >= 80
-    assert all(family.models for family in FAMILIES)
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "pvt_v2_b0", "visformer_tiny", "vit_tiny_r_s16_p8_224"])
@@ -302,7 +300,9 @@ def test_modules_of_unusual_build_can_be_trained(names, make):
     model, images = make(), made_up(12)
     classifier = check_features(model, images)
     assert classifier.names == tuple(names.split())
-    assert classifier.width == 8
+    maps = (model[0] if isinstance(model, nn.Sequential) else model.body).eval()(images)
+    mean = maps.mean((2, 3)) if maps.dim() == 4 else maps
+    torch.testing.assert_close(forward(model, classifier, images)[1], mean)
     check_training(model, images, classifier)
 
 
@@ -326,22 +326,17 @@ def test_a_classifier_that_is_not_called_can_be_replaced_by_the_layer_before():
     with pytest.raises(ValueError, match=r"no layer 'fc' ran in the forward.*'norm', 'drop'"):
         found(Functional(), "fc")
     assert found(Functional(), "drop").width == 8
+    assert found(Functional(), "body.1").width == 8  # the layer that pools
     RobustLoss(Functional(), ThreatModel("linf", 4 / 255), classifier="drop", images=made_up(12))
 
 
 def test_in_doubt_the_candidates_are_named():
-    model = Net(lambda net, f: torch.maximum(net.one(f), net.two(f)), one=linear(), two=linear())
+    model = Net(lambda net, f: net.one(f) - net.two(f), one=linear(), two=linear())
     with pytest.raises(ValueError, match=r"cannot tell which.*classifier=.*candidates: 'one', 'two'"):
         found(model)
     assert found(model, "two").names == ("two",)
     with pytest.raises(ValueError, match=r"no layer 'three' ran.*candidates: 'one', 'two'"):
         found(model, "three")
-
-
-def test_a_layer_that_sees_other_rows_than_images_is_refused():
-    model = Net(lambda net, f: net.fc(f.flatten(2).permute(2, 0, 1)).mean(0), body, fc=linear())
-    with pytest.raises(ValueError, match=r"what enters 'fc' has 100 rows for 3 images: .*classifier="):
-        found(model)
 
 
 @pytest.mark.parametrize(
@@ -357,11 +352,12 @@ def test_models_without_classifier_are_refused(make):
         find_classifier(make(), made_up(32))
 
 
-def test_a_torchvision_model_whose_classifier_was_taken_off_is_refused():
+def test_models_whose_classifier_was_taken_off_are_refused():
     model = torchvision.models.resnet18()
     model.fc = nn.Identity()
-    with pytest.raises(ValueError, match="cannot tell which layer yields the logits"):
-        find_classifier(model, made_up(32))
+    for headless in (model, nn.Sequential(pooled(), nn.BatchNorm1d(8))):
+        with pytest.raises(ValueError, match="cannot tell which layer yields the logits"):
+            find_classifier(headless, made_up(32))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +386,9 @@ def test_a_single_class_and_rows_that_are_not_images_are_refused():
     with pytest.raises(ValueError, match=r"logits of shape \(3, 1\).*at least two classes.*two outputs"):
         found(nn.Sequential(pooled(), linear(1)))
     with pytest.raises(ValueError, match=r"logits of shape \(2, 7\) for 3 images, but one row for each image"):
-        found(Net(lambda net, features: net.fc(features[:2]), fc=linear()))
+        found(Net(lambda net, f: net.fc(f[:2]), fc=linear()))
+    with pytest.raises(ValueError, match=r"what enters 'fc' has 100 rows for 3 images: .*classifier="):
+        found(Net(lambda net, f: net.fc(f.flatten(2).permute(2, 0, 1)).mean(0), body, fc=linear()))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
