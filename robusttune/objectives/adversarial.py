@@ -20,12 +20,27 @@ class adversarial:
     Args:
         criterion: (logits (N,K), labels (N,) or soft (N,K)) -> one loss per image (N,), for the update; the attack
             always maximises the plain cross-entropy.
+        label_smoothing: the share of each label that is spread over all classes, for the update alone.
 
-    Source: Madry et al., arXiv:1706.06083, equation 2.1.
+    Raises:
+        ValueError: label_smoothing is not in [0, 1), or stands beside a criterion.
+
+    Source: Madry et al., arXiv:1706.06083, equation 2.1; label smoothing: Pang et al., arXiv:2010.00467.
     """
 
     criterion: Callable[[Tensor, Tensor], Tensor] = _cross_entropy
+    label_smoothing: float = 0.0
     needs_clean = False
+
+    def __post_init__(self) -> None:
+        share = self.label_smoothing
+        if not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ValueError(f"label_smoothing is {share!r}, but a number from 0 to below 1 is needed, such as 0.1")
+        if share and self.criterion is not _cross_entropy:
+            raise ValueError(
+                f"label_smoothing={share} is for the cross-entropy, and a criterion stands in its place: let the criterion "
+                "smooth labels itself, such as torch.nn.CrossEntropyLoss(label_smoothing=…)"
+            )
 
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Tensor | None) -> Tensor:
         """What the adversary maximises: (N,)."""
@@ -33,4 +48,6 @@ class adversarial:
 
     def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: Tensor | None) -> Tensor:
         """What training minimises: (N,)."""
+        if self.label_smoothing:
+            return F.cross_entropy(adversarial_logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return self.criterion(adversarial_logits, labels)

@@ -1,0 +1,53 @@
+"""N-FGSM: one step from strong noise, for training alone."""
+
+import torch
+from torch import Tensor
+
+from robusttune.modes import differentiable
+from robusttune.threat import LossOf, ThreatModel
+
+__all__ = ["nfgsm"]
+
+
+def nfgsm(
+    loss_of: LossOf,
+    images: Tensor,
+    threat: ThreatModel,
+    *,
+    generator: torch.Generator,
+    noise: float = 2.0,
+    step: float = 1.0,
+) -> Tensor:
+    """Images (N,C,H,W) in [0,1], a step uphill from noisy ones, that may lie up to `noise + step` times eps away.
+
+    They are made to train on, at the price of one gradient. That they may leave the ball is what keeps training from
+    overfitting to the single step, but what they show of a model's robustness is nothing: `nfgsm.bounded` is False.
+
+    Args:
+        loss_of: images -> one loss per image (N,); the images do not influence each other.
+        images: (N,C,H,W) in [0,1]; left as they are.
+        threat: gives the norm and eps.
+        generator: source of the noise.
+        noise: its largest size in the threat's norm, as a multiple of eps.
+        step: length of the step in the threat's norm, as a multiple of eps.
+
+    Source: de Jorge et al., arXiv:2202.01181, for linf; as in the authors' code, noisy images are clipped to the box
+    before their gradient is taken. The counterpart for other norms is ours: noise as the norm itself draws it from the
+    larger ball, which for l2 is a random direction and a size uniform on [0, noise·eps].
+
+    Example:
+        >>> images = torch.full((2, 1, 4, 4), 0.5)
+        >>> brighter = nfgsm(LossOf(lambda x: x.sum((1, 2, 3))), images, ThreatModel("linf", 0.1),
+        ...                  generator=torch.Generator())
+        >>> bool((brighter >= 0.5 - 0.1).all() and (brighter <= 0.5 + 0.3).all())
+        True
+    """
+    with differentiable():
+        images = images.detach()
+        noisy = (images + threat.geometry.noise(images, noise * threat.eps, generator)).clamp(0, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(noisy).sum(), noisy)
+        return (noisy.detach() + step * threat.eps * threat.ascent(gradient)).clamp(0, 1)
+
+
+# For evaluations, which must not take what it finds for adversarial examples.
+nfgsm.bounded = False  # type: ignore[attr-defined]
