@@ -4,7 +4,7 @@
     python examples/compare.py --norm linf --model test_vit --arms ordinary plain joint --seeds 1
 
 Every arm of a seed starts from the same ordinarily trained model and takes the same number of epochs. Robust accuracy
-is the worst case over PGD with 50 steps on the cross-entropy and on the margin, past the training radius.
+is the worst case over APGD with 50 steps on the cross-entropy and on the margin, past the training radius.
 """
 
 import argparse

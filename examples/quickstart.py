@@ -39,7 +39,7 @@ def main() -> None:
     model = robusttune.harden(model, training, norm=options.norm, eps=eps, epochs=options.epochs, seed=options.seed)
     runs["after"] = measured(model, testing, options.norm, eps)
 
-    runs_of_ours = {name: records.where(attack="pgd") + records.where("clean") for name, records in runs.items()}
+    runs_of_ours = {name: records.where(attack="apgd") + records.where("clean") for name, records in runs.items()}
     page = robusttune.report({name: Records(records) for name, records in runs_of_ours.items()}, options.out)
     print(table(runs, options.norm, eps))
     print(f"\nAccuracy against eps, before and after: {page.parent / 'curve.png'} (report: {page})")
@@ -74,7 +74,7 @@ def table(runs: dict[str, Records], norm: str, eps: float) -> str:
 def three(records: Records, eps: float) -> list[robusttune.Record]:
     """The clean Record, ours at the radius, and the judge's."""
     at_radius = records.where("sweep", eps=eps)
-    return [records.where("clean")[0], at_radius.where(attack="pgd")[0], at_radius[-1]]
+    return [records.where("clean")[0], at_radius.where(attack="apgd")[0], at_radius[-1]]
 
 
 def cell(record: robusttune.Record) -> str:

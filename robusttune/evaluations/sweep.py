@@ -22,7 +22,7 @@ def sweep(
     *,
     norms: Sequence[Any] | None = None,
     eps: Sequence[float] | None = None,
-    attack: Any = "pgd",
+    attack: Any = "apgd",
     steps: int | None = 50,
     losses: Sequence[str] = ("cross_entropy", "margin"),
 ) -> list[Record]:
