@@ -4,7 +4,7 @@
     python examples/compare.py --norm linf --model test_vit --arms ordinary plain joint --seeds 1
 
 Every arm of a seed starts from the same ordinarily trained model and takes the same number of epochs. Robust accuracy
-is the worst case over APGD with 50 steps on the cross-entropy and on the margin, past the training radius.
+is the worst case over 50 steps of APGD on the cross-entropy and on the margin, past the training radius.
 """
 
 import argparse
@@ -77,7 +77,9 @@ def run(
         settings = {"norm": options.norm, "eps": eps, "epochs": options.epochs, "lr": options.lr, "seed": seed}
         robusttune.harden(model, training, progress=options.progress, **settings, **ARMS[arm])
     seconds = time.perf_counter() - began
-    measure = partial(sweep, norms=[options.norm], eps=[multiple * eps for multiple in MULTIPLES])
+    measure = partial(
+        sweep, attack=options.attack, norms=[options.norm], eps=[multiple * eps for multiple in MULTIPLES]
+    )
     records = robusttune.evaluate(model, testing, measure, norm=options.norm, eps=eps, progress=options.progress)
     return {"seconds": seconds, "images": records[0].images, "accuracy": [record.value for record in records]}
 
@@ -115,6 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="of hardening (default: by the backbone)")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
     parser.add_argument("--test", type=int, default=500, help="test images")
+    parser.add_argument("--attack", default="apgd", help="of the evaluation, with 50 steps")
     parser.add_argument("--out", default="runs/compare")
     parser.add_argument("--progress", action="store_true")
     return parser.parse_args()
