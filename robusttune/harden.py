@@ -42,7 +42,7 @@ from robusttune.records import percent
 from robusttune.schedule import Plan
 from robusttune.selection import held_back
 from robusttune.stepping import Stepper
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, canonical, default_eps, stays_in_ball
 from robusttune.training import Training
 from robusttune.validation import score
 
@@ -284,8 +284,8 @@ def _unlabeled(loader: Any, sharded: bool | None, seed: int) -> Batches | None:
 
 def _single_step(attack: Any, steps: int | None) -> bool:
     """Whether training may overfit to a single step of the adversary, and has to be watched for it."""
-    function, settings = (attack.func, attack.keywords) if isinstance(attack, partial) else (attack, {})
-    return not getattr(function, "bounded", True) or settings.get("steps", steps) == 1
+    settings = attack.keywords if isinstance(attack, partial) else {}
+    return not stays_in_ball(attack) or settings.get("steps", steps) == 1
 
 
 def _journal(log: Any, folder: Path | None) -> Journal:

@@ -1,6 +1,7 @@
 """Names of plug-ins, found by listing the folder they live in."""
 
 import importlib
+import inspect
 import pkgutil
 from difflib import get_close_matches
 from functools import partial
@@ -60,7 +61,12 @@ def configured(kind: str, name: Any, **settings: Any) -> Any:
         {'steps': 3}
     """
     given = {key: value for key, value in settings.items() if value is not None}
-    return partial(find(kind, name), **given) if given else find(kind, name)
+    found = find(kind, name)
+    taken = inspect.signature(found).parameters if given else {}
+    strange = [key for key in given if key not in taken]
+    if strange and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        raise ValueError(f"the {kind[:-1]} {name!r} takes no {' and no '.join(strange)}: leave it out")
+    return partial(found, **given) if given else found
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -32,8 +32,8 @@ def rate_factor(progress: float) -> float:
 def radius_factor(progress: float) -> float:
     """The share of the radius at a run's progress from 0 to 1: it grows to all of it in the first quarter.
 
-    Source: after arXiv:2509.23325, for models that are not robust to begin with; the breakpoints are ours. A slower rise,
-    from a quarter to three quarters, cost 14 points of robust accuracy in 6 epochs on digits.
+    Source: after arXiv:2509.23325, for models that are not robust to begin with; the breakpoints are ours: rises that
+    ended later left less robust accuracy in short runs.
 
     Example:
         >>> radius_factor(0.0), radius_factor(0.125), radius_factor(0.75)

@@ -41,6 +41,7 @@ BAD_SETTINGS = [
     ),
     ({"objective": "trade"}, "unknown objective 'trade'.*known are .*adversarial"),
     ({"attack": "pdg"}, r"unknown attack 'pdg' \(did you mean 'pgd'\?\): known are .*pgd"),
+    ({"attack": "nfgsm", "steps": 3}, "the attack 'nfgsm' takes no steps: leave it out"),
     ({"attack_tasks": "all"}, "attack_tasks is 'all', but it must be one of 'none', 'separate', 'joint'"),
     (
         {"views": 0, "tasks": {"rotation": 1.0}},
@@ -331,8 +332,9 @@ def test_rounded_probabilities_are_probabilities_too(dtype):
         Returning(lambda out: 99 * (out - out.mean(1, keepdim=True)) + 1 / 5, nn.Identity()),  # rows sum to 1
     ],
 )
-def test_a_model_that_returns_log_probabilities_or_something_else_is_not(way, end):
+def test_a_model_that_returns_log_probabilities_or_something_else_is_not(way, end, recwarn):
     way(small_model(3, 5, end), [GOOD])
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("way", [one_loss, evaluated])

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
 from robusttune import Record, Records
+from robusttune.attacks.nfgsm import nfgsm
 from robusttune.evaluations.sweep import sweep
 from robusttune.records import accuracy, wilson
 from robusttune.selection import held_back, subset_of
@@ -112,6 +113,14 @@ def test_an_attack_and_an_evaluation_of_one_s_own_are_taken():
     assert records[1].images == COUNT
     with pytest.raises(ValueError, match=r"unknown evaluation 'sweeps' \(did you mean 'sweep'\?\): known are .*clean"):
         robusttune.evaluate(model, [(images, labels)], "sweeps")
+
+
+@pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0)], ids=["name", "partial"])
+@pytest.mark.parametrize("steps", [None, 50])
+def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):
+    model, images, labels = linear()
+    with pytest.raises(ValueError, match=r"nfgsm.*leaves the ball.*evaluate with attack='pgd' or 'apgd'"):
+        robusttune.evaluate(model, [(images, labels)], partial(sweep, attack=attack, steps=steps), progress=False)
 
 
 def test_answers_that_are_no_numbers_are_not_judged():

@@ -10,7 +10,7 @@ from torch import Tensor
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+from robusttune.threat import Attack, ThreatModel, canonical, default_eps, stays_in_ball
 
 __all__ = ["sweep"]
 
@@ -43,6 +43,11 @@ def sweep(
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
     found: Any = lookup.find("attacks", attack)
+    if not stays_in_ball(found):
+        raise ValueError(
+            f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
+            "evaluate with attack='pgd' or 'apgd'"
+        )
     run: Attack = partial(found, steps=steps) if steps is not None else found
     own = subject.threat.norm
     names = [canonical(norm) for norm in norms] if norms else [own, *(n for n in lookup.names("norms") if n != own)]
