@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,33 +14,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from robusttune import checkpoint, lookup, processes
-from robusttune.arguments import check_loader, check_settings
 from robusttune.augment import chosen_augment
-from robusttune.averages import Average
-from robusttune.batches import Batches, check_classes, first_batch, located, unpacked
+from robusttune.batches import Batches
 from robusttune.chance import doubts
+from robusttune.first_look import check_arguments, check_first, check_held
 from robusttune.heads import TASKS
-from robusttune.journal import Journal, chosen_tracker
 from robusttune.loss import RobustLoss
-from robusttune.modes import (
-    borrowed,
-    check_model,
-    chosen_device,
-    chosen_format,
-    device_of,
-    differentiable,
-    evaluating,
-    formatted,
-    has_batch_norm,
-    trainable,
-)
+from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.precision import chosen_precision
-from robusttune.recipe import default_attack, default_recipe
+from robusttune.recipe import default_attack
 from robusttune.records import percent
-from robusttune.schedule import Plan
+from robusttune.runs import begun, made, statistics, taken
 from robusttune.selection import held_back
-from robusttune.stepping import Stepper
 from robusttune.threat import ThreatModel, canonical, default_eps, stays_in_ball
 from robusttune.training import Training
 from robusttune.validation import score
@@ -151,17 +135,8 @@ def harden(
         True
     """
     given = dict(locals())
-    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
-    place = _checked(given)
-    processes.join(place)
-    place = processes.local_device(place)
-    folder = checkpoint.prepared(out, resume)
-    with (
-        differentiable(),
-        checkpoint.told_on_failure(folder),
-        borrowed(model, place, seed),
-        formatted(model, chosen_format(channels_last, model)),
-    ):
+    check_arguments(given)
+    with begun(model, given) as place:
         if init_from is not None:
             checkpoint.give_weights(model, checkpoint.load_weights(init_from), str(init_from))
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
@@ -176,53 +151,29 @@ def harden(
             tasks=tasks,
             attack_tasks=attack_tasks,
             views=views,
-            objective=objective if criterion is None else with_criterion(objective, criterion, place),
+            objective=objective if criterion is None else with_criterion(objective, criterion, place.device),
             attack=attack,
             steps=steps,
             step_size=step_size,
             awp=awp,
-            augment=chosen_augment(augment, images[:1].to(place), loader),
-            mean=pixels.mean if pixels.known else None,
-            std=pixels.std if pixels.known else None,
-            normalized=pixels.normalized,
+            augment=chosen_augment(augment, images[:1].to(place.device), loader),
+            **statistics(pixels),
             classifier=classifier,
             images=images,
             seed=seed,
         )
-        _check_first(robust_loss, images, labels)
+        check_first(robust_loss, images, labels)
         if val_loader is not None:
-            _check_held(robust_loss, val_loader, normalized)
+            check_held(robust_loss, val_loader, normalized)
         robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
-        own = {"optimizer": optimizer, "scheduler": scheduler, "lr": lr, "weight_decay": weight_decay}
-        recipe = default_recipe(model, images, **own, clip_grad=clip_grad, ema=ema)
-        stepper = Stepper(
-            robust_loss,
-            Plan(epochs, max_steps, batches.count, time_budget, accumulate),
-            recipe,
-            precision=chosen_precision(precision, place),
-            ramp=_ramps(eps_ramp, robust_loss, (images, labels)),
-            average=Average(robust_loss, recipe.ema) if recipe.ema else None,
-        )
-        training = Training(
-            stepper,
-            batches,
-            _journal(log, folder),
-            held=held,
-            unlabeled=_unlabeled(unlabeled_loader, sharded, seed),
-            min_clean=min_clean,
-            fast=_single_step(robust_loss.attack, steps),
-            folder=folder,
-            every=checkpoint_every,
-            on_epoch=on_epoch,
-        )
-        tell(
-            f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * stepper.ramp}, {_name(attack, steps)}; {pixels}",
-            progress,
-        )
-        tell(f"{recipe}; {stepper.precision.name}; {_told_held(held)}", progress)
+        ramp = _ramps(eps_ramp, robust_loss, (images, labels))
+        watched = {"held": held, "min_clean": min_clean, "fast": _single_step(robust_loss.attack, steps)}
+        more = _unlabeled(unlabeled_loader, sharded, seed)
+        training = made(robust_loss, batches, given, place, ramp=ramp, unlabeled=more, **watched)
+        tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
+        tell(f"{training.stepper.told}; {_told_held(held)}", progress)
         with trainable(model):
-            training.begin({"arguments": asked, "data": batches.facts()}, resume=resume)
-            training.run(progress=progress)
+            taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)
     for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
@@ -288,11 +239,6 @@ def _single_step(attack: Any, steps: int | None) -> bool:
     return not stays_in_ball(attack) or settings.get("steps", steps) == 1
 
 
-def _journal(log: Any, folder: Path | None) -> Journal:
-    """The run's journal, kept by the first process."""
-    return Journal(folder, chosen_tracker(log, folder)) if processes.rank() == 0 else Journal()
-
-
 def _name(attack: Any, steps: int | None) -> str:
     name = attack if isinstance(attack, str) else "the attack given"
     return name if steps is None else f"{name} with {steps} steps"
@@ -310,39 +256,3 @@ def tell(message: str, progress: bool) -> None:
     logger.info(message)
     if progress:
         tqdm.write(message, file=sys.stderr)
-
-
-def _checked(given: Mapping[str, Any]) -> torch.device:
-    """The device to train on, once every argument is checked as far as it can be without running the model."""
-    check_model(given["model"])
-    check_settings(given)
-    check_loader(given["loader"], passes=given["epochs"])
-    for name in ("val_loader", "unlabeled_loader"):
-        if given[name] is not None:
-            check_loader(given[name], name, passes=1 + given["epochs"])
-    return chosen_device(given["model"], given["device"])
-
-
-def _check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
-    """Try the first batch in eval mode, before any weight changes."""
-    check_classes(labels, robust_loss.classifier.classes)
-    with trainable(robust_loss.model):
-        if len(images) == 1 and has_batch_norm(robust_loss.model):
-            raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
-    with torch.no_grad(), evaluating(robust_loss.model):
-        device = device_of(robust_loss)
-        robust_loss(images[:2].to(device), labels[:2].to(device))
-
-
-def _check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None) -> None:
-    """Try the first batch of held-out images, which must be in the same space as those of the loader."""
-    space, device = robust_loss.pixels, device_of(robust_loss)
-    statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
-    with located("val_loader"):
-        images, labels = unpacked(first_batch(loader, "val_loader"))
-        check_classes(labels, robust_loss.classifier.classes)
-        own = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
-        if images.dtype != torch.uint8 and own.normalized != space.normalized:
-            raise ValueError(f"{own}, but in the loader {space}: give both the same transform, but for what is random")
-        with torch.no_grad(), evaluating(robust_loss):
-            robust_loss(images[:2].to(device), labels[:2].to(device))

@@ -5,31 +5,17 @@ from typing import Any
 
 from torch import nn
 
-from robusttune import checkpoint, processes
+from robusttune import processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.augment import chosen_augment
-from robusttune.averages import Average
 from robusttune.batches import Batches
 from robusttune.heads import TASKS
-from robusttune.journal import Journal, chosen_tracker
 from robusttune.loss import RobustLoss
-from robusttune.modes import (
-    borrowed,
-    check_model,
-    chosen_device,
-    chosen_format,
-    differentiable,
-    formatted,
-    frozen,
-    trainable,
-)
+from robusttune.modes import check_model, frozen, trainable
 from robusttune.pixels import find_pixels
-from robusttune.precision import chosen_precision
-from robusttune.recipe import default_attack, default_recipe
-from robusttune.schedule import Plan
-from robusttune.stepping import Stepper
+from robusttune.recipe import default_attack
+from robusttune.runs import begun, made, statistics, taken
 from robusttune.threat import ThreatModel, canonical, default_eps
-from robusttune.training import Training
 
 
 def pretrain(
@@ -98,22 +84,12 @@ def pretrain(
         ['jigsaw', 'rotation']
     """
     given = dict(locals())
-    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
     check_model(model)
     check_settings(given)
     if not tasks:
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
     check_loader(images, "images", passes=epochs)
-    place = chosen_device(model, device)
-    processes.join(place)
-    place = processes.local_device(place)
-    folder = checkpoint.prepared(out, resume)
-    with (
-        differentiable(),
-        checkpoint.told_on_failure(folder),
-        borrowed(model, place, seed),
-        formatted(model, chosen_format(channels_last, model)),
-    ):
+    with begun(model, given) as place:
         batches = Batches(processes.sharded(images, sharded, seed=seed), labelled=False)
         first, _ = batches.first()
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
@@ -129,31 +105,18 @@ def pretrain(
             objective=None,
             attack=attack,
             steps=steps,
-            augment=chosen_augment(augment, first[:1].to(place), images),
-            mean=pixels.mean if pixels.known else None,
-            std=pixels.std if pixels.known else None,
-            normalized=pixels.normalized,
+            augment=chosen_augment(augment, first[:1].to(place.device), images),
+            **statistics(pixels),
             classifier=classifier,
             images=first,
             seed=seed,
         )
-        own = {"optimizer": optimizer, "scheduler": scheduler, "lr": lr, "weight_decay": weight_decay}
-        recipe = default_recipe(model, first, **own, clip_grad=clip_grad, ema=ema)
-        # Frozen before the stepper is made, the classifier stays out of optimiser and DDP.
+        # Frozen before the run is made, the classifier stays out of optimiser and DDP.
         layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
         with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
-            stepper = Stepper(
-                robust_loss,
-                Plan(epochs, max_steps, batches.count, time_budget, accumulate),
-                recipe,
-                precision=chosen_precision(precision, place),
-                average=Average(robust_loss, recipe.ema) if recipe.ema else None,
-            )
-            journal = Journal(folder, chosen_tracker(log, folder)) if processes.rank() == 0 else Journal()
-            training = Training(stepper, batches, journal, folder=folder, every=checkpoint_every, on_epoch=on_epoch)
-            training.begin({"arguments": asked, "data": batches.facts()}, resume=resume)
-            training.run(progress=progress)
+            training = made(robust_loss, batches, given, place)
+            taken(training, given)
         robust_loss.load_state_dict(training.weights())
-        journal.close()
+        training.journal.close()
     robust_loss.to(next(model.parameters()).device)
     return robust_loss

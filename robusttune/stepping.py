@@ -39,6 +39,7 @@ class Stepper:
     ) -> None:
         self.robust_loss, self.plan, self.ramp, self.average = robust_loss, plan, ramp, average
         self.clip_grad, self.precision = recipe.clip_grad, precision
+        self.told = f"{recipe}; {precision.name}"
         self.threat = robust_loss.threat
         self.device = device_of(robust_loss)
         self.module = processes.replicated(robust_loss)

@@ -67,7 +67,7 @@ BAD_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "match"), BAD_SETTINGS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("settings", "match"), BAD_SETTINGS, ids=lambda value: str(value).split(" at 0x")[0][:40])
 def test_settings_that_cannot_be_used(settings, match, monkeypatch):
     no_accelerator(monkeypatch)
     refused(hardened, match, **settings)

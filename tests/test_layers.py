@@ -33,6 +33,7 @@ ROWS = [
     {"loss", "recipe"},
     {"evaluations", "sections", "chance", "validation", "stepping"},
     {"evaluate", "training"},
+    {"runs", "first_look"},
     {"harden", "pretrain", "report"},
     {"estimate", "monitor"},
     {"poc"},

@@ -1,0 +1,48 @@
+"""Whether a run can be taken, tried before any weight changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robusttune.arguments import check_loader, check_settings
+from robusttune.batches import check_classes, first_batch, located, unpacked
+from robusttune.loss import RobustLoss
+from robusttune.modes import check_model, device_of, evaluating, has_batch_norm, trainable
+from robusttune.pixels import find_pixels
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for any argument that can be seen not to fit without running the model."""
+    check_model(given["model"])
+    check_settings(given)
+    check_loader(given["loader"], passes=given["epochs"])
+    for name in ("val_loader", "unlabeled_loader"):
+        if given[name] is not None:
+            check_loader(given[name], name, passes=1 + given["epochs"])
+
+
+def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
+    """Try the first batch in eval mode, before any weight changes."""
+    check_classes(labels, robust_loss.classifier.classes)
+    with trainable(robust_loss.model):
+        if len(images) == 1 and has_batch_norm(robust_loss.model):
+            raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
+    with torch.no_grad(), evaluating(robust_loss.model):
+        device = device_of(robust_loss)
+        robust_loss(images[:2].to(device), labels[:2].to(device))
+
+
+def check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None) -> None:
+    """Try the first batch of held-out images, which must be in the same space as those of the loader."""
+    space, device = robust_loss.pixels, device_of(robust_loss)
+    statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
+    with located("val_loader"):
+        images, labels = unpacked(first_batch(loader, "val_loader"))
+        check_classes(labels, robust_loss.classifier.classes)
+        own = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+        if images.dtype != torch.uint8 and own.normalized != space.normalized:
+            raise ValueError(f"{own}, but in the loader {space}: give both the same transform, but for what is random")
+        with torch.no_grad(), evaluating(robust_loss):
+            robust_loss(images[:2].to(device), labels[:2].to(device))

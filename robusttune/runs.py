@@ -1,0 +1,91 @@
+"""What `harden` and `pretrain` share: a borrowed model, a folder, and a run made from the arguments that were given."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robusttune import checkpoint, processes
+from robusttune.averages import Average
+from robusttune.batches import Batches
+from robusttune.journal import Journal, chosen_tracker
+from robusttune.loss import RobustLoss
+from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, formatted
+from robusttune.pixels import Pixels
+from robusttune.precision import chosen_precision
+from robusttune.recipe import default_recipe
+from robusttune.schedule import Plan
+from robusttune.stepping import Stepper
+from robusttune.training import Training
+
+OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
+
+
+class Place(NamedTuple):
+    """Where a run works, and the folder that it writes to, if any."""
+
+    device: torch.device
+    folder: Path | None
+
+
+@contextmanager
+def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
+    """Meet the other processes, and borrow the model for a run; on any failure it has its old weights back."""
+    device = chosen_device(model, given["device"])
+    processes.join(device)
+    device = processes.local_device(device)
+    folder = checkpoint.prepared(given["out"], given["resume"])
+    with (
+        differentiable(),
+        checkpoint.told_on_failure(folder),
+        borrowed(model, device, given["seed"]),
+        formatted(model, chosen_format(given["channels_last"], model)),
+    ):
+        yield Place(device, folder)
+
+
+def statistics(pixels: Pixels) -> dict[str, Any]:
+    """RobustLoss's arguments for a space that was found."""
+    known = pixels.known
+    return {
+        "mean": pixels.mean if known else None,
+        "std": pixels.std if known else None,
+        "normalized": pixels.normalized,
+    }
+
+
+def made(
+    robust_loss: RobustLoss,
+    batches: Batches,
+    given: Mapping[str, Any],
+    place: Place,
+    *,
+    ramp: bool = False,
+    **more: Any,
+) -> Training:
+    """The run over the batches that the arguments ask for; `more` are arguments of Training."""
+    images: Tensor = batches.peeked[0]
+    recipe = default_recipe(robust_loss.model, images, **{key: given[key] for key in OF_RECIPE})
+    plan = Plan(given["epochs"], given["max_steps"], batches.count, given["time_budget"], given["accumulate"])
+    average = Average(robust_loss, recipe.ema) if recipe.ema else None
+    precision = chosen_precision(given["precision"], place.device)
+    first = processes.rank() == 0
+    return Training(
+        Stepper(robust_loss, plan, recipe, precision=precision, ramp=ramp, average=average),
+        batches,
+        Journal(place.folder, chosen_tracker(given["log"], place.folder)) if first else Journal(),
+        folder=place.folder,
+        every=given["checkpoint_every"],
+        on_epoch=given["on_epoch"],
+        **more,
+    )
+
+
+def taken(training: Training, given: Mapping[str, Any]) -> None:
+    """Take all the steps of a run, from where the one in its folder was killed if that is asked for."""
+    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
+    training.begin({"arguments": asked, "data": training.batches.facts()}, resume=given["resume"])
+    training.run(progress=given["progress"])
