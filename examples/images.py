@@ -50,6 +50,10 @@ def folder(path: str) -> tuple[Dataset, Dataset]:
     """Four fifths and one fifth of the images in a folder of class folders, at 32 px."""
     from torchvision import datasets, transforms
 
+    if not any(each.is_dir() for each in Path(path).glob("*")):
+        raise SystemExit(
+            f"{path!r} has no folders of images, one for each class: pass digits, fashion-mnist or such a folder"
+        )
     shape = transforms.Compose([transforms.Resize((SIDE, SIDE)), transforms.ToTensor()])
     training, testing = random_split(datasets.ImageFolder(path, shape), [0.8, 0.2], torch.Generator().manual_seed(0))
     return training, testing

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
@@ -101,12 +101,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; tensors that share memory are written one by one."""
-    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
-    draft = path.with_name(path.name + ".part")
-    save_file(apart, draft)
-    with open(draft, "rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_bytes(path, save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -21,6 +21,10 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("val_loader", "unlabeled_loader"):
         if given[name] is not None:
             check_loader(given[name], name, passes=1 + given["epochs"])
+    if given["unlabeled_loader"] is not None and not given["tasks"]:
+        raise ValueError(
+            "unlabeled_loader= is for the pretext losses, but there are no tasks: name some, or leave it out"
+        )
 
 
 def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:

@@ -140,6 +140,8 @@ def harden(
         if init_from is not None:
             checkpoint.give_weights(model, checkpoint.load_weights(init_from), str(init_from))
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
+        if held is None and min_clean is not None:
+            raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
         batches = Batches(processes.sharded(loader, sharded, seed=seed))
         images, labels = batches.first()
         pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,6 @@ def described(setting: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
     )
-
-
-def merged(runs: Iterable[Records]) -> Records:
-    """All Records of several evaluations in one list."""
-    return Records(record for records in runs for record in records)
 
 
 def _row(record: Record) -> str:
