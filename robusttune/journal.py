@@ -32,11 +32,11 @@ class Journal:
         if self.tracker is not None:
             self.tracker.log(dict(facts), step=facts["step"])
 
-    def rewind(self, step: int) -> None:
-        """Forget the epochs that end after a step from which the run goes on; a line cut short by a kill goes too."""
+    def rewind(self, epochs: int) -> None:
+        """Forget the epochs that are taken again, all after the first so many; a line cut short by a kill goes too."""
         if self.path is None or not self.path.exists():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _epoch(line) <= epochs]
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def close(self) -> None:
@@ -73,9 +73,9 @@ def chosen_tracker(log: Any, folder: Path | None) -> Any:
     return tracker
 
 
-def _step(line: str) -> float:
+def _epoch(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

@@ -236,4 +236,4 @@ class Training:
             self.robust_loss.attack = judge
         self.epoch_states = state["epoch_states"]
         checkpoint.restore_random_states(state["states"], self.batches.loader)
-        self.journal.rewind(self.plan.taken)
+        self.journal.rewind(self.epoch)

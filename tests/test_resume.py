@@ -12,7 +12,8 @@ import pytest
 import torch
 from killed_run import a_model, run
 
-from robusttune import checkpoint
+from robusttune import checkpoint, runs
+from robusttune.journal import Journal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -45,6 +46,12 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def timeless_log(folder):
+    """The lines of a run's log without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -64,11 +71,21 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_weights(unbroken, tmp_p
     assert any(hit)
     assert started(folder, weights, "resume").wait() == 0
     assert same(weights_of(weights), unbroken[1])
-    logs = [
-        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (unbroken[0], folder)
-    ]
-    timeless = [[{key: value for key, value in line.items() if key != "seconds"} for line in log] for log in logs]
-    assert timeless[0] == timeless[1]
+    assert timeless_log(folder) == timeless_log(unbroken[0])
+
+
+def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_path, monkeypatch):
+    class Cut(Journal):
+        def write(self, facts):
+            super().write(facts)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "Journal", Cut)
+        run(tmp_path / "run", resume=False)
+    assert len(timeless_log(tmp_path / "run")) == 1
+    assert same(run(tmp_path / "run", resume=True).state_dict(), unbroken[1])
+    assert timeless_log(tmp_path / "run") == timeless_log(unbroken[0])
 
 
 def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unbroken, tmp_path):
