@@ -2,6 +2,7 @@
 
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
+from robusttune.load_heads import load_heads
 from robusttune.loss import RobustLoss
 from robusttune.pretrain import pretrain
 from robusttune.records import Record, Records
@@ -10,4 +11,15 @@ from robusttune.threat import LossOf, ThreatModel
 
 __version__ = "0.1.0"
 
-__all__ = ["LossOf", "Record", "Records", "RobustLoss", "ThreatModel", "evaluate", "harden", "pretrain", "report"]
+__all__ = [
+    "LossOf",
+    "Record",
+    "Records",
+    "RobustLoss",
+    "ThreatModel",
+    "evaluate",
+    "harden",
+    "load_heads",
+    "pretrain",
+    "report",
+]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
 FORMAT = 1
@@ -158,6 +159,17 @@ def heads_of(source: Any) -> Mapping[str, Tensor] | None:
     return load_weights(path / HEADS if path.is_dir() else path)
 
 
+def told_if_inexact(loader: Any) -> None:
+    """Say so where a resumed run cannot see the images exactly as the one that was killed would have."""
+    why = ""
+    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
+        why = "its workers are persistent, so their random transforms begin anew"
+    elif isinstance(getattr(loader, "dataset", None), IterableDataset):
+        why = "its data set is iterable, so its order may be another one"
+    if why:
+        logger.warning("the run goes on, but not exactly as it would have without the break: %s", why)
+
+
 def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Tensor]) -> None:
     """Write the best and the last weights of a RobustLoss: its model's under the user's own names, its heads' apart."""
     for path, weights in ((folder / MODEL, best), (folder / LAST, last)):
@@ -187,7 +199,14 @@ def told_on_failure(folder: Path | None) -> Iterator[None]:
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(facts, indent=1, default=str) + "\n").encode())
+    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1, default=str) + "\n").encode())
+
+
+def _plain(facts: Any) -> Any:
+    """The facts with objects that are keys, as tasks may be, named by their type, which stays the same between runs."""
+    if isinstance(facts, Mapping):
+        return {key if isinstance(key, str) else type(key).__name__: _plain(value) for key, value in facts.items()}
+    return facts
 
 
 def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -199,7 +218,7 @@ def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(_unusable(path, "cannot be read")) from error
-    now = json.loads(json.dumps(facts["arguments"], default=str))
+    now = json.loads(json.dumps(_plain(facts["arguments"]), default=str))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])

@@ -65,8 +65,8 @@ def evaluate(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
         >>> records = evaluate(model, batches, "clean", progress=False)
-        >>> [(record.evaluation, record.images) for record in records]
-        [('clean', 8)]
+        >>> records[0].metric, records[0].images
+        ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
     wanted = [which] if isinstance(which, str) or callable(which) else list(which)
@@ -99,7 +99,7 @@ def evaluate(
         records = Records()
         for title, evaluation in evaluations:
             watched = _bar(title, loader) if progress else iter
-            subject = Subject(model, pixels, threat, loader, shape, place, seed, watched)
+            subject = Subject(model, pixels, threat, loader, shape, logits.shape[1], place, seed, watched)
             records.extend(evaluation(subject))
     return records
 

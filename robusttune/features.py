@@ -1,6 +1,7 @@
 """A model's logits and the features they are made of, from one forward pass."""
 
 import threading
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,51 @@ def forward(
     if not captured:
         raise ValueError(f"the layer {classifier.names[0]!r} was not called in the forward: pass another classifier=")
     return logits, joined(captured)
+
+
+class CompiledForward:
+    """`forward` as one compiled function, for as long as the hooks that it registers stay.
+
+    Only this function is compiled: the user's module is left without a compiled call, and called as ever by others.
+    """
+
+    def __init__(self, model: nn.Module, classifier: Classifier) -> None:
+        self.handles: list[Any] = []
+        captured: list[Tensor] = []
+
+        def read(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            features = first_tensor(arguments, keywords)
+            if features is not None:
+                captured.append(pooled(features, module))
+
+        def whole(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            captured.clear()
+            output = model(inputs)
+            if not classifier.names:
+                features = pooled(output[0] if isinstance(output, tuple | list) else output, model)
+                return features, features
+            features = joined(list(captured))
+            captured.clear()
+            return logits_of(output), features
+
+        for layer in map(model.get_submodule, classifier.names):
+            self.handles.append(layer.register_forward_pre_hook(read, with_kwargs=True))
+        self.captured = captured
+        self.run = torch.compile(whole)
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
+        with warnings.catch_warnings():
+            # torch.compile looks at the `.grad` of every tensor it meets, images under attack too.
+            warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+            found: tuple[Tensor, Tensor] = self.run(inputs)
+        return found
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self.handles:
+            handle.remove()
+        self.captured.clear()
 
 
 def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:

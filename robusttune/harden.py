@@ -24,7 +24,7 @@ from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import default_attack
 from robusttune.records import percent
-from robusttune.runs import begun, made, statistics, taken
+from robusttune.runs import begun, compiled_if, made, statistics, taken
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, canonical, default_eps, stays_in_ball
 from robusttune.training import Training
@@ -72,6 +72,7 @@ def harden(
     ema: float | None = None,
     min_clean: float | None = None,
     precision: str = "auto",
+    compile: bool | str = "auto",
     channels_last: bool | str = "auto",
     device: Any = "auto",
     sharded: bool | None = None,
@@ -109,6 +110,8 @@ def harden(
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
+        compile: run the forward pass through `torch.compile`; "auto" does not, as minutes of compiling pay in long runs
+            alone. Where it fails, the run goes on without.
         channels_last: memory format meanwhile; "auto" for convolutional models.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
@@ -174,7 +177,7 @@ def harden(
         training = made(robust_loss, batches, given, place, ramp=ramp, unlabeled=more, **watched)
         tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        with trainable(model):
+        with trainable(model), compiled_if(compile, robust_loss):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)

@@ -1,8 +1,9 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
+import logging
 import random
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +15,15 @@ from robusttune import lookup
 from robusttune.arguments import check_settings
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
-from robusttune.features import forward
+from robusttune.features import CompiledForward, forward
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
 from robusttune.pixels import find_pixels
 from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, LossOf, ThreatModel
+
+logger = logging.getLogger("robusttune")
 
 ATTACK_TASKS = ("none", "separate", "joint")
 
@@ -113,6 +116,7 @@ class RobustLoss(nn.Module):
         self.seed = seed
         self.calls = 0
         self._watch = Watch(model, self.heads)
+        self._compiled: CompiledForward | None = None
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -147,6 +151,20 @@ class RobustLoss(nn.Module):
                 own = self._pretext(batch, adversarial, views, weights, first=batch is batches[0])
             losses += zip(batch.shared + batch.parts, own, strict=True)
         return _summed(total, terms, losses, sum(len(batch.images) for batch in batches))
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Compile the forward pass for the time being; where that fails, say so and go on without."""
+        self._compiled = CompiledForward(self.model, self.classifier)
+        try:
+            yield
+        finally:
+            self._stop_compiling()
+
+    def _stop_compiling(self) -> None:
+        if self._compiled is not None:
+            self._compiled.remove()
+        self._compiled = None
 
     def answers(self, pixels: Tensor, chance: torch.Generator) -> list[tuple[Part, Tensor]]:
         """For each task, one view of every image in pixels (N,C,H,W) on [0,1], and its head's answers (N,classes)."""
@@ -243,7 +261,15 @@ class RobustLoss(nn.Module):
         return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
 
     def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
+        inputs = self.pixels.inputs(pixels).to(dtype_of(self.model))
+        if self._compiled is not None and weights is None:
+            try:
+                return self._compiled(inputs)
+            except Exception as error:  # an error of the model itself comes again below
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                logger.warning("the model cannot be compiled here, so it goes on without: %s", reason)
+                self._stop_compiling()
+        return forward(self.model, self.classifier, inputs, weights)
 
     def _prepared(self, images: Tensor, labels: Tensor | None, chance: torch.Generator) -> Batch:
         """A checked batch on the model's device, augmented in train mode, with what its tasks drew."""

@@ -14,7 +14,7 @@ from robusttune.loss import RobustLoss
 from robusttune.modes import check_model, frozen, trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import default_attack
-from robusttune.runs import begun, made, statistics, taken
+from robusttune.runs import begun, compiled_if, made, statistics, taken
 from robusttune.threat import ThreatModel, canonical, default_eps
 
 
@@ -44,6 +44,7 @@ def pretrain(
     accumulate: int = 1,
     ema: float | None = None,
     precision: str = "auto",
+    compile: bool | str = "auto",
     channels_last: bool | str = "auto",
     device: Any = "auto",
     sharded: bool | None = None,
@@ -67,8 +68,8 @@ def pretrain(
         norm, eps: of an adversary against the pretext tasks; without a norm, images are left as they are.
         views: how many distinct tasks each image draws, or "all".
         attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
-            weight_decay, clip_grad, accumulate, ema, precision, channels_last, device, sharded, out, resume,
-            checkpoint_every, seed, log, progress, on_epoch: see `harden`.
+            weight_decay, clip_grad, accumulate, ema, precision, compile, channels_last, device, sharded, out,
+            resume, checkpoint_every, seed, log, progress, on_epoch: see `harden`.
 
     Raises:
         ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
@@ -115,7 +116,8 @@ def pretrain(
         layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
         with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
             training = made(robust_loss, batches, given, place)
-            taken(training, given)
+            with compiled_if(compile, robust_loss):
+                taken(training, given)
         robust_loss.load_state_dict(training.weights())
         training.journal.close()
     robust_loss.to(next(model.parameters()).device)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,14 @@ class Records(list[Record]):
         return self.table()
 
 
-def accuracy(evaluation: str, correct: int, images: int, setting: Mapping[str, Any] | None = None) -> Record:
+def accuracy(
+    evaluation: str,
+    correct: int,
+    images: int,
+    setting: Mapping[str, Any] | None = None,
+    *,
+    metric: str = "accuracy",
+) -> Record:
     """The Record of a share of correct answers, with its Wilson interval.
 
     Raises:
@@ -84,7 +91,27 @@ def accuracy(evaluation: str, correct: int, images: int, setting: Mapping[str, A
     """
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    return Record(evaluation, "accuracy", correct / images, images, wilson(correct, images), dict(setting or {}))
+    return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}))
+
+
+def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mapping[str, Any] | None = None) -> Record:
+    """The Record of the mean of the classes' own accuracies, each given as (correct, images).
+
+    The interval combines those of the classes, as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+
+    Example:
+        >>> record = balanced("clean", [(9, 10), (1, 2)])
+        >>> record.value, record.images
+        (0.7, 12)
+    """
+    shares = [correct / images for correct, images in classes]
+    bounds = [wilson(correct, images) for correct, images in classes]
+    mean = math.fsum(shares) / len(shares)
+    below = math.hypot(*(share - low for share, (low, _) in zip(shares, bounds, strict=True))) / len(shares)
+    above = math.hypot(*(high - share for share, (_, high) in zip(shares, bounds, strict=True))) / len(shares)
+    images = sum(images for _, images in classes)
+    interval = (max(0.0, mean - below), min(1.0, mean + above))
+    return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What `harden` and `pretrain` share: a borrowed model, a folder, and a run made from the arguments that were given."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,17 @@ def made(
         on_epoch=given["on_epoch"],
         **more,
     )
+
+
+def compiled_if(wanted: bool | str, robust_loss: RobustLoss) -> AbstractContextManager[None]:
+    """The forward pass compiled meanwhile, where that is asked for.
+
+    Raises:
+        ValueError: neither True, False nor "auto".
+    """
+    if wanted not in (True, False, "auto"):
+        raise ValueError(f"compile is {wanted!r}, but it must be True, False or 'auto'")
+    return robust_loss.compiled() if wanted is True else nullcontext()
 
 
 def taken(training: Training, given: Mapping[str, Any]) -> None:

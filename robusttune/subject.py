@@ -26,6 +26,7 @@ class Subject:
         threat: the adversary that the model was, or should be, trained against.
         loader: what yields the images.
         shape: (C,H,W) of the images.
+        classes: how many the model tells apart.
         device: where the model is.
         seed: of everything random.
         watched: wraps an iterable of batches to show progress.
@@ -36,6 +37,7 @@ class Subject:
     threat: ThreatModel
     loader: Any
     shape: tuple[int, ...]
+    classes: int
     device: torch.device
     seed: int = 0
     watched: Any = iter
@@ -66,13 +68,8 @@ class Subject:
         for images, labels in processes.own_share(self.watched(batches)):
             pixels = self.pixels.pixels(images.to(self.device))
             if len(labels):
-                check_classes(labels, self.classes(pixels))
+                check_classes(labels, self.classes)
             yield pixels, hard(labels).to(self.device)
-
-    def classes(self, pixels: Tensor) -> int:
-        """The number of classes."""
-        with torch.no_grad():
-            return self.logits(pixels[:1]).shape[1]
 
     def attacked(
         self,

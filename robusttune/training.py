@@ -16,9 +16,10 @@ from robusttune import checkpoint, processes
 from robusttune.batches import Batches, check_classes
 from robusttune.journal import Journal
 from robusttune.modes import has_batch_norm
-from robusttune.schedule import READ_EVERY, Meter
+from robusttune.records import percent
+from robusttune.schedule import RAMP, READ_EVERY, Meter
 from robusttune.stepping import Stepper
-from robusttune.validation import Best, Score, collapsed, judge, score
+from robusttune.validation import STEPS, Best, Score, collapsed, judge, score
 
 logger = logging.getLogger("robusttune")
 
@@ -127,7 +128,7 @@ class Training:
         facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self._means()}
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.held is not None:
-            facts |= {f"held-out {key}": value for key, value in asdict(self._judge()).items()}
+            facts |= {f"held-out {key}": value for key, value in asdict(self._judge(facts)).items()}
         self.journal.write({**facts, "seconds": self.plan.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()
@@ -142,28 +143,35 @@ class Training:
         totals = processes.summed(means.values(), self.stepper.device)
         return {key: total / processes.world() for key, total in zip(means, totals, strict=True)}
 
-    def _judge(self) -> Score:
+    def _judge(self, facts: Mapping[str, Any]) -> Score:
         """The score of what would be returned if the run ended here; the best is kept."""
+        at_start = self.plan.progress(self.epoch, 0) * self.epoch / (self.epoch + 1)
+        growing = self.stepper.ramp and at_start < RAMP[1]
+        trained = None if growing else facts.get("robust accuracy")
         average = self.stepper.average
         with nullcontext() if average is None else average.applied():
             now = self.last = score(self.robust_loss, self.held, self.stepper.threat)
-        if self.fast and not self.fell_back and collapsed(self.best, now):
-            self._fall_back(now)
+        if self.fast and not self.fell_back and collapsed(self.best, now, trained):
+            self._fall_back(now, trained)
         else:
             self.best.offer(self.epoch + 1, now, self.weights())
         return now
 
-    def _fall_back(self, now: Score) -> None:
-        """Go on from the best weights with several steps."""
-        kept = self.best.score
+    def _fall_back(self, now: Score, trained: float | None) -> None:
+        """Go on with several steps, from the best weights if there are any."""
         logger.warning(
-            "robust accuracy fell from %.1f%% to %.1f%% on held-out images: single-step training has overfitted "
-            "catastrophically, so it goes on with 10 steps of PGD from the weights of epoch %d",
-            100 * (kept.robust if kept else 0),
-            100 * now.robust,
-            self.best.epoch,
+            "only %s of held-out images withstand PGD, after %s at best and with %s of training images that withstand "
+            "a single step: single-step training has overfitted catastrophically, so it goes on with %d steps of PGD from "
+            "the weights of epoch %d",
+            percent(now.robust),
+            percent(self.best.score.robust if self.best.score else 0.0),
+            "an unknown share" if trained is None else percent(trained),
+            STEPS,
+            self.best.epoch or self.epoch + 1,
         )
         self.fell_back, self.robust_loss.attack = True, judge
+        if self.best.score is None:
+            self.best.offer(self.epoch + 1, now, self.weights())
         self.robust_loss.load_state_dict(self.best.weights)
         self.stepper.restart()
 
@@ -197,6 +205,7 @@ class Training:
             state = checkpoint.load_state(self.folder)
             if state is not None:
                 self.load_state_dict(state)
+                checkpoint.told_if_inexact(self.batches.loader)
         processes.wait()
         if processes.rank() == 0:
             checkpoint.write_run(self.folder, facts)

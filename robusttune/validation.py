@@ -17,6 +17,7 @@ from robusttune.threat import Attack, ThreatModel
 
 STEPS = 10
 COLLAPSE = 0.2
+BLIND = 0.25  # robust overfitting, which is another thing, leaves more than this share of the training accuracy
 
 judge: Attack = partial(pgd, steps=STEPS)
 
@@ -44,7 +45,7 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
     seen, clean, robust = (torch.zeros(classes, device=device) for _ in range(3))
     model = robust_loss.model
     with evaluating(model), frozen(model.parameters()):
-        subject = Subject(model, robust_loss.pixels, threat, loader, (), device, robust_loss.seed)
+        subject = Subject(model, robust_loss.pixels, threat, loader, (), classes, device, robust_loss.seed)
         for pixels, labels in subject.batches():
             right = subject.predicted(pixels) == labels
             held = right.clone()
@@ -114,9 +115,17 @@ class Best:
         self.score = None if state["score"] is None else Score(**state["score"])
 
 
-def collapsed(best: Best, score: Score) -> bool:
-    """Whether robust accuracy fell so far below the best that single-step training has overfitted catastrophically.
+def collapsed(best: Best, score: Score, trained: float | None = None) -> bool:
+    """Whether single-step training has overfitted catastrophically.
 
-    Source: Wong et al., arXiv:2001.03994, section 5.4.
+    It has where robust accuracy fell far below the best so far, and where the single step that training takes fools the
+    model much more rarely than several steps do: this shows a collapse that came before there was anything to lose.
+
+    Args:
+        trained: share of training images classified rightly after the single step; None where it was of a smaller eps.
+
+    Source: Wong et al., arXiv:2001.03994, section 5.4, for the first sign; the second is ours.
     """
-    return best.score is not None and best.score.robust - score.robust > COLLAPSE
+    fell = best.score is not None and best.score.robust - score.robust > COLLAPSE
+    blind = trained is not None and trained - score.robust > COLLAPSE and score.robust < BLIND * trained
+    return fell or blind

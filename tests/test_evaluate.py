@@ -71,9 +71,27 @@ def test_the_sweep_finds_the_closed_form_accuracy_of_a_linear_model(norm):
 
 def test_clean_accuracy_is_counted_over_all_batches():
     model, images, labels = linear()
-    (record,) = robusttune.evaluate(model, DataLoader(TensorDataset(images, labels), 7), "clean", progress=False)
+    loader = DataLoader(TensorDataset(images, labels), 7)
+    record, balanced, worst = robusttune.evaluate(model, loader, "clean", progress=False)
     right = int((distances(model, images, labels, "l2") > 0).sum())
     assert (record.value, record.images, record.interval) == (right / COUNT, COUNT, wilson(right, COUNT))
+    own = [int((distances(model, images, labels, "l2") > 0)[labels == each].sum()) for each in (0, 1)]
+    assert math.isclose(balanced.value, sum(own) / COUNT)  # both classes have as many images
+    assert (balanced.metric, balanced.images) == ("balanced accuracy", COUNT)
+    assert balanced.interval[0] < balanced.value < balanced.interval[1]
+    assert (worst.value, worst.images, worst.setting["class"]) == (min(own) / 30, 30, own.index(min(own)))
+
+
+def test_classes_count_alike_however_many_images_they_have():
+    """Three of class 0, all right; one of class 2, wrong; none of class 1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.copy_(torch.tensor([2.0, 0.0, 0.0]))
+    batch = (torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 2, 0]))
+    mean, balanced, worst = robusttune.evaluate(model, [batch], "clean", progress=False)
+    assert (mean.value, balanced.value, worst.value) == (0.75, 0.5, 0.0)
+    assert (worst.setting["class"], worst.images) == (2, 1)
 
 
 def test_the_same_seed_gives_the_same_records_and_every_norm_is_swept():
@@ -89,7 +107,7 @@ def test_a_subset_is_drawn_with_the_seed_and_from_other_loaders_taken_first():
     model, images, labels = linear()
     data = TensorDataset(images, labels)
     for loader in (DataLoader(data, 7), [(images, labels)]):
-        (record,) = robusttune.evaluate(model, loader, "clean", subset=13, progress=False)
+        record = robusttune.evaluate(model, loader, "clean", subset=13, progress=False)[0]
         assert record.images == 13
     drawn = [torch.cat([i for i, _ in subset_of(DataLoader(data, 7), 13, seed)]) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
@@ -107,7 +125,7 @@ def test_an_attack_and_an_evaluation_of_one_s_own_are_taken():
 
     which = [partial(sweep, norms=["l2"], eps=[9.0], attack=nothing, steps=None), classes]
     records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
-    (clean,) = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
+    clean = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)[0]
     assert records[0].value == clean.value
     assert records[0].setting["attack"] == "nothing"
     assert records[1].images == COUNT

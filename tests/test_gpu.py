@@ -92,8 +92,8 @@ def test_a_model_that_is_there_stays_there_and_evaluates_as_on_the_cpu():
     model = a_model().to(ACCELERATOR)
     robusttune.harden(model, a_loader(), norm="linf", epochs=2, steps=2, progress=False)
     assert next(model.parameters()).device.type == ACCELERATOR.type
-    (there,) = robusttune.evaluate(model, a_loader(), "clean", progress=False)
-    (here,) = robusttune.evaluate(model.cpu(), a_loader(), "clean", device="cpu", progress=False)
+    there = robusttune.evaluate(model, a_loader(), "clean", progress=False)
+    here = robusttune.evaluate(model.cpu(), a_loader(), "clean", device="cpu", progress=False)
     assert there.value == pytest.approx(here.value, abs=0.005)
 
 

@@ -34,7 +34,7 @@ ROWS = [
     {"evaluations", "sections", "chance", "validation", "stepping"},
     {"evaluate", "training"},
     {"runs", "first_look"},
-    {"harden", "pretrain", "report"},
+    {"harden", "pretrain", "report", "load_heads"},
     {"estimate", "monitor"},
     {"poc"},
     {"cli"},

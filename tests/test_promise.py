@@ -302,6 +302,14 @@ def test_evaluation_changes_nothing_at_all(fails):
     assert world() == outside
 
 
+def test_a_compiled_run_leaves_nothing_behind():
+    model = a_model()
+    outside, before = world(), everything_but_weights(model)
+    harden(model, compile=True)
+    assert everything_but_weights(model) == before
+    assert world() == outside
+
+
 def test_copies_of_a_hardened_model_work():
     model = harden(a_model())
     images = torch.rand(2, 1, 8, 8)

@@ -4,7 +4,9 @@ import copy
 import json
 import logging
 import resource
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +15,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup, validation
+from robusttune import RobustLoss, ThreatModel, lookup, validation
+from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
 from robusttune.averages import Average
 from robusttune.checkpoint import load_weights
 from robusttune.schedule import Plan, radius_factor
+from robusttune.tasks.rotation import rotation
 from robusttune.validation import Best, Score, collapsed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
@@ -179,6 +183,31 @@ def test_a_collapse_is_a_fall_by_a_fifth():
     assert collapsed(best, score(0.95, 0.39))
     assert not collapsed(best, score(0.95, 0.41))
     assert not collapsed(Best(), score(0.95, 0.0))
+    assert collapsed(Best(), score(0.95, 0.05), trained=0.6)  # collapsed from the start
+    assert not collapsed(Best(), score(0.95, 0.2), trained=0.6)  # overfitted, but not blind
+    assert not collapsed(Best(), score(0.3, 0.02), trained=0.15)  # has learnt nothing yet
+
+
+@pytest.mark.slow
+def test_fgsm_on_fashion_mnist_collapses_and_is_caught(caplog, monkeypatch):
+    """FGSM from the image itself, at a large radius and learning rate, is known to overfit to its single step."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import images
+
+    if not images.FASHION_MNIST.exists():
+        pytest.skip("Fashion-MNIST is not installed: Debian's dataset-fashion-mnist")
+    from ordinary import new_model
+
+    torch.manual_seed(0)
+    loader, _ = images.loaders("fashion-mnist", train=4000, test=32)
+    seen = []
+    settings = {"tasks": None, "eps_ramp": False, "ema": 0, "lr": 0.3, "epochs": 9, "progress": False}
+    robusttune.harden(new_model("test_resnet", 1, 10, images.SIDE), loader, norm="linf", eps=0.3,
+                      attack=partial(nfgsm, noise=0.0), on_epoch=seen.append, **settings)  # fmt: skip
+    robust = [facts["held-out robust"] for facts in seen]
+    assert "single-step training has overfitted catastrophically" in caplog.text, robust
+    fall = next(n for n, facts in enumerate(seen) if facts["robust accuracy"] > 0.3 and robust[n] < 0.08)
+    assert max(robust[fall + 1 :]) > robust[fall] + 0.1
 
 
 def test_single_step_training_that_collapses_is_told_and_goes_on_with_several_steps(caplog, monkeypatch):
@@ -375,3 +404,78 @@ def test_memory_stays_flat(objective):
 
     hardened(model, Endless(), objective=objective, awp=0.005)
     assert peaks[-1] - peaks[-2] < 20_000  # KiB
+
+
+def test_compiling_changes_no_gradient():
+    pytest.importorskip("torch._inductor")
+    images, labels = next(iter(DataLoader(digits(), 40)))
+    model = a_model().eval()
+    found = []
+    for compiled in (False, True):
+        robust_loss = RobustLoss(model, ThreatModel("l2", 0.3), steps=2, images=images).eval()
+        with robust_loss.compiled() if compiled else nullcontext():
+            assert (robust_loss._compiled is not None) == compiled
+            out = robust_loss(images, labels)
+            grads = torch.autograd.grad(out["loss"], list(robust_loss.parameters()))
+            assert (robust_loss._compiled is not None) == compiled  # it has not fallen back
+        found.append([out["loss"].detach(), *grads])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_where_compiling_fails_the_run_goes_on_without(monkeypatch, caplog):
+    def broken(function, *arguments, **settings):
+        def run(*inputs):
+            raise RuntimeError("no C++ compiler is found\nmore")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert hardened(compile=True) is not None
+    assert "cannot be compiled here, so it goes on without: no C++ compiler is found" in caplog.text
+
+
+def test_heads_come_back_from_a_folder(tmp_path):
+    model = hardened(out=tmp_path)
+    heads = robusttune.load_heads(tmp_path, model)
+    assert same(dict(heads.state_dict()), load_weights(tmp_path / "heads.safetensors"))
+    hardened(model, heads=heads)
+    plain = hardened(tasks=None, out=tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"heads\.safetensors.* is not there"):
+        robusttune.load_heads(tmp_path / "plain", plain)
+
+
+class Halves(rotation):
+    """A task of somebody else's."""
+
+    name = "halves"
+
+
+def test_tasks_that_are_objects_can_be_kept_and_resumed(tmp_path):
+    model = hardened(tasks={Halves(): 0.5}, out=tmp_path)
+    again = hardened(tasks={Halves(): 0.5}, out=tmp_path, resume=True)
+    assert same(weights_of(again), weights_of(model))
+    with pytest.raises(ValueError, match=r"heads of halves, which is no task of robusttune: pass it"):
+        robusttune.load_heads(tmp_path, model)
+    assert list(robusttune.load_heads(tmp_path, model, tasks={Halves(): 0.5}).tasks) == ["halves"]
+
+
+@pytest.mark.parametrize("kind", ["persistent", "iterable", "plain"])
+def test_a_resume_that_cannot_be_exact_says_so(tmp_path, caplog, kind):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(digits())
+
+        def __len__(self):
+            return 400
+
+    loader = {
+        "persistent": lambda: DataLoader(digits(), 40, num_workers=1, persistent_workers=True),
+        "iterable": lambda: DataLoader(Stream(), 40),
+        "plain": a_loader,
+    }[kind]()
+    hardened(loader=loader, out=tmp_path)
+    assert "not exactly" not in caplog.text
+    hardened(loader=loader, out=tmp_path, resume=True)
+    assert ("not exactly" in caplog.text) == (kind != "plain")

@@ -1,16 +1,25 @@
 """Accuracy on the images as they are."""
 
-from robusttune.records import Record, accuracy
+import torch
+
+from robusttune.records import Record, accuracy, balanced
 from robusttune.subject import Subject
 
 __all__ = ["clean"]
 
 
 def clean(subject: Subject) -> list[Record]:
-    """The accuracy on unchanged images."""
-    correct = images = 0
+    """The accuracy on unchanged images; the mean of the classes' own accuracies; and the smallest of them."""
+    seen, right = torch.zeros(2, subject.classes, dtype=torch.long, device=subject.device)
     for pixels, labels in subject.batches():
-        correct += int((subject.predicted(pixels) == labels).sum())
-        images += len(labels)
-    correct, images = subject.totals(correct, images)
-    return [accuracy("clean", correct, images)]
+        seen += torch.bincount(labels, minlength=subject.classes)
+        right += torch.bincount(labels[subject.predicted(pixels) == labels], minlength=subject.classes)
+    images, correct = subject.totals(*seen.tolist()), subject.totals(*right.tolist())
+    there = [number for number, count in enumerate(images) if count]
+    records = [accuracy("clean", sum(correct), sum(images))]
+    if len(there) > 1:
+        worst = min(there, key=lambda number: correct[number] / images[number])
+        records.append(balanced("clean", [(correct[number], images[number]) for number in there]))
+        record = accuracy("clean", correct[worst], images[worst], {"class": worst}, metric="worst-class accuracy")
+        records.append(record)
+    return records

@@ -21,7 +21,8 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
 def _what(record: Record) -> str:
     setting = record.setting
     if "norm" not in setting:
-        return f"{record.evaluation}, {record.images} images"
+        metric = "" if record.metric == "accuracy" else f", {record.metric}"
+        return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
     return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
 
