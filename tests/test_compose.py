@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ CHOICES = {
     "augment": ["none", "standard"],
     "eps_ramp": [False, True],
     "optimizer": ["sgd", "adamw"],
+    "compile": [False, True],
 }
 MOST = 60
 
@@ -62,7 +64,10 @@ def test_the_set_is_small():
 
 @pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(map(str, run.values())))
-def test_choices_go_together(run):
+def test_choices_go_together(run, monkeypatch, caplog):
+    # All but the last stage, machine code, which takes minutes and is tested elsewhere.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
     data = pytest.importorskip("sklearn.datasets").load_digits()
     images = torch.tensor(data.images[:800] / 16, dtype=torch.float32)[:, None]
     loader = torch.utils.data.DataLoader(
@@ -86,5 +91,6 @@ def test_choices_go_together(run):
     robusttune.harden(model, loader, eps=0.05, steps=None if settings["attack"] == "nfgsm" else 2, epochs=2,
                       lr=0.01, progress=False, on_epoch=seen.append, **settings)  # fmt: skip
     assert [facts["step"] for facts in seen] == ([10, 20] if settings["accumulate"] == 1 else [5, 10])
+    assert "cannot be compiled" not in caplog.text
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     assert not [name for name, parameter in model.named_parameters() if torch.equal(before[name], parameter)]
