@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.utils.data import IterableDataset
 
 STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
 FORMAT = 1
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # The arguments that a resumed run may be given anew.
 FREE = {
     "model",
@@ -199,14 +201,17 @@ def told_on_failure(folder: Path | None) -> Iterator[None]:
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1, default=str) + "\n").encode())
+    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1) + "\n").encode())
 
 
 def _plain(facts: Any) -> Any:
-    """The facts with objects that are keys, as tasks may be, named by their type, which stays the same between runs."""
+    """The facts as JSON has them, with objects as words that are the same in every process: without their addresses."""
     if isinstance(facts, Mapping):
-        return {key if isinstance(key, str) else type(key).__name__: _plain(value) for key, value in facts.items()}
-    return facts
+        return {_plain(key) if not isinstance(key, str) else key: _plain(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_plain(each) for each in facts]
+    plain = facts is None or isinstance(facts, str | bool | int | float)
+    return facts if plain else ADDRESS.sub("", str(facts))
 
 
 def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -218,7 +223,7 @@ def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(_unusable(path, "cannot be read")) from error
-    now = json.loads(json.dumps(_plain(facts["arguments"]), default=str))
+    now = json.loads(json.dumps(_plain(facts["arguments"])))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])

@@ -61,6 +61,11 @@ def forward(
         for layer in map(model.get_submodule, classifier.names):
             stack.callback(layer.register_forward_pre_hook(read, with_kwargs=True).remove)
         output = model(inputs) if weights is None else functional_call(model, weights, (inputs,))
+    return _found(model, classifier, output, captured)
+
+
+def _found(model: nn.Module, classifier: Classifier, output: Any, captured: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits and the features, of what a model returned and what was captured on the way."""
     if not classifier.names:
         features = pooled(output[0] if isinstance(output, tuple | list) else output, model)
         return features, features
@@ -77,27 +82,19 @@ class CompiledForward:
     """
 
     def __init__(self, model: nn.Module, classifier: Classifier) -> None:
-        self.handles: list[Any] = []
-        captured: list[Tensor] = []
+        self.reading = False  # others may call the model meanwhile, and what they compute must not be held
+        self.captured: list[Tensor] = []
 
         def read(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             features = first_tensor(arguments, keywords)
-            if features is not None:
-                captured.append(pooled(features, module))
+            if self.reading and features is not None:
+                self.captured.append(pooled(features, module))
 
         def whole(inputs: Tensor) -> tuple[Tensor, Tensor]:
-            captured.clear()
-            output = model(inputs)
-            if not classifier.names:
-                features = pooled(output[0] if isinstance(output, tuple | list) else output, model)
-                return features, features
-            features = joined(list(captured))
-            captured.clear()
-            return logits_of(output), features
+            return _found(model, classifier, model(inputs), self.captured)
 
-        for layer in map(model.get_submodule, classifier.names):
-            self.handles.append(layer.register_forward_pre_hook(read, with_kwargs=True))
-        self.captured = captured
+        layers = map(model.get_submodule, classifier.names)
+        self.handles = [layer.register_forward_pre_hook(read, with_kwargs=True) for layer in layers]
         self.run = torch.compile(whole)
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,14 +102,18 @@ class CompiledForward:
         with warnings.catch_warnings():
             # torch.compile looks at the `.grad` of every tensor it meets, images under attack too.
             warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
-            found: tuple[Tensor, Tensor] = self.run(inputs)
+            self.reading = True
+            try:
+                found: tuple[Tensor, Tensor] = self.run(inputs)
+            finally:
+                self.reading = False
+                self.captured.clear()
         return found
 
     def remove(self) -> None:
         """Take the hooks away."""
         for handle in self.handles:
             handle.remove()
-        self.captured.clear()
 
 
 def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:

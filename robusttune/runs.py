@@ -90,7 +90,7 @@ def compiled_if(wanted: bool | str, robust_loss: RobustLoss) -> AbstractContextM
     Raises:
         ValueError: neither True, False nor "auto".
     """
-    if wanted not in (True, False, "auto"):
+    if not isinstance(wanted, bool) and wanted != "auto":
         raise ValueError(f"compile is {wanted!r}, but it must be True, False or 'auto'")
     return robust_loss.compiled() if wanted is True else nullcontext()
 

@@ -205,7 +205,9 @@ class Training:
             state = checkpoint.load_state(self.folder)
             if state is not None:
                 self.load_state_dict(state)
-                checkpoint.told_if_inexact(self.batches.loader)
+                if self.epoch < self.plan.epochs and not self.plan.over:
+                    for each in (self.batches, self.unlabeled):
+                        checkpoint.told_if_inexact(getattr(each, "loader", None))
         processes.wait()
         if processes.rank() == 0:
             checkpoint.write_run(self.folder, facts)

@@ -266,3 +266,13 @@ def test_turns_that_mean_something_are_not(recwarn):
 def test_the_interval_narrows_with_the_images():
     widths = [math.dist(*([end] for end in accuracy("clean", n // 2, n).interval)) for n in (10, 100, 1000)]
     assert widths == sorted(widths, reverse=True)
+
+
+def test_a_report_sets_the_worst_classes_of_models_side_by_side(tmp_path):
+    runs = {
+        name: Records([accuracy("clean", 1, count, {"class": count}, metric="worst-class accuracy")])
+        for name, count in (("before", 4), ("after", 2))
+    }
+    (row,) = (line for line in robusttune.report(runs, tmp_path).read_text().splitlines() if "worst-class" in line)
+    for shown in ("25.0%", "50.0%", "class 4, 4 images", "class 2, 2 images"):
+        assert shown in row

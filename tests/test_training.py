@@ -3,7 +3,9 @@
 import copy
 import json
 import logging
+import os
 import resource
+import shutil
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -406,22 +408,45 @@ def test_memory_stays_flat(objective):
     assert peaks[-1] - peaks[-2] < 20_000  # KiB
 
 
-def test_compiling_changes_no_gradient():
-    pytest.importorskip("torch._inductor")
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("trains", [True, False])
+def test_compiling_changes_no_gradient_and_no_statistic(trains):
     images, labels = next(iter(DataLoader(digits(), 40)))
-    model = a_model().eval()
     found = []
     for compiled in (False, True):
-        robust_loss = RobustLoss(model, ThreatModel("l2", 0.3), steps=2, images=images).eval()
+        model = a_model().train(trains)
+        robust_loss = RobustLoss(model, ThreatModel("l2", 0.3), steps=2, images=images).train(trains)
         with robust_loss.compiled() if compiled else nullcontext():
-            assert (robust_loss._compiled is not None) == compiled
-            out = robust_loss(images, labels)
+            for _ in range(2):
+                out = robust_loss(images, labels)
             grads = torch.autograd.grad(out["loss"], list(robust_loss.parameters()))
             assert (robust_loss._compiled is not None) == compiled  # it has not fallen back
-        found.append([out["loss"].detach(), *grads])
+        found.append([out["loss"].detach(), *grads, *model.buffers()])
+        assert not any(module._forward_pre_hooks for module in model.modules())
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@needs_compiler
+def test_what_others_compute_while_compiled_is_not_held():
+    images, labels = next(iter(DataLoader(digits(), 40)))
+    model = a_model()
+    robust_loss = RobustLoss(model, ThreatModel("l2", 0.3), steps=1, images=images)
+    with robust_loss.compiled():
+        robust_loss(images, labels)
+        model(images)
+        assert robust_loss._compiled.captured == []
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_compile_is_yes_no_or_auto(value):
+    with pytest.raises(ValueError, match=r"compile is .*, but it must be True, False or 'auto'"):
+        hardened(compile=value)
 
 
 def test_where_compiling_fails_the_run_goes_on_without(monkeypatch, caplog):
@@ -470,12 +495,33 @@ def test_a_resume_that_cannot_be_exact_says_so(tmp_path, caplog, kind):
         def __len__(self):
             return 400
 
+    def stop(facts):
+        raise KeyboardInterrupt
+
     loader = {
         "persistent": lambda: DataLoader(digits(), 40, num_workers=1, persistent_workers=True),
         "iterable": lambda: DataLoader(Stream(), 40),
         "plain": a_loader,
     }[kind]()
-    hardened(loader=loader, out=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        hardened(loader=loader, out=tmp_path, epochs=2, on_epoch=stop)
     assert "not exactly" not in caplog.text
-    hardened(loader=loader, out=tmp_path, resume=True)
+    hardened(loader=loader, out=tmp_path, epochs=2, resume=True)
     assert ("not exactly" in caplog.text) == (kind != "plain")
+    caplog.clear()
+    hardened(loader=loader, out=tmp_path, epochs=2, resume=True)  # of a run that has ended
+    assert "not exactly" not in caplog.text
+
+
+def test_a_run_with_objects_among_its_arguments_is_known_again(tmp_path):
+    def attack(size):
+        def given(loss_of, images, threat, *, generator):
+            return pgd(loss_of, images, threat, generator=generator, steps=size)
+
+        return given
+
+    settings = {"out": tmp_path, "steps": None, "tasks": {Halves(): 0.5}}
+    hardened(attack=partial(attack(1), generator=None), **settings)
+    hardened(attack=partial(attack(1), generator=None), resume=True, **settings)
+    with pytest.raises(ValueError, match=r"holds a run with other arguments \(attack was"):
+        hardened(attack=pgd, resume=True, **settings)

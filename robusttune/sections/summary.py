@@ -20,6 +20,8 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
 
 def _what(record: Record) -> str:
     setting = record.setting
+    if "class" in setting:  # which class it is differs between models
+        return f"{record.evaluation}, {record.metric}"
     if "norm" not in setting:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
@@ -29,4 +31,6 @@ def _what(record: Record) -> str:
 
 def _cell(record: Record) -> str:
     low, high = record.interval
-    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f})"
+    setting = record.setting
+    which = f", class {setting['class']}, {record.images} images" if "class" in setting else ""
+    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}){which}"
