@@ -1,0 +1,1 @@
+"""Corruptions: `(images, severity, generator) -> images`, one file each."""

@@ -1,0 +1,24 @@
+"""More light."""
+
+from torch import Tensor
+
+from robusttune.corruption import Corruption
+
+__all__ = ["brightness"]
+
+LEVELS = {
+    32: (0.05, 0.1, 0.15, 0.2, 0.3),
+    64: (0.1, 0.2, 0.3, 0.4, 0.5),
+    224: (0.1, 0.2, 0.3, 0.4, 0.5),
+}
+
+
+def apply(images: Tensor, more: float) -> Tensor:
+    """Images (N,C,H,W) of the same hue and saturation, whose value, the largest channel, has grown by `more`."""
+    value = images.amax(1, keepdim=True)
+    brighter = (value + more).clamp_max(1)
+    black = value == 0
+    return (images * (brighter / value.masked_fill(black, 1.0))).where(~black, brighter)
+
+
+brightness = Corruption("brightness", "weather", LEVELS, apply)

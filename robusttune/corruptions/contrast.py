@@ -1,0 +1,19 @@
+"""Less contrast."""
+
+from torch import Tensor
+
+from robusttune.corruption import Corruption
+
+__all__ = ["contrast"]
+
+LARGE = (0.4, 0.3, 0.2, 0.1, 0.05)
+LEVELS = {32: (0.75, 0.5, 0.4, 0.3, 0.15), 64: LARGE, 224: LARGE}
+
+
+def apply(images: Tensor, left: float) -> Tensor:
+    """Images (N,C,H,W) nearer to the mean of each of their channels, of whose distance the share `left` is left."""
+    means = images.mean((2, 3), keepdim=True)
+    return (images - means) * left + means
+
+
+contrast = Corruption("contrast", "digital", LEVELS, apply)

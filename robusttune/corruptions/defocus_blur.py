@@ -1,0 +1,39 @@
+"""Out of focus: each point becomes a disk."""
+
+from functools import lru_cache
+
+import torch
+from kornia.filters import filter2d, gaussian_blur2d
+from torch import Tensor
+
+from robusttune.corruption import Corruption
+
+__all__ = ["defocus_blur"]
+
+LEVELS = {  # radius of the disk in pixels, and how soft its rim is
+    32: ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
+    64: ((0.5, 0.6), (1.0, 0.1), (1.5, 0.1), (2.5, 0.01), (3.0, 0.1)),
+    224: ((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
+}
+LARGE = 8
+
+
+def apply(images: Tensor, level: tuple[float, float]) -> Tensor:
+    """Images (N,C,H,W) under a disk of that radius with a rim so soft."""
+    return filter2d(images, _disk(*level, images.device)[None], "reflect")
+
+
+@lru_cache(maxsize=32)
+def _disk(radius: float, softness: float, device: torch.device) -> Tensor:
+    """The disk (K,K) on the smallest square that holds it and its rim, which adds up to 1."""
+    rim = 1 if radius <= LARGE else 2
+    # Outside of the square the disk is 0, so that it matters nothing where its own border lies.
+    reach = int(radius) + rim + 1
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    disk = (axis[:, None] ** 2 + axis**2 <= radius**2).float()
+    size = (2 * rim + 1, 2 * rim + 1)
+    soft = gaussian_blur2d((disk / disk.sum())[None, None], size, (softness, softness), border_type="constant")
+    return soft[0, 0, 1:-1, 1:-1].to(device)
+
+
+defocus_blur = Corruption("defocus_blur", "blur", LEVELS, apply)
