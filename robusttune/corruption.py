@@ -127,8 +127,9 @@ def _checked(name: str, images: Tensor, severity: Any) -> list[int]:
             f"{name} got images of shape {tuple(images.shape)} and type {images.dtype}, but (N,C,H,W) of a float type in "
             "[0,1] are needed: divide uint8 images by 255"
         )
-    several = isinstance(severity, Sequence | Tensor) and not isinstance(severity, str) and getattr(severity, "ndim", 1)
-    given = list(severity) if several else [severity] * len(images)
+    if isinstance(severity, Tensor):
+        severity = severity.tolist()
+    given = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
     if len(given) != len(images) or any(number not in SEVERITIES for number in given):
         raise ValueError(
             f"severity is {severity!r}, but 1, 2, 3, 4 or 5 is needed, or one of them for each of the {len(images)} images"

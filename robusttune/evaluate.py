@@ -1,6 +1,7 @@
 """How robust is a classifier?"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from tqdm.auto import tqdm
 from robusttune import lookup, processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
+from robusttune.journal import tell
 from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
@@ -99,7 +101,18 @@ def evaluate(
         records = Records()
         for title, evaluation in evaluations:
             watched = _bar(title, loader) if progress else iter
-            subject = Subject(model, pixels, threat, loader, shape, logits.shape[1], place, seed, watched)
+            subject = Subject(
+                model,
+                pixels,
+                threat,
+                loader,
+                shape,
+                logits.shape[1],
+                place,
+                seed,
+                watched,
+                partial(tell, progress=progress),
+            )
             records.extend(evaluation(subject))
     return records
 

@@ -1,8 +1,6 @@
 """Adversarial training of a user's model in one call."""
 
 import copy
-import logging
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from robusttune import checkpoint, lookup, processes
 from robusttune.augment import chosen_augment
@@ -19,29 +16,29 @@ from robusttune.batches import Batches
 from robusttune.chance import doubts
 from robusttune.first_look import check_arguments, check_first, check_held
 from robusttune.heads import TASKS
+from robusttune.journal import tell
 from robusttune.loss import RobustLoss
 from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.recipe import default_attack
+from robusttune.recipe import default_attack, default_radius, for_purpose
 from robusttune.records import percent
 from robusttune.runs import begun, compiled_if, made, statistics, taken
 from robusttune.selection import held_back
-from robusttune.threat import ThreatModel, canonical, default_eps, stays_in_ball
+from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
 from robusttune.validation import score
 
 HELD_BACK = 0.05
 ROBUST_START = 0.5
 
-logger = logging.getLogger("robusttune")
-
 
 def harden(
     model: nn.Module,
     loader: Any,
     *,
-    norm: Any = "linf",
+    norm: Any = None,
     eps: float | None = None,
+    purpose: str = "attacks",
     tasks: Mapping[Any, float] | None = TASKS,
     attack_tasks: str = "joint",
     views: int | str = 1,
@@ -90,14 +87,17 @@ def harden(
     Args:
         model: images -> logits (N,K): any timm or torchvision classifier, or any module of that shape.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
-        norm, eps: of the adversary; eps in pixel units on [0,1], by the image size unless given.
+        norm, eps: of the adversary; eps in pixel units on [0,1]; by the purpose and the image size unless given ("linf").
+        purpose: "attacks", or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given; one run
+            does not serve both.
         tasks, attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, such as one with class weights, in the place
             of the objective's cross-entropy.
         attack, steps: by image size and norm unless given.
         eps_ramp: let eps grow from 0, as `radius_factor` says; "auto" does so unless the model is robust already.
-        augment: "auto" ("standard" where the loader's transform can be seen and is not random, else "none"),
-            "standard", "none", or any callable or Kornia module on images (N,C,H,W) in [0,1].
+        augment: "auto" ("standard" where the loader's transform can be seen and is not random, else "none"), "none",
+            "standard" (crop, flip), "augmix", "prime", "noise", a corruption, or any callable or Kornia module on images
+            (N,C,H,W) in [0,1].
         mean, std, normalized: of the model's input; found in the loader unless given.
         classifier: name of the layer that yields the logits, where it cannot be found.
         val_loader: held-out images, on which the epoch is chosen whose weights are returned; unless given, 5% of a plain
@@ -139,6 +139,7 @@ def harden(
     """
     given = dict(locals())
     check_arguments(given)
+    norm, augment = for_purpose(purpose, norm, augment)
     with begun(model, given) as place:
         if init_from is not None:
             checkpoint.give_weights(model, checkpoint.load_weights(init_from), str(init_from))
@@ -148,7 +149,7 @@ def harden(
         batches = Batches(processes.sharded(loader, sharded, seed=seed))
         images, labels = batches.first()
         pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)
-        threat = ThreatModel(norm, default_eps(canonical(norm), tuple(images.shape[1:])) if eps is None else eps)
+        threat = ThreatModel(norm, default_radius(purpose, norm, images) if eps is None else eps)
         attack, steps = default_attack(images, threat, attack, steps)
         robust_loss = RobustLoss(
             model,
@@ -254,10 +255,3 @@ def _told_held(held: Any) -> str:
         return "no held-out images to choose an epoch by: pass val_loader= for that"
     count = len(held.dataset) if hasattr(held, "dataset") and hasattr(held.dataset, "__len__") else None
     return "epochs are judged on " + (f"{count} held-out images" if count is not None else "val_loader")
-
-
-def tell(message: str, progress: bool) -> None:
-    """Log one line, and show it above the progress bar."""
-    logger.info(message)
-    if progress:
-        tqdm.write(message, file=sys.stderr)

@@ -2,13 +2,23 @@
 
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 FILE = "log.jsonl"
 
 logger = logging.getLogger("robusttune")
+
+
+def tell(message: str, progress: bool) -> None:
+    """Log one line, and show it above the progress bar."""
+    logger.info(message)
+    if progress:
+        tqdm.write(message, file=sys.stderr)
 
 
 class Journal:

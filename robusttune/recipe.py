@@ -8,11 +8,14 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
+from robusttune.lookup import one_of
 from robusttune.schedule import Plan
 from robusttune.shapes import patch_size_of
-from robusttune.threat import ThreatModel
+from robusttune.threat import ThreatModel, canonical, default_eps
 
 LARGE_SIDE = 160
+# What harden is for: the norm and the augmentation unless given.
+PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,24 @@ def default_attack(images: Tensor, threat: ThreatModel, attack: Any, steps: int 
     if min(images.shape[-2:]) < LARGE_SIDE:
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)
+
+
+def for_purpose(purpose: str, norm: Any, augment: Any) -> tuple[Any, Any]:
+    """The norm and the augmentation that serve a purpose, unless the user gave them.
+
+    Raises:
+        ValueError: an unknown purpose.
+    """
+    usual_norm, usual_augment = PURPOSES[one_of("purpose", purpose, tuple(PURPOSES))]
+    return usual_norm if norm is None else norm, usual_augment if augment == "auto" else augment
+
+
+def default_radius(purpose: str, norm: Any, images: Tensor) -> float:
+    """The customary radius for images (N,C,H,W); against corruptions a fifth of it, above 160 px a sixtieth.
+
+    Source: Kireev et al., arXiv:2103.02325: l2 radii of 0.1 for CIFAR-10 and 0.05 for 224 px.
+    """
+    radius = default_eps(canonical(norm), tuple(images.shape[1:]))
+    if purpose == "attacks":
+        return radius
+    return radius / (5 if min(images.shape[-2:]) < LARGE_SIDE else 60)

@@ -114,7 +114,32 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mappi
     return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def repeated(evaluation: str, right: Sequence[int], times: int, setting: Mapping[str, Any] | None = None) -> Record:
+    """The Record of the mean accuracy over several looks at each image, given how often each image was right.
+
+    Looks at one image are no independent trials: the interval is Wilson's for as many trials as would scatter as much as
+    the images' own shares do (Kish's effective number).
+
+    Args:
+        right: (sum, sum of squares, number) over images of how many looks were right.
+        times: looks at each image.
+
+    Example:
+        >>> repeated("corruptions", [50, 500, 10], 10).interval  # half of the images always right: 10 trials, not 100
+        (0.2365..., 0.7634...)
+    """
+    total, squares, images = right
+    if images < 1:
+        raise ValueError(f"{evaluation} saw no images: the loader is empty")
+    share = total / (images * times)
+    scatter = squares / (images * times**2) - share**2
+    alone = images * share * (1 - share)
+    # Of images that are all right, or all wrong, nothing is known of how they scatter.
+    trials = min(alone / max(scatter, 1e-12), images * times) if alone > 0 else images
+    return Record(evaluation, "accuracy", share, images, wilson(share * trials, trials), dict(setting or {}))
+
+
+def wilson(successes: float, trials: float) -> tuple[float, float]:
     """The 95% score interval of a proportion.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.

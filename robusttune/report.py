@@ -9,7 +9,10 @@ from robusttune.records import Records
 
 
 def report(
-    runs: Records | Mapping[str, Records], out: str | Path, *, sections: Sequence[Any] = ("summary", "curve")
+    runs: Records | Mapping[str, Records],
+    out: str | Path,
+    *,
+    sections: Sequence[Any] = ("summary", "curve", "corruptions"),
 ) -> Path:
     """The path of a Markdown report, `report.md` in the folder `out`, with its pictures beside it.
 

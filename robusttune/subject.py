@@ -1,6 +1,7 @@
 """What evaluations measure: a borrowed model in pixel space, and images."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from robusttune.features import logits_of
 from robusttune.modes import dtype_of
 from robusttune.pixels import Pixels
 from robusttune.threat import Attack, LossOf, ThreatModel
+
+logger = logging.getLogger("robusttune")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Subject:
         device: where the model is.
         seed: of everything random.
         watched: wraps an iterable of batches to show progress.
+        tell: says one line to the user.
     """
 
     model: nn.Module
@@ -41,6 +45,7 @@ class Subject:
     device: torch.device
     seed: int = 0
     watched: Any = iter
+    tell: Callable[[str], None] = logger.info
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""

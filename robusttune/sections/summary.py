@@ -10,8 +10,12 @@ __all__ = ["summary"]
 
 def summary(runs: Mapping[str, Records], folder: Path) -> str:
     """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
-    rows = list(dict.fromkeys(_what(record) for records in runs.values() for record in records))
-    cells = {(_what(record), name): _cell(record) for name, records in runs.items() for record in records}
+    # Single corruptions have a section of their own.
+    shown = [
+        (name, record) for name, records in runs.items() for record in records if "corruption" not in record.setting
+    ]
+    rows = list(dict.fromkeys(_what(record) for _, record in shown))
+    cells = {(_what(record), name): _cell(record) for name, record in shown}
     head = "| accuracy | " + " | ".join(runs) + " |\n" + "|---" * (len(runs) + 1) + "|"
     return "\n".join(
         [head, *(f"| {row} | " + " | ".join(cells.get((row, name), "–") for name in runs) + " |" for row in rows)]
@@ -22,6 +26,8 @@ def _what(record: Record) -> str:
     setting = record.setting
     if "class" in setting:  # which class it is differs between models
         return f"{record.evaluation}, {record.metric}"
+    if "over" in setting:
+        return f"{record.evaluation}, {record.metric}, {setting['over']}, {setting['protocol']}, {record.images} images"
     if "norm" not in setting:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
