@@ -1,7 +1,7 @@
 """What a corruption is: a change of images in five severities, whose chance is drawn apart from its arithmetic."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corruption:
     """A natural corruption of images, in five severities.
 
@@ -33,9 +33,9 @@ class Corruption:
 
     name: str
     family: str
-    levels: Mapping[int, Sequence[Any]]
-    apply: Callable[..., Tensor]
-    draw: Callable[..., tuple[Tensor, ...]] | None = None
+    levels: Mapping[int, Sequence[Any]] = field(repr=False)
+    apply: Callable[..., Tensor] = field(repr=False)
+    draw: Callable[..., tuple[Tensor, ...]] | None = field(default=None, repr=False)
     extra: bool = False
 
     def __call__(

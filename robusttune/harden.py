@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint, lookup, processes
-from robusttune.augment import chosen_augment
+from robusttune import checkpoint, lookup, processes, trained_on
+from robusttune.augment import chosen_augment, overlaps
 from robusttune.batches import Batches
 from robusttune.chance import doubts
 from robusttune.first_look import check_arguments, check_first, check_held
@@ -182,6 +182,7 @@ def harden(
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)
+        trained_on.remember(model, overlaps(None, loader))
     for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
         warnings.warn(doubt, stacklevel=2)
     return model

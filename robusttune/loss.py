@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import augment as augmentation
-from robusttune import lookup
+from robusttune import lookup, trained_on
 from robusttune.arguments import check_settings
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
@@ -56,7 +56,8 @@ class RobustLoss(nn.Module):
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
         steps, step_size: of the attack, in pixel units; by image size unless given.
         awp: how far the weights are perturbed adversarially too, as a share of their norm; 0 for not.
-        augment: "none", "standard", or a callable on images (N,C,H,W) in [0,1]; in train mode only.
+        augment: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1];
+            in train mode only.
         mean, std, normalized: of the model's input; see `robusttune.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
         images: a batch (N,C,H,W) as the loader gives it, to look at model and pixels with; made up unless given.
@@ -277,7 +278,9 @@ class RobustLoss(nn.Module):
         device = device_of(self.model)
         pixels = self.pixels.pixels(images.to(device)).clone()
         if self.training:
-            pixels = augmentation.applied(augmentation.chosen_augment(self.augment, pixels), pixels, chance)
+            augment = augmentation.chosen_augment(self.augment, pixels)
+            trained_on.remember(self.model, () if augment is None else augment.overlaps)
+            pixels = augmentation.applied(augment, pixels, chance)
         pixels, shared = self.heads.shared(pixels, chance)
         if labels is not None:
             labels = checked_labels(labels, len(images)).to(device).clone()

@@ -24,7 +24,7 @@ CHOICES = {
     "channels_last": [False, True],
     "awp": [0.0, 0.01],
     "ema": [0.0, 0.9],
-    "augment": ["none", "standard"],
+    "augment": ["none", "standard", "augmix", "prime", "noise"],
     "eps_ramp": [False, True],
     "optimizer": ["sgd", "adamw"],
     "compile": [False, True],

@@ -31,6 +31,7 @@ ROWS = [
         "published",
         "mce",
         "trained_on",
+        "crops",
     },
     {"threat", "classifier", "batches", "heads", "awp", "corruption"},
     {

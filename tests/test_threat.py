@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robusttune import lookup
-from robusttune.augment import NAMES, chosen_augment
+from robusttune.augment import chosen_augment, names
 from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
 
 every_kind = pytest.mark.parametrize("kind", ["norms", "attacks", "objectives", "tasks", "evaluations", "sections"])
@@ -110,7 +110,7 @@ def test_an_unknown_name_lists_the_known(kind):
 
 
 def test_an_unknown_augment_lists_the_known():
-    with pytest.raises(ValueError, match=f"unknown augment 'nonsense': known are {', '.join(NAMES)}"):
+    with pytest.raises(ValueError, match=f"unknown augment 'nonsense': known are {', '.join(names())}"):
         chosen_augment("nonsense", torch.rand(1, 3, 8, 8))
 
 

@@ -1,0 +1,39 @@
+"""Gaussian noise on half of the images."""
+
+import torch
+from torch import Tensor, nn
+
+from robusttune.crops import crop_and_flip
+
+__all__ = ["noise"]
+
+LARGEST = 0.1
+
+
+class Noise(nn.Module):
+    """Crop and flip, then on each image with a chance of one half Gaussian noise, its spread uniform from 0 to 0.1.
+
+    One spread for all images would make the model resist that spread alone.
+
+    Attributes:
+        overlaps: the corruptions that it trains on.
+
+    Source: Kireev et al., arXiv:2103.02325, section 3, for noise on half of the images.
+    """
+
+    overlaps = frozenset({"gaussian_noise"})
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*crop_and_flip(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images (N,C,H,W) augmented, in [0,1]."""
+        images = self.first(images)
+        shape = (len(images), 1, 1, 1)
+        spread = torch.rand(shape, device=images.device) * LARGEST
+        spread = spread * (torch.rand(shape, device=images.device) < 0.5)
+        return (images + spread * torch.randn_like(images)).clamp(0, 1)
+
+
+noise = Noise
