@@ -25,15 +25,15 @@ def apply(images: Tensor, level: tuple[float, float]) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _disk(radius: float, softness: float, device: torch.device) -> Tensor:
-    """The disk (K,K) on the smallest square that holds it and its rim, which adds up to 1."""
-    rim = 1 if radius <= LARGE else 2
-    # Outside of the square the disk is 0, so that it matters nothing where its own border lies.
-    reach = int(radius) + rim + 1
+    """The disk (K,K), which adds up to 1, on the smallest square that holds it."""
+    reach, rim = (LARGE, 1) if radius <= LARGE else (int(radius), 2)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
     disk = (axis[:, None] ** 2 + axis**2 <= radius**2).float()
     size = (2 * rim + 1, 2 * rim + 1)
-    soft = gaussian_blur2d((disk / disk.sum())[None, None], size, (softness, softness), border_type="constant")
-    return soft[0, 0, 1:-1, 1:-1].to(device)
+    soft = gaussian_blur2d((disk / disk.sum())[None, None], size, (softness, softness), border_type="reflect")[0, 0]
+    # Small images are narrower than the square on which the published program draws.
+    empty = int((soft.sum(0)[: reach + 1] > 0).int().argmax())
+    return soft[empty : 2 * reach + 1 - empty, empty : 2 * reach + 1 - empty].to(device)
 
 
 defocus_blur = Corruption("defocus_blur", "blur", LEVELS, apply)
