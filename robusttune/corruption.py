@@ -1,6 +1,6 @@
 """What a corruption is: a change of images in five severities, whose chance is drawn apart from its arithmetic."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ FAMILIES = ("noise", "blur", "weather", "digital")
 # Up to which shorter side, in pixels, the severities of the benchmark of that image size are used.
 PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
+PORTION = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +83,18 @@ class Corruption:
             if self.draw is not None:
                 pairs = zip(exact, severities, strict=True)
                 chance = [self.draw(image, levels[number - 1], generator, **settings) for image, number in pairs]
-            if len(set(severities)) == 1:
-                changed = self.apply(exact, levels[severities[0] - 1], *_stacked(chance))
-            else:
-                changed = exact.clone()
-                for number in sorted(set(severities)):
-                    rows = [row for row, each in enumerate(severities) if each == number]
-                    place = torch.tensor(rows).to(images.device, non_blocking=True)
-                    drawn = _stacked([chance[row] for row in rows])
-                    changed[place] = self.apply(exact[place], levels[number - 1], *drawn)
-            return changed.clamp(0, 1).to(images.dtype)
+            changed = torch.empty_like(exact, memory_format=torch.contiguous_format)
+            for number in sorted(set(severities)):
+                rows = [row for row, each in enumerate(severities) if each == number]
+                for some in _portions(rows, images):
+                    drawn = [torch.stack(each) for each in zip(*(chance[row] for row in some), strict=True)]
+                    if len(rows) == len(images):
+                        part = slice(some[0], some[-1] + 1)
+                        torch.clamp(self.apply(exact[part], levels[number - 1], *drawn), 0, 1, out=changed[part])
+                    else:
+                        place = torch.tensor(some).to(images.device, non_blocking=True)
+                        changed[place] = self.apply(exact[place], levels[number - 1], *drawn).clamp(0, 1)
+            return changed.to(images.dtype)
 
 
 def preset_of(images: Tensor, preset: int | None = None) -> int:
@@ -137,5 +140,7 @@ def _checked(name: str, images: Tensor, severity: Any) -> list[int]:
     return [int(number) for number in given]
 
 
-def _stacked(chance: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.stack(each) for each in zip(*chance, strict=True)]
+def _portions(rows: list[int], images: Tensor) -> Iterator[list[int]]:
+    """On the CPU as many rows at a time as keep to the caches; else all."""
+    step = max(1, PORTION // images[0].numel()) if images.device.type == "cpu" else len(rows)
+    return (rows[start : start + step] for start in range(0, len(rows), step))

@@ -1,32 +1,74 @@
 """Filters and colours that several corruptions share."""
 
+import math
 from functools import lru_cache
 
 import torch
-from kornia.filters import filter2d_separable
 from torch import Tensor
 from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)
 TRUNCATE = 4.0
+LARGE = 96 * 96
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
     """Images (N,C,H,W) under a Gaussian of `sigma` pixels, cut at 4 sigma; their borders go on outside."""
-    # Not gaussian_blur2d, which sends its weights to the device anew each time.
-    weights = _bell(sigma, images.device)
-    if weights.shape[1] == 1:
+    if int(TRUNCATE * sigma + 0.5) == 0:
         return images
-    blurred: Tensor = filter2d_separable(images, weights, weights, "replicate")
-    return blurred
+    down, across = (bell(side, sigma, TRUNCATE, "repeat", images.device) for side in images.shape[-2:])
+    return down @ (images @ across.T)
 
 
-@lru_cache(maxsize=64)
-def _bell(sigma: float, device: torch.device) -> Tensor:
-    """The weights (1,K) of a Gaussian cut at 4 sigma."""
-    reach = int(TRUNCATE * sigma + 0.5)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / sigma) ** 2)
-    return (weights / weights.sum()).float()[None].to(device)
+@lru_cache(maxsize=128)
+def bell(side: int, sigma: float, truncate: float, border: str, device: torch.device) -> Tensor:
+    """The matrix (side,side) that smooths a line of pixels by a Gaussian, cut at `truncate` sigma.
+
+    A product with it is as exact as a convolution, several times faster on a CPU, and does not mind Gaussians that are
+    wider than the image.
+
+    Args:
+        side: of the images.
+        sigma: of the Gaussian, in pixels.
+        truncate: how many sigma it reaches.
+        border: outside of the image, "repeat" its last pixel, or "mirror" it.
+        device: of the matrix.
+    """
+    reach = int(truncate * sigma + 0.5)
+    taps = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (taps.double() / sigma) ** 2)
+    places = torch.arange(side)[:, None] + taps
+    if border == "repeat":
+        places = places.clamp(0, side - 1)
+    else:
+        places = places % (2 * side)
+        places = torch.where(places < side, places, 2 * side - 1 - places)
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    matrix.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
+    return matrix.float().to(device)
+
+
+def convolved(images: Tensor, kernel: Tensor) -> Tensor:
+    """Images (N,C,H,W) under a symmetric kernel (K,K), by Fourier transforms; they are mirrored at their last pixels."""
+    reach = kernel.shape[-1] // 2
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    size = [_fast(side) for side in padded.shape[-2:]]
+    spectrum = torch.fft.rfft2(padded, size) * torch.fft.rfft2(kernel, size)
+    blurred: Tensor = torch.fft.irfft2(spectrum, size)
+    return blurred[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+
+
+def _fast(length: int) -> int:
+    """The next length of which 2, 3 and 5 are the only prime factors."""
+    while True:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 1
 
 
 def drawn_out(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Tensor:
@@ -34,21 +76,42 @@ def drawn_out(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Tens
 
     The weights are half a Gaussian over 2·radius+1 whole pixels; borders go on outside.
     """
-    height, width = images.shape[-2:]
     taps = torch.arange(2 * radius + 1, device=images.device, dtype=angles.dtype)
-    weights = torch.exp(-(taps**2) / (2 * sigma**2))
-    weights = (weights / weights.sum()).to(images.dtype)
+    weights = [math.exp(-(tap**2) / (2 * sigma**2)) for tap in range(2 * radius + 1)]
+    weights = [weight / sum(weights) for weight in weights]
     turns = torch.deg2rad(angles)[:, None]
     right = torch.ceil(taps * torch.cos(turns) - 0.5).long()
     down = torch.ceil(taps * torch.sin(turns) - 0.5).long()
+    # Numbers that an accelerator has drawn would have to be waited for; there, and where images are small, all of them
+    # gather their pixels at once.
+    one_by_one = images.device.type == "cpu" and images.shape[-2] * images.shape[-1] >= LARGE
+    return (_shifted if one_by_one else _gathered)(images, right, down, weights)
+
+
+def _shifted(images: Tensor, right: Tensor, down: Tensor, weights: list[float]) -> Tensor:
+    """The weighted sum of each image moved by (N,T) pixels."""
+    height, width = images.shape[-2:]
+    reach = len(weights) - 1
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    blurred = torch.zeros_like(images, memory_format=torch.contiguous_format)
+    for image, result, columns, rows in zip(padded, blurred, right.tolist(), down.tolist(), strict=True):
+        for column, row, weight in zip(columns, rows, weights, strict=True):
+            top, left = reach + row, reach + column
+            result.add_(image[:, top : top + height, left : left + width], alpha=weight)
+    return blurred
+
+
+def _gathered(images: Tensor, right: Tensor, down: Tensor, weights: list[float]) -> Tensor:
+    """What `_shifted` gives, without a look at any number."""
+    height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) + down[..., None]
     columns = torch.arange(width, device=images.device) + right[..., None]
     rows, columns = rows.clamp(0, height - 1) * width, columns.clamp(0, width - 1)
     flat = images.flatten(2)
     blurred = torch.zeros_like(flat)
-    for tap in range(2 * radius + 1):
+    for tap, weight in enumerate(weights):
         places = (rows[:, tap, :, None] + columns[:, tap, None, :]).flatten(1)
-        blurred += flat.gather(2, places[:, None].expand_as(flat)) * weights[tap]
+        blurred += flat.gather(2, places[:, None].expand_as(flat)) * weight
     return blurred.view_as(images)
 
 

@@ -3,10 +3,11 @@
 from functools import lru_cache
 
 import torch
-from kornia.filters import filter2d, gaussian_blur2d
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from robusttune.corruption import Corruption
+from robusttune.filters import convolved
 
 __all__ = ["defocus_blur"]
 
@@ -20,7 +21,7 @@ LARGE = 8
 
 def apply(images: Tensor, level: tuple[float, float]) -> Tensor:
     """Images (N,C,H,W) under a disk of that radius with a rim so soft."""
-    return filter2d(images, _disk(*level, images.device)[None], "reflect")
+    return convolved(images, _disk(*level, images.device))
 
 
 @lru_cache(maxsize=32)

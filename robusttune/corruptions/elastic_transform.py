@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robusttune.corruption import Corruption
+from robusttune.filters import bell
 
 __all__ = ["elastic_transform"]
 
@@ -32,7 +33,7 @@ def apply(images: Tensor, level: Level, points: Tensor, noise: Tensor) -> Tensor
     if not strength:
         return images
     height, width = images.shape[-2:]
-    down, across = (_smoothing(side, sigma, images.device) for side in (height, width))
+    down, across = (bell(side, sigma, TRUNCATE, "mirror", images.device) for side in (height, width))
     moves = down @ noise @ across.T * strength
     rows = torch.arange(height, device=images.device)[:, None] + moves[:, 1]
     columns = torch.arange(width, device=images.device) + moves[:, 0]
@@ -75,22 +76,6 @@ def _from_points(height: int, width: int, device: torch.device) -> Tensor:
     y = [middle[1] + reach, middle[1] - reach, middle[1] - reach]
     inverse: Tensor = torch.linalg.inv(torch.tensor([x, y, [1, 1, 1]], dtype=torch.float64))
     return inverse.float().to(device)
-
-
-@lru_cache(maxsize=32)
-def _smoothing(side: int, sigma: float, device: torch.device) -> Tensor:
-    """The matrix (side,side) of a Gaussian cut at 3 sigma, which sees the image mirrored beyond its edges.
-
-    A matrix, as the widest of these Gaussians are wider than the image.
-    """
-    reach = int(TRUNCATE * sigma + 0.5)
-    taps = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-0.5 * (taps.double() / sigma) ** 2)
-    places = (torch.arange(side)[:, None] + taps) % (2 * side)
-    places = torch.where(places < side, places, 2 * side - 1 - places)
-    matrix = torch.zeros(side, side, dtype=torch.float64)
-    matrix.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
-    return matrix.float().to(device)
 
 
 elastic_transform = Corruption("elastic_transform", "digital", LEVELS, apply, draw)

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from robusttune.corruption import Corruption
 
@@ -14,35 +15,36 @@ LEVELS = {  # how many of the pixels of a side are left
     64: (0.9, 0.8, 0.7, 0.6, 0.5),
     224: (0.6, 0.5, 0.4, 0.3, 0.25),
 }
-# Pillow rounds halves up, of which fp32 may miss some from below.
-HALF = 0.5 + 1e-4
 
 
 def apply(images: Tensor, left: float) -> Tensor:
     """Images (N,C,H,W) made smaller and large again by box filters in 8 bits, as Pillow does."""
     height, width = images.shape[-2:]
-    small = [max(1, int(side * left)) for side in (height, width)]
-    levels = _rounded(images * 255)
-    for rows, columns in (small, (height, width)):
-        across = _boxes(levels.shape[-1], columns, images.device)
-        down = _boxes(levels.shape[-2], rows, images.device)
-        levels = _rounded(down @ _rounded(levels @ across.T))
-    return levels / 255
+    rows, columns = (max(1, int(side * left)) for side in (height, width))
+    levels = _shrunk(torch.round(images * 255), columns)
+    levels = _shrunk(levels.mT, rows).mT
+    # A box that is narrower than a pixel covers one centre only.
+    levels = levels.index_select(3, _covered(columns, width, images.device)[0])
+    return levels.index_select(2, _covered(rows, height, images.device)[0]) / 255
 
 
-def _rounded(levels: Tensor) -> Tensor:
-    return torch.floor(levels + HALF)
+def _shrunk(levels: Tensor, after: int) -> Tensor:
+    """Levels (N,C,H,W), whole numbers, with rows of `after` pixels: means of those whose centres a new one covers."""
+    start, stop = _covered(levels.shape[-1], after, levels.device)
+    # Sums of whole numbers are exact in fp32.
+    sums = F.pad(levels.cumsum(-1), (1, 0))
+    means = (sums.index_select(3, stop) - sums.index_select(3, start)) / (stop - start)
+    return torch.floor(means + 0.5)
 
 
 @lru_cache(maxsize=64)
-def _boxes(before: int, after: int, device: torch.device) -> Tensor:
-    """The weights (after,before) with which pixels become new ones: the mean of those whose centres a new one covers."""
+def _covered(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each of `after` pixels, the first of `before` pixels whose centre it covers, and the one after the last."""
     scale = before / after
-    reach = max(scale, 1.0) / 2
     centres = (torch.arange(after, dtype=torch.float64) + 0.5) * scale
-    distance = torch.arange(before, dtype=torch.float64) + 0.5 - centres[:, None]
-    weights = ((distance > -reach) & (distance <= reach)).double()
-    return (weights / weights.sum(1, keepdim=True)).float().to(device)
+    start = torch.floor(centres - max(scale, 1) / 2 + 0.5).long().clamp(0, before - 1)
+    stop = torch.floor(centres + max(scale, 1) / 2 + 0.5).long().clamp(1, before)
+    return start.to(device), torch.maximum(stop, start + 1).to(device)
 
 
 pixelate = Corruption("pixelate", "digital", LEVELS, apply)
