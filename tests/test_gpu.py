@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from photographs import photographs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, lookup
 from robusttune.attacks.pgd import pgd
+from robusttune.augment import applied, chosen_augment
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 pytestmark = [
@@ -118,3 +120,45 @@ def test_a_run_goes_on_after_it_was_stopped(tmp_path):
     seen = []
     robusttune.harden(a_model(), a_loader(), on_epoch=seen.append, resume=True, **settings)
     assert [facts["epoch"] for facts in seen] == [2]
+
+
+@pytest.mark.parametrize("name", lookup.names("corruptions"))
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_corruptions_there_are_those_of_the_cpu(name, severity):
+    images, corruption = photographs(224), lookup.find("corruptions", name)
+    there, here = (
+        corruption(images.to(device), severity, torch.Generator(device).manual_seed(0)).cpu()
+        for device in (ACCELERATOR, torch.device("cpu"))
+    )
+    if corruption.draw is None:
+        # Whole levels may be rounded the other way, and JPEG's coefficients with them.
+        assert (there - here).abs().mean() < 1e-3
+        return
+    far = [(changed - images).square().mean((1, 2, 3)).sqrt() for changed in (there, here)]
+    assert far[0].mean() == pytest.approx(float(far[1].mean()), rel=0.25)
+    assert there.mean() == pytest.approx(float(here.mean()), abs=0.06)
+    again = corruption(images.to(ACCELERATOR), severity, torch.Generator(ACCELERATOR).manual_seed(0)).cpu()
+    assert torch.equal(there, again)
+
+
+@pytest.mark.parametrize("name", lookup.names("corruptions"))
+def test_corruptions_wait_for_the_device_only_the_first_time(name):
+    if ACCELERATOR.type != "cuda":
+        pytest.skip("only CUDA tells of waiting")
+    images, generator = photographs(64).to(ACCELERATOR), torch.Generator(ACCELERATOR).manual_seed(0)
+    corruption = lookup.find("corruptions", name)
+    corruption(images, 3, generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        corruption(images, 3, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", lookup.names("augmentations"))
+def test_augmentations_there_give_images(name):
+    images = photographs(32).to(ACCELERATOR)
+    changed = applied(chosen_augment(name, images), images, torch.Generator().manual_seed(0))
+    assert changed.device.type == ACCELERATOR.type
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert not torch.equal(changed, images)

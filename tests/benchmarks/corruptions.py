@@ -20,7 +20,27 @@ from statistics import median
 
 SEVERITY = 3
 SIZES = {224: 16, 32: 128}
-PEER = ["gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression", "speckle_noise", "gaussian_blur", "spatter", "saturate"]
+PEER = [
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+]
 
 
 def serve() -> None:
@@ -84,22 +104,8 @@ def main() -> None:
     for side, count in SIZES.items():
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
         for name in lookup.names("corruptions"):
-            corruption = lookup.find("corruptions", name)
-            generator = torch.Generator(device).manual_seed(0)
-            few = 1 if name == "glass_blur" and side == 224 else count  # the peer takes a second for each
-            ours, theirs = [], []
-            timed(lambda: corruption(images, SEVERITY, generator), device)
-            for _ in range(options.rounds):
-                ours.append(timed(lambda: corruption(images, SEVERITY, generator), device) / count)
-                if peer is not None and name in PEER:
-                    seconds = peer.seconds(name, side, few)
-                    theirs += [] if seconds is None else [seconds / few]
-            row = {"corruption": name, "side": side, "batch": count, "ours": ours, "peer": theirs}
-            if device.type == "cuda":
-                copied = timed(lambda: images.clone(), device) / count
-                row["share of copy bandwidth"] = copied / median(ours)
-            rows.append(row)
-            print(line(row), flush=True)
+            rows.append(compared(lookup.find("corruptions", name), images, peer, options.rounds))
+            print(line(rows[-1]), flush=True)
     facts = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads of torch, {device}",
         "versions": {name: version(name) for name in ("torch", "kornia")} | {"python": platform.python_version()},
@@ -111,6 +117,30 @@ def main() -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(facts, indent=1) + "\n")
         options.out.with_suffix(".md").write_text(table(facts) + "\n")
+
+
+def compared(corruption, images, peer, rounds) -> dict:
+    """The seconds an image of ours and of the peer's, in turns."""
+    import torch
+
+    count, side, device = len(images), images.shape[-1], images.device
+    generator = torch.Generator(device).manual_seed(0)
+
+    def run():
+        return corruption(images, SEVERITY, generator)
+
+    few = 1 if corruption.name == "glass_blur" and side == 224 else count  # the peer takes a second for each
+    ours, theirs = [], []
+    timed(run, device)
+    for _ in range(rounds):
+        ours.append(timed(run, device) / count)
+        if peer is not None and corruption.name in PEER:
+            seconds = peer.seconds(corruption.name, side, few)
+            theirs += [] if seconds is None else [seconds / few]
+    row = {"corruption": corruption.name, "side": side, "batch": count, "ours": ours, "peer": theirs}
+    if device.type == "cuda":
+        row["share of copy bandwidth"] = timed(images.clone, device) / count / median(ours)
+    return row
 
 
 def timed(run, device) -> float:
