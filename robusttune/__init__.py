@@ -1,5 +1,6 @@
 """Makes an existing image classifier hard to fool."""
 
+from robusttune.compare import compare
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
 from robusttune.load_heads import load_heads
@@ -17,6 +18,7 @@ __all__ = [
     "Records",
     "RobustLoss",
     "ThreatModel",
+    "compare",
     "evaluate",
     "harden",
     "load_heads",

@@ -1,8 +1,10 @@
 """How robust is a classifier?"""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from tqdm.auto import tqdm
@@ -10,6 +12,7 @@ from tqdm.auto import tqdm
 from robusttune import lookup, processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
+from robusttune.checkpoint import prepared
 from robusttune.journal import tell
 from robusttune.look import first_logits
 from robusttune.modes import (
@@ -22,10 +25,13 @@ from robusttune.modes import (
     placed,
 )
 from robusttune.pixels import find_pixels
-from robusttune.records import Records
+from robusttune.provenance import fingerprint, of_all, versions
+from robusttune.records import Record, Records
 from robusttune.selection import subset_of
 from robusttune.subject import Subject
 from robusttune.threat import ThreatModel, canonical, default_eps
+
+FILE = "records.jsonl"
 
 Which = str | Callable[[Subject], Any]
 
@@ -41,6 +47,8 @@ def evaluate(
     std: Any = None,
     normalized: bool | None = None,
     subset: int | None = None,
+    out: Any = None,
+    resume: bool = False,
     seed: int = 0,
     device: Any = "auto",
     progress: bool = True,
@@ -55,6 +63,8 @@ def evaluate(
             image size unless given.
         mean, std, normalized: of the model's input; found in the loader unless given.
         subset: how many images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
+        out: a folder for `records.jsonl` and for what long evaluations need to go on; None for none.
+        resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
         device: "auto", or where to work.
         progress: show a progress bar.
@@ -71,6 +81,7 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
+    folder = prepared(out, resume)
     wanted = [which] if isinstance(which, str) or callable(which) else list(which)
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
     check_loader(loader, passes=1 + len(evaluations))
@@ -98,9 +109,8 @@ def evaluate(
             )
         shape = tuple(images.shape[1:])
         threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
-        records = Records()
+        done = []
         for title, evaluation in evaluations:
-            watched = _bar(title, loader) if progress else iter
             subject = Subject(
                 model,
                 pixels,
@@ -110,11 +120,63 @@ def evaluate(
                 logits.shape[1],
                 place,
                 seed,
-                watched,
+                _bar(title, loader) if progress else iter,
                 partial(tell, progress=progress),
+                folder,
+                [],
             )
-            records.extend(evaluation(subject))
+            began = time.perf_counter()
+            done.append(_Done(title, list(evaluation(subject)), subject, time.perf_counter() - began))
+        records = _joined(done)
+        records.facts = {
+            "model": f"{type(model).__name__} {fingerprint(model)}",
+            "images": f"{len(records.hashes)} {of_all(records.hashes)}",
+            "pixels": str(pixels),
+            "threat": f"{threat.norm} eps {threat.eps:.6g}",
+            "seed": seed,
+            "device": str(place),
+            "versions": versions(),
+            "evaluations": {each.title: each.cost() for each in done},
+        }
+    if folder is not None and processes.rank() == 0:
+        records.save(folder / FILE)
     return records
+
+
+class _Done(NamedTuple):
+    """An evaluation that has ended."""
+
+    title: str
+    records: list[Record]
+    subject: Subject
+    seconds: float
+
+    def cost(self) -> dict[str, Any]:
+        work = self.subject.work
+        forward, backward = self.subject.totals(work["forward"], work["backward"])
+        return {"seconds": round(self.seconds, 3), "images forward": forward, "images backward": backward}
+
+
+def _joined(done: Sequence[_Done]) -> Records:
+    """The Records of all evaluations and processes, in which single images stand in the order of their hashes.
+
+    Loaders that shuffle give each evaluation the images in another order.
+    """
+    joined = Records()
+    for number, each in enumerate(done):
+        parts = processes.gathered((each.subject.hashes, [record.right for record in each.records]))
+        hashes = [one for part, _ in parts for one in part]
+        order = sorted(range(len(hashes)), key=lambda row: hashes[row])
+        if number == 0:
+            joined.hashes = tuple(hashes[row] for row in order)
+        same = joined.hashes == tuple(hashes[row] for row in order)
+        for index, record in enumerate(each.records):
+            right = None
+            if record.right is not None and same:
+                single = [one for _, rights in parts for one in rights[index]]
+                right = tuple(single[row] for row in order)
+            joined.append(replace(record, right=right))
+    return joined
 
 
 def _bar(title: str, loader: Any) -> Callable[[Any], Any]:

@@ -49,6 +49,15 @@ def summed(values: Iterable[float], device: torch.device) -> list[float]:
     return [float(value) for value in total.tolist()]
 
 
+def gathered(thing: Any) -> list[Any]:
+    """The things of all processes, in each of them."""
+    if not together():
+        return [thing]
+    things: list[Any] = [None] * world()
+    dist.all_gather_object(things, thing)
+    return things
+
+
 def agreed(value: float, device: torch.device) -> float:
     """The first process's value, in every process."""
     told = torch.tensor([value], dtype=torch.float64, device=device)

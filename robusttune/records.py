@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ class Record:
         images: how many images it was measured on.
         interval: its 95% interval.
         setting: all that the number depends on: norm, eps, attack, steps, seed.
+        right: for each image whether the answer was right, in the order of `Records.hashes`; None where a number is not
+            of single images.
     """
 
     evaluation: str
@@ -29,10 +31,15 @@ class Record:
     images: int
     interval: tuple[float, float]
     setting: Mapping[str, Any] = field(default_factory=dict)
+    right: tuple[bool, ...] | None = field(default=None, repr=False, compare=False)
 
 
 class Records(list[Record]):
     """A list of Record that can be shown, saved and searched.
+
+    Attributes:
+        facts: what was measured with what: versions, seed, fingerprints of model and images, seconds, passes.
+        hashes: of the images' contents, sorted; they tell which images two lists have in common.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
@@ -42,6 +49,12 @@ class Records(list[Record]):
         | clean | accuracy | 90.0% | 82.6–94.5% | 100 |  |
     """
 
+    def __init__(
+        self, records: Iterable[Record] = (), *, facts: Mapping[str, Any] | None = None, hashes: Sequence[str] = ()
+    ) -> None:
+        super().__init__(records)
+        self.facts, self.hashes = dict(facts or {}), tuple(hashes)
+
     def table(self) -> str:
         """A Markdown table, one row a Record."""
         head = "| evaluation | metric | value | 95% interval | images | setting |\n|---|---|---|---|---|---|"
@@ -49,28 +62,60 @@ class Records(list[Record]):
 
     def where(self, evaluation: str | None = None, **setting: Any) -> "Records":
         """The Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
-        return Records(
+        kept = (
             record
             for record in self
             if evaluation in (None, record.evaluation)
             and all(key in record.setting and _equal(record.setting[key], value) for key, value in setting.items())
         )
+        return Records(kept, facts=self.facts, hashes=self.hashes)
+
+    def worst(self, **setting: Any) -> Record:
+        """The accuracy when each image counts as right only where it was right in all Records of this setting.
+
+        Raises:
+            ValueError: there is none that knows its single images.
+
+        Example:
+            >>> records.worst(norm="linf", eps=8 / 255)  # doctest: +SKIP
+        """
+        known = [record.right for record in self.where(**setting) if record.right is not None]
+        if not known:
+            raise ValueError(
+                f"no Record of {setting} knows which images were right: pass a setting of evaluate's Records"
+            )
+        right = tuple(map(all, zip(*known, strict=True)))
+        return accuracy("worst case", sum(right), len(right), {**setting, "over": f"{len(known)} attacks"}, right=right)
 
     def save(self, path: str | Path) -> Path:
-        """Write one JSON object a line; a file that is there already is replaced only once all is written."""
+        """Write one JSON object a line, the facts first; which images were right goes to `<name>.images.json` beside it.
+
+        Files that are there already are replaced only once all is written.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".part")
-        draft.write_text("".join(json.dumps(asdict(record)) + "\n" for record in self), encoding="utf-8")
-        return draft.replace(path)
+        lines = [{"facts": self.facts}] if self.facts else []
+        lines += [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
+        _replaced(path, "".join(json.dumps(line) + "\n" for line in lines))
+        if self.hashes:
+            right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
+            _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "right": right}))
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "Records":
         """Read what `save` wrote."""
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return cls(
-            Record(**{**(row := json.loads(line)), "interval": tuple(row["interval"])}) for line in lines if line
-        )
+        path = Path(path)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        facts: dict[str, Any] = next((row["facts"] for row in rows if "facts" in row), {})
+        rows = [row for row in rows if "facts" not in row]
+        beside = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).exists() else {}
+        rights = beside.get("right", [None] * len(rows))
+        made = [
+            Record(**{**row, "interval": tuple(row["interval"])}, right=right and tuple(each == "1" for each in right))
+            for row, right in zip(rows, rights, strict=True)
+        ]
+        return cls(made, facts=facts, hashes=beside.get("hashes", ()))
 
     def _repr_markdown_(self) -> str:
         return self.table()
@@ -83,15 +128,17 @@ def accuracy(
     setting: Mapping[str, Any] | None = None,
     *,
     metric: str = "accuracy",
+    right: Iterable[bool] | None = None,
 ) -> Record:
-    """The Record of a share of correct answers, with its Wilson interval.
+    """The Record of a share of correct answers, with its Wilson interval; `right` tells of each image.
 
     Raises:
         ValueError: there are no images.
     """
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}))
+    single = None if right is None else tuple(bool(each) for each in right)
+    return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
 
 
 def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mapping[str, Any] | None = None) -> Record:
@@ -164,6 +211,16 @@ def described(setting: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
     )
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.stem + ".images.json")
+
+
+def _replaced(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def _row(record: Record) -> str:

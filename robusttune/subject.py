@@ -1,8 +1,11 @@
 """What evaluations measure: a borrowed model in pixel space, and images."""
 
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +37,9 @@ class Subject:
         seed: of everything random.
         watched: wraps an iterable of batches to show progress.
         tell: says one line to the user.
+        folder: where an evaluation may keep what it would go on with; None for nowhere.
+        hashes: of the images of the last pass over them, if there is a list for them.
+        work: how many images went forward and backward through the model.
     """
 
     model: nn.Module
@@ -46,9 +52,15 @@ class Subject:
     seed: int = 0
     watched: Any = iter
     tell: Callable[[str], None] = logger.info
+    folder: Path | None = None
+    hashes: list[str] | None = None
+    work: Counter[str] = field(default_factory=Counter)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
+        self.work["forward"] += len(pixels)
+        if pixels.requires_grad and torch.is_grad_enabled():
+            self.work["backward"] += len(pixels)
         return logits_of(self.model(self.pixels.inputs(pixels).to(dtype_of(self.model)))).float()
 
     def predicted(self, pixels: Tensor) -> Tensor:
@@ -69,11 +81,15 @@ class Subject:
         Raises:
             ValueError: labels that the model has no class for.
         """
+        if self.hashes is not None:
+            self.hashes.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for images, labels in processes.own_share(self.watched(batches)):
             pixels = self.pixels.pixels(images.to(self.device))
             if len(labels):
                 check_classes(labels, self.classes)
+            if self.hashes is not None:
+                self.hashes.extend(hashed(pixels))
             yield pixels, hard(labels).to(self.device)
 
     def attacked(
@@ -83,11 +99,12 @@ class Subject:
         attack: Attack,
         threat: ThreatModel,
         *,
-        loss: str,
+        loss: str | Callable[[Tensor, Tensor], Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """Adversarial images (N,C,H,W) for pixels and labels, found by maximising one of LOSSES."""
-        per_image = LOSSES[loss]
+        """Adversarial images (N,C,H,W) for pixels and labels, found by maximising one of LOSSES, or (logits, labels) ->
+        losses (N,)."""
+        per_image = LOSSES[loss] if isinstance(loss, str) else loss
         goal = LossOf(
             lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
         )
@@ -100,6 +117,12 @@ class Subject:
     def generator(self) -> torch.Generator:
         """A fresh source of chance on the device, the same each time."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def hashed(pixels: Tensor) -> list[str]:
+    """What tells each of the images (N,C,H,W) from others: a hash of its 8-bit values, which no loader changes."""
+    levels = (pixels * 255).round().clamp(0, 255).byte().cpu()
+    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest() for image in levels]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ ROWS = [
         "mce",
         "trained_on",
         "crops",
+        "provenance",
     },
     {"threat", "classifier", "batches", "heads", "awp", "corruption"},
     {
@@ -51,7 +52,7 @@ ROWS = [
     {"evaluations", "sections", "chance", "validation", "stepping"},
     {"evaluate", "training"},
     {"runs", "first_look"},
-    {"harden", "pretrain", "report", "load_heads"},
+    {"harden", "pretrain", "report", "load_heads", "compare"},
     {"estimate", "monitor"},
     {"poc"},
     {"cli"},

@@ -11,12 +11,15 @@ __all__ = ["clean"]
 def clean(subject: Subject) -> list[Record]:
     """The accuracy on unchanged images; the mean of the classes' own accuracies; and the smallest of them."""
     seen, right = torch.zeros(2, subject.classes, dtype=torch.long, device=subject.device)
+    single: list[bool] = []
     for pixels, labels in subject.batches():
+        hits = subject.predicted(pixels) == labels
         seen += torch.bincount(labels, minlength=subject.classes)
-        right += torch.bincount(labels[subject.predicted(pixels) == labels], minlength=subject.classes)
+        right += torch.bincount(labels[hits], minlength=subject.classes)
+        single += hits.tolist()
     images, correct = subject.totals(*seen.tolist()), subject.totals(*right.tolist())
     there = [number for number, count in enumerate(images) if count]
-    records = [accuracy("clean", sum(correct), sum(images))]
+    records = [accuracy("clean", sum(correct), sum(images), right=single)]
     if len(there) > 1:
         worst = min(there, key=lambda number: correct[number] / images[number])
         records.append(balanced("clean", [(correct[number], images[number]) for number in there]))

@@ -150,7 +150,10 @@ def _accuracies(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> I
     for (name, severity), right in answers.items():
         correct, images = subject.totals(int(right.sum()), len(right))
         seen = {"in training": True} if name in overlap else {}
-        yield accuracy("corruptions", correct, images, {"corruption": name, "severity": severity, **seen, **how})
+        # Published images are others than the loader's, by whose hashes single ones are known.
+        single = None if how["protocol"].startswith("published") else right.tolist()
+        setting = {"corruption": name, "severity": severity, **seen, **how}
+        yield accuracy("corruptions", correct, images, setting, right=single)
 
 
 def _means(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> Iterator[Record]:

@@ -52,18 +52,19 @@ def sweep(
     own = subject.threat.norm
     names = [canonical(norm) for norm in norms] if norms else [own, *(n for n in lookup.names("norms") if n != own)]
     threats = [threat for norm in names for threat in _threats(subject, norm, eps)]
-    correct, images = dict.fromkeys(threats, 0), 0
+    single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     for pixels, labels in subject.batches():
-        images += len(labels)
         for norm in names:
             alive = subject.predicted(pixels) == labels
             for threat in (each for each in threats if each.norm == norm):
                 alive = _survivors(subject, pixels, labels, alive, run, threat, losses)
-                correct[threat] += int(alive.sum())
-    images, *counts = subject.totals(images, *correct.values())
-    correct = dict(zip(correct, counts, strict=True))
+                single[threat] += alive.tolist()
+    images, *counts = subject.totals(len(single[threats[0]]), *map(sum, single.values()))
     setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
-    return [accuracy("sweep", correct[t], images, {"norm": t.norm, "eps": t.eps, **setting}) for t in threats]
+    return [
+        accuracy("sweep", correct, images, {"norm": threat.norm, "eps": threat.eps, **setting}, right=single[threat])
+        for threat, correct in zip(threats, counts, strict=True)
+    ]
 
 
 def _threats(subject: Subject, norm: Any, eps: Sequence[float] | None) -> list[ThreatModel]:
