@@ -163,11 +163,11 @@ def _joined(done: Sequence[_Done]) -> Records:
     Loaders that shuffle give each evaluation the images in another order.
     """
     joined = Records()
-    for number, each in enumerate(done):
+    for each in done:
         parts = processes.gathered((each.subject.hashes, [record.right for record in each.records]))
         hashes = [one for part, _ in parts for one in part]
         order = sorted(range(len(hashes)), key=lambda row: hashes[row])
-        if number == 0:
+        if not joined.hashes and any(record.right is not None for record in each.records):
             joined.hashes = tuple(hashes[row] for row in order)
         same = joined.hashes == tuple(hashes[row] for row in order)
         for index, record in enumerate(each.records):

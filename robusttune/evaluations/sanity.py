@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -211,7 +212,7 @@ def _success_grows_with_eps(look: _Look) -> _Finding:
     attack = partial(lookup.find("attacks", "apgd"), steps=look.steps)
     accuracies = [_share(look.by_cross_entropy)]
     accuracies += [_share(look.after(attack, ThreatModel(look.threat.norm, k * look.threat.eps))) for k in (2, 4)]
-    rise = max(more - less for less, more in zip(accuracies, accuracies[1:], strict=False))
+    rise = max(more - less for less, more in pairwise(accuracies))
     says = f"a larger radius leaves more images right (by {100 * rise:.0f} points): attacks fail for another reason"
     return _Finding(
         rise, rise <= look.slack, says if rise > look.slack else "attacks succeed more often at larger radii"
@@ -274,7 +275,7 @@ def _surrogate(look: _Look) -> nn.Module:
             pixels = look.threat.start(look.pixels[rows], generator)
             loss = F.cross_entropy(net(pixels), look.subject.predicted(pixels))
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return net.requires_grad_(False)
 
