@@ -1,5 +1,6 @@
 """How robust is a classifier?"""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,14 @@ from robusttune import lookup, processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
+from robusttune.classifier import find_classifier
+from robusttune.heads import Heads
 from robusttune.journal import tell
+from robusttune.load_heads import load_heads
 from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
+    device_of,
     dtype_of,
     evaluating,
     frozen,
@@ -47,6 +52,7 @@ def evaluate(
     std: Any = None,
     normalized: bool | None = None,
     subset: int | None = None,
+    heads: Any = None,
     out: Any = None,
     resume: bool = False,
     seed: int = 0,
@@ -63,6 +69,7 @@ def evaluate(
             image size unless given.
         mean, std, normalized: of the model's input; found in the loader unless given.
         subset: how many images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
+        heads: of pretext tasks, for "pretext" and "ood": what `load_heads` returns, a RobustLoss, or the folder of a run.
         out: a folder for `records.jsonl` and for what long evaluations need to go on; None for none.
         resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
@@ -102,7 +109,9 @@ def evaluate(
         loader = loader if subset is None else subset_of(loader, subset, seed)
         images, _ = unpacked(first_batch(loader))
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
-        logits = first_logits(model, pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model)))
+        inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
+        logits = first_logits(model, inputs)
+        own_heads = None if heads is None else _heads(heads, model)
         if logits.shape[1] < 2:
             raise ValueError(
                 "the model returns one logit an image, as those for BCEWithLogitsLoss do: give it two outputs"
@@ -124,6 +133,8 @@ def evaluate(
                 partial(tell, progress=progress),
                 folder,
                 [],
+                own_heads,
+                None if own_heads is None else find_classifier(model, inputs),
             )
             began = time.perf_counter()
             done.append(_Done(title, list(evaluation(subject)), subject, time.perf_counter() - began))
@@ -141,6 +152,13 @@ def evaluate(
     if folder is not None and processes.rank() == 0:
         records.save(folder / FILE)
     return records
+
+
+def _heads(heads: Any, model: nn.Module) -> Heads:
+    """Pretext heads, however they were given, in eval mode where the model is."""
+    found = heads if isinstance(heads, Heads) else getattr(heads, "heads", None) or load_heads(heads, model)
+    # A copy, as the user's own may be trained on.
+    return copy.deepcopy(found).to(device_of(model), dtype_of(model)).eval()
 
 
 class _Done(NamedTuple):

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from robusttune import processes
 from robusttune.batches import check_classes, hard, stream
-from robusttune.features import logits_of
+from robusttune.features import Classifier, forward, logits_of
+from robusttune.heads import Heads
 from robusttune.modes import dtype_of
 from robusttune.pixels import Pixels
 from robusttune.threat import Attack, LossOf, ThreatModel
@@ -39,6 +40,7 @@ class Subject:
         tell: says one line to the user.
         folder: where an evaluation may keep what it would go on with; None for nowhere.
         hashes: of the images of the last pass over them, if there is a list for them.
+        heads, classifier: pretext heads, where they were given, and the layer whose input they read.
         work: how many images went forward and backward through the model.
     """
 
@@ -54,6 +56,8 @@ class Subject:
     tell: Callable[[str], None] = logger.info
     folder: Path | None = None
     hashes: list[str] | None = None
+    heads: Heads | None = None
+    classifier: Classifier | None = None
     work: Counter[str] = field(default_factory=Counter)
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -62,6 +66,20 @@ class Subject:
         if pixels.requires_grad and torch.is_grad_enabled():
             self.work["backward"] += len(pixels)
         return logits_of(self.model(self.pixels.inputs(pixels).to(dtype_of(self.model)))).float()
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What pretext heads read of pixels (N,C,H,W): the features (N,D) that enter the classifier.
+
+        Raises:
+            ValueError: no heads were given.
+        """
+        if self.heads is None or self.classifier is None:
+            raise ValueError(
+                "this evaluation needs pretext heads: pass heads=, the folder of the run that trained them"
+            )
+        self.work["forward"] += len(pixels)
+        with torch.no_grad():
+            return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)))[1]
 
     def predicted(self, pixels: Tensor) -> Tensor:
         """The predicted classes (N,).
@@ -113,6 +131,10 @@ class Subject:
     def totals(self, *counts: float) -> list[int]:
         """Each count, summed over the processes that share the images."""
         return [round(total) for total in processes.summed(counts, self.device)]
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value, summed over the processes that share the images."""
+        return processes.summed(values, self.device)
 
     def generator(self) -> torch.Generator:
         """A fresh source of chance on the device, the same each time."""

@@ -1,5 +1,7 @@
 """Water or mud on the lens."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,9 +68,13 @@ def _rims(liquid: Tensor) -> Tensor:
     distance = _distance(_edges(liquid))
     mean = F.avg_pool2d(_mirrored(distance), 3, 1, divisor_override=1)
     levels = _equalised(torch.floor(mean / (9 * UNIT) + 1e-6))
-    emboss = levels.new_tensor([[-2.0, -1.0, 0.0], [-1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
-    embossed = F.conv2d(_mirrored(levels), emboss[None, None]).clamp(0, 255)
+    embossed = F.conv2d(_mirrored(levels), _emboss(levels.device)).clamp(0, 255)
     return torch.floor(F.avg_pool2d(_mirrored(embossed), 3, 1) + 0.5)
+
+
+@lru_cache(maxsize=8)
+def _emboss(device: torch.device) -> Tensor:
+    return torch.tensor([[[[-2.0, -1.0, 0.0], [-1.0, 1.0, 1.0], [0.0, 1.0, 2.0]]]], device=device)
 
 
 def _edges(levels: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Whether a rotation head tells images of another kind from the model's own."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robusttune.batches import stream
+from robusttune.records import Z95, Record, wilson
+from robusttune.subject import Subject
+
+__all__ = ["ood"]
+
+KEPT = 0.95
+
+
+def ood(subject: Subject, *, others: Any) -> list[Record]:
+    """How well images from elsewhere are told from the loader's own: AUROC, and the share taken for own at 95% of those.
+
+    An image's score is the mean cross-entropy of the rotation head over all turns, less how far the class probabilities are
+    from uniform: it is high for images on which both heads are at a loss.
+
+    Args:
+        subject: the model, its images, and heads with a rotation task.
+        others: a loader of images (with or without labels) that the model should not know, of the same shape.
+
+    Raises:
+        ValueError: no rotation head was given, or one of the loaders is empty.
+
+    Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
+    """
+    own = [_scores(subject, pixels) for pixels, _ in subject.batches()]
+    strange = [_scores(subject, subject.pixels.pixels(images.to(subject.device))) for images, _ in stream(others)]
+    if not own or not strange:
+        raise ValueError("ood needs images in both loaders, but one of them is empty")
+    inside, outside = torch.cat(own).double(), torch.cat(strange).double()
+    area = _area(inside, outside)
+    error = _standard_error(area, len(inside), len(outside))
+    images = len(inside) + len(outside)
+    interval = (max(0.0, area - Z95 * error), min(1.0, area + Z95 * error))
+    threshold = torch.quantile(inside, KEPT)
+    taken = int((outside <= threshold).sum())
+    setting = {"own": len(inside), "others": len(outside), "score": "rotation and class"}
+    return [
+        Record("ood", "AUROC", area, images, interval, setting),
+        Record("ood", "FPR95", taken / len(outside), len(outside), wilson(taken, len(outside)), setting),
+    ]
+
+
+def _scores(subject: Subject, pixels: Tensor) -> Tensor:
+    """How strange each of the images (N,C,H,W) is: (N,)."""
+    if subject.heads is not None and "rotation" not in subject.heads.tasks:
+        raise ValueError(
+            f"ood needs a rotation head, but there are {', '.join(subject.heads.tasks)}: train one with harden"
+        )
+    turns = (0, 1, 2, 3) if pixels.shape[2] == pixels.shape[3] else (0, 2)
+    total = torch.zeros(len(pixels), device=pixels.device)
+    for number, turn in enumerate(turns):
+        features = subject.features(torch.rot90(pixels, turn, (2, 3)))
+        assert subject.heads is not None
+        with torch.no_grad():
+            answers = subject.heads["rotation"](features)[:, : len(turns)]
+        total += F.cross_entropy(answers.float(), torch.full_like(total, number, dtype=torch.long), reduction="none")
+    with torch.no_grad():
+        logs = subject.logits(pixels).log_softmax(1)
+    # The divergence of the uniform distribution from the model's, up to what is the same for all images.
+    return total / len(turns) + logs.mean(1)
+
+
+def _area(inside: Tensor, outside: Tensor) -> float:
+    """How often an image from elsewhere has the higher score than one of the own; equal ones count half."""
+    order = torch.sort(inside).values
+    below = torch.searchsorted(order, outside, right=False)
+    up_to = torch.searchsorted(order, outside, right=True)
+    return float((below + up_to).double().mean() / (2 * len(inside)))
+
+
+def _standard_error(area: float, first: int, second: int) -> float:
+    """Of the area under the curve: Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747."""
+    one, two = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (second - 1) * (one - area**2) + (first - 1) * (two - area**2)
+    return math.sqrt(max(0.0, spread) / (first * second))

@@ -1,0 +1,39 @@
+"""Accuracy and loss of the pretext heads."""
+
+import torch
+from torch.nn import functional as F
+
+from robusttune.records import Record, accuracy
+from robusttune.subject import Subject
+
+__all__ = ["pretext"]
+
+
+def pretext(subject: Subject) -> list[Record]:
+    """How often each pretext task's head is right on one view of each image, beside how often a guess is; and its loss.
+
+    Raises:
+        ValueError: no heads were given.
+    """
+    if subject.heads is None:
+        raise ValueError("pretext needs heads: pass heads=, the folder of the run that trained them")
+    chance = torch.Generator().manual_seed(subject.seed)
+    right: dict[str, list[bool]] = {}
+    losses: dict[str, float] = {}
+    guess: dict[str, float] = {}
+    for pixels, _ in subject.batches():
+        for name in subject.heads.tasks:
+            part = subject.heads.whole(name, pixels, chance)
+            with torch.no_grad():
+                answers = subject.heads.answers(part, subject.features(part.view.of(pixels)))
+            targets = part.view.targets
+            right.setdefault(name, []).extend((answers.argmax(1) == targets).tolist())
+            losses[name] = losses.get(name, 0.0) + float(F.cross_entropy(answers, targets, reduction="sum"))
+            guess[name] = 1 / part.view.classes
+    records = []
+    for name, single in right.items():
+        count, images = subject.totals(sum(single), len(single))
+        (total,) = subject.sums(losses[name])
+        setting = {"task": name, "guess": guess[name], "loss": total / images, "seed": subject.seed}
+        records.append(accuracy("pretext", count, images, setting, right=single))
+    return records
