@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,28 @@ class Subject:
         )
         return attack(goal, pixels, threat, generator=generator)
 
+    def withstood(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        alive: Tensor,
+        attack: Attack,
+        threat: ThreatModel,
+        *,
+        loss: str | Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Which images (N,) were alive and keep their class under the attack, which is given only these.
+
+        The loss is one of LOSSES, or the classes (N,) that the attack is to reach.
+        """
+        rows = torch.nonzero(alive).flatten()
+        if not len(rows):
+            return alive
+        goal: Any = loss if isinstance(loss, str) else partial(toward, loss[rows])
+        found = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
+        return alive.index_put((rows,), self.predicted(found) == labels[rows])
+
     def totals(self, *counts: float) -> list[int]:
         """Each count, summed over the processes that share the images."""
         return [round(total) for total in processes.summed(counts, self.device)]
@@ -157,6 +180,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = F.one_hot(labels, logits.shape[1]).bool()
     wrong = logits.masked_fill(own, -torch.inf).amax(1)
     return wrong - logits.gather(1, labels[:, None])[:, 0]
+
+
+def toward(targets: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the logit of the target exceeds that of the label: (N,)."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
 
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin}

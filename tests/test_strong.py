@@ -16,6 +16,7 @@ from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 from robusttune.records import accuracy
+from robusttune.subject import Subject
 
 needs_torchattacks = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("torchattacks"), reason="torchattacks is an extra"
@@ -149,15 +150,15 @@ def test_an_interrupted_autoattack_goes_on_to_the_same_records(tmp_path, monkeyp
     suite = partial(autoattack, queries=30)
     monkeypatch.setitem(autoattack_file.autoattack.__globals__, "STEPS", 10)
     whole = measured(suite, out=tmp_path / "whole")
-    plain, calls = autoattack_file.autoattack.__globals__["_withstood"], []
+    plain, calls = Subject.withstood, []
 
-    def stopping(*args):
+    def stopping(*args, **settings):
         calls.append(1)
         if len(calls) == 7:
             raise Enough
-        return plain(*args)
+        return plain(*args, **settings)
 
-    monkeypatch.setitem(autoattack_file.autoattack.__globals__, "_withstood", stopping)
+    monkeypatch.setattr(Subject, "withstood", stopping)
     with pytest.raises(Enough):
         measured(suite, out=tmp_path / "cut")
     assert not (tmp_path / "cut" / "records.jsonl").exists()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from robusttune import lookup
 from robusttune.provenance import fingerprint
@@ -51,7 +50,10 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
         for name, settings in members.items():
             known = kept.find(name, hashes)
             if known is None:
-                alive = _withstood(subject, pixels, labels, alive, threat, settings)
+                attack = partial(lookup.find("attacks", "torchattacks"), **settings)
+                alive = subject.withstood(
+                    pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
+                )
                 kept.keep(name, hashes, alive.tolist())
             else:
                 alive = torch.tensor(known, device=alive.device)
@@ -79,24 +81,6 @@ def _members(classes: int, queries: int) -> dict[str, dict[str, Any]]:
     without = "" if classes >= FEWEST_CLASSES else f" (no targeted members: {classes} classes)"
     members[f"Square, {queries} queries{without}"] = {"name": "Square", "n_queries": queries}
     return members
-
-
-def _withstood(
-    subject: Subject,
-    pixels: Tensor,
-    labels: Tensor,
-    alive: Tensor,
-    threat: ThreatModel,
-    settings: dict[str, Any],
-) -> Tensor:
-    rows = torch.nonzero(alive).flatten()
-    if not len(rows):
-        return alive
-    attack = partial(lookup.find("attacks", "torchattacks"), **settings)
-    found = subject.attacked(
-        pixels[rows], labels[rows], attack, threat, loss="cross_entropy", generator=subject.generator()
-    )
-    return alive.index_put((rows,), subject.predicted(found) == labels[rows])
 
 
 class _Kept:

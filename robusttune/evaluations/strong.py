@@ -9,7 +9,7 @@ from torch import Tensor
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, canonical, default_eps
 
 __all__ = ["strong"]
 
@@ -44,12 +44,12 @@ def strong(
         generator, alive = subject.generator(), subject.predicted(pixels) == labels
         for loss in ("cross_entropy", "margin"):
             attack = partial(apgd, steps=steps)
-            alive = _withstood(subject, pixels, labels, alive, attack, threat, loss, generator)
+            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator)
             after[loss] += alive.tolist()
         wrong = _likeliest(subject, pixels, labels, count)
         for number in range(count):
             attack = partial(apgd, steps=target_steps)
-            alive = _withstood(subject, pixels, labels, alive, attack, threat, wrong[:, number], generator)
+            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=wrong[:, number], generator=generator)
         after["targeted"] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {
@@ -77,27 +77,3 @@ def _likeliest(subject: Subject, pixels: Tensor, labels: Tensor, count: int) -> 
     with torch.no_grad():
         logits = subject.logits(pixels)
     return logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
-
-
-def _withstood(
-    subject: Subject,
-    pixels: Tensor,
-    labels: Tensor,
-    alive: Tensor,
-    attack: Attack,
-    threat: ThreatModel,
-    loss: str | Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Which images (N,) were alive and keep their class; `loss` is a name, or the classes (N,) to go for."""
-    rows = torch.nonzero(alive).flatten()
-    if not len(rows):
-        return alive
-    goal: Any = loss if isinstance(loss, str) else partial(_toward, loss[rows])
-    found = subject.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
-    return alive.index_put((rows,), subject.predicted(found) == labels[rows])
-
-
-def _toward(targets: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the logit of the target exceeds that of the label: (N,)."""
-    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from robusttune import lookup
@@ -86,11 +85,7 @@ def _survivors(
     """Which images (N,) were alive and keep their class under every attack."""
     generator = subject.generator()
     for loss in losses if threat.eps > 0 else ():
-        rows = torch.nonzero(alive).flatten()
-        if len(rows):
-            images, targets = pixels[rows], labels[rows]
-            found = subject.attacked(images, targets, attack, threat, loss=loss, generator=generator)
-            alive = alive.index_put((rows,), subject.predicted(found) == targets)
+        alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator)
     return alive
 
 
