@@ -12,7 +12,7 @@ def report(
     runs: Records | Mapping[str, Records],
     out: str | Path,
     *,
-    sections: Sequence[Any] = ("summary", "curve", "corruptions"),
+    sections: Sequence[Any] = ("sanity", "summary", "curve", "corruptions", "cost"),
 ) -> Path:
     """The path of a Markdown report, `report.md` in the folder `out`, with its pictures beside it.
 

@@ -177,3 +177,21 @@ def test_sanity_beside_other_evaluations_leaves_single_images_known():
 def test_no_images():
     with pytest.raises(ValueError, match="empty"):
         robusttune.evaluate(hardened(), [], "sanity", progress=False)
+
+
+def test_the_report_begins_with_what_speaks_against_it_and_ends_with_the_cost(tmp_path):
+    runs = {
+        name: robusttune.evaluate(
+            model, loader(), ["clean", partial(sanity, images=40, steps=5)], progress=False, eps=0.15
+        )
+        for name, model in {"honest": hardened(), "quantised": Around(before=quantised)}.items()
+    }
+    text = robusttune.report(runs, tmp_path).read_text(encoding="utf-8")
+    titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert titles == ["Sanity", "Summary", "Cost"]
+    assert "**quantised: do not rely on these numbers" in text
+    assert "- zero gradients: the gradient of the" in text
+    assert "| clean, 60 images |" in text
+    assert text.count("- zero gradients") == 1
+    assert runs["honest"].facts["model"] in text
+    assert "| honest | clean |" in text

@@ -10,7 +10,6 @@ __all__ = ["summary"]
 
 def summary(runs: Mapping[str, Records], folder: Path) -> str:
     """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
-    # Single corruptions have a section of their own.
     shown = [
         (name, record) for name, records in runs.items() for record in records if "corruption" not in record.setting
     ]
@@ -20,6 +19,11 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
     return "\n".join(
         [head, *(f"| {row} | " + " | ".join(cells.get((row, name), "–") for name in runs) + " |" for row in rows)]
     )
+
+
+def _is_shown(record: Record) -> bool:
+    """Single corruptions and checks have sections of their own."""
+    return "corruption" not in record.setting and record.evaluation != "sanity"
 
 
 def _what(record: Record) -> str:
