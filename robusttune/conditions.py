@@ -62,11 +62,15 @@ def generated(
             f"names={list(names)} and severities={list(severities)}, but at least one corruption and severities out of "
             "1 to 5 are needed"
         )
+    titles = [_name(_own(lookup.find("corruptions", each))) for each in names]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise ValueError(f"names= holds {', '.join(twice)} more than once: measure them one after the other")
     finish = _saved if jpeg_save else floored
     made = []
     for wanted in names:
         found = lookup.find("corruptions", wanted)
-        own = found.func if isinstance(found, partial) else found
+        own = _own(found)
         if not isinstance(own, Corruption):
             made.append(Condition(_name(found), None, OTHER, _one_by_one(found, seed, finish)))
             continue
@@ -112,5 +116,9 @@ def _saved(images: Tensor) -> Tensor:
     return stored
 
 
+def _own(thing: Any) -> Any:
+    return thing.func if isinstance(thing, partial) else thing
+
+
 def _name(thing: Any) -> str:
-    return getattr(thing, "__name__", type(thing).__name__)
+    return thing.name if isinstance(thing, Corruption) else getattr(thing, "__name__", type(thing).__name__)

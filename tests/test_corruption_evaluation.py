@@ -7,6 +7,7 @@ import kornia.augmentation as kornia
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -154,8 +155,6 @@ def test_saving_as_jpeg_weakens_noise():
 def test_kornia_augmentations_and_partials_stand_beside_ours(tmp_path):
     flip = kornia.RandomHorizontalFlip(p=1.0)
     frost = partial(lookup.find("corruptions", "frost"), frost_dir=tmp_path)
-    from PIL import Image
-
     Image.new("RGB", (64, 64), (200, 200, 200)).save(tmp_path / "ice.png")
     records = measured({"names": [flip, frost, "fog"], "severities": [2]})
     images, labels = digits()
@@ -174,6 +173,7 @@ def test_kornia_augmentations_and_partials_stand_beside_ours(tmp_path):
         ({"names": [3]}, "names= holds 3"),
         ({"names": ["fog"], "preset": 100}, "preset is 100"),
         ({"published": "nowhere"}, "is no folder"),
+        ({"names": ["fog", "snow", lookup.find("corruptions", "fog")]}, "names= holds fog more than once"),
         ({"names": ["fog"], "baseline": {"snow": [0.5] * 5}}, r"5 corruptions and severities .* such as \('snow', 1\)"),
     ],
     ids=str,
@@ -241,6 +241,24 @@ def test_some_of_the_published_images(tmp_path):
     save_arrays(tmp_path)
     records = measured({"published": tmp_path, "images": 30})
     assert {record.images for record in records} == {30}
+
+
+def test_published_files_with_other_classes_or_missing_images_are_refused(tmp_path):
+    save_arrays(tmp_path)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 3))
+    batches = [(image, label % 3) for image, label in loader()]
+    with pytest.raises(ValueError, match="label"):
+        measured({"published": tmp_path}, model=model, batches=batches)
+    for name, count in (("fog", 4), ("snow", 3)):
+        for severity in "12345":
+            for row in range(count):
+                (tmp_path / "tree" / name / severity / f"n{row}").mkdir(parents=True)
+                picture = Image.new("L", (32, 32), 20 * row).convert("RGB")
+                picture.save(tmp_path / "tree" / name / severity / f"n{row}" / "val.png")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    batches = [(torch.rand(8, 3, 32, 32), torch.arange(8))]
+    with pytest.raises(ValueError, match=r"has 3 images for \('snow', 1\) but 4 for \('fog', 1\)"):
+        measured({"published": tmp_path / "tree"}, model=model, batches=batches)
 
 
 def test_larger_published_images_are_cut_and_smaller_ones_refused(tmp_path):

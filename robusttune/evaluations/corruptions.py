@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robusttune import mce, processes
+from robusttune.batches import check_classes
 from robusttune.conditions import SAVED_AT, family_of, generated, standard_names
 from robusttune.corruption import SEVERITIES, preset_of
 from robusttune.published import Published
@@ -114,9 +115,17 @@ def _of_published(
     for (name, severity), parts in right.items():
         batches = files.batches(name, severity, rows=rows)
         for levels, labels in processes.own_share(subject.watched(batches)):
+            check_classes(labels, subject.classes)  # of a part of the classes: wnids=
             pixels = levels.to(subject.device).float() / 255
             pixels, size = _fitted(pixels, subject, transform)
             parts.append((subject.predicted(pixels) == labels.to(subject.device)).cpu())
+    counts = {key: sum(map(len, parts)) for key, parts in right.items()}
+    if len(set(counts.values())) > 1:
+        fewest, most = min(counts, key=lambda key: counts[key]), max(counts, key=lambda key: counts[key])
+        raise ValueError(
+            f"{files.name} has {counts[fewest]} images for {fewest} but {counts[most]} for {most}, and means are over the same "
+            "images: name the corruptions that are complete in names="
+        )
     how = {"protocol": f"published files, {files.name}, {size}"}
     subject.tell(f"corruptions: {how['protocol']}")
     return {key: torch.cat(parts) if parts else torch.zeros(0) for key, parts in right.items()}, how
