@@ -23,16 +23,16 @@ def apply(images: Tensor, left: float) -> Tensor:
     height, width = images.shape[-2:]
     rows, columns = (max(1, int(side * left)) for side in (height, width))
     # Rows are taken together faster than columns, so the images are turned for the one and turned back for the other.
-    levels = _shrunk(images.mT.contiguous() * 255, columns)
-    levels = _shrunk(levels.mT.contiguous(), rows) / 255
+    levels = _shrunk(images.mT.contiguous(), columns, 255)
+    levels = _shrunk(levels.mT.contiguous(), rows, 1) / 255
     # A box that is narrower than a pixel covers one centre only.
-    levels = levels.index_select(3, _covered(columns, width, images.device)[0][0])
-    return levels.index_select(2, _covered(rows, height, images.device)[0][0])
+    levels = levels.mT.contiguous().index_select(2, _nearest(columns, width, images.device))
+    return levels.mT.contiguous().index_select(2, _nearest(rows, height, images.device))
 
 
-def _shrunk(levels: Tensor, after: int) -> Tensor:
-    """Levels (N,C,H,W) with `after` rows: means of those whose centres a new one covers, rounded halves up."""
-    places, shares = _covered(levels.shape[2], after, levels.device)
+def _shrunk(levels: Tensor, after: int, times: int) -> Tensor:
+    """Levels (N,C,H,W) times so much with `after` rows: means of those whose centres a new one covers, in whole numbers."""
+    places, shares = _covered(levels.shape[2], after, times, levels.device)
     mean = levels.index_select(2, places[0]) * shares[0]
     for place, share in zip(places[1:], shares[1:], strict=True):
         mean.addcmul_(levels.index_select(2, place), share)
@@ -40,16 +40,22 @@ def _shrunk(levels: Tensor, after: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _covered(before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of `after` rows those of `before` whose centres it covers, and their shares: (T,after), (T,after,1)."""
+def _covered(before: int, after: int, times: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each of `after` rows those of `before` whose centres it covers, (T,after), and `times` their shares (T,after,1)."""
     scale = before / after
     centres = (torch.arange(after, dtype=torch.float64) + 0.5) * scale
     start = torch.floor(centres - max(scale, 1) / 2 + 0.5).long().clamp(0, before - 1)
     stop = torch.floor(centres + max(scale, 1) / 2 + 0.5).long().clamp(1, before)
     counts = (stop - start).clamp_min(1)
     taps = torch.arange(int(counts.max()))[:, None]
-    shares = (taps < counts) / counts
+    shares = (taps < counts) * times / counts
     return (start + taps).clamp_max(before - 1).to(device), shares[..., None].float().to(device)
+
+
+@lru_cache(maxsize=64)
+def _nearest(before: int, after: int, device: torch.device) -> Tensor:
+    """For each of `after` rows the one of fewer `before` whose centre it covers: (after,)."""
+    return _covered(before, after, 1, device)[0][0].clone()
 
 
 pixelate = Corruption("pixelate", "digital", LEVELS, apply)
