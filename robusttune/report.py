@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from robusttune import lookup
+from robusttune.page import page
 from robusttune.records import Records
 
 
@@ -12,9 +13,9 @@ def report(
     runs: Records | Mapping[str, Records],
     out: str | Path,
     *,
-    sections: Sequence[Any] = ("sanity", "summary", "curve", "corruptions", "cost"),
+    sections: Sequence[Any] = ("overview", "sanity", "summary", "curve", "corruptions", "cost"),
 ) -> Path:
-    """The path of a Markdown report, `report.md` in the folder `out`, with its pictures beside it.
+    """The path of a report, `report.md` in the folder `out`, with its pictures beside it, and `report.html`, one file.
 
     Args:
         runs: Records of one model, or of several by name, such as {"before": …, "after": …}.
@@ -32,8 +33,11 @@ def report(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     pages = [f"## {_title(section)}\n\n{text}" for section, make in wanted if (text := make(named, folder))]
+    text = "# Robustness report\n\n" + "\n\n".join(pages) + "\n"
+    html = page(text, folder)
     path = folder / "report.md"
-    path.write_text("# Robustness report\n\n" + "\n\n".join(pages) + "\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    (folder / "report.html").write_text(html, encoding="utf-8")
     return path
 
 

@@ -334,6 +334,12 @@ def test_the_report_shows_them_in_a_table_of_their_own(tmp_path):
     assert "## Corruptions" in text
     assert "| corruption | severity 1 | severity 5 | mean |" in text
     assert text.count("made here, severities for 32 px, 8 bits") >= 3
+    assert "Corruptions were made in memory" in text
+    assert (tmp_path / "corruptions.png").read_bytes()[:4] == b"\x89PNG"
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") == 1  # the heat map; there is no sweep and so no curve
+    assert "<th>corruption</th>" in html
+    assert 'src="corruptions.png"' not in html
     summary = text.split("## Corruptions")[0]
     assert "corruptions, accuracy, weather" in summary
     assert "gaussian_noise" not in summary

@@ -33,6 +33,7 @@ ROWS = [
         "trained_on",
         "crops",
         "provenance",
+        "page",
     },
     {"threat", "classifier", "batches", "heads", "awp", "corruption"},
     {

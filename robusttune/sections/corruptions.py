@@ -10,8 +10,38 @@ __all__ = ["corruptions"]
 
 def corruptions(runs: Mapping[str, Records], folder: Path) -> str:
     """For each model Markdown with its means over families, the accuracy by corruption and severity, and the protocol."""
-    parts = [_of_one(name, records.where("corruptions")) for name, records in runs.items()]
-    return "\n\n".join(part for part in parts if part)
+    found = {name: part for name, records in runs.items() if (part := records.where("corruptions"))}
+    parts = [_of_one(name, records) for name, records in found.items()]
+    if found:
+        _draw(found, folder / "corruptions.png")
+        parts.insert(0, "![accuracy by corruption and severity](corruptions.png)")
+    return "\n\n".join(parts)
+
+
+def _draw(runs: Mapping[str, Records], path: Path) -> None:
+    """A heat map for each model: corruptions down, severities across."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the picture needs matplotlib: pip install 'robusttune[report]'") from error
+    single = {name: [each for each in records if "severity" in each.setting] for name, records in runs.items()}
+    names = list(dict.fromkeys(each.setting["corruption"] for records in single.values() for each in records))
+    severities = sorted({each.setting["severity"] for records in single.values() for each in records}, key=str)
+    figure = Figure(figsize=(2 + 2.6 * len(runs), 1.2 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+    for axis, (name, records) in zip(axes, single.items(), strict=True):
+        cells = {(each.setting["corruption"], each.setting["severity"]): 100 * each.value for each in records}
+        values = [[cells.get((row, column), float("nan")) for column in severities] for row in names]
+        shown = axis.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                colour = "white" if value < 60 else "black"
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        axis.set(title=name, xlabel="severity", xticks=range(len(severities)), yticks=range(len(names)))
+        axis.set_xticklabels([each or "–" for each in severities])
+        axis.set_yticklabels(names)
+    figure.colorbar(shown, ax=axes, label="accuracy (%)")
+    figure.savefig(path, dpi=130)
 
 
 def _of_one(name: str, records: Records) -> str:

@@ -10,9 +10,7 @@ __all__ = ["summary"]
 
 def summary(runs: Mapping[str, Records], folder: Path) -> str:
     """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
-    shown = [
-        (name, record) for name, records in runs.items() for record in records if "corruption" not in record.setting
-    ]
+    shown = [(name, record) for name, records in runs.items() for record in records if _is_shown(record)]
     rows = list(dict.fromkeys(_what(record) for _, record in shown))
     cells = {(_what(record), name): _cell(record) for name, record in shown}
     head = "| accuracy | " + " | ".join(runs) + " |\n" + "|---" * (len(runs) + 1) + "|"

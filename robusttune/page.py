@@ -1,0 +1,36 @@
+"""A Markdown report as one file that a browser shows, with its pictures inside."""
+
+import base64
+import re
+from pathlib import Path
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
+.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: .9rem; } th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
+th { background: #f4f4f4; }
+@media print { body { max-width: none; } h2, img, table { break-inside: avoid; } .wide { overflow: visible; } }
+"""
+
+
+def page(markdown: str, folder: Path) -> str:
+    """The HTML of a report, self-contained: pictures of the folder become part of it.
+
+    Raises:
+        ImportError: the package that reads Markdown is not installed.
+    """
+    try:
+        from markdown import markdown as converted
+    except ImportError as error:
+        raise ImportError("report.html needs the package markdown: pip install 'robusttune[report]'") from error
+    body = converted(markdown, extensions=["tables", "toc", "sane_lists"])
+    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda found: f'src="{_inside(folder / found[1])}"', body)
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    return f'<!doctype html>\n<html lang="en"><head>{head}<title>Robustness report</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _inside(path: Path) -> str:
+    kind = {"jpg": "jpeg"}.get(path.suffix[1:], path.suffix[1:])
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

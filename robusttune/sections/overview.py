@@ -1,0 +1,69 @@
+"""What was asked, what came out, and what not to conclude, in words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from robusttune.records import Record, Records, percent
+
+__all__ = ["overview"]
+
+STRENGTH = ("autoattack", "strong", "sweep")  # of what measures robustness, the strongest first
+LIMITS = (
+    "An accuracy under attack is an upper bound: a stronger attack may find more. It holds for changes of pixels up to the "
+    "radius named, not for other changes, nor for larger ones.",
+    "Numbers are of these images: of others of the same kind they may differ by the intervals given, of other kinds by more.",
+    "Of two models that differ by less than their intervals, neither can be called better from this; `compare` looks at "
+    "the same images.",
+)
+MADE_HERE = "Corruptions were made in memory: their numbers are not those of published benchmark files."
+
+
+def overview(runs: Mapping[str, Records], folder: Path) -> str:
+    """Markdown: a sentence or two for each model, then what the numbers do not say."""
+    lines = ["How often is the model right, on images as they are, and on images that were changed to mislead it?", ""]
+    lines += [f"- **{name}** {_said(records)}" for name, records in runs.items() if _said(records)]
+    everything = [record for records in runs.values() for record in records]
+    limits = [*LIMITS]
+    if any(str(record.setting.get("protocol", "")).startswith("made here") for record in everything):
+        limits.append(MADE_HERE)
+    return "\n".join([*lines, "", "What not to conclude:", "", *(f"- {limit}" for limit in limits)])
+
+
+def _said(records: Records) -> str:
+    parts = [f"is right on {_share(record)} of images as they are" for record in _clean(records)]
+    parts += [_robust(record) for record in _strongest(records)]
+    parts += [
+        f"{_share(record)} of corrupted ones"
+        for record in records.where("corruptions", over="all")
+        if record.metric == "accuracy"
+    ]
+    doubts = [record for record in records.where("sanity") if not record.setting["ok"]]
+    end = f". **{len(doubts)} checks speak against believing this**" if doubts else ""
+    return (", ".join(parts) + end + ".") if parts else ""
+
+
+def _clean(records: Records) -> list[Record]:
+    return [record for record in records.where("clean") if record.metric == "accuracy"]
+
+
+def _strongest(records: Records) -> list[Record]:
+    """For each norm, the accuracy by the strongest evaluation, at the training radius where it is known."""
+    threat = str(records.facts.get("threat", ""))
+    found: dict[str, Record] = {}
+    for evaluation in STRENGTH:
+        for record in records.where(evaluation):
+            norm, eps = record.setting["norm"], record.setting["eps"]
+            trained = threat == f"{norm} eps {eps:.6g}"
+            if eps > 0 and (trained or not threat) and found.get(norm, record).evaluation == evaluation:
+                found[norm] = record
+    return list(found.values())
+
+
+def _robust(record: Record) -> str:
+    setting = record.setting
+    return f"on {_share(record)} under attack ({setting['norm']} up to {setting['eps']:.4g}, by {record.evaluation})"
+
+
+def _share(record: Record) -> str:
+    low, high = record.interval
+    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f})"
