@@ -133,6 +133,7 @@ def evaluate(
                 partial(tell, progress=progress),
                 folder,
                 [],
+                [],
                 own_heads,
                 None if own_heads is None else find_classifier(model, inputs),
             )
@@ -182,16 +183,18 @@ def _joined(done: Sequence[_Done]) -> Records:
     """
     joined = Records()
     for each in done:
-        parts = processes.gathered((each.subject.hashes, [record.right for record in each.records]))
-        hashes = [one for part, _ in parts for one in part]
+        subject = each.subject
+        parts = processes.gathered((subject.hashes, [record.right for record in each.records], subject.labels))
+        hashes = [one for part, _, _ in parts for one in part]
         order = sorted(range(len(hashes)), key=lambda row: hashes[row])
         if not joined.hashes and any(record.right is not None for record in each.records):
-            joined.hashes = tuple(hashes[row] for row in order)
+            labels = [one for _, _, part in parts for one in part]
+            joined.hashes, joined.labels = tuple(hashes[row] for row in order), tuple(labels[row] for row in order)
         same = joined.hashes == tuple(hashes[row] for row in order)
         for index, record in enumerate(each.records):
             right = None
             if record.right is not None and same:
-                single = [one for _, rights in parts for one in rights[index]]
+                single = [one for _, rights, _ in parts for one in rights[index]]
                 right = tuple(single[row] for row in order)
             joined.append(replace(record, right=right))
     return joined

@@ -40,6 +40,7 @@ class Records(list[Record]):
     Attributes:
         facts: what was measured with what: versions, seed, fingerprints of model and images, seconds, passes.
         hashes: of the images' contents, sorted; they tell which images two lists have in common.
+        labels: of these images.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
@@ -50,10 +51,15 @@ class Records(list[Record]):
     """
 
     def __init__(
-        self, records: Iterable[Record] = (), *, facts: Mapping[str, Any] | None = None, hashes: Sequence[str] = ()
+        self,
+        records: Iterable[Record] = (),
+        *,
+        facts: Mapping[str, Any] | None = None,
+        hashes: Sequence[str] = (),
+        labels: Sequence[int] = (),
     ) -> None:
         super().__init__(records)
-        self.facts, self.hashes = dict(facts or {}), tuple(hashes)
+        self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 
     def table(self) -> str:
         """A Markdown table, one row a Record."""
@@ -68,7 +74,7 @@ class Records(list[Record]):
             if evaluation in (None, record.evaluation)
             and all(key in record.setting and _equal(record.setting[key], value) for key, value in setting.items())
         )
-        return Records(kept, facts=self.facts, hashes=self.hashes)
+        return Records(kept, facts=self.facts, hashes=self.hashes, labels=self.labels)
 
     def worst(self, **setting: Any) -> Record:
         """The accuracy when each image counts as right only where it was right in all Records of this setting.
@@ -99,7 +105,7 @@ class Records(list[Record]):
         _replaced(path, "".join(json.dumps(line) + "\n" for line in lines))
         if self.hashes:
             right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
-            _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "right": right}))
+            _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
         return path
 
     @classmethod
@@ -115,7 +121,7 @@ class Records(list[Record]):
             Record(**{**row, "interval": tuple(row["interval"])}, right=right and tuple(each == "1" for each in right))
             for row, right in zip(rows, rights, strict=True)
         ]
-        return cls(made, facts=facts, hashes=beside.get("hashes", ()))
+        return cls(made, facts=facts, hashes=beside.get("hashes", ()), labels=beside.get("labels", ()))
 
     def _repr_markdown_(self) -> str:
         return self.table()

@@ -40,7 +40,7 @@ class Subject:
         watched: wraps an iterable of batches to show progress.
         tell: says one line to the user.
         folder: where an evaluation may keep what it would go on with; None for nowhere.
-        hashes: of the images of the last pass over them, if there is a list for them.
+        hashes, labels: of the images of the last pass over them, if there are lists for them.
         heads, classifier: pretext heads, where they were given, and the layer whose input they read.
         work: how many images went forward and backward through the model.
     """
@@ -57,6 +57,7 @@ class Subject:
     tell: Callable[[str], None] = logger.info
     folder: Path | None = None
     hashes: list[str] | None = None
+    labels: list[int] | None = None
     heads: Heads | None = None
     classifier: Classifier | None = None
     work: Counter[str] = field(default_factory=Counter)
@@ -100,8 +101,9 @@ class Subject:
         Raises:
             ValueError: labels that the model has no class for.
         """
-        if self.hashes is not None:
-            self.hashes.clear()
+        for known in (self.hashes, self.labels):
+            if known is not None:
+                known.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for images, labels in processes.own_share(self.watched(batches)):
             pixels = self.pixels.pixels(images.to(self.device))
@@ -109,7 +111,10 @@ class Subject:
                 check_classes(labels, self.classes)
             if self.hashes is not None:
                 self.hashes.extend(hashed(pixels))
-            yield pixels, hard(labels).to(self.device)
+            targets = hard(labels)
+            if self.labels is not None:
+                self.labels.extend(targets.tolist())
+            yield pixels, targets.to(self.device)
 
     def attacked(
         self,

@@ -193,12 +193,14 @@ def test_which_images_were_right_is_kept_in_an_order_that_loaders_do_not_change(
     straight, shuffled = measured(which), measured(which, batches=loader(shuffle=True), seed=3)
     assert straight.hashes == shuffled.hashes
     assert len(set(straight.hashes)) == 60
+    assert sorted(straight.labels) == sorted(digits()[1][:60].tolist())
+    assert straight.labels == shuffled.labels
     assert straight[0].right == shuffled[0].right == straight.where("sweep", eps=0.0)[0].right
     assert sum(straight[0].right) / 60 == straight[0].value
     straight.save(tmp_path / "records.jsonl")
     loaded = Records.load(tmp_path / "records.jsonl")
     assert loaded == straight
-    assert (loaded.hashes, loaded.facts) == (straight.hashes, straight.facts)
+    assert (loaded.hashes, loaded.labels, loaded.facts) == (straight.hashes, straight.labels, straight.facts)
     assert [record.right for record in loaded] == [record.right for record in straight]
     first = json.loads((tmp_path / "records.jsonl").read_text().splitlines()[0])
     assert set(first["facts"]) >= {"model", "images", "versions", "seed", "evaluations"}
@@ -268,3 +270,22 @@ def test_what_cannot_be_compared_is_refused():
         robusttune.compare(records, measured("clean", batches=[(images[100:120], labels[100:120])]))
     with pytest.raises(ValueError, match="no measurement in common"):
         robusttune.compare(records, measured(partial(sweep, norms=["linf"], eps=[0.1], steps=1)))
+
+
+def test_the_report_sets_the_classes_that_lose_most_first(tmp_path):
+    records = measured(["clean", partial(sweep, norms=["linf"], eps=[0.0, 0.15], steps=20)])
+    text = robusttune.report(records, tmp_path).read_text(encoding="utf-8")
+    rows = text.split("## Classes")[1].split("##")[0].splitlines()
+    cells = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in rows if row[:3] in {f"| {n}" for n in range(10)}
+    ]
+    images, labels = digits()
+    with torch.no_grad():
+        right = hardened()(images[:60]).argmax(1) == labels[:60]
+    assert {int(row[0]): int(row[1]) for row in cells} == {n: int((labels[:60] == n).sum()) for n in range(10)}
+    assert {int(row[0]): row[2] for row in cells} == {
+        n: f"{100 * float(right[labels[:60] == n].float().mean()):.1f}%" for n in range(10)
+    }
+    drops = [float(row[4].split()[0]) for row in cells]
+    assert drops == sorted(drops, reverse=True)
+    assert drops[0] > 0
