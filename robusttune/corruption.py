@@ -13,6 +13,7 @@ FAMILIES = ("noise", "blur", "weather", "digital")
 PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
 PORTION = 2**20
+SMALLEST = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,10 @@ def _checked(name: str, images: Tensor, severity: Any) -> list[int]:
         raise ValueError(
             f"{name} got images of shape {tuple(images.shape)} and type {images.dtype}, but (N,C,H,W) of a float type in "
             "[0,1] are needed: divide uint8 images by 255"
+        )
+    if min(images.shape[-2:]) < SMALLEST:
+        raise ValueError(
+            f"{name} got images of {images.shape[-2]}×{images.shape[-1]} px, but at least {SMALLEST} are needed"
         )
     if isinstance(severity, Tensor):
         severity = severity.tolist()

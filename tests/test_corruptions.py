@@ -231,6 +231,14 @@ def test_integers_are_refused():
         corrupted("fog", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 3)
 
 
+@every
+def test_the_smallest_images_and_none_at_all(name):
+    assert corrupted(name, torch.rand(2, 3, 4, 4), 5).isfinite().all()
+    assert corrupted(name, torch.rand(0, 3, 32, 32), 5).shape == (0, 3, 32, 32)
+    with pytest.raises(ValueError, match="got images of 3×9 px, but at least 4 are needed"):
+        corrupted(name, torch.rand(2, 3, 3, 9), 5)
+
+
 def test_what_is_random_asks_for_a_generator_and_nothing_else_does():
     images = photographs(32)
     with pytest.raises(ValueError, match=r"fog is random: pass generator=torch.Generator"):

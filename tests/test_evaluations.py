@@ -145,6 +145,8 @@ def test_images_from_elsewhere_are_told_apart(run):
     same = measured(partial(ood, others=batches), model=model, batches=batches, heads=folder)
     assert same[0].value == pytest.approx(0.5)
     assert same[1].value == pytest.approx(0.95, abs=0.03)
+    with pytest.raises(ValueError, match=r"ood compares with images from elsewhere: pass .*others="):
+        measured("ood", model=model, batches=batches, heads=folder)
     with pytest.raises(ValueError, match="needs images in both loaders"):
         measured(partial(ood, others=[]), model=model, batches=batches, heads=folder)
 

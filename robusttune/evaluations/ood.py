@@ -16,7 +16,7 @@ __all__ = ["ood"]
 KEPT = 0.95
 
 
-def ood(subject: Subject, *, others: Any) -> list[Record]:
+def ood(subject: Subject, *, others: Any = None) -> list[Record]:
     """How well images from elsewhere are told from the loader's own: AUROC, and the share taken for own at 95% of those.
 
     An image's score is the mean cross-entropy of the rotation head over all turns, less how far the class probabilities are
@@ -27,10 +27,12 @@ def ood(subject: Subject, *, others: Any) -> list[Record]:
         others: a loader of images (with or without labels) that the model should not know, of the same shape.
 
     Raises:
-        ValueError: no rotation head was given, or one of the loaders is empty.
+        ValueError: no images from elsewhere or no rotation head was given, or one of the loaders is empty.
 
     Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
     """
+    if others is None:
+        raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
     own = [_scores(subject, pixels) for pixels, _ in subject.batches()]
     strange = [_scores(subject, subject.pixels.pixels(images.to(subject.device))) for images, _ in stream(others)]
     if not own or not strange:
