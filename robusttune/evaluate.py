@@ -88,8 +88,9 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    folder = prepared(out, resume)
     wanted = [which] if isinstance(which, str) or callable(which) else list(which)
+    if not wanted:
+        raise ValueError(f"which= is empty: name evaluations out of {', '.join(lookup.names('evaluations'))}")
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
     check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
@@ -97,6 +98,7 @@ def evaluate(
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
     processes.join(place)
     place = processes.local_device(place)
+    folder = prepared(out, resume)
     loader = processes.whole(loader)
     with (
         own_randomness(seed),
@@ -128,31 +130,38 @@ def evaluate(
                 shape,
                 logits.shape[1],
                 place,
-                seed,
-                _bar(title, loader) if progress else iter,
-                partial(tell, progress=progress),
-                folder,
-                [],
-                [],
-                own_heads,
-                None if own_heads is None else find_classifier(model, inputs),
+                seed=seed,
+                watched=_bar(title, loader) if progress else iter,
+                tell=partial(tell, progress=progress),
+                folder=folder,
+                hashes=[],
+                labels=[],
+                heads=own_heads,
+                classifier=None if own_heads is None else find_classifier(model, inputs),
             )
             began = time.perf_counter()
             done.append(_Done(title, list(evaluation(subject)), subject, time.perf_counter() - began))
         records = _joined(done)
         records.facts = {
-            "model": f"{type(model).__name__} {fingerprint(model)}",
-            "images": f"{len(records.hashes)} {of_all(records.hashes)}",
-            "pixels": str(pixels),
-            "threat": f"{threat.norm} eps {threat.eps:.6g}",
             "seed": seed,
-            "device": str(place),
-            "versions": versions(),
             "evaluations": {each.title: each.cost() for each in done},
+            **_facts(records, subject),
         }
     if folder is not None and processes.rank() == 0:
         records.save(folder / FILE)
     return records
+
+
+def _facts(records: Records, subject: Subject) -> dict[str, Any]:
+    """What was measured, and with what."""
+    return {
+        "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
+        "images": f"{len(records.hashes)} {of_all(records.hashes)}",
+        "pixels": str(subject.pixels),
+        "threat": f"{subject.threat.norm} eps {subject.threat.eps:.6g}",
+        "device": str(subject.device),
+        "versions": versions(),
+    }
 
 
 def _heads(heads: Any, model: nn.Module) -> Heads:

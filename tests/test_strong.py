@@ -261,6 +261,14 @@ def test_mcnemars_p_is_scipys():
         assert robusttune.compare.__globals__["mcnemar"](one, other) == pytest.approx(expected, rel=1e-6)
 
 
+def test_no_evaluation_and_an_unknown_one_leave_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="which= is empty: name evaluations out of autoattack, certified, clean"):
+        measured([], out=tmp_path / "none")
+    with pytest.raises(ValueError, match="unknown evaluation 'strength'"):
+        measured("strength", out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_what_cannot_be_compared_is_refused():
     records = measured("clean")
     with pytest.raises(ValueError, match="the second Records do not know single images"):
