@@ -105,13 +105,13 @@ def test_a_loss_carries_labels_and_logits_only_if_given():
 @every_kind
 def test_an_unknown_name_lists_the_known(kind):
     known = ", ".join(lookup.names(kind))
-    with pytest.raises(ValueError, match=f"unknown {kind[:-1]} 'nonsense': known are {known}; an object is taken too"):
-        lookup.find(kind, "nonsense")
+    with pytest.raises(ValueError, match=f"unknown {kind[:-1]} 'xyzzy': known are {known}; an object is taken too"):
+        lookup.find(kind, "xyzzy")
 
 
 def test_an_unknown_augment_lists_the_known():
-    with pytest.raises(ValueError, match=f"unknown augment 'nonsense': known are {', '.join(names())}"):
-        chosen_augment("nonsense", torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=f"unknown augment 'xyzzy': known are {', '.join(names())}"):
+        chosen_augment("xyzzy", torch.rand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(
