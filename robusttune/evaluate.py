@@ -15,6 +15,7 @@ from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
 from robusttune.classifier import find_classifier
+from robusttune.failures import worst
 from robusttune.heads import Heads
 from robusttune.journal import tell
 from robusttune.load_heads import load_heads
@@ -190,7 +191,9 @@ def _joined(done: Sequence[_Done]) -> Records:
 
     Loaders that shuffle give each evaluation the images in another order.
     """
-    joined = Records()
+    joined = Records(
+        failures=worst(one for each in done for part in processes.gathered(each.subject.failures) for one in part)
+    )
     for each in done:
         subject = each.subject
         parts = processes.gathered((subject.hashes, [record.right for record in each.records], subject.labels))

@@ -10,7 +10,10 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bott
 .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .9rem; } th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
 th { background: #f4f4f4; }
-@media print { body { max-width: none; } h2, img, table { break-inside: avoid; } .wide { overflow: visible; } }
+@media print {
+  body { max-width: none; } .wide { overflow: visible; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
+  h2, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; }
+}
 """
 
 

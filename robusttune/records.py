@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robusttune import failures
+from robusttune.failures import Failure
+
 Z95 = 1.959963984540054
 
 
@@ -41,6 +44,7 @@ class Records(list[Record]):
         facts: what was measured with what: versions, seed, fingerprints of model and images, seconds, passes.
         hashes: of the images' contents, sorted; they tell which images two lists have in common.
         labels: of these images.
+        failures: a few images that fell most easily to the adversary, for the report.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
@@ -57,8 +61,10 @@ class Records(list[Record]):
         facts: Mapping[str, Any] | None = None,
         hashes: Sequence[str] = (),
         labels: Sequence[int] = (),
+        failures: Sequence[Failure] = (),
     ) -> None:
         super().__init__(records)
+        self.failures = list(failures)
         self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 
     def table(self) -> str:
@@ -74,7 +80,7 @@ class Records(list[Record]):
             if evaluation in (None, record.evaluation)
             and all(key in record.setting and _equal(record.setting[key], value) for key, value in setting.items())
         )
-        return Records(kept, facts=self.facts, hashes=self.hashes, labels=self.labels)
+        return Records(kept, facts=self.facts, hashes=self.hashes, labels=self.labels, failures=self.failures)
 
     def worst(self, **setting: Any) -> Record:
         """The accuracy when each image counts as right only where it was right in all Records of this setting.
@@ -94,7 +100,9 @@ class Records(list[Record]):
         return accuracy("worst case", sum(right), len(right), {**setting, "over": f"{len(known)} attacks"}, right=right)
 
     def save(self, path: str | Path) -> Path:
-        """Write one JSON object a line, the facts first; which images were right goes to `<name>.images.json` beside it.
+        """Write one JSON object a line, the facts first.
+
+        Which images were right goes to `<name>.images.json` beside it, the pictures of failures to `<name>.failures.npz`.
 
         Files that are there already are replaced only once all is written.
         """
@@ -106,6 +114,8 @@ class Records(list[Record]):
         if self.hashes:
             right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
             _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
+        if self.failures:
+            failures.save(self.failures, _pictures(path))
         return path
 
     @classmethod
@@ -121,7 +131,8 @@ class Records(list[Record]):
             Record(**{**row, "interval": tuple(row["interval"])}, right=right and tuple(each == "1" for each in right))
             for row, right in zip(rows, rights, strict=True)
         ]
-        return cls(made, facts=facts, hashes=beside.get("hashes", ()), labels=beside.get("labels", ()))
+        shown = failures.load(_pictures(path)) if _pictures(path).exists() else []
+        return cls(made, facts=facts, hashes=beside.get("hashes", ()), labels=beside.get("labels", ()), failures=shown)
 
     def _repr_markdown_(self) -> str:
         return self.table()
@@ -221,6 +232,10 @@ def described(setting: Mapping[str, Any]) -> str:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.stem + ".images.json")
+
+
+def _pictures(path: Path) -> Path:
+    return path.with_name(path.stem + ".failures.npz")
 
 
 def _replaced(path: Path, text: str) -> None:

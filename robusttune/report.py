@@ -13,7 +13,7 @@ def report(
     runs: Records | Mapping[str, Records],
     out: str | Path,
     *,
-    sections: Sequence[Any] = ("overview", "sanity", "summary", "curve", "classes", "corruptions", "cost"),
+    sections: Sequence[Any] = ("overview", "sanity", "summary", "curve", "classes", "failures", "corruptions", "cost"),
 ) -> Path:
     """The path of a report, `report.md` in the folder `out`, with its pictures beside it, and `report.html`, one file.
 

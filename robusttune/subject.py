@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from robusttune import processes
 from robusttune.batches import check_classes, hard, stream
+from robusttune.failures import Failure, fallen, worst
 from robusttune.features import Classifier, forward, logits_of
 from robusttune.heads import Heads
 from robusttune.modes import dtype_of
@@ -43,6 +44,7 @@ class Subject:
         hashes, labels: of the images of the last pass over them, if there are lists for them.
         heads, classifier: pretext heads, where they were given, and the layer whose input they read.
         work: how many images went forward and backward through the model.
+        failures: the images that fell most easily to an adversary of the norm and up to the radius of `threat`.
     """
 
     model: nn.Module
@@ -61,6 +63,7 @@ class Subject:
     heads: Heads | None = None
     classifier: Classifier | None = None
     work: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """The logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
@@ -89,11 +92,14 @@ class Subject:
         Raises:
             ValueError: the logits are not finite.
         """
+        return self._finite(pixels).argmax(1)
+
+    def _finite(self, pixels: Tensor) -> Tensor:
         with torch.no_grad():
             logits = self.logits(pixels)
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
-        return logits.argmax(1)
+        return logits
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device.
@@ -154,7 +160,11 @@ class Subject:
             return alive
         goal: Any = loss if isinstance(loss, str) else partial(toward, loss[rows])
         found = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
-        return alive.index_put((rows,), self.predicted(found) == labels[rows])
+        logits = self._finite(found)
+        if threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
+            now = fallen(str(threat.norm), threat.eps, pixels[rows], found, labels[rows], logits)
+            self.failures[:] = worst(self.failures + now)
+        return alive.index_put((rows,), logits.argmax(1) == labels[rows])
 
     def totals(self, *counts: float) -> list[int]:
         """Each count, summed over the processes that share the images."""

@@ -1,17 +1,24 @@
 """What is measured, against what can be worked out by hand on a linear model, and how it is kept and shown."""
 
+import copy
 import json
 import math
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from test_strong import digits as real_digits
+from test_strong import hardened
+from test_strong import loader as digits_loader
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
 from robusttune import Record, Records
 from robusttune.attacks.nfgsm import nfgsm
+from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.sweep import sweep
 from robusttune.records import accuracy, wilson
 from robusttune.selection import held_back, subset_of
@@ -276,3 +283,120 @@ def test_a_report_sets_the_worst_classes_of_models_side_by_side(tmp_path):
     (row,) = (line for line in robusttune.report(runs, tmp_path).read_text().splitlines() if "worst-class" in line)
     for shown in ("25.0%", "50.0%", "class 4, 4 images", "class 2, 2 images"):
         assert shown in row
+
+
+def test_the_images_that_fall_first_are_shown(tmp_path):
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], "sweep", norm="l2", eps=0.4, progress=False)
+    shown = records.failures
+    assert 0 < len(shown) <= 8
+    assert len({each.image.tobytes() for each in shown}) == len(shown)
+    for each in shown:
+        assert each.norm == "l2"
+        assert 0 < each.eps <= 0.4
+        assert np.linalg.norm(each.found - each.image) <= each.eps + 1e-5
+        pair = torch.from_numpy(np.stack([each.image, each.found]))
+        assert model(pair).argmax(1).tolist() == [each.label, each.answer]
+        assert each.label != each.answer
+    assert shown == sorted(shown, key=lambda each: (each.eps, -each.confidence))
+    back = Records.load(records.save(tmp_path / "records.jsonl"))
+    assert [each.confidence for each in back.failures] == [each.confidence for each in shown]
+    assert all((a.found == b.found).all() for a, b in zip(back.failures, shown, strict=True))
+    text = robusttune.report({"one": back, "none": Records(back)}, tmp_path).read_text()
+    assert text.count("failures-1.png") == 1
+    assert "failures-2.png" not in text
+    assert f"up to {100 * max(each.confidence for each in shown):.1f}% sure of the wrong class" in text
+    assert robusttune.evaluate(model, [(images, labels)], "clean", progress=False).failures == []
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_accuracy_under_attack_falls_with_the_radius_to_chance(norm):
+    radii = {"l2": [0.0, 0.5, 1.0, 2.0, 4.0, 8.0], "linf": [0.0, 0.05, 0.1, 0.2, 0.3, 0.5]}[norm]
+    records = robusttune.evaluate(
+        hardened(), digits_loader(200), partial(sweep, norms=[norm], eps=radii), progress=False
+    )
+    values = [record.value for record in records]
+    assert values == sorted(values, reverse=True)
+    # At linf 0.5 every image can become the same grey one.
+    assert records[-1].value <= 0.1
+
+
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+def test_a_radius_is_measured_alone_as_beside_smaller_ones(attack):
+    """Images that fell to a smaller radius are not attacked again, and others start elsewhere."""
+    radii = [0.05, 0.1, 0.15, 0.2]
+    settings = {"norms": ["linf"], "attack": attack, "steps": 20}
+    together = robusttune.evaluate(
+        hardened(), digits_loader(200), partial(sweep, eps=radii, **settings), progress=False
+    )
+    alone = [
+        robusttune.evaluate(hardened(), digits_loader(200), partial(sweep, eps=[each], **settings), progress=False)[0]
+        for each in radii
+    ]
+    for one, other in zip(together, alone, strict=True):
+        assert other.interval[0] <= one.value <= other.interval[1]
+    for smaller, larger in pairwise(alone):
+        assert larger.value <= smaller.interval[1]
+
+
+class Trips(torch.nn.Module):
+    """Fails on an image with a bright corner: with an error, or with NaN."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.fc, self.error = torch.nn.Linear(64, 10), error
+
+    def forward(self, images):
+        bright = images[:, 0, 0, 0] > 0.6
+        if self.error and bright.any():
+            raise RuntimeError("cannot read image 7")
+        return self.fc(images.flatten(1)).masked_fill(bright[:, None], torch.nan)
+
+
+@pytest.mark.parametrize("which", ["clean", "sweep", "strong", "autoattack", "corruptions", "noise", "sanity"])
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [("empty", "empty"), ("nan", "NaN|not finite"), ("error", "cannot read image 7"), ("labels", "label 10")],
+)
+def test_what_cannot_be_measured_leaves_nothing_behind(which, case, says, tmp_path):
+    if which == "autoattack":
+        pytest.importorskip("torchattacks")
+    images, labels = real_digits()
+    images, labels = images[:40].clone(), labels[:40].clone()
+    model = Trips(case == "error").train()
+    if case in ("nan", "error"):
+        images[7, 0] = 1.0
+    elif case == "labels":
+        labels[7] = 10
+    batches = [] if case == "empty" else [(images[:20], labels[:20]), (images[20:], labels[20:])]
+    before = copy.deepcopy(model.state_dict())
+    quick = {"sweep": partial(sweep, steps=2), "autoattack": partial(autoattack, queries=2)}.get(which, which)
+    with pytest.raises((ValueError, RuntimeError), match=says):
+        robusttune.evaluate(model, batches, quick, out=tmp_path / "out", progress=False)
+    assert list((tmp_path / "out").glob("*")) == []
+    assert model.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_class_without_images_is_told_and_not_counted(caplog):
+    caplog.set_level("INFO")
+    images, labels = real_digits()
+    rows = (labels != 3).nonzero().flatten()[:100]
+    records = robusttune.evaluate(hardened(), [(images[rows], labels[rows])], "clean", progress=False)
+    shares = [
+        float((hardened()(images[rows]).argmax(1) == labels[rows])[labels[rows] == each].float().mean())
+        for each in range(10)
+        if each != 3
+    ]
+    balanced = next(record for record in records if record.metric == "balanced accuracy")
+    assert balanced.value == pytest.approx(sum(shares) / 9)
+    assert balanced.setting["classes"] == "9 of 10"
+    assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text
+
+
+def test_notebooks_show_tables():
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
+    assert records._repr_markdown_() == records.table()
+    assert robusttune.compare(records, records)._repr_markdown_().startswith("|")

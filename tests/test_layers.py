@@ -12,6 +12,7 @@ import robusttune
 PACKAGE = Path(robusttune.__file__).parent
 # A module imports only from rows above its own line here; a folder stands for every file in it.
 ROWS = [
+    {"failures"},
     {
         "arguments",
         "lookup",
