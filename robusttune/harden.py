@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,12 +15,11 @@ from robusttune.augment import chosen_augment, overlaps
 from robusttune.batches import Batches
 from robusttune.chance import doubts
 from robusttune.first_look import check_arguments, check_first, check_held
-from robusttune.heads import TASKS
 from robusttune.journal import tell
 from robusttune.loss import RobustLoss
 from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.recipe import default_attack, default_radius, for_purpose
+from robusttune.recipe import chosen_preset, default_attack, default_radius, for_purpose
 from robusttune.records import percent
 from robusttune.runs import begun, compiled_if, made, statistics, taken
 from robusttune.selection import held_back
@@ -39,7 +38,8 @@ def harden(
     norm: Any = None,
     eps: float | None = None,
     purpose: str = "attacks",
-    tasks: Mapping[Any, float] | None = TASKS,
+    preset: str = "standard",
+    tasks: Any = "auto",
     attack_tasks: str = "joint",
     views: int | str = 1,
     objective: Any = "adversarial",
@@ -90,10 +90,13 @@ def harden(
         norm, eps: of the adversary; eps in pixel units on [0,1]; by the purpose and the image size unless given ("linf").
         purpose: "attacks", or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given; one run
             does not serve both.
-        tasks, attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
+        preset: "standard", or "fast": a single-step attack, no pretext tasks, twice the learning rate, and two of three
+            epochs not judged; what else is given comes first.
+        tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
+        attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, such as one with class weights, in the place
             of the objective's cross-entropy.
-        attack, steps: by image size and norm unless given.
+        attack, steps: by preset, image size and norm unless given.
         eps_ramp: let eps grow from 0, as `radius_factor` says; "auto" does so unless the model is robust already.
         augment: "auto" ("standard" where the loader's transform can be seen and is not random, else "none"), "none",
             "standard" (crop, flip), "augmix", "prime", "noise", a corruption, or any callable or Kornia module on images
@@ -138,6 +141,8 @@ def harden(
         True
     """
     given = dict(locals())
+    chosen = chosen_preset(preset)
+    tasks = given["tasks"] = chosen.tasks if tasks == "auto" else tasks
     check_arguments(given)
     norm, augment = for_purpose(purpose, norm, augment)
     with begun(model, given) as place:
@@ -150,7 +155,7 @@ def harden(
         images, labels = batches.first()
         pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)
         threat = ThreatModel(norm, default_radius(purpose, norm, images) if eps is None else eps)
-        attack, steps = default_attack(images, threat, attack, steps)
+        attack, steps = default_attack(images, threat, attack, steps, chosen)
         robust_loss = RobustLoss(
             model,
             threat,
@@ -173,9 +178,14 @@ def harden(
             check_held(robust_loss, val_loader, normalized)
         robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
         ramp = _ramps(eps_ramp, robust_loss, (images, labels))
-        watched = {"held": held, "min_clean": min_clean, "fast": _single_step(robust_loss.attack, steps)}
+        watched = {
+            "held": held,
+            "min_clean": min_clean,
+            "fast": _single_step(robust_loss.attack, steps),
+            "judged": chosen.judged,
+        }
         more = _unlabeled(unlabeled_loader, sharded, seed)
-        training = made(robust_loss, batches, given, place, ramp=ramp, unlabeled=more, **watched)
+        training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
         tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
         with trainable(model), compiled_if(compile, robust_loss):

@@ -1,5 +1,6 @@
 """Customary settings by the kind of backbone, the image size and the norm."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
+from robusttune.heads import TASKS
 from robusttune.lookup import one_of
 from robusttune.schedule import Plan
 from robusttune.shapes import patch_size_of
@@ -16,6 +18,26 @@ from robusttune.threat import ThreatModel, canonical, default_eps
 LARGE_SIDE = 160
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a run is like where the user has not said otherwise.
+
+    Attributes:
+        attack: its name; "auto" for the one by image size and norm.
+        tasks: pretext tasks and their weights.
+        pace: the peak learning rate of the recipe, as a multiple of the customary one.
+        judged: epochs from one judgement on held-out images to the next; the last one is always judged.
+    """
+
+    attack: str
+    tasks: Mapping[Any, float] | None
+    pace: float = 1.0
+    judged: int = 1
+
+
+PRESETS = {"standard": Preset("auto", TASKS), "fast": Preset("nfgsm", None, pace=2.0, judged=3)}
 
 
 @dataclass(frozen=True)
@@ -97,29 +119,43 @@ def _timm_scheduler(optimizer: torch.optim.Optimizer, name: str, plan: Plan) -> 
     return made
 
 
-def default_recipe(model: nn.Module, images: Tensor, **given: Any) -> Recipe:
+def default_recipe(model: nn.Module, images: Tensor, pace: float = 1.0, **given: Any) -> Recipe:
     """The customary recipe for the kind of backbone and the image size, with what the user gave in its place.
 
     Args:
+        pace: a factor of the customary learning rate.
         given: fields of Recipe; None stands for the customary value.
     """
     large = min(images.shape[-2:]) >= LARGE_SIDE
     ema = 0.9998 if large else 0.995
     if patch_size_of(model) is not None:
-        chosen = Recipe("adamw", 5e-4, 0.05, 1.0, ema)
+        chosen = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
     else:
-        chosen = Recipe("sgd", 0.05, 1e-4 if large else 5e-4, None, ema)
+        chosen = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, None, ema)
     return replace(chosen, **{key: value for key, value in given.items() if value is not None})
 
 
-def default_attack(images: Tensor, threat: ThreatModel, attack: Any, steps: int | None) -> tuple[Any, int | None]:
+def chosen_preset(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return PRESETS[one_of("preset", name, tuple(PRESETS))]
+
+
+def default_attack(
+    images: Tensor, threat: ThreatModel, attack: Any, steps: int | None, preset: Preset = PRESETS["standard"]
+) -> tuple[Any, int | None]:
     """The attack and its steps where the user says "auto": PGD-10 for small images; above 160 px PGD-7 in l2, and APGD-2
-    in linf, where radii are small.
+    in linf, where radii are small. A preset may name another; with steps that it has none of, that is APGD.
 
     Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
     """
     if attack != "auto":
         return attack, steps
+    if preset.attack != "auto":
+        return (preset.attack, None) if steps is None else ("apgd", steps)
     if min(images.shape[-2:]) < LARGE_SIDE:
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)

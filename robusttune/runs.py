@@ -63,12 +63,13 @@ def made(
     given: Mapping[str, Any],
     place: Place,
     *,
+    pace: float = 1.0,
     ramp: bool = False,
     **more: Any,
 ) -> Training:
     """The run over the batches that the arguments ask for; `more` are arguments of Training."""
     images: Tensor = batches.peeked[0]
-    recipe = default_recipe(robust_loss.model, images, **{key: given[key] for key in OF_RECIPE})
+    recipe = default_recipe(robust_loss.model, images, pace, **{key: given[key] for key in OF_RECIPE})
     plan = Plan(given["epochs"], given["max_steps"], batches.count, given["time_budget"], given["accumulate"])
     average = Average(robust_loss, recipe.ema) if recipe.ema else None
     precision = chosen_precision(given["precision"], place.device)

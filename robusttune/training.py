@@ -37,6 +37,7 @@ class Training:
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
         min_clean: see `Best`.
         fast: watch for the collapse of single-step training.
+        judged: epochs from one judgement on held-out images to the next; the last one is always judged.
         folder: for checkpoints; None for none.
         every: optimiser steps between checkpoints, beside those at the end of each epoch.
         on_epoch: called with what is known after each epoch.
@@ -52,13 +53,14 @@ class Training:
         unlabeled: Batches | None = None,
         min_clean: float | None = None,
         fast: bool = False,
+        judged: int = 1,
         folder: Path | None = None,
         every: int | None = None,
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.stepper, self.batches, self.journal = stepper, batches, journal
         self.held, self.unlabeled, self.fast, self.on_epoch = held, unlabeled, fast, on_epoch
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.judged = folder, every, judged
         self.plan, self.robust_loss = stepper.plan, stepper.robust_loss
         self.best = Best(min_clean)
         self.last: Score | None = None
@@ -127,7 +129,7 @@ class Training:
         processes.averaged([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
         facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self._means()}
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
-        if self.held is not None:
+        if self.held is not None and self._is_judged():
             facts |= {f"held-out {key}": value for key, value in asdict(self._judge(facts)).items()}
         self.journal.write({**facts, "seconds": self.plan.elapsed})
         if self.stepper.scheduler is not None:
@@ -136,6 +138,10 @@ class Training:
         self.save(outputs=True)
         if self.on_epoch is not None:
             self.on_epoch(facts)
+
+    def _is_judged(self) -> bool:
+        number = self.epoch + 1
+        return self._over() or number == self.plan.epochs or number % self.judged == 0
 
     def _means(self) -> dict[str, float]:
         """The epoch's mean terms, over all processes."""
