@@ -21,7 +21,7 @@ from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import chosen_preset, default_attack, default_radius, for_purpose
 from robusttune.records import percent
-from robusttune.runs import begun, compiled_if, made, statistics, taken
+from robusttune.runs import begun, compiled_if, made, statistics, taken, tuned
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
@@ -71,6 +71,7 @@ def harden(
     precision: str = "auto",
     compile: bool | str = "auto",
     channels_last: bool | str = "auto",
+    tune: bool | str = "auto",
     device: Any = "auto",
     sharded: bool | None = None,
     out: Any = None,
@@ -90,8 +91,8 @@ def harden(
         norm, eps: of the adversary; eps in pixel units on [0,1]; by the purpose and the image size unless given ("linf").
         purpose: "attacks", or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given; one run
             does not serve both.
-        preset: "standard", or "fast": a single-step attack, no pretext tasks, twice the learning rate, and two of three
-            epochs not judged; what else is given comes first.
+        preset: "standard", or "fast": a single-step attack, no pretext tasks, under 160 px four times the learning rate,
+            and two of three epochs not judged; what else is given comes first.
         tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, such as one with class weights, in the place
@@ -116,6 +117,8 @@ def harden(
         compile: run the forward pass through `torch.compile`; "auto" does not, as minutes of compiling pay in long runs
             alone. Where it fails, the run goes on without.
         channels_last: memory format meanwhile; "auto" for convolutional models.
+        tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
+            200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
         out: a folder for checkpoints, heads, logs; None for none.
@@ -188,6 +191,7 @@ def harden(
         training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
         tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
+        tuned(tune, training, images, progress)
         with trainable(model), compiled_if(compile, robust_loss):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []

@@ -15,6 +15,7 @@ from robusttune import lookup, trained_on
 from robusttune.arguments import check_settings
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
+from robusttune.fast import Folded, folded
 from robusttune.features import CompiledForward, forward
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
@@ -118,6 +119,8 @@ class RobustLoss(nn.Module):
         self.calls = 0
         self._watch = Watch(model, self.heads)
         self._compiled: CompiledForward | None = None
+        self._folded: Folded | None = None
+        self._on_copy = False
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -152,6 +155,35 @@ class RobustLoss(nn.Module):
                 own = self._pretext(batch, adversarial, views, weights, first=batch is batches[0])
             losses += zip(batch.shared + batch.parts, own, strict=True)
         return _summed(total, terms, losses, sum(len(batch.images) for batch in batches))
+
+    def fold(self, images: Tensor | None) -> Folded | None:
+        """Attack a copy of the model whose batch norms are folded into its convolutions, where there is such a copy.
+
+        Args:
+            images: (N,C,H,W) as the loader gives them, to try the copy with; None to attack the model itself.
+        """
+        self._folded = None
+        if images is not None:
+            pixels = self.pixels.pixels(images[:2].to(device_of(self.model)))
+            inputs = self.pixels.inputs(pixels).to(dtype_of(self.model))
+            self._folded = folded(self.model, self.classifier, inputs)
+        return self._folded
+
+    @property
+    def folds(self) -> bool:
+        """Whether it is a folded copy that is attacked."""
+        return self._folded is not None
+
+    @contextmanager
+    def _copy_attacked(self) -> Iterator[None]:
+        """Let forwards go through the folded copy meanwhile, if there is one."""
+        if self._folded is not None:
+            self._folded.refresh()
+        self._on_copy = self._folded is not None
+        try:
+            yield
+        finally:
+            self._on_copy = False
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -215,7 +247,7 @@ class RobustLoss(nn.Module):
         joint, unlabeled = self.attack_tasks == "joint", labels is None
         if unlabeled and not joint:
             adversarial = images
-        with attacking(self.model, self.parameters(), images.device):
+        with attacking(self.model, self.parameters(), images.device), self._copy_attacked():
             clean = None
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()
@@ -270,6 +302,8 @@ class RobustLoss(nn.Module):
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 logger.warning("the model cannot be compiled here, so it goes on without: %s", reason)
                 self._stop_compiling()
+        if self._on_copy and self._folded is not None:
+            return self._folded(inputs)
         return forward(self.model, self.classifier, inputs, weights)
 
     def _prepared(self, images: Tensor, labels: Tensor | None, chance: torch.Generator) -> Batch:

@@ -27,7 +27,7 @@ class Preset:
     Attributes:
         attack: its name; "auto" for the one by image size and norm.
         tasks: pretext tasks and their weights.
-        pace: the peak learning rate of the recipe, as a multiple of the customary one.
+        pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
         judged: epochs from one judgement on held-out images to the next; the last one is always judged.
     """
 
@@ -37,7 +37,7 @@ class Preset:
     judged: int = 1
 
 
-PRESETS = {"standard": Preset("auto", TASKS), "fast": Preset("nfgsm", None, pace=2.0, judged=3)}
+PRESETS = {"standard": Preset("auto", TASKS), "fast": Preset("nfgsm", None, pace=4.0, judged=3)}
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,11 @@ def default_recipe(model: nn.Module, images: Tensor, pace: float = 1.0, **given:
     """The customary recipe for the kind of backbone and the image size, with what the user gave in its place.
 
     Args:
-        pace: a factor of the customary learning rate.
+        pace: a factor of the customary learning rate for small images.
         given: fields of Recipe; None stands for the customary value.
     """
     large = min(images.shape[-2:]) >= LARGE_SIDE
-    ema = 0.9998 if large else 0.995
+    ema, pace = (0.9998, 1.0) if large else (0.995, pace)
     if patch_size_of(model) is not None:
         chosen = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
     else:

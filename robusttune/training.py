@@ -237,6 +237,7 @@ class Training:
             "meter": self.meter.state_dict(),
             "place": {"epoch": self.epoch, "consumed": self.consumed, "fell_back": self.fell_back},
             "epoch_states": self.epoch_states,
+            "folded": self.robust_loss.folds,
             "states": checkpoint.random_states(self.batches.loader),
         }
 
@@ -251,6 +252,8 @@ class Training:
         self.epoch, self.consumed, self.fell_back = place["epoch"], place["consumed"], place["fell_back"]
         if self.fell_back:
             self.robust_loss.attack = judge
+        if state["folded"] != self.robust_loss.folds:  # measured anew, it might be chosen otherwise
+            self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
         self.epoch_states = state["epoch_states"]
         checkpoint.restore_random_states(state["states"], self.batches.loader)
         self.journal.rewind(self.epoch)

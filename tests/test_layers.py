@@ -36,7 +36,7 @@ ROWS = [
         "provenance",
         "page",
     },
-    {"threat", "classifier", "batches", "heads", "awp", "corruption"},
+    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast"},
     {
         "attacks",
         "objectives",
