@@ -24,6 +24,7 @@ DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
 NUMBERS = {
     "epochs": COUNT,
     "accumulate": COUNT,
+    "micro_batch": COUNT,
     "max_steps": COUNT,
     "checkpoint_every": COUNT,
     "steps": COUNT,

@@ -17,6 +17,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     """Raise a ValueError for any argument that can be seen not to fit without running the model."""
     check_model(given["model"])
     check_settings(given)
+    check_memory(given)
     check_loader(given["loader"], passes=given["epochs"])
     for name in ("val_loader", "unlabeled_loader"):
         if given[name] is not None:
@@ -25,6 +26,18 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         raise ValueError(
             "unlabeled_loader= is for the pretext losses, but there are no tasks: name some, or leave it out"
         )
+
+
+def check_memory(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for what cannot be had together with checkpointing."""
+    if not isinstance(given["checkpointing"], bool):
+        raise ValueError(f"checkpointing is {given['checkpointing']!r}, but it must be True or False")
+    for name in ("awp", "compile"):
+        if given["checkpointing"] and given[name] not in (0, False, "auto"):
+            raise ValueError(
+                f"checkpointing computes activations again with the model as it then is, which {name}={given[name]} does "
+                "not allow: leave one of them out"
+            )
 
 
 def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:

@@ -21,7 +21,7 @@ from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import chosen_preset, default_attack, default_radius, for_purpose
 from robusttune.records import percent
-from robusttune.runs import begun, compiled_if, made, statistics, taken, tuned
+from robusttune.runs import begun, checkpointed_if, compiled_if, made, statistics, taken, tuned
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
@@ -66,6 +66,8 @@ def harden(
     weight_decay: float | None = None,
     clip_grad: float | None = None,
     accumulate: int = 1,
+    micro_batch: int | None = None,
+    checkpointing: bool = False,
     ema: float | None = None,
     min_clean: float | None = None,
     precision: str = "auto",
@@ -111,6 +113,10 @@ def harden(
         epochs, max_steps, time_budget: what comes first ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; by the backbone unless given.
         accumulate: batches whose gradients make one step.
+        micro_batch: take a batch in parts of so many images, which saves memory; the gradient is that of the whole batch,
+            but for batch norms, which normalise by the part, and for what is drawn at random.
+        checkpointing: let the model's blocks compute their activations again in the backward pass, which saves memory
+            and costs up to half as much time again; results stay the same.
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
@@ -119,6 +125,7 @@ def harden(
         channels_last: memory format meanwhile; "auto" for convolutional models.
         tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
+            With checkpointing it is not done.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
         out: a folder for checkpoints, heads, logs; None for none.
@@ -191,8 +198,8 @@ def harden(
         training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
         tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        tuned(tune, training, images, progress)
-        with trainable(model), compiled_if(compile, robust_loss):
+        tuned(tune if not checkpointing else False, training, images, progress)
+        with trainable(model), checkpointed_if(given), compiled_if(compile, robust_loss):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)

@@ -16,6 +16,7 @@ from robusttune.fast import PAYS, how_much_faster
 from robusttune.features import forward
 from robusttune.journal import Journal, chosen_tracker, tell
 from robusttune.loss import RobustLoss
+from robusttune.memory import checkpointed
 from robusttune.modes import attacking, borrowed, chosen_device, chosen_format, device_of, differentiable, formatted
 from robusttune.pixels import Pixels
 from robusttune.precision import chosen_precision
@@ -74,12 +75,13 @@ def made(
     """The run over the batches that the arguments ask for; `more` are arguments of Training."""
     images: Tensor = batches.peeked[0]
     recipe = default_recipe(robust_loss.model, images, pace, **{key: given[key] for key in OF_RECIPE})
+    micro_batch = given.get("micro_batch")
     plan = Plan(given["epochs"], given["max_steps"], batches.count, given["time_budget"], given["accumulate"])
     average = Average(robust_loss, recipe.ema) if recipe.ema else None
     precision = chosen_precision(given["precision"], place.device)
     first = processes.rank() == 0
     return Training(
-        Stepper(robust_loss, plan, recipe, precision=precision, ramp=ramp, average=average),
+        Stepper(robust_loss, plan, recipe, precision=precision, ramp=ramp, average=average, micro_batch=micro_batch),
         batches,
         Journal(place.folder, chosen_tracker(given["log"], place.folder)) if first else Journal(),
         folder=place.folder,
@@ -98,6 +100,19 @@ def compiled_if(wanted: bool | str, robust_loss: RobustLoss) -> AbstractContextM
     if not isinstance(wanted, bool) and wanted != "auto":
         raise ValueError(f"compile is {wanted!r}, but it must be True, False or 'auto'")
     return robust_loss.compiled() if wanted is True else nullcontext()
+
+
+@contextmanager
+def checkpointed_if(given: Mapping[str, Any]) -> Iterator[None]:
+    """The model's blocks checkpointed meanwhile, where that is asked for."""
+    if not given["checkpointing"]:
+        yield
+        return
+    progress = given["progress"]
+    with checkpointed(given["model"]) as count:
+        what = f"{count} blocks compute their activations again in the backward pass"
+        tell(what if count else "the model has no blocks in sequence, so there is nothing to checkpoint", progress)
+        yield
 
 
 def tuned(wanted: bool | str, training: Training, images: Tensor, progress: bool) -> None:

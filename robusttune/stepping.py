@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robusttune import processes
 from robusttune.averages import Average
 from robusttune.loss import RobustLoss
-from robusttune.modes import device_of
+from robusttune.modes import device_of, has_batch_norm
 from robusttune.precision import Precision
 from robusttune.recipe import Recipe
 from robusttune.schedule import Plan, radius_factor, rate_factor
@@ -25,6 +26,7 @@ class Stepper:
         precision: of forward and backward passes.
         ramp: let the radius grow from 0 as `radius_factor` says.
         average: a moving average to be moved after each step; None for none.
+        micro_batch: images that go through the model at once; None for all of a batch.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Stepper:
         precision: Precision,
         ramp: bool = False,
         average: Average | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         self.robust_loss, self.plan, self.ramp, self.average = robust_loss, plan, ramp, average
         self.clip_grad, self.precision = recipe.clip_grad, precision
@@ -46,7 +49,7 @@ class Stepper:
         self.optimizer, self.scheduler = recipe.made(robust_loss, plan)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = precision.scaler(self.device)
-        self.waiting = 0
+        self.waiting, self.micro_batch = 0, micro_batch
 
     def take(
         self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, *, done: float, last: bool
@@ -59,16 +62,36 @@ class Stepper:
         """
         self._schedule(done)
         steps_now = last or self.waiting + 1 == self.plan.accumulate
-        images = images.to(self.device, non_blocking=True)
-        labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        extra = {} if unlabeled is None else {"unlabeled": unlabeled.to(self.device, non_blocking=True)}
-        with processes.unsynchronised(self.module, not steps_now):
-            with self.precision.autocast(self.device):
-                out: dict[str, Tensor] = self.module(images, labels, **extra)
-            self.scaler.scale(out["loss"] / self.plan.accumulate).backward()
+        parts = _parts(images, labels, unlabeled, self._count(images, unlabeled))
+        found = []
+        for number, part in enumerate(parts, 1):
+            share = len(part[0]) / len(images)
+            with processes.unsynchronised(self.module, not steps_now or number < len(parts)):
+                found.append(self._backward(*part, share))
+        out = found[0] if len(found) == 1 else _whole(found, [len(part[0]) for part in parts])
         self.waiting += 1
         if steps_now:
             self._step()
+        return out
+
+    def _count(self, images: Tensor, unlabeled: Tensor | None) -> int:
+        """How many parts a batch is taken in."""
+        if self.micro_batch is None:
+            return 1
+        least = 2 if has_batch_norm(self.robust_loss.model) else 1
+        most = min(len(images), len(images if unlabeled is None else unlabeled)) // least
+        return max(1, min(most, -(-len(images) // self.micro_batch)))
+
+    def _backward(
+        self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, share: float
+    ) -> dict[str, Tensor]:
+        """Add the gradient of a part of a batch, of which it is this share; the part's loss terms."""
+        images = images.to(self.device, non_blocking=True)
+        labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        extra = {} if unlabeled is None else {"unlabeled": unlabeled.to(self.device, non_blocking=True)}
+        with self.precision.autocast(self.device):
+            out: dict[str, Tensor] = self.module(images, labels, **extra)
+        self.scaler.scale(out["loss"] * (share / self.plan.accumulate)).backward()
         return out
 
     def drop(self) -> None:
@@ -122,3 +145,24 @@ class Stepper:
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _parts(
+    images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, count: int
+) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
+    """A batch in so many parts of nearly equal size."""
+    chunks = [None if each is None else each.tensor_split(count) for each in (images, labels, unlabeled)]
+    return [tuple(None if each is None else each[number] for each in chunks) for number in range(count)]  # type: ignore[misc]
+
+
+def _whole(found: list[dict[str, Tensor]], images: list[int]) -> dict[str, Tensor]:
+    """The loss terms of a batch, of those of its parts."""
+    total = sum(images)
+    return {
+        key: torch.cat([out[key].detach() for out in found])
+        if key == "output"
+        else sum(
+            (out[key].detach() * (count / total) for out, count in zip(found, images, strict=True)), torch.tensor(0.0)
+        )
+        for key in found[0]
+    }

@@ -229,6 +229,7 @@ def test_a_resumed_run_attacks_as_the_one_that_was_stopped(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 def test_the_fast_preset_takes_one_step_and_no_tasks_unless_told_otherwise(caplog):
     caplog.set_level(logging.INFO, "robusttune")
     torch.manual_seed(0)

@@ -36,7 +36,7 @@ ROWS = [
         "provenance",
         "page",
     },
-    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast"},
+    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory"},
     {
         "attacks",
         "objectives",
