@@ -46,9 +46,11 @@ def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None
     with trainable(robust_loss.model):
         if len(images) == 1 and has_batch_norm(robust_loss.model):
             raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
+    calls = robust_loss.calls
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)
         robust_loss(images[:2].to(device), labels[:2].to(device))
+    robust_loss.calls = calls  # so that the first step draws what it would draw in a loop of the user's own
 
 
 def check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None) -> None:

@@ -1,0 +1,66 @@
+"""RobustLoss as a task of timm's training script: its EMA, its checkpoints and its loop stay as they are.
+
+    python examples/loop_timm.py
+
+In timm's own train.py, the line to change is the one that makes the task:
+
+    task = ClassificationTask(model, …)      becomes      task = RobustTask(model, THREAT, mean=…, std=…)
+
+timm's prefetcher normalises with a mean and std that are 255 times those of pixels on [0, 1]: pass the latter, which
+are in `data_config["mean"]` and `["std"]`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+from loops import EPOCHS, SETTINGS, THREAT, finish, measured, optimizer_of, scene
+from timm.task import TrainingTask
+from timm.utils import CheckpointSaver
+
+from robusttune import RobustLoss, ThreatModel
+
+
+class RobustTask(TrainingTask):
+    """timm's task around RobustLoss: {"loss", "output", …} is what both speak of."""
+
+    def __init__(
+        self, model: torch.nn.Module, threat: ThreatModel, *, device: torch.device | None = None, **settings
+    ) -> None:
+        super().__init__(device=device, verbose=False)
+        self.trainable_module = model
+        self.robust_loss = RobustLoss(model, threat, **settings)
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
+        return self.robust_loss(images, labels)
+
+
+def main() -> None:
+    """Measure, harden, measure again, and load the checkpoint that timm has saved."""
+    model, training, testing = scene()
+    before = measured(model, testing)
+
+    task = RobustTask(model, THREAT, **SETTINGS)
+    task.setup_ema(decay=0.98)
+    optimizer = optimizer_of(task.robust_loss)
+    task.train()
+    for _ in range(EPOCHS):
+        for images, labels in training:
+            optimizer.zero_grad()
+            task(images, labels)["loss"].backward()
+            optimizer.step()
+            task.update_ema()
+
+    finish(before, measured(model, testing))
+    with tempfile.TemporaryDirectory() as folder:
+        saver = CheckpointSaver(model, optimizer, checkpoint_dir=folder, recovery_dir=folder)
+        saver.save_checkpoint(EPOCHS, metric=1.0)
+        saved = str(Path(folder) / "last.pth.tar")
+        again = timm.create_model("test_resnet", in_chans=1, num_classes=10, checkpoint_path=saved)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    print("timm.create_model(…, checkpoint_path=…) loads what was saved")
+
+
+if __name__ == "__main__":
+    main()
