@@ -57,6 +57,7 @@ ROWS = [
     {"harden", "pretrain", "report", "compare"},
     {"estimate", "monitor"},
     {"poc"},
+    {"doctor", "sources"},
     {"cli"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
@@ -125,7 +126,9 @@ def test_public_names_are_callable_once_every_module_is_imported():
         assert callable(getattr(robusttune, name)), name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name != "cli.py"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_the_library_does_not_print(path):
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]

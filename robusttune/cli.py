@@ -1,0 +1,326 @@
+"""The command line: `robusttune harden | evaluate | pretrain | report | compare | doctor`."""
+
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robusttune import lookup
+from robusttune.compare import compare
+from robusttune.doctor import doctor
+from robusttune.evaluate import FILE, evaluate
+from robusttune.harden import harden
+from robusttune.loss import RobustLoss
+from robusttune.pretrain import pretrain
+from robusttune.recipe import Recipe
+from robusttune.records import Records
+from robusttune.report import report
+from robusttune.sources import NAMES, classes_of, loader_of, model_of, statistics_of
+
+OBJECTS = {  # what no text can name, or what options below stand for
+    "model",
+    "loader",
+    "images",
+    "val_loader",
+    "unlabeled_loader",
+    "criterion",
+    "on_epoch",
+    "scheduler",
+    "init_from",
+    "normalized",
+    "which",
+    "sharded",
+}
+KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
+EVALUATE = """
+Examples:
+  robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
+  robusttune evaluate --config evaluate.yaml --which clean sanity strong
+"""
+HARDEN = """
+Examples:
+  robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --out runs/a
+  robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command: 0 if all went well, 1 on an error, 2 for arguments that do not fit, 130 after Ctrl-C."""
+    warnings.formatwarning = lambda message, *rest, **more: f"robusttune: warning: {message}\n"
+    given = [_fraction(_plain(each)) for each in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in given
+    try:
+        options = parser().parse_args([each for each in given if each != "--debug"])
+        return COMMANDS[options.subcommand].run(options[options.subcommand])
+    except KeyboardInterrupt:
+        print("robusttune: stopped; with --out, --resume true goes on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"robusttune: error: {said} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def parser() -> Any:
+    """The parser of all commands.
+
+    Raises:
+        ImportError: jsonargparse is not installed.
+    """
+    try:
+        from jsonargparse import ArgumentParser
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install 'robusttune[cli]'") from error
+    whole = ArgumentParser(
+        prog="robusttune",
+        description="Makes an existing image classifier hard to fool, and measures how hard. "
+        "An error is one line; --debug shows where it came from.",
+        version=version("robusttune"),
+    )
+    commands = whole.add_subcommands(required=True)
+    for name, command in COMMANDS.items():
+        own = ArgumentParser(description=command.about, formatter_class=_formatter())
+        if command.function is not None:
+            own.add_argument("--config", action="config", help="a YAML file of these options; flags come first")
+            _add_sources(own, command.split)
+            skipped: set[str | int] = {*OBJECTS & set(inspect.signature(command.function).parameters)}
+            own.add_function_arguments(command.function, skip=skipped, fail_untyped=False)
+        command.add(own)
+        _explain(own, command.function)
+        commands.add_subcommand(name, own, help=command.about.splitlines()[0])
+    return whole
+
+
+def _formatter() -> Any:
+    """Help whose examples keep their lines."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import DefaultHelpFormatter
+
+    return type("Formatter", (RawDescriptionHelpFormatter, DefaultHelpFormatter), {})
+
+
+class Command(NamedTuple):
+    """What a command says, which function's options it has, what it adds to them, and what it does; the data's split."""
+
+    about: str
+    function: Callable[..., Any] | None
+    add: Callable[[Any], None]
+    run: Callable[[Any], int]
+    split: str = "train"
+
+
+def _add_sources(own: Any, split: str) -> None:
+    own.add_argument("--model", required=True, help=NAMES)
+    own.add_argument("--checkpoint", type=str | None, help="weights of the model: a file, or the folder of a run")
+    own.add_argument("--pretrained", type=bool, default=False, help="fetch the weights that timm or torchvision know")
+    own.add_argument("--model_args", type=dict | None, help="more arguments of the model's maker, as {img_size: 32}")
+    own.add_argument(
+        "--classes", type=int | None, help="outputs of a timm or torchvision model; those of the data if unset"
+    )
+    own.add_argument(
+        "--data", required=True, help="a folder of images by class, or timm's name of a data set, as torch/cifar10"
+    )
+    own.add_argument("--data_dir", type=str | None, help="where a named data set is")
+    own.add_argument("--split", default=split, help="of the data; a folder of this name is looked for")
+    own.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    own.add_argument("--channels", type=int, default=3, help="3 for colour, 1 for grey")
+    own.add_argument("--batch_size", type=int, default=128, help="images a batch")
+    own.add_argument("--workers", type=int, default=0, help="processes that read images")
+
+
+def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, the loader, and what else the function is given."""
+    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
+    loader = loader_of(
+        options.data, split=options.split, batch=options.batch_size, workers=options.workers, shuffle=shuffle, **place
+    )
+    classes = options.classes if options.classes is not None else classes_of(loader)
+    if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
+        raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
+    model = model_of(
+        options.model,
+        classes=classes,
+        channels=options.channels,
+        weights=options.checkpoint,
+        pretrained=options.pretrained,
+        settings=options.model_args,
+    )
+    settings = {key: value for key, value in vars(options).items() if key in TAKEN}
+    if "mean" in settings and settings["mean"] is None and settings["std"] is None:
+        settings["mean"], settings["std"] = statistics_of(
+            options.model, model, channels=options.channels, pretrained=options.pretrained
+        )
+    return model, loader, settings
+
+
+def _harden(options: Any) -> int:
+    _needs_out(options, "the hardened model")
+    model, loader, settings = _sources(options, shuffle=True)
+    held = None
+    if options.val_split is not None:
+        place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
+        held = loader_of(
+            options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place
+        )
+    harden(model, loader, **_own(harden, settings), val_loader=held)
+    print(
+        f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
+    )
+    return 0
+
+
+def _pretrain(options: Any) -> int:
+    _needs_out(options, "the pre-trained model")
+    model, loader, settings = _sources(options, shuffle=True)
+    pretrain(model, loader, **_own(pretrain, settings))
+    print(
+        f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
+    )
+    return 0
+
+
+def _evaluate(options: Any) -> int:
+    model, loader, settings = _sources(options, shuffle=False)
+    which = [_evaluation(each) for each in options.which]
+    records = evaluate(model, loader, which, **_own(evaluate, settings))
+    print(records.table())
+    return 0
+
+
+def _evaluation(wanted: Any) -> Any:
+    """A name, or one with settings, {name: {setting: value}}."""
+    if not isinstance(wanted, Mapping):
+        return wanted
+    ((name, settings),) = wanted.items()
+    return partial(lookup.find("evaluations", name), **(settings or {}))
+
+
+def _report(options: Any) -> int:
+    page = report(dict(_named(each) for each in options.records), options.out)
+    print(page.with_suffix(".html"))
+    return 0
+
+
+def _compare(options: Any) -> int:
+    print(compare(_named(options.first)[1], _named(options.second)[1]).table())
+    return 0
+
+
+def _doctor(options: Any) -> int:
+    text, wrong = doctor()
+    print(text)
+    return 1 if any("does not fit" in each for each in wrong) else 0
+
+
+def _named(given: str) -> tuple[str, Records]:
+    """Records and what to call them: NAME=PATH, or the name of the folder; a folder stands for its records.jsonl."""
+    name, equals, path = given.partition("=")
+    where = Path(path if equals else given)
+    where = where / FILE if where.is_dir() else where
+    if not where.exists():
+        raise ValueError(f"{str(where)!r} is not there: pass what evaluate wrote to its --out")
+    return name if equals else where.parent.name or "model", Records.load(where)
+
+
+def _needs_out(options: Any, what: str) -> None:
+    if options.out is None:
+        raise ValueError(f"--out is missing: {what} would be lost")
+
+
+def _own(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(function).parameters
+    return {key: value for key, value in settings.items() if key in known}
+
+
+def _plain(argument: str) -> str:
+    """--batch-size is --batch_size, too."""
+    return re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
+
+
+def _fraction(argument: str) -> str:
+    """8/255 as a number, alone or after an equals sign."""
+    name, equals, value = argument.rpartition("=")
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", value)
+    return argument if parts is None or not float(parts[2]) else f"{name}{equals}{float(parts[1]) / float(parts[2])!r}"
+
+
+def _explain(own: Any, function: Callable[..., Any] | None) -> None:
+    """Give each option the words of the docstring, and the names that it can be."""
+    said = {} if function is None else described(function)
+    for action in own._actions:
+        name = action.dest
+        action.help = said.get(name) or action.help
+        if name in KINDS:
+            action.help = f"{action.help} (known: {', '.join(lookup.names(KINDS[name]))})"
+
+
+def described(function: Callable[..., Any]) -> dict[str, str]:
+    """What a function's docstring says of each argument; what it leaves to others is looked up there.
+
+    Example:
+        >>> described(evaluate)["subset"][:22]
+        'how many images to use'
+    """
+    found = _arguments_of(function)
+    for other in (harden, RobustLoss, Recipe):  # in the order in which they leave things to each other
+        for name, text in found.items():
+            if re.match(rf"(see|as for) `{other.__name__}`", text):
+                found[name] = _arguments_of(other).get(name, text)
+    return found
+
+
+def _arguments_of(thing: Any) -> dict[str, str]:
+    """The entries under "Args:" or "Attributes:", one for each name where several share an entry."""
+    text = inspect.cleandoc(thing.__doc__ or "")
+    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
+    entries = re.findall(r"^    (\w[\w, \n]*?): (.*(?:\n        .*)*)", found[1] if found else "", re.MULTILINE)
+    return {name: " ".join(said.split()) for names, said in entries for name in re.findall(r"\w+", names)}
+
+
+def _which(own: Any) -> None:
+    own.add_argument(
+        "--which",
+        nargs="+",
+        type=Any,
+        default=["clean", "sweep"],
+        help="evaluations by name, or {name: {setting: value}}",
+    )
+
+
+def _val_split(own: Any) -> None:
+    own.add_argument("--val_split", type=str | None, help="a split to judge epochs on; else 5 percent are held back")
+
+
+def _runs(own: Any) -> None:
+    own.add_argument(
+        "records", nargs="+", help="folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them"
+    )
+    own.add_argument("--out", default="report", help="folder for report.md and report.html")
+
+
+def _two(own: Any) -> None:
+    own.add_argument("first", help="a folder that evaluate wrote to, or its records.jsonl")
+    own.add_argument("second", help="another, of the same images")
+
+
+def _nothing(own: Any) -> None:
+    """No more options."""
+
+
+COMMANDS = {
+    "harden": Command("Train a model against an adversary.\n" + HARDEN, harden, _val_split, _harden),
+    "evaluate": Command("Measure how robust a model is.\n" + EVALUATE, evaluate, _which, _evaluate, "validation"),
+    "pretrain": Command("Train a backbone on pretext tasks, without labels.", pretrain, _nothing, _pretrain),
+    "report": Command("Show what was measured as a page.", None, _runs, _report),
+    "compare": Command("Test two models on the images that both have seen.", None, _two, _compare),
+    "doctor": Command("Check the installation, and print what a bug report needs.", None, _nothing, _doctor),
+}
+TAKEN = {name for function in (harden, evaluate, pretrain) for name in inspect.signature(function).parameters} - OBJECTS

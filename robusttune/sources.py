@@ -1,0 +1,161 @@
+"""Models and images by name, for the command line."""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.dataset_factory import create_dataset
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from torchvision import models as zoo
+from torchvision import transforms
+
+from robusttune import checkpoint
+
+NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
+CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the image's
+
+
+def model_of(
+    name: str,
+    *,
+    classes: int | None,
+    channels: int = 3,
+    weights: str | None = None,
+    pretrained: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The model of this name, with weights from a file if one is given.
+
+    Args:
+        name: of timm, of torchvision, or of a function that makes one; the working directory is looked in, too.
+        classes: outputs of a new classifier; None for what the model comes with.
+        channels: of its images; timm's models alone can be made for other than three.
+        weights: a state_dict, safetensors, timm's checkpoint, or the folder of a run.
+        pretrained: let the library fetch the weights that it knows.
+        settings: more arguments of the model's maker.
+
+    Raises:
+        ValueError: no such model, or weights that are not its own.
+    """
+    library, _, model = name.partition(":")
+    if not model:
+        raise ValueError(f"the model is {name!r}, but {NAMES} is needed, such as timm:resnet18")
+    more = dict(settings or {})
+    if library == "timm":
+        if not timm.is_model(model.split(".")[0]) and "/" not in model:
+            close = get_close_matches(model, timm.list_models(), n=3)
+            hint = f": did you mean {', '.join(close)}?" if close else ""
+            raise ValueError(f"timm has no model {model!r}{hint}")
+        given = more if classes is None else {"num_classes": classes, **more}
+        made: Any = _called(name, timm.create_model, model, pretrained=pretrained, in_chans=channels, **given)
+    elif library == "torchvision":
+        given = more if classes is None or pretrained else {"num_classes": classes, **more}
+        made = _called(name, zoo.get_model, model, weights="DEFAULT" if pretrained else None, **given)
+    else:
+        made = _called(name, _function(library, model), **more)
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{name} made a {type(made).__name__}, but a torch.nn.Module is needed")
+    if weights is not None:
+        checkpoint.give_weights(made, checkpoint.load_weights(weights), weights)
+    return made
+
+
+def _function(module: str, name: str) -> Any:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not module.startswith(error.name):
+            raise  # it is there, and lacks something itself
+        raise ValueError(f"there is no module {module!r} here: the model is {NAMES}") from error
+    except AttributeError as error:
+        raise ValueError(f"the module {module!r} has no {name!r}") from error
+
+
+def _called(what: str, make: Any, *arguments: Any, **keywords: Any) -> Any:
+    try:
+        return make(*arguments, **keywords)
+    except Exception as error:
+        raise ValueError(f"{what} cannot be made: {error}") from error
+
+
+def statistics_of(name: str, model: nn.Module, *, channels: int, pretrained: bool) -> tuple[Any, Any]:
+    """The mean and std that the model's images are customarily normalised with; (None, None) where nothing tells."""
+    known: Any = getattr(model, "pretrained_cfg", None)
+    if name.startswith("timm:") and isinstance(known, dict) and len(known.get("mean", ())) == channels:
+        return known["mean"], known["std"]
+    if name.startswith("torchvision:") and pretrained:
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    return None, None
+
+
+def loader_of(
+    data: str,
+    *,
+    split: str,
+    folder: str | None = None,
+    side: int,
+    channels: int = 3,
+    batch: int = 128,
+    workers: int = 0,
+    shuffle: bool = False,
+) -> DataLoader[Any]:
+    """A loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
+
+    Args:
+        data: a folder with a folder of images for each class, or with such folders for each split; or a name that timm
+            knows, such as "torch/cifar10", "hfds/…" or "wds/…".
+        split: such as "train" or "validation".
+        folder: where a named data set is.
+        side: of the images, which are scaled and cropped to a square.
+        channels: 3, or 1 for grey.
+        batch, workers, shuffle: of the DataLoader.
+
+    Raises:
+        ValueError: there are no images there.
+    """
+    named = folder is not None or not Path(data).exists()
+    if named and "/" not in data:
+        raise ValueError(
+            f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
+            "--data-dir"
+        )
+    mode = {1: "L", 3: "RGB"}.get(channels)
+    if mode is None:
+        raise ValueError(f"channels is {channels}, but it must be 1 or 3")
+    found = _called(
+        data,
+        create_dataset,
+        data if named else "",
+        root=folder if named else data,
+        split=split,
+        batch_size=batch,
+        input_img_mode=mode,
+        is_training=shuffle,
+    )
+    found.transform = transforms.Compose(
+        [
+            transforms.Resize(round(side * CROPPED) if side >= 160 else side),
+            transforms.CenterCrop(side),
+            transforms.ToTensor(),
+        ]
+    )
+    if mode == "L" and named:
+        found.transform.transforms.insert(0, transforms.Grayscale())
+    shuffle = shuffle and not isinstance(found, IterableDataset)
+    return DataLoader(found, batch, shuffle=shuffle, num_workers=workers)
+
+
+def classes_of(loader: DataLoader[Any]) -> int | None:
+    """How many classes the data set has, where it knows."""
+    data: Any = loader.dataset
+    known = getattr(getattr(data, "reader", None), "class_to_idx", None) or getattr(data, "classes", None)
+    return len(known) if known else None
