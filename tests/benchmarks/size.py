@@ -53,7 +53,7 @@ def main() -> None:
     for which, runs in SERIES.items():
         rows = [(*run, *json.loads(asked(textwrap.dedent(RUN), *map(str, run)))) for run in runs]
         found[which] = rows
-        at = [row["images steps epochs".split().index(which)] for row in rows]
+        at = [row[["images", "steps", "epochs"].index(which)] for row in rows]
         slope, start, explained = line(at, [row[3] for row in rows])
         lines += [f"| {which} | seconds | peak memory, MiB |", "|---|---|---|"]
         lines += [f"| {size} | {row[3]:.2f} | {row[4]:.0f} |" for size, row in zip(at, rows, strict=True)]
