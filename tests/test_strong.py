@@ -297,3 +297,27 @@ def test_the_report_sets_the_classes_that_lose_most_first(tmp_path):
     drops = [float(row[4].split()[0]) for row in cells]
     assert drops == sorted(drops, reverse=True)
     assert drops[0] > 0
+
+
+def test_survivors_of_several_batches_fill_whole_batches_again():
+    """40 batches of 5 images, of which few survive: the attack after that is given 5 at a time, not what is left of each."""
+    images, labels = digits()
+    images, labels = images[:200], labels[:200]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        found = model(images).argmax(1)
+    mixed = torch.where(torch.arange(200) % 4 == 0, found, (found + 1) % 10)  # a quarter is right
+    given = []
+
+    def counts(loss_of, pixels, threat, *, generator):
+        given.append(len(pixels))
+        return pixels.clone()
+
+    batches = list(zip(images.split(5), mixed.split(5), strict=True))
+    which = partial(sweep, norms=["linf"], eps=[0.0, 0.1], attack=counts, steps=None, losses=["margin"])
+    records = robusttune.evaluate(model, batches, which, progress=False)
+    assert [record.value for record in records] == [0.25, 0.25]
+    assert sum(given) == 50
+    assert given == [5, 5] * 5, "eight batches make a window, of which ten images are left"
+    single = robusttune.evaluate(model, batches, partial(which, attack="pgd", steps=3), progress=False)
+    assert single.hashes == records.hashes

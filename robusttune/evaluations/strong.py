@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from robusttune import lookup
 from robusttune.records import Record, accuracy
@@ -25,7 +24,8 @@ def strong(
 ) -> list[Record]:
     """The accuracy under APGD on the cross-entropy, then on the margin, then toward each of the likeliest wrong classes.
 
-    Every attack is given only the images that have withstood those before it. An image is robust that withstands all.
+    Every attack is given only the images that have withstood those before it, again in full batches. An image is robust
+    that withstands all.
 
     Args:
         subject: the model and its images.
@@ -40,16 +40,17 @@ def strong(
     apgd = lookup.find("attacks", "apgd")
     count = min(targets, subject.classes - 1)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
-    for pixels, labels in subject.batches():
-        generator, alive = subject.generator(), subject.predicted(pixels) == labels
+    for pixels, labels, size in subject.windows():
+        logits = subject.answers(pixels, size)
+        generator, alive = subject.generator(), logits.argmax(1) == labels
+        withstood = partial(subject.withstood, pixels, labels, threat=threat, generator=generator, size=size)
         for loss in ("cross_entropy", "margin"):
-            attack = partial(apgd, steps=steps)
-            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator)
+            alive = withstood(alive, partial(apgd, steps=steps), loss=loss)
             after[loss] += alive.tolist()
-        wrong = _likeliest(subject, pixels, labels, count)
+        # the likeliest wrong classes (N,count) first
+        wrong = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         for number in range(count):
-            attack = partial(apgd, steps=target_steps)
-            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=wrong[:, number], generator=generator)
+            alive = withstood(alive, partial(apgd, steps=target_steps), loss=wrong[:, number])
         after["targeted"] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {
@@ -70,10 +71,3 @@ def _threat(subject: Subject, norm: Any, eps: float | None) -> ThreatModel:
     same = canonical(norm) == subject.threat.norm
     usual = subject.threat.eps if same else default_eps(canonical(norm), subject.shape)
     return ThreatModel(norm, usual if eps is None else eps)
-
-
-def _likeliest(subject: Subject, pixels: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes (N,count) with the highest logits."""
-    with torch.no_grad():
-        logits = subject.logits(pixels)
-    return logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
