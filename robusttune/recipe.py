@@ -10,10 +10,10 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
 from robusttune.heads import TASKS
-from robusttune.lookup import one_of
+from robusttune.lookup import configured, one_of
 from robusttune.schedule import Plan
 from robusttune.shapes import patch_size_of
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import Attack, ThreatModel, canonical, default_eps
 
 LARGE_SIDE = 160
 # What harden is for: the norm and the augmentation unless given.
@@ -29,15 +29,20 @@ class Preset:
         tasks: pretext tasks and their weights.
         pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
         judged: epochs from one judgement on held-out images to the next; the last one is always judged.
+        late: the attack of the last quarter of the run and its steps, where the first is not the user's; None for no other.
     """
 
     attack: str
     tasks: Mapping[Any, float] | None
     pace: float = 1.0
     judged: int = 1
+    late: tuple[str, int] | None = None
 
 
-PRESETS = {"standard": Preset("auto", TASKS), "fast": Preset("nfgsm", None, pace=4.0, judged=3)}
+PRESETS = {
+    "standard": Preset("auto", TASKS),
+    "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2)),
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,11 @@ def default_attack(
     if min(images.shape[-2:]) < LARGE_SIDE:
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)
+
+
+def late_attack(preset: Preset) -> Attack | None:
+    """The attack of the last quarter of a run, if the preset has one."""
+    return None if preset.late is None else configured("attacks", preset.late[0], steps=preset.late[1], step_size=None)
 
 
 def for_purpose(purpose: str, norm: Any, augment: Any) -> tuple[Any, Any]:
