@@ -114,8 +114,12 @@ class Records(list[Record]):
         if self.hashes:
             right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
             _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
+        else:  # what lies beside other Records of this name would be taken for that of these
+            _sidecar(path).unlink(missing_ok=True)
         if self.failures:
             failures.save(self.failures, _pictures(path))
+        else:
+            _pictures(path).unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -185,6 +185,22 @@ def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
     assert path.read_text() == before
 
 
+def test_records_saved_over_others_leave_nothing_of_those_beside_them(tmp_path):
+    model, images, labels = linear()
+    records = robusttune.evaluate(
+        model, [(images, labels)], partial(sweep, steps=2), norm="l2", eps=0.4, out=tmp_path, progress=False
+    )
+    assert records.failures
+    assert len(list(tmp_path.iterdir())) == 3
+    again = robusttune.evaluate(model, [(images, labels)], "clean", out=tmp_path, resume=True, progress=False)
+    loaded = Records.load(tmp_path / "records.jsonl")
+    assert (loaded, loaded.failures, loaded[0].right) == (again, [], again[0].right)
+    for count in (1, len(again)):
+        bare = Records([accuracy("clean", 1, 2)] * count)
+        assert Records.load(bare.save(tmp_path / "records.jsonl"))[0].right is None
+        again.save(tmp_path / "records.jsonl")
+
+
 def test_a_report_shows_every_run_and_its_curve(tmp_path):
     pytest.importorskip("matplotlib")
     model, images, labels = linear()
