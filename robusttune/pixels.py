@@ -100,6 +100,19 @@ def find_pixels(
     return space
 
 
+def check_later(space: Pixels, images: Tensor) -> None:
+    """Raise a ValueError for images (N,C,H,W) of a later batch that cannot be in the space found for the first."""
+    if space.normalized or images.dtype == torch.uint8:
+        return
+    low, high = float(images.min()), float(images.max())
+    if space.known and (low < -SLACK or high > 1 + SLACK):
+        raise ValueError(
+            f"images span [{low:.2f}, {high:.2f}], but those of the first batch lay within [0, 1] and were taken for "
+            "pixels: pass normalized=True if images are normalised"
+        )
+    _check_range(space, images, (low, high))
+
+
 def found_statistics(loader: Any) -> tuple[Any, Any]:
     """mean and std of a timm loader or of a Normalize in the data set's transform; (None, None) if there are none.
 

@@ -57,6 +57,17 @@ def test_images_that_cannot_be_used_in_a_later_batch(way, kind):
     refused(way, "batch 3.*" + match, loader=[GOOD, GOOD, (bad(), labels())])
 
 
+@pytest.mark.parametrize("kind", ["normalised", "float 0 to 255"])
+def test_a_later_batch_that_is_no_pixels_is_refused_and_not_cut_off(kind):
+    bad, match = BAD_IMAGES[kind]
+    loader = [GOOD, GOOD, (bad(), labels())]
+    refused(evaluated, "batch 3: " + match, loader=loader)
+    refused(hardened, match, loader=loader)
+    match = "those of the first batch lay within .* taken for pixels: pass normalized=True if images are normalised"
+    for way in (evaluated, hardened):
+        refused(way, match, loader=loader, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
 def test_a_later_batch_is_named_with_its_epoch():
     class Decaying(list):
         passes = 0
