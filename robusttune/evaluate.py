@@ -145,7 +145,7 @@ def evaluate(
         records = _joined(done)
         records.facts = {
             "seed": seed,
-            "evaluations": {each.title: each.cost() for each in done},
+            "evaluations": _costs(done),
             **_facts(records, subject),
         }
     if folder is not None and processes.rank() == 0:
@@ -184,6 +184,16 @@ class _Done(NamedTuple):
         work = self.subject.work
         forward, backward = self.subject.totals(work["forward"], work["backward"])
         return {"seconds": round(self.seconds, 3), "images forward": forward, "images backward": backward}
+
+
+def _costs(done: Sequence[_Done]) -> dict[str, dict[str, Any]]:
+    """What each evaluation has cost; those of one name, with different settings, together."""
+    costs: dict[str, dict[str, Any]] = {}
+    for each in done:
+        total = costs.setdefault(each.title, {})
+        for what, spent in each.cost().items():
+            total[what] = round(total.get(what, 0) + spent, 3)
+    return costs
 
 
 def _joined(done: Sequence[_Done]) -> Records:

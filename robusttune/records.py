@@ -85,13 +85,17 @@ class Records(list[Record]):
     def worst(self, **setting: Any) -> Record:
         """The accuracy when each image counts as right only where it was right in all Records of this setting.
 
+        What speaks of something else than the model's own classes, as "certified accuracy" and "head accuracy" do, stays
+        out.
+
         Raises:
             ValueError: there is none that knows its single images.
 
         Example:
             >>> records.worst(norm="linf", eps=8 / 255)  # doctest: +SKIP
         """
-        known = [record.right for record in self.where(**setting) if record.right is not None]
+        own = [record for record in self.where(**setting) if record.metric == "accuracy"]
+        known = [record.right for record in own if record.right is not None]
         if not known:
             raise ValueError(
                 f"no Record of {setting} knows which images were right: pass a setting of evaluate's Records"
