@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -89,9 +89,7 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    wanted = [which] if isinstance(which, str) or callable(which) else list(which)
-    if not wanted:
-        raise ValueError(f"which= is empty: name evaluations out of {', '.join(lookup.names('evaluations'))}")
+    wanted = _wanted(which)
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
     check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
@@ -151,6 +149,22 @@ def evaluate(
     if folder is not None and processes.rank() == 0:
         records.save(folder / FILE)
     return records
+
+
+def _wanted(which: Any) -> list[Which]:
+    """The evaluations that are asked for, each by its name or as it is."""
+    wanted = (
+        [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
+    )
+    wrong = [each for each in wanted or [which] if not isinstance(each, str) and not callable(each)]
+    known = ", ".join(lookup.names("evaluations"))
+    if not wanted and isinstance(which, Iterable):
+        raise ValueError(f"which= is empty: name evaluations out of {known}")
+    if wrong:
+        raise ValueError(
+            f"which= holds {wrong[0]!r}, but evaluations are names out of {known}, or functions of a Subject"
+        )
+    return wanted
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, Any]:

@@ -128,8 +128,22 @@ class Records(list[Record]):
 
     @classmethod
     def load(cls, path: str | Path) -> "Records":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is of another kind.
+        """
         path = Path(path)
+        try:
+            return cls._loaded(path)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
+                "what Records.save wrote, with the files beside it"
+            ) from error
+
+    @classmethod
+    def _loaded(cls, path: Path) -> "Records":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         facts: dict[str, Any] = next((row["facts"] for row in rows if "facts" in row), {})
         rows = [row for row in rows if "facts" not in row]

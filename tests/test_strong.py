@@ -305,6 +305,9 @@ def test_no_evaluation_and_an_unknown_one_leave_no_folder(tmp_path):
         measured([], out=tmp_path / "none")
     with pytest.raises(ValueError, match="unknown evaluation 'strength'"):
         measured("strength", out=tmp_path / "none")
+    for wrong in (3, ["clean", None], {"clean": 3}.values()):
+        with pytest.raises(ValueError, match=r"which= holds (3|None), but evaluations are names out of autoattack"):
+            measured(wrong, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -312,6 +315,8 @@ def test_what_cannot_be_compared_is_refused():
     records = measured("clean")
     with pytest.raises(ValueError, match="the second Records do not know single images"):
         robusttune.compare(records, Records([accuracy("clean", 1, 2)]))
+    with pytest.raises(ValueError, match="the first Records do not know single images: pass what evaluate returned"):
+        robusttune.compare(records[:1], records)
     images, labels = digits()
     with pytest.raises(ValueError, match="no image in common"):
         robusttune.compare(records, measured("clean", batches=[(images[100:120], labels[100:120])]))
