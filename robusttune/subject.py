@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import processes
-from robusttune.batches import check_classes, hard, located, stream
+from robusttune.batches import check_channels, check_classes, hard, located, stream
 from robusttune.failures import Failure, fallen, worst
 from robusttune.features import Classifier, forward, logits_of
 from robusttune.heads import Heads
@@ -119,10 +119,11 @@ class Subject:
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for number, (images, labels) in processes.own_share(self.watched(enumerate(batches, 1))):
             with located(f"batch {number}"):
+                check_channels(images, self.shape[0] if self.shape else None)
                 check_later(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
-            pixels = self.pixels.pixels(images.to(self.device))
+            pixels = self.pixels.pixels(images.detach().to(self.device))
             if self.hashes is not None:
                 self.hashes.extend(hashed(pixels))
             targets = hard(labels)
