@@ -186,7 +186,7 @@ def harden(
         )
         check_first(robust_loss, images, labels)
         if val_loader is not None:
-            check_held(robust_loss, val_loader, normalized)
+            check_held(robust_loss, val_loader, normalized, images.shape[1])
         robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
         ramp = _ramps(eps_ramp, robust_loss, (images, labels))
         watched = {

@@ -74,12 +74,18 @@ class Recipe:
             return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, plan))
         return optimizer, self.scheduler(optimizer) if callable(self.scheduler) else self.scheduler
 
-    def _optimizer(self, robust_loss: nn.Module) -> torch.optim.Optimizer:
+    def _optimizer(self, robust_loss: Any) -> torch.optim.Optimizer:
         wanted = self.optimizer
         if isinstance(wanted, torch.optim.Optimizer):
             held = {id(parameter) for group in wanted.param_groups for parameter in group["params"]}
-            missing = [p for p in robust_loss.parameters() if p.requires_grad and id(p) not in held]
-            if missing:  # the heads, which came into being after the user's optimiser
+            heads = list(robust_loss.heads.parameters())
+            if held.isdisjoint(map(id, robust_loss.model.parameters())):
+                raise ValueError(
+                    "the optimizer given holds no parameter of this model, so nothing would be trained: make it from "
+                    "model.parameters()"
+                )
+            missing = [p for p in heads if p.requires_grad and id(p) not in held]
+            if missing:  # the heads came into being after the user's optimiser
                 wanted.add_param_group({"params": missing})
             return wanted
         if callable(wanted):
@@ -118,7 +124,10 @@ class _EpochScheduler:
 
 
 def _timm_scheduler(optimizer: torch.optim.Optimizer, name: str, plan: Plan) -> Any:
-    made, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=plan.epochs)
+    try:
+        made, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=plan.epochs)
+    except ValueError:
+        made = None
     if made is None:
         raise ValueError(f"unknown scheduler {name!r}: timm knows cosine, tanh, step, multistep, plateau, poly")
     return made

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import processes
-from robusttune.batches import check_classes, hard, stream
+from robusttune.batches import check_channels, check_classes, hard, located, stream
 from robusttune.failures import Failure, fallen, worst
 from robusttune.features import Classifier, forward, logits_of
 from robusttune.heads import Heads
 from robusttune.modes import dtype_of
-from robusttune.pixels import Pixels
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.pixels import Pixels, check_later
+from robusttune.threat import Attack, LossOf, ThreatModel, canonical, default_eps
 
 logger = logging.getLogger("robusttune")
 
@@ -105,20 +105,29 @@ class Subject:
             raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
         return logits
 
+    def adversary(self, norm: Any = None, eps: float | None = None) -> ThreatModel:
+        """The adversary so named; what is not given is that of `threat`, but the customary radius in another norm."""
+        norm = self.threat.norm if norm is None else canonical(norm)
+        usual = self.threat.eps if norm == self.threat.norm else default_eps(norm, self.shape)
+        return ThreatModel(norm, usual if eps is None else eps)
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device.
 
         Raises:
-            ValueError: labels that the model has no class for.
+            ValueError: images outside [0,1] where they are pixels, or labels that the model has no class for.
         """
         for known in (self.hashes, self.labels):
             if known is not None:
                 known.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
-        for images, labels in processes.own_share(self.watched(batches)):
-            pixels = self.pixels.pixels(images.to(self.device))
-            if len(labels):
-                check_classes(labels, self.classes)
+        for number, (images, labels) in processes.own_share(self.watched(enumerate(batches, 1))):
+            with located(f"batch {number}"):
+                check_channels(images, self.shape[0] if self.shape else None)
+                check_later(self.pixels, images)
+                if len(labels):
+                    check_classes(labels, self.classes)
+            pixels = self.pixels.pixels(images.detach().to(self.device))
             if self.hashes is not None:
                 self.hashes.extend(hashed(pixels))
             targets = hard(labels)

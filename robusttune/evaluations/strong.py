@@ -8,7 +8,6 @@ import torch
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import ThreatModel, canonical, default_eps
 
 __all__ = ["strong"]
 
@@ -29,14 +28,15 @@ def strong(
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given.
+        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
+            radius for another norm).
         steps: of the first two attacks.
         targets: how many wrong classes; the likeliest ones on the clean image.
         target_steps: of each targeted attack.
 
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """
-    threat = _threat(subject, norm, eps)
+    threat = subject.adversary(norm, eps)
     apgd = lookup.find("attacks", "apgd")
     count = min(targets, subject.classes - 1)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
@@ -63,11 +63,3 @@ def strong(
         accuracy("strong", number, images, {**setting, "attack": names[name]}, right=after[name])
         for name, number in zip(after, correct, strict=True)
     ]
-
-
-def _threat(subject: Subject, norm: Any, eps: float | None) -> ThreatModel:
-    if norm is None:
-        return subject.threat if eps is None else ThreatModel(subject.threat.norm, eps)
-    same = canonical(norm) == subject.threat.norm
-    usual = subject.threat.eps if same else default_eps(canonical(norm), subject.shape)
-    return ThreatModel(norm, usual if eps is None else eps)

@@ -7,7 +7,7 @@ from typing import Any
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps, stays_in_ball
+from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]
 
@@ -47,7 +47,9 @@ def sweep(
         )
     run: Attack = partial(found, steps=steps) if steps is not None else found
     own = subject.threat.norm
-    names = [canonical(norm) for norm in norms] if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+    names = (
+        list(dict.fromkeys(map(canonical, norms))) if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+    )
     threats = [threat for norm in names for threat in _threats(subject, norm, eps)]
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     for pixels, labels, size in subject.windows():
@@ -71,9 +73,9 @@ def sweep(
 
 def _threats(subject: Subject, norm: Any, eps: Sequence[float] | None) -> list[ThreatModel]:
     if eps is None:
-        radius = subject.threat.eps if norm == subject.threat.norm else default_eps(norm, subject.shape)
-        eps = [multiple * radius for multiple in MULTIPLES.get(norm, MULTIPLES["l2"])]
-    return [ThreatModel(norm, radius) for radius in sorted(eps)]
+        radius = subject.adversary(norm).eps or default_eps(norm, subject.shape)
+        eps = radii(norm, radius, MULTIPLES.get(norm, MULTIPLES["l2"]))
+    return [ThreatModel(norm, radius) for radius in sorted(set(eps))]
 
 
 def _name(attack: Any) -> str:
