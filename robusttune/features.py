@@ -103,6 +103,9 @@ class CompiledForward:
             # torch.compile looks at the `.grad` of every tensor it meets, images under attack too.
             warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
             self.reading = True
+            # From the first call on: else the second size of batch would be compiled for anew, and a resumed run, which
+            # has seen other sizes before, would round otherwise.
+            torch._dynamo.maybe_mark_dynamic(inputs, 0)
             try:
                 found: tuple[Tensor, Tensor] = self.run(inputs)
             finally:

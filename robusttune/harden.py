@@ -21,7 +21,7 @@ from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import chosen_preset, default_attack, default_radius, for_purpose
 from robusttune.records import percent
-from robusttune.runs import begun, checkpointed_if, compiled_if, made, statistics, taken, tuned
+from robusttune.runs import begun, checkpointed_if, made, statistics, taken
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
@@ -198,8 +198,7 @@ def harden(
         training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
         tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        tuned(tune if not checkpointing else False, training, images, progress)
-        with trainable(model), checkpointed_if(given), compiled_if(compile, robust_loss):
+        with trainable(model), checkpointed_if(given):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)

@@ -158,7 +158,7 @@ def test_a_step_on_the_copy_has_the_gradients_of_one_on_the_model(attack_tasks, 
         for module in model.modules():  # what updates would draw at random
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        assert (robust_loss.fold(images if fold else None) is not None) == fold == robust_loss.folds
+        assert (robust_loss.fold(images if fold else None) is not None) == fold
         before = set(dict(robust_loss.named_parameters()))
         robust_loss(images.double(), labels)["loss"].backward()
         assert set(dict(robust_loss.named_parameters())) == before
