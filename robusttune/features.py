@@ -126,7 +126,8 @@ def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor
 
 def joined(captured: list[Tensor]) -> Tensor:
     """One row of features per image, of those (N,D) of several classifiers."""
-    if len({features.shape for features in captured}) > 1:
+    # Of whole shapes, comparing would bind a compiled pass to one size of batch.
+    if len({features.shape[-1] for features in captured}) > 1:
         return torch.cat(captured, 1)
     return captured[0] if len(captured) == 1 else torch.stack(captured).mean(0)
 

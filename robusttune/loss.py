@@ -219,7 +219,7 @@ class RobustLoss(nn.Module):
         joint, unlabeled = self.attack_tasks == "joint", labels is None
         if unlabeled and not joint:
             adversarial = images
-        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack():
+        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack(self.attack):
             clean = None
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()

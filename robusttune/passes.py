@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from robusttune.fast import Folded, folded
 from robusttune.features import Classifier, CompiledForward, forward
-from robusttune.graphs import Graphs
+from robusttune.graphs import Graphs, differentiates_once
+from robusttune.threat import Attack
 
 logger = logging.getLogger("robusttune")
 
@@ -27,7 +28,7 @@ class Passes:
         self.graphs: Graphs | None = None
         self.compiled = "no"
         self._made: dict[int, CompiledForward] = {}
-        self._under_attack = False
+        self._under_attack = self._replays = False
 
     def __call__(self, inputs: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         if weights is not None:
@@ -39,7 +40,7 @@ class Passes:
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 logger.warning("the model cannot be compiled here, so it goes on without: %s", reason)
                 self.compile("no")
-        if self.graphs is not None and self._under_attack:
+        if self.graphs is not None and self._replays:
             logits, features = self.graphs(self._plain, inputs)
             return logits, features
         return self._plain(inputs)
@@ -75,17 +76,18 @@ class Passes:
         self.graphs = graphs
 
     @contextmanager
-    def under_attack(self) -> Iterator[None]:
-        """Take the ways of an attack meanwhile: eval mode, no gradient toward weights, which stay as they are."""
+    def under_attack(self, attack: Attack) -> Iterator[None]:
+        """Take the ways of this attack meanwhile: eval mode, no gradient toward weights, which stay as they are."""
         if self.folded is not None:
             self.folded.refresh()
-        if self.graphs is not None:
+        self._replays = self.graphs is not None and differentiates_once(attack)
+        if self.graphs is not None and self._replays:
             self.graphs.expect(self._attacked_model)
         self._under_attack = True
         try:
             yield
         finally:
-            self._under_attack = False
+            self._under_attack = self._replays = False
 
     @property
     def _attacked_model(self) -> nn.Module:
