@@ -16,6 +16,7 @@ from torch._dynamo.backends.common import aot_autograd
 import robusttune
 from robusttune import RobustLoss, ThreatModel, recipe, tuning
 from robusttune.passes import Passes
+from robusttune.precision import chosen_precision
 
 SETTINGS = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 2, "progress": False, "tune": "auto"}
 
@@ -316,3 +317,10 @@ def test_a_fused_optimizer_takes_the_steps_of_the_plain_one(monkeypatch):
         .made(model, None)[0]
         .defaults.get("fused")
     )
+
+
+@pytest.mark.parametrize(("able", "name"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_the_format_is_bf16_where_the_gpu_has_units_for_it(monkeypatch, able, name):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: able)
+    assert chosen_precision("auto", torch.device("cuda")).name == name
+    assert chosen_precision("auto", torch.device("cpu")).name == "fp32"
