@@ -2,7 +2,8 @@
 
     python tests/benchmarks/size.py --out docs/benchmarks/size.json
 
-Each run of `harden` is a process of its own (timm's test_resnet, 32 px, batch 64, one channel of noise). A fit is a straight
+Each run of `harden` is a process of its own (timm's test_resnet, 32 px, batch 64, one channel of noise), and its seconds are
+of the processor, as other work on the machine does not touch these. A fit is a straight
 line by least squares, with the share of the variance that it explains. Peak memory is what the process had at most beyond
 what it had before `harden`.
 """
@@ -34,9 +35,9 @@ RUN = """
     settings = {"tasks": None, "norm": "linf", "eps_ramp": False, "val_loader": [next(iter(loader))], "tune": False}
     robusttune.harden(model, loader, steps=1, epochs=1, max_steps=2, progress=False, **settings)
     before = peak()
-    began = time.perf_counter()
+    began = time.process_time()
     robusttune.harden(model, loader, steps=steps, epochs=epochs, progress=False, **settings)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     print(json.dumps([seconds, peak() - before]))
 """
 SERIES = {
