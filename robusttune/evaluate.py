@@ -23,6 +23,7 @@ from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
     device_of,
+    differentiable,
     dtype_of,
     evaluating,
     frozen,
@@ -100,6 +101,7 @@ def evaluate(
     folder = prepared(out, resume)
     loader = processes.whole(loader)
     with (
+        differentiable(),
         own_randomness(seed),
         placed(model, place),
         evaluating(model),
@@ -139,7 +141,8 @@ def evaluate(
                 classifier=None if own_heads is None else find_classifier(model, inputs),
             )
             began = time.perf_counter()
-            done.append(_Done(title, list(evaluation(subject)), subject, time.perf_counter() - began))
+            found = _checked(title, evaluation(subject))
+            done.append(_Done(title, found, subject, time.perf_counter() - began))
         records = _joined(done)
         records.facts = {
             "seed": seed,
@@ -165,6 +168,14 @@ def _wanted(which: Any) -> list[Which]:
             f"which= holds {wrong[0]!r}, but evaluations are names out of {known}, or functions of a Subject"
         )
     return wanted
+
+
+def _checked(title: str, found: Any) -> list[Record]:
+    """What an evaluation returned, if it is Records."""
+    records = list(found) if isinstance(found, Iterable) else [found]
+    if any(not isinstance(each, Record) for each in records):
+        raise ValueError(f"the evaluation {title} returned {found!r}, but a list of Record is needed")
+    return records
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, Any]:

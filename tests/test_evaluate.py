@@ -19,6 +19,7 @@ import robusttune
 from robusttune import Record, Records
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.evaluations.autoattack import autoattack
+from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
 from robusttune.records import accuracy, wilson
 from robusttune.selection import held_back, subset_of
@@ -110,6 +111,18 @@ def test_the_same_seed_gives_the_same_records_and_every_norm_is_swept():
     assert max(record.setting["eps"] for record in runs[0].where("sweep", norm="l2")) >= 0.2  # well past the radius
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_attacks_are_measured_where_gradients_are_off(mode):
+    model, images, labels = linear()
+    which = ["clean", partial(sweep, steps=3), partial(sanity, images=20, steps=2)]
+    settings = {"norm": "linf", "eps": 0.05, "progress": False}
+    usual = robusttune.evaluate(model, [(images, labels)], which, **settings)
+    with mode():
+        found = robusttune.evaluate(model, [(images.clone(), labels)], which, **settings)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    assert found == usual
+
+
 def test_a_subset_is_drawn_with_the_seed_and_from_other_loaders_taken_first():
     model, images, labels = linear()
     data = TensorDataset(images, labels)
@@ -136,6 +149,9 @@ def test_an_attack_and_an_evaluation_of_one_s_own_are_taken():
     assert records[0].value == clean.value
     assert records[0].setting["attack"] == "nothing"
     assert records[1].images == COUNT
+    for wrong in (None, 0.5, [0.5]):
+        with pytest.raises(ValueError, match=r"the evaluation <lambda> returned .*, but a list of Record is needed"):
+            robusttune.evaluate(model, [(images, labels)], lambda subject, wrong=wrong: wrong, progress=False)
     with pytest.raises(ValueError, match=r"unknown evaluation 'sweeps' \(did you mean 'sweep'\?\): known are .*clean"):
         robusttune.evaluate(model, [(images, labels)], "sweeps")
 
