@@ -19,7 +19,7 @@ from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
 from robusttune.passes import Passes
-from robusttune.pixels import find_pixels
+from robusttune.pixels import check_later
 from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 
@@ -290,8 +290,8 @@ class RobustLoss(nn.Module):
                 check_classes(labels, self.classifier.classes)
         if self.training and len(images) == 1 and has_batch_norm(self.model):
             raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
-        if not self.pixels.normalized and images.is_floating_point() and images.device.type == "cpu":
-            find_pixels(images, mean=None, std=None)
+        if images.device.type == "cpu":
+            check_later(self.pixels, images)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
         """For this call: one on the CPU for choices, so that no device has to be waited for, and one on the device."""

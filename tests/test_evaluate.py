@@ -177,12 +177,35 @@ def test_records_come_back_from_the_file(tmp_path):
     assert [path.name for path in path.parent.iterdir()] == ["records.jsonl"]
 
 
+@pytest.mark.parametrize("text", ["no JSON\n", '{"epoch": 1, "robust": 0.5}\n', "[1, 2]\n", '{"facts": {}}\n[]\n'])
+def test_a_file_of_another_kind_holds_no_records(text, tmp_path):
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"log\.jsonl holds no Records .*: pass the records\.jsonl of evaluate's out="):
+        Records.load(tmp_path / "log.jsonl")
+
+
 def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = Records([accuracy("clean", 1, 2)]).save(tmp_path / "records.jsonl")
     before = path.read_text()
     with pytest.raises(TypeError):
         Records([Record("clean", "accuracy", 0.5, 2, (0.0, 1.0), {"model": object()})]).save(path)
     assert path.read_text() == before
+
+
+def test_records_saved_over_others_leave_nothing_of_those_beside_them(tmp_path):
+    model, images, labels = linear()
+    records = robusttune.evaluate(
+        model, [(images, labels)], partial(sweep, steps=2), norm="l2", eps=0.4, out=tmp_path, progress=False
+    )
+    assert records.failures
+    assert len(list(tmp_path.iterdir())) == 3
+    again = robusttune.evaluate(model, [(images, labels)], "clean", out=tmp_path, resume=True, progress=False)
+    loaded = Records.load(tmp_path / "records.jsonl")
+    assert (loaded, loaded.failures, loaded[0].right) == (again, [], again[0].right)
+    for count in (1, len(again)):
+        bare = Records([accuracy("clean", 1, 2)] * count)
+        assert Records.load(bare.save(tmp_path / "records.jsonl"))[0].right is None
+        again.save(tmp_path / "records.jsonl")
 
 
 def test_a_report_shows_every_run_and_its_curve(tmp_path):
@@ -393,6 +416,25 @@ def test_a_class_without_images_is_told_and_not_counted(caplog):
     assert balanced.value == pytest.approx(sum(shares) / 9)
     assert balanced.setting["classes"] == "9 of 10"
     assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text
+
+
+def test_names_are_shown_as_they_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("markdown")
+    model, images, labels = linear()
+    which = ["clean", partial(sweep, norms=["l2"], eps=[0.1], attack=lambda loss_of, images, threat, generator: images)]
+    which[1].keywords["steps"] = None
+    records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
+    robusttune.report({"a|b": records, "<b>bold</b>": records, 3: records[:1]}, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page.split("<tr>")[1]
+    assert [cell.split("</th>")[0] for cell in head.split("<th>")[1:]] == [
+        "accuracy",
+        "a|b",
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "3",
+    ]
+    assert "l2 eps 0.1 by &lt;lambda&gt;, 60 images" in page
 
 
 def test_notebooks_show_tables():

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 
 import pytest
 import timm
@@ -211,7 +212,7 @@ def test_the_fast_preset_takes_one_step_and_no_tasks_unless_told_otherwise(caplo
     seen = []
     settings = {"norm": "linf", "eps": 0.1, "progress": False, "on_epoch": seen.append, "val_loader": loader(40)}
     robusttune.harden(model, loader(400, 50), preset="fast", epochs=7, **settings)
-    assert "nfgsm" in caplog.text
+    assert "nfgsm, late in the run pgd with 2 steps" in caplog.text
     assert "sgd lr 0.2" in caplog.text
     assert ["held-out robust" in facts for facts in seen] == [False, False, True, False, False, True, True]
     assert "rotation" not in seen[0]
@@ -225,6 +226,29 @@ def test_the_fast_preset_takes_one_step_and_no_tasks_unless_told_otherwise(caplo
     assert "rotation" in seen[0]
     with pytest.raises(ValueError, match="preset is 'quick', but it must be one of 'standard', 'fast'"):
         robusttune.harden(model, loader(), preset="quick", progress=False)
+
+
+class Watched(nn.Module):
+    """A model that knows of each forward whether it was in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.modes = nn.Linear(64, 10), []
+
+    def forward(self, images):
+        self.modes.append("T" if self.training else "e")
+        return self.fc(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("given", "late"), [({}, "eeT"), ({"attack": "nfgsm"}, "eT"), ({"preset": "standard", "attack": "nfgsm"}, "eT")]
+)
+def test_the_last_quarter_of_a_fast_run_takes_two_steps_unless_the_attack_was_given(given, late):
+    torch.manual_seed(0)
+    model, batches = Watched(), list(loader(400, 50))
+    settings = {"preset": "fast", "tasks": None, "eps_ramp": False, "epochs": 1, "progress": False}
+    robusttune.harden(model, batches, **(settings | given))
+    assert re.findall("e*T", "".join(model.modes))[-7:] == ["eT"] * 5 + [late] * 2
 
 
 def test_large_images_keep_their_learning_rate():

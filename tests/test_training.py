@@ -315,6 +315,17 @@ class Adapter(nn.Module):
         return self.layer(features) + self.up(self.down(features))
 
 
+def test_an_optimizer_of_some_parameters_trains_those_and_the_heads_alone():
+    model = a_model()
+    before = weights_of(model)
+    optimizer = torch.optim.SGD(model[6].parameters(), lr=0.1)
+    hardened(model, tasks={"rotation": 1.0}, optimizer=optimizer, steps=1)
+    changed = {name for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
+    assert {name for name in changed if not name.startswith("1.")} == {"6.weight", "6.bias"}
+    assert not {"1.weight", "1.bias"} & changed  # of the batch norm, which counts batches all the same
+    assert len(optimizer.param_groups) == 2
+
+
 def test_adapters_train_and_what_is_frozen_stays():
     model = a_model()
     model[6] = Adapter(model[6])
