@@ -122,7 +122,11 @@ def test_a_run_compiles_as_often_however_long_it_is(graphs):
 
 @pytest.mark.parametrize(
     ("name", "attack_tasks", "fold"),
-    [("test_vit", "none", False), ("test_resnet", "separate", True), ("test_resnet", "joint", True)],
+    [
+        ("test_vit", "none", False),
+        ("test_resnet", "joint", True),
+        pytest.param("test_resnet", "separate", True, marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_gradients_are_those_of_the_eager_step(graphs, name, attack_tasks, fold):
     gradients = []
@@ -238,12 +242,8 @@ def test_a_resumed_run_goes_on_with_what_was_chosen_and_measures_nothing(graphs,
 @pytest.mark.parametrize(
     "settings",
     [
-        {"awp": 0.01},
-        {"objective": "trades"},
-        {"precision": "bf16"},
         {"precision": "fp16"},
-        {"micro_batch": 20},
-        {"ema": 0.9},
+        {"micro_batch": 20, "ema": 0.9},
         {"awp": 0.01, "objective": "trades", "precision": "bf16", "attack_tasks": "separate"},
     ],
     ids=str,
