@@ -83,6 +83,7 @@ def test_torch_export_gives_a_program_of_the_same_answers_for_batches_of_any_siz
     assert graphs[0] == graphs[1]
 
 
+@pytest.mark.slow
 def test_onnx_runtime_gives_the_same_answers(before_and_after, tmp_path):
     runtime, checker = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx").checker
     pytest.importorskip("onnxscript")
@@ -108,6 +109,7 @@ def test_torchscript_gives_the_same_answers(before_and_after, way):
         assert torch.allclose(answers(torch.jit.load(file)), answers(model), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_model_that_torchscript_does_not_take_is_no_other_after_hardening():
     class Untyped(nn.Sequential):
         def forward(self, given):
@@ -116,8 +118,7 @@ def test_a_model_that_torchscript_does_not_take_is_no_other_after_hardening():
     model = Untyped(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4))
     told = []
     for _ in range(2):
-        with warnings.catch_warnings(), pytest.raises(Exception, match=r"(?s).+") as error:
-            warnings.simplefilter("ignore")
+        with pytest.raises(Exception, match=r"(?s).+") as error:
             torch.jit.script(model)
         told.append(type(error.value))
         robusttune.harden(model, [(images(4), torch.arange(4))], tasks=None, epochs=1, steps=1, progress=False)
