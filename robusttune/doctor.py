@@ -6,9 +6,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 import torch
 
+from robusttune.modes import available_accelerator
+
 PACKAGES = ("robusttune", "torch", "torchvision", "timm", "kornia", "accelerate", "numpy")
 EXTRAS = {
     "torchattacks": "torchattacks",
+    "foolbox": "foolbox",
     "matplotlib": "report",
     "markdown": "report",
     "scipy": "certified",
@@ -67,7 +70,7 @@ def _pins() -> str:
 
 def _devices() -> str:
     found = ["cpu"]
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = available_accelerator()
     if accelerator is not None:
         count = torch.accelerator.device_count()
         found.append(f"{count} × {accelerator.type}")

@@ -208,7 +208,7 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
     """
     check_module(model)
     home = device_of(model)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = available_accelerator()
     if device == "auto":
         return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
     asked = _parsed(device)
@@ -223,6 +223,14 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
             f"the model is on {home}, but device={str(asked)!r} was asked for: move the model, or leave device out"
         )
     return asked
+
+
+def available_accelerator() -> torch.device | None:
+    """The accelerator of this machine, if there is one that works."""
+    try:
+        return torch.accelerator.current_accelerator(check_available=True)
+    except TypeError:  # torch 2.6 names what it was built for, whether it is there or not
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
 def _parsed(device: Any) -> torch.device:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import nn
 
-PACKAGES = ("torch", "torchvision", "timm", "kornia", "torchattacks")
+PACKAGES = ("torch", "torchvision", "timm", "kornia", "torchattacks", "foolbox", "adv-lib")
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,8 +1,8 @@
-"""Attacks against closed forms, against laws that every attack obeys, and against torchattacks."""
+"""Attacks against closed forms, against laws that every attack obeys, and against those of other packages."""
 
 import inspect
 import random
-import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -44,6 +44,7 @@ def stays_in_the_ball(name):
     return getattr(lookup.find("attacks", name), "bounded", True)
 
 
+FOREIGN = ["adv_lib", "foolbox", "torchattacks"]
 every_attack = pytest.mark.parametrize("name", lookup.names("attacks"))
 every_norm = pytest.mark.parametrize(("norm", "eps"), NORMS)
 any_loss = pytest.mark.parametrize("name", [name for name in lookup.names("attacks") if takes_any_loss(name)])
@@ -53,13 +54,22 @@ any_loss_in_the_ball = pytest.mark.parametrize(
 
 
 def attack_named(name):
-    if name == "torchattacks":
-        pytest.importorskip("torchattacks")
+    if name in FOREIGN:
+        with warnings.catch_warnings():  # foolbox imports what scipy has deprecated
+            warnings.simplefilter("ignore")
+            pytest.importorskip(name)
     return lookup.find("attacks", name)
+
+
+def raising_every_loss(name):
+    """The attack, where it raises the loss of images that it cannot fool, too."""
+    return partial(attack_named(name), best_loss=True) if name == "adv_lib" else attack_named(name)
 
 
 def from_the_image(name):
     """The attack without a random start."""
+    if name == "adv_lib":
+        pytest.skip("adv-lib's apgd always starts at random")
     taken = inspect.signature(attack_named(name)).parameters.values()
     if not any(one.name == "random_start" or one.kind is one.VAR_KEYWORD for one in taken):
         pytest.skip(f"{name} has no start to choose")
@@ -144,13 +154,15 @@ def test_the_oracle_covers_the_built_in_attacks(name):
 
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("count", [1, 5])
-def test_oracle_holds_for_torchattacks(norm, count):
+@pytest.mark.parametrize("name", FOREIGN)
+def test_oracle_holds_for_attacks_of_other_packages(name, norm, count):
     problem = LinearProblem(norm, 2, count, seed=7)
     loss_of = LossOf(problem.margin, labels=problem.labels, logits_of=problem.logits_of)
     for row, distance in enumerate(problem.distances):
         for factor, falls in ((1.05, True), (0.99, False)):
             threat = ThreatModel(norm, factor * distance)
-            attack = partial(attack_named("torchattacks"), steps=10, alpha=threat.eps / 4)
+            length = {} if name == "adv_lib" else {"step_size": threat.eps / 4}
+            attack = partial(attack_named(name), steps=10, **length)
             found = attack(loss_of, problem.images, threat, generator=generator(row))
             assert bool(problem.fooled(found)[row]) is falls, (row, factor)
 
@@ -189,7 +201,7 @@ def test_an_attack_stays_in_ball_and_box(name, norm, eps, seed, count, share):
 @every_norm
 def test_an_attack_raises_the_loss_of_every_image(name, norm, eps):
     _, images, loss_of = small_problem()
-    found = attack_named(name)(loss_of, images, ThreatModel(norm, eps), generator=generator())
+    found = raising_every_loss(name)(loss_of, images, ThreatModel(norm, eps), generator=generator())
     assert (loss_of(found) > loss_of(images)).all()
 
 
@@ -256,7 +268,7 @@ def test_a_ball_of_radius_zero_gives_a_copy_of_the_images(name, norm):
 @every_norm
 @pytest.mark.parametrize("start", ["random", "image"])
 def test_saturated_pixels_move(name, norm, eps, start):
-    attack = attack_named(name) if start == "random" else from_the_image(name)
+    attack = raising_every_loss(name) if start == "random" else from_the_image(name)
     images = torch.stack([torch.ones(SHAPE[1:]), torch.zeros(SHAPE[1:])])
 
     def logits_of(candidates):
@@ -357,46 +369,3 @@ def test_pgd_agrees_with_torchattacks(norm, eps, step_size, theirs, count):
     attack = getattr(library, theirs)(model.eval(), eps=eps, alpha=step_size, steps=7, random_start=False)
     assert (ours - attack(images, loss_of.labels)).abs().max() <= 1e-5
     assert (ours - images).abs().max() > 0.01
-
-
-@pytest.mark.parametrize(
-    ("norm", "eps", "name"), [("linf", 0.1, "APGD"), ("l2", 0.5, "APGD"), ("linf", 0.1, "FGSM"), ("l2", 0.5, "PGDL2")]
-)
-def test_torchattacks_named_attack_stays_in_the_ball_and_repeats_itself(norm, eps, name):
-    _, images, loss_of = small_problem()
-    threat = ThreatModel(norm, eps)
-    found, again = (
-        attack_named("torchattacks")(loss_of, images, threat, generator=generator(1), name=name) for _ in range(2)
-    )
-    assert torch.equal(found, again)
-    assert (threat.size(found, images) <= eps + 1e-5).all()
-    assert (loss_of(found) >= loss_of(images)).all()
-
-
-def test_torchattacks_with_numpy_chance_leaves_numpy_alone_and_repeats_itself():
-    # Pixle moves pixels about at random places, by numpy, and the linf ball of radius 1 is the whole box.
-    _, images, loss_of = small_problem()
-    pixle = partial(attack_named("torchattacks"), name="Pixle", max_iterations=2, restarts=2)
-    before = np.random.get_state()[1].tolist()
-    found = pixle(loss_of, images, ThreatModel("linf", 1.0), generator=generator())
-    assert np.random.get_state()[1].tolist() == before
-    np.random.random(3)
-    assert torch.equal(found, pixle(loss_of, images, ThreatModel("linf", 1.0), generator=generator()))
-    assert not torch.equal(found, images)
-
-
-def test_torchattacks_says_what_it_cannot_do(monkeypatch):
-    _, images, loss_of = small_problem()
-    attack = partial(attack_named("torchattacks"), images=images, generator=generator())
-    threat = ThreatModel("l2", 0.5)
-    with pytest.raises(ValueError, match=r"attack_tasks='joint'.*use attack_tasks='none' or 'separate'"):
-        attack(LossOf(loss_of.per_image), threat=threat)
-    with pytest.raises(ValueError, match="torchattacks has no attack 'APGDD'"):
-        attack(loss_of, threat=threat, name="APGDD")
-    with pytest.raises(ValueError, match="FGSM left the l2 ball"):
-        attack(loss_of, threat=threat, name="FGSM")
-    with pytest.raises(ValueError, match=r"no PGD for .*pass name="):
-        attack(loss_of, threat=ThreatModel(lookup.find("norms", "l2"), 0.5))
-    monkeypatch.setitem(sys.modules, "torchattacks", None)
-    with pytest.raises(ImportError, match=r"pip install 'robusttune\[torchattacks\]'"):
-        attack(loss_of, threat=threat)

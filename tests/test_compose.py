@@ -11,10 +11,11 @@ from torch import nn
 import robusttune
 from robusttune import lookup
 
+FOREIGN = ("torchattacks", "foolbox", "adv_lib")  # which refuse a joint attack
 CHOICES = {
     "norm": lookup.names("norms"),
     "objective": lookup.names("objectives"),
-    "attack": [name for name in lookup.names("attacks") if name != "torchattacks"],
+    "attack": [name for name in lookup.names("attacks") if name not in FOREIGN],
     "tasks": [None, *[{name: 0.5} for name in lookup.names("tasks")], dict.fromkeys(lookup.names("tasks"), 0.5)],
     "attack_tasks": ["none", "separate", "joint"],
     "views": [1, "all"],

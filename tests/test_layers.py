@@ -37,6 +37,7 @@ ROWS = [
         "page",
     },
     {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory", "graphs"},
+    {"foreign"},
     {
         "attacks",
         "objectives",

@@ -1,0 +1,56 @@
+"""Checks that need the package index, run by hand or by CI: what wheel and sdist hold, and which neighbours resolve.
+
+python tests/neighbours.py contents   # builds both, compares them to what git tracks, and asks twine if it is there
+python tests/neighbours.py resolve    # pip's resolver, nothing installed: minutes
+"""
+
+import importlib.util
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+NEIGHBOURS = ["requests>=2.32", "datasets", "transformers", "jupyterlab", "lightning"]
+SHIPPED = ("robusttune/", "tests/", "examples/", "docs/")
+BESIDE = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".gitignore"}
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True).stdout
+
+
+def contents() -> None:
+    """Build wheel and sdist, and compare them to the files that git tracks."""
+    tracked = set(run("git", "ls-files").split("\n")) - {""}
+    with tempfile.TemporaryDirectory() as folder:
+        run(sys.executable, "-m", "build", "--outdir", folder)
+        (wheel,), (sdist,) = Path(folder).glob("*.whl"), Path(folder).glob("*.tar.gz")
+        in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        with tarfile.open(sdist) as archive:
+            in_sdist = {one.name.split("/", 1)[1] for one in archive.getmembers() if one.isfile()} - {"PKG-INFO"}
+        same("the wheel", in_wheel, {name for name in tracked if name.startswith("robusttune/")})
+        same("the sdist", in_sdist, {name for name in tracked if name.startswith(SHIPPED) or name in BESIDE})
+        if importlib.util.find_spec("twine"):
+            run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
+    print(f"wheel: {len(in_wheel)} files, sdist: {len(in_sdist)} files, as git has them")
+
+
+def same(title: str, found: set[str], expected: set[str]) -> None:
+    if found != expected:
+        sys.exit(f"{title} lacks {sorted(expected - found)}, and holds {sorted(found - expected)} besides")
+
+
+def resolve() -> None:
+    """Ask pip whether the core goes together with current neighbours."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = f"{folder}/report.json"
+        run(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report,
+            str(ROOT), *NEIGHBOURS)  # fmt: skip
+        print(f"the core resolves beside {', '.join(NEIGHBOURS)}")
+
+
+if __name__ == "__main__":
+    {"contents": contents, "resolve": resolve}[sys.argv[1]]()
