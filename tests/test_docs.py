@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import robusttune
-from robusttune import lookup
+from robusttune import cli, lookup
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -121,6 +122,28 @@ def test_every_kind_has_a_page_with_a_file():
     kinds = {path.name for path in Path(robusttune.__file__).parent.iterdir() if (path / "__init__.py").exists()}
     assert {Path(path).parent.name for path in added()} == kinds == set(CONTRACTS)
     assert all((DOCS / "extending" / f"{kind}.md").exists() for kind in kinds)
+
+
+COMMANDS = [
+    (path.name, line)
+    for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    for line in re.findall(r"^robusttune (?:\w.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if line in "".join(re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value[:40])
+def test_commands_on_pages_have_options_that_exist(page, line, monkeypatch):
+    pytest.importorskip("jsonargparse")
+    ran = []
+    for name, command in cli.COMMANDS.items():
+        monkeypatch.setitem(cli.COMMANDS, name, command._replace(run=lambda options: ran.append(options) or 0))
+    assert cli.main(shlex.split(line)[1:]) == 0
+    assert len(ran) == 1
+
+
+def test_commands_are_found():
+    assert {line.split()[1] for _, line in COMMANDS} >= {"harden", "evaluate", "report", "compare", "doctor"}
 
 
 @pytest.fixture(scope="module")
