@@ -85,6 +85,15 @@ def check_images(images: Any, *, wait: bool = False) -> None:
         raise ValueError("images hold NaN or infinite values: look for broken files or a division by zero std")
 
 
+def check_channels(images: Tensor, channels: int | None) -> None:
+    """Raise a ValueError unless images (N,C,H,W) have as many channels as those before them, if that is known."""
+    if channels is not None and images.shape[1] != channels:
+        raise ValueError(
+            f"images have {images.shape[1]} channels, but those before them had {channels}: convert all of them alike, as "
+            'with image.convert("RGB")'
+        )
+
+
 def checked_labels(labels: Any, images: int, *, wait: bool = False) -> Tensor:
     """Labels as int64 class numbers (N,) or float distributions (N,K).
 
@@ -152,6 +161,7 @@ class Batches:
         self.count = len(loader) if isinstance(loader, Sized) else None
         self.once = is_exhaustible(loader)
         self.peeked: Any = None
+        self.channels: int | None = None
 
     def first(self) -> Any:
         """The first batch.
@@ -160,6 +170,7 @@ class Batches:
             ValueError: there is none.
         """
         self.peeked = self.unpacked(first_batch(self.loader, self.name))
+        self.channels = self.peeked[0].shape[1]
         return self.peeked
 
     def epoch(self, number: int) -> Iterator[Any]:
@@ -172,6 +183,7 @@ class Batches:
             count += 1
             with located(f"batch {count} of epoch {number + 1}"):
                 found = self.unpacked(batch, wait=False)
+                check_channels(found[0], self.channels)
             yield found
         if not count:
             raise ValueError(f"the {self.name} had no batch in epoch {number + 1}: it must start anew in each epoch")

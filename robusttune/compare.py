@@ -64,7 +64,7 @@ def compare(first: Records, second: Records) -> Comparisons:
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """
     for name, records in (("first", first), ("second", second)):
-        if not records.hashes:
+        if not getattr(records, "hashes", ()):
             raise ValueError(
                 f"the {name} Records do not know single images: pass what evaluate returned, not a part of it"
             )

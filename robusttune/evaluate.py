@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
     device_of,
+    differentiable,
     dtype_of,
     evaluating,
     frozen,
@@ -89,9 +90,7 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    wanted = [which] if isinstance(which, str) or callable(which) else list(which)
-    if not wanted:
-        raise ValueError(f"which= is empty: name evaluations out of {', '.join(lookup.names('evaluations'))}")
+    wanted = _wanted(which)
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
     check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
@@ -102,6 +101,7 @@ def evaluate(
     folder = prepared(out, resume)
     loader = processes.whole(loader)
     with (
+        differentiable(),
         own_randomness(seed),
         placed(model, place),
         evaluating(model),
@@ -141,15 +141,40 @@ def evaluate(
                 classifier=None if own_heads is None else find_classifier(model, inputs),
             )
             began = time.perf_counter()
-            done.append(_Done(title, list(evaluation(subject)), subject, time.perf_counter() - began))
+            found = _checked(title, evaluation(subject))
+            done.append(_Done(title, found, subject, time.perf_counter() - began))
         records = _joined(done)
         records.facts = {
             "seed": seed,
-            "evaluations": {each.title: each.cost() for each in done},
+            "evaluations": _costs(done),
             **_facts(records, subject),
         }
     if folder is not None and processes.rank() == 0:
         records.save(folder / FILE)
+    return records
+
+
+def _wanted(which: Any) -> list[Which]:
+    """The evaluations that are asked for, each by its name or as it is."""
+    wanted = (
+        [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
+    )
+    wrong = [each for each in wanted or [which] if not isinstance(each, str) and not callable(each)]
+    known = ", ".join(lookup.names("evaluations"))
+    if not wanted and isinstance(which, Iterable):
+        raise ValueError(f"which= is empty: name evaluations out of {known}")
+    if wrong:
+        raise ValueError(
+            f"which= holds {wrong[0]!r}, but evaluations are names out of {known}, or functions of a Subject"
+        )
+    return wanted
+
+
+def _checked(title: str, found: Any) -> list[Record]:
+    """What an evaluation returned, if it is Records."""
+    records = list(found) if isinstance(found, Iterable) else [found]
+    if any(not isinstance(each, Record) for each in records):
+        raise ValueError(f"the evaluation {title} returned {found!r}, but a list of Record is needed")
     return records
 
 
@@ -184,6 +209,16 @@ class _Done(NamedTuple):
         work = self.subject.work
         forward, backward = self.subject.totals(work["forward"], work["backward"])
         return {"seconds": round(self.seconds, 3), "images forward": forward, "images backward": backward}
+
+
+def _costs(done: Sequence[_Done]) -> dict[str, dict[str, Any]]:
+    """What each evaluation has cost; those of one name, with different settings, together."""
+    costs: dict[str, dict[str, Any]] = {}
+    for each in done:
+        total = costs.setdefault(each.title, {})
+        for what, spent in each.cost().items():
+            total[what] = round(total.get(what, 0) + spent, 3)
+    return costs
 
 
 def _joined(done: Sequence[_Done]) -> Records:

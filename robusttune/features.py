@@ -103,6 +103,9 @@ class CompiledForward:
             # torch.compile looks at the `.grad` of every tensor it meets, images under attack too.
             warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
             self.reading = True
+            # From the first call on: else the second size of batch would be compiled for anew, and a resumed run, which
+            # has seen other sizes before, would round otherwise.
+            torch._dynamo.maybe_mark_dynamic(inputs, 0)
             try:
                 found: tuple[Tensor, Tensor] = self.run(inputs)
             finally:
@@ -123,7 +126,8 @@ def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor
 
 def joined(captured: list[Tensor]) -> Tensor:
     """One row of features per image, of those (N,D) of several classifiers."""
-    if len({features.shape for features in captured}) > 1:
+    # Of whole shapes, comparing would bind a compiled pass to one size of batch.
+    if len({features.shape[-1] for features in captured}) > 1:
         return torch.cat(captured, 1)
     return captured[0] if len(captured) == 1 else torch.stack(captured).mean(0)
 

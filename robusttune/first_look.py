@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robusttune.arguments import check_loader, check_settings
-from robusttune.batches import check_classes, first_batch, located, unpacked
+from robusttune.batches import check_channels, check_classes, first_batch, located, unpacked
 from robusttune.loss import RobustLoss
 from robusttune.modes import check_model, device_of, evaluating, has_batch_norm, trainable
 from robusttune.pixels import find_pixels
@@ -53,13 +53,14 @@ def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None
     robust_loss.calls = calls  # so that the first step draws what it would draw in a loop of the user's own
 
 
-def check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None) -> None:
-    """Try the first batch of held-out images, which must be in the same space as those of the loader."""
+def check_held(robust_loss: RobustLoss, loader: Any, normalized: bool | None, channels: int) -> None:
+    """Try the first batch of held-out images, which must have the channels and be in the space of the loader's."""
     space, device = robust_loss.pixels, device_of(robust_loss)
     statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
     with located("val_loader"):
         images, labels = unpacked(first_batch(loader, "val_loader"))
         check_classes(labels, robust_loss.classifier.classes)
+        check_channels(images, channels)
         own = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
         if images.dtype != torch.uint8 and own.normalized != space.normalized:
             raise ValueError(f"{own}, but in the loader {space}: give both the same transform, but for what is random")

@@ -19,9 +19,9 @@ from robusttune.journal import tell
 from robusttune.loss import RobustLoss
 from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.recipe import chosen_preset, default_attack, default_radius, for_purpose
+from robusttune.recipe import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack
 from robusttune.records import percent
-from robusttune.runs import begun, checkpointed_if, compiled_if, made, statistics, taken, tuned
+from robusttune.runs import begun, checkpointed_if, made, statistics, taken
 from robusttune.selection import held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
@@ -93,8 +93,8 @@ def harden(
         norm, eps: of the adversary; eps in pixel units on [0,1]; by the purpose and the image size unless given ("linf").
         purpose: "attacks", or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given; one run
             does not serve both.
-        preset: "standard", or "fast": a single-step attack, no pretext tasks, under 160 px four times the learning rate,
-            and two of three epochs not judged; what else is given comes first.
+        preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
+            160 px four times the learning rate, and two of three epochs not judged; what else is given comes first.
         tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, such as one with class weights, in the place
@@ -120,12 +120,13 @@ def harden(
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
-        compile: run the forward pass through `torch.compile`; "auto" does not, as minutes of compiling pay in long runs
-            alone. Where it fails, the run goes on without.
+        compile: run the forward pass through `torch.compile`; "auto" does so for the attack alone, in runs that are
+            measured to be long enough for it to pay, and keeps it if it is faster. Where it fails, the run goes on without.
         channels_last: memory format meanwhile; "auto" for convolutional models.
         tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
-            With checkpointing it is not done.
+            On a CUDA GPU, True also replays the attack's passes as CUDA graphs, once these are found to give the same.
+            False leaves compile="auto" at no. With checkpointing none of this is done.
         device: "auto" (the accelerator if there is one), or where to train; the model goes back to where it was.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields each process's own share.
         out: a folder for checkpoints, heads, logs; None for none.
@@ -165,6 +166,7 @@ def harden(
         images, labels = batches.first()
         pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)
         threat = ThreatModel(norm, default_radius(purpose, norm, images) if eps is None else eps)
+        late = None if (attack, steps) != ("auto", None) else late_attack(chosen)
         attack, steps = default_attack(images, threat, attack, steps, chosen)
         robust_loss = RobustLoss(
             model,
@@ -185,7 +187,7 @@ def harden(
         )
         check_first(robust_loss, images, labels)
         if val_loader is not None:
-            check_held(robust_loss, val_loader, normalized)
+            check_held(robust_loss, val_loader, normalized, images.shape[1])
         robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
         ramp = _ramps(eps_ramp, robust_loss, (images, labels))
         watched = {
@@ -193,13 +195,16 @@ def harden(
             "min_clean": min_clean,
             "fast": _single_step(robust_loss.attack, steps),
             "judged": chosen.judged,
+            "late": late,
         }
         more = _unlabeled(unlabeled_loader, sharded, seed)
         training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
-        tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}; {pixels}", progress)
+        tell(
+            f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}{_told_late(chosen, late)}; {pixels}",
+            progress,
+        )
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        tuned(tune if not checkpointing else False, training, images, progress)
-        with trainable(model), checkpointed_if(given), compiled_if(compile, robust_loss):
+        with trainable(model), checkpointed_if(given):
             taken(training, given)
         told = doubts(robust_loss, held) if held is not None else []
         finish(training, progress)
@@ -270,6 +275,10 @@ def _single_step(attack: Any, steps: int | None) -> bool:
 def _name(attack: Any, steps: int | None) -> str:
     name = attack if isinstance(attack, str) else "the attack given"
     return name if steps is None else f"{name} with {steps} steps"
+
+
+def _told_late(preset: Preset, late: Any) -> str:
+    return "" if late is None or preset.late is None else ", late in the run {} with {} steps".format(*preset.late)
 
 
 def _told_held(held: Any) -> str:

@@ -1,6 +1,5 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
-import logging
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,16 +14,14 @@ from robusttune import lookup, trained_on
 from robusttune.arguments import check_settings
 from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
-from robusttune.fast import Folded, folded
-from robusttune.features import CompiledForward, forward
+from robusttune.fast import Folded
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
-from robusttune.pixels import find_pixels
+from robusttune.passes import Passes
+from robusttune.pixels import check_later
 from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, LossOf, ThreatModel
-
-logger = logging.getLogger("robusttune")
 
 ATTACK_TASKS = ("none", "separate", "joint")
 
@@ -118,9 +115,7 @@ class RobustLoss(nn.Module):
         self.seed = seed
         self.calls = 0
         self._watch = Watch(model, self.heads)
-        self._compiled: CompiledForward | None = None
-        self._folded: Folded | None = None
-        self._on_copy = False
+        self.passes = Passes(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -162,42 +157,19 @@ class RobustLoss(nn.Module):
         Args:
             images: (N,C,H,W) as the loader gives them, to try the copy with; None to attack the model itself.
         """
-        self._folded = None
-        if images is not None:
-            pixels = self.pixels.pixels(images[:2].to(device_of(self.model)))
-            inputs = self.pixels.inputs(pixels).to(dtype_of(self.model))
-            self._folded = folded(self.model, self.classifier, inputs)
-        return self._folded
-
-    @property
-    def folds(self) -> bool:
-        """Whether it is a folded copy that is attacked."""
-        return self._folded is not None
-
-    @contextmanager
-    def _copy_attacked(self) -> Iterator[None]:
-        """Let forwards go through the folded copy meanwhile, if there is one."""
-        if self._folded is not None:
-            self._folded.refresh()
-        self._on_copy = self._folded is not None
-        try:
-            yield
-        finally:
-            self._on_copy = False
+        if images is None:
+            return self.passes.fold(None)
+        pixels = self.pixels.pixels(images[:2].to(device_of(self.model)))
+        return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
         """Compile the forward pass for the time being; where that fails, say so and go on without."""
-        self._compiled = CompiledForward(self.model, self.classifier)
+        self.passes.compile("whole")
         try:
             yield
         finally:
-            self._stop_compiling()
-
-    def _stop_compiling(self) -> None:
-        if self._compiled is not None:
-            self._compiled.remove()
-        self._compiled = None
+            self.passes.compile("no")
 
     def answers(self, pixels: Tensor, chance: torch.Generator) -> list[tuple[Part, Tensor]]:
         """For each task, one view of every image in pixels (N,C,H,W) on [0,1], and its head's answers (N,classes)."""
@@ -247,7 +219,7 @@ class RobustLoss(nn.Module):
         joint, unlabeled = self.attack_tasks == "joint", labels is None
         if unlabeled and not joint:
             adversarial = images
-        with attacking(self.model, self.parameters(), images.device), self._copy_attacked():
+        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack(self.attack):
             clean = None
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()
@@ -294,17 +266,7 @@ class RobustLoss(nn.Module):
         return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
 
     def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        inputs = self.pixels.inputs(pixels).to(dtype_of(self.model))
-        if self._compiled is not None and weights is None:
-            try:
-                return self._compiled(inputs)
-            except Exception as error:  # an error of the model itself comes again below
-                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                logger.warning("the model cannot be compiled here, so it goes on without: %s", reason)
-                self._stop_compiling()
-        if self._on_copy and self._folded is not None:
-            return self._folded(inputs)
-        return forward(self.model, self.classifier, inputs, weights)
+        return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
     def _prepared(self, images: Tensor, labels: Tensor | None, chance: torch.Generator) -> Batch:
         """A checked batch on the model's device, augmented in train mode, with what its tasks drew."""
@@ -328,8 +290,8 @@ class RobustLoss(nn.Module):
                 check_classes(labels, self.classifier.classes)
         if self.training and len(images) == 1 and has_batch_norm(self.model):
             raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
-        if not self.pixels.normalized and images.is_floating_point() and images.device.type == "cpu":
-            find_pixels(images, mean=None, std=None)
+        if images.device.type == "cpu":
+            check_later(self.pixels, images)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
         """For this call: one on the CPU for choices, so that no device has to be waited for, and one on the device."""

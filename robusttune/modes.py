@@ -255,6 +255,11 @@ def check_module(model: Any) -> None:
         raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
     if device_of(model).type == "meta":
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
+    if any(tensor.is_inference() for tensor in _tensors(model)):
+        raise ValueError(
+            "the model's weights were made in inference mode, which forbids gradients for good: make or load the model "
+            "outside torch.inference_mode()"
+        )
 
 
 def check_model(model: Any) -> None:

@@ -24,10 +24,14 @@ def page(markdown: str, folder: Path) -> str:
         ImportError: the package that reads Markdown is not installed.
     """
     try:
-        from markdown import markdown as converted
+        from markdown import Markdown
     except ImportError as error:
         raise ImportError("report.html needs the package markdown: pip install 'robusttune[report]'") from error
-    body = converted(markdown, extensions=["tables", "toc", "sane_lists"])
+    converter = Markdown(extensions=["tables", "toc", "sane_lists"])
+    # Names are users' own, such as <lambda>: they are text, not HTML.
+    converter.preprocessors.deregister("html_block")
+    converter.inlinePatterns.deregister("html")
+    body = converter.convert(markdown)
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda found: f'src="{_inside(folder / found[1])}"', body)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

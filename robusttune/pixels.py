@@ -81,7 +81,7 @@ def find_pixels(
     """
     if mean is None and std is None:
         mean, std = found_statistics(loader)
-    images = images.cpu()  # as mean and std are; some loaders yield images on the accelerator
+    images = images.detach().cpu()  # as mean and std are; some loaders yield images on the accelerator
     low, high = float(images.min()), float(images.max())
     inside = low >= -SLACK and high <= 1 + SLACK
     if normalized and mean is None and std is None:
@@ -98,6 +98,20 @@ def find_pixels(
         _compare_with_config(space, model)
     _check_range(space, images, (low, high))
     return space
+
+
+def check_later(space: Pixels, images: Tensor) -> None:
+    """Raise a ValueError for images (N,C,H,W) of a later batch that cannot be in the space found for the first."""
+    if space.normalized or images.dtype == torch.uint8:
+        return
+    images = images.detach()
+    low, high = float(images.min()), float(images.max())
+    if space.known and (low < -SLACK or high > 1 + SLACK):
+        raise ValueError(
+            f"images span [{low:.2f}, {high:.2f}], but those of the first batch lay within [0, 1] and were taken for "
+            "pixels: pass normalized=True if images are normalised"
+        )
+    _check_range(space, images, (low, high))
 
 
 def found_statistics(loader: Any) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from robusttune.loss import RobustLoss
 from robusttune.modes import check_model, frozen, trainable
 from robusttune.pixels import find_pixels
 from robusttune.recipe import default_attack
-from robusttune.runs import begun, compiled_if, made, statistics, taken
+from robusttune.runs import begun, made, statistics, taken
 from robusttune.threat import ThreatModel, canonical, default_eps
 
 
@@ -116,8 +116,7 @@ def pretrain(
         layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
         with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
             training = made(robust_loss, batches, given, place)
-            with compiled_if(compile, robust_loss):
-                taken(training, given)
+            taken(training, given)
         robust_loss.load_state_dict(training.weights())
         training.journal.close()
     robust_loss.to(next(model.parameters()).device)

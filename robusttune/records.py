@@ -85,13 +85,17 @@ class Records(list[Record]):
     def worst(self, **setting: Any) -> Record:
         """The accuracy when each image counts as right only where it was right in all Records of this setting.
 
+        What speaks of something else than the model's own classes, as "certified accuracy" and "head accuracy" do, stays
+        out.
+
         Raises:
             ValueError: there is none that knows its single images.
 
         Example:
             >>> records.worst(norm="linf", eps=8 / 255)  # doctest: +SKIP
         """
-        known = [record.right for record in self.where(**setting) if record.right is not None]
+        own = [record for record in self.where(**setting) if record.metric == "accuracy"]
+        known = [record.right for record in own if record.right is not None]
         if not known:
             raise ValueError(
                 f"no Record of {setting} knows which images were right: pass a setting of evaluate's Records"
@@ -114,14 +118,32 @@ class Records(list[Record]):
         if self.hashes:
             right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
             _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
+        else:  # what lies beside other Records of this name would be taken for that of these
+            _sidecar(path).unlink(missing_ok=True)
         if self.failures:
             failures.save(self.failures, _pictures(path))
+        else:
+            _pictures(path).unlink(missing_ok=True)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> "Records":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is of another kind.
+        """
         path = Path(path)
+        try:
+            return cls._loaded(path)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
+                "what Records.save wrote, with the files beside it"
+            ) from error
+
+    @classmethod
+    def _loaded(cls, path: Path) -> "Records":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         facts: dict[str, Any] = next((row["facts"] for row in rows if "facts" in row), {})
         rows = [row for row in rows if "facts" not in row]

@@ -18,7 +18,7 @@ def report(
     """The path of a report, `report.md` in the folder `out`, with its pictures beside it, and `report.html`, one file.
 
     Args:
-        runs: Records of one model, or of several by name, such as {"before": …, "after": …}.
+        runs: Records of one model (a part of them will do), or of several by name, such as {"before": …, "after": …}.
         out: a folder, made where it does not exist.
         sections: by name, or `(runs, folder) -> Markdown`.
 
@@ -26,7 +26,12 @@ def report(
         ValueError: there is no Record, or an unknown section.
         ImportError: a section needs a package that is not installed.
     """
-    named = dict(runs) if isinstance(runs, Mapping) else {"model": runs}
+    given = runs if isinstance(runs, Mapping) else {"model": runs}
+    # A bar would end the cell of a table.
+    named = {
+        str(name).replace("|", "\\|"): records if isinstance(records, Records) else Records(records)
+        for name, records in given.items()
+    }
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
     wanted = [(section, lookup.find("sections", section)) for section in sections]

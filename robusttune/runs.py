@@ -1,8 +1,7 @@
 """What `harden` and `pretrain` share: a borrowed model, a folder, and a run made from the arguments that were given."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,20 +11,18 @@ from torch import Tensor, nn
 from robusttune import checkpoint, processes
 from robusttune.averages import Average
 from robusttune.batches import Batches
-from robusttune.fast import PAYS, how_much_faster
-from robusttune.features import forward
 from robusttune.journal import Journal, chosen_tracker, tell
 from robusttune.loss import RobustLoss
 from robusttune.memory import checkpointed
-from robusttune.modes import attacking, borrowed, chosen_device, chosen_format, device_of, differentiable, formatted
+from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, formatted
 from robusttune.pixels import Pixels
 from robusttune.precision import chosen_precision
 from robusttune.recipe import default_recipe
 from robusttune.schedule import Plan
 from robusttune.stepping import Stepper
 from robusttune.training import Training
+from robusttune.tuning import check_choices, choose
 
-WORTH_MEASURING = 200  # optimiser steps
 OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
 
 
@@ -39,6 +36,7 @@ class Place(NamedTuple):
 @contextmanager
 def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
     """Meet the other processes, and borrow the model for a run; on any failure it has its old weights back."""
+    check_choices(given)
     device = chosen_device(model, given["device"])
     processes.join(device)
     device = processes.local_device(device)
@@ -91,17 +89,6 @@ def made(
     )
 
 
-def compiled_if(wanted: bool | str, robust_loss: RobustLoss) -> AbstractContextManager[None]:
-    """The forward pass compiled meanwhile, where that is asked for.
-
-    Raises:
-        ValueError: neither True, False nor "auto".
-    """
-    if not isinstance(wanted, bool) and wanted != "auto":
-        raise ValueError(f"compile is {wanted!r}, but it must be True, False or 'auto'")
-    return robust_loss.compiled() if wanted is True else nullcontext()
-
-
 @contextmanager
 def checkpointed_if(given: Mapping[str, Any]) -> Iterator[None]:
     """The model's blocks checkpointed meanwhile, where that is asked for."""
@@ -115,38 +102,12 @@ def checkpointed_if(given: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def tuned(wanted: bool | str, training: Training, images: Tensor, progress: bool) -> None:
-    """Fold batch norms for the attack, where that is asked for or found to be faster, and say so.
-
-    Raises:
-        ValueError: neither True, False nor "auto".
-    """
-    if not isinstance(wanted, bool) and wanted != "auto":
-        raise ValueError(f"tune is {wanted!r}, but it must be True, False or 'auto'")
-    robust_loss, steps = training.robust_loss, training.plan.steps
-    if wanted is False or (wanted == "auto" and steps is not None and steps < WORTH_MEASURING):
-        return
-    copy = robust_loss.fold(images)
-    if copy is None:
-        if wanted is True:
-            tell("there are no batch norms that could be folded for the attack", progress)
-        return
-    gain = ""
-    if wanted == "auto":
-        device = device_of(robust_loss.model)
-        inputs = robust_loss.pixels.inputs(robust_loss.pixels.pixels(images.to(device)))
-        plain = partial(forward, robust_loss.model, robust_loss.classifier)
-        with attacking(robust_loss.model, robust_loss.parameters(), device):
-            times = processes.agreed(how_much_faster(copy, plain, inputs), device)
-        if times < PAYS:
-            robust_loss.fold(None)
-            return
-        gain = f", which makes it {times:.1f} times as fast"
-    tell(f"{len(copy.pairs)} batch norms are folded into convolutions for the attack{gain}", progress)
-
-
 def taken(training: Training, given: Mapping[str, Any]) -> None:
     """Take all the steps of a run, from where the one in its folder was killed if that is asked for."""
     asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
-    training.begin({"arguments": asked, "data": training.batches.facts()}, resume=given["resume"])
-    training.run(progress=given["progress"])
+    resumed = training.begin({"arguments": asked, "data": training.batches.facts()}, resume=given["resume"])
+    try:
+        choose(training, given, resumed=resumed)
+        training.run(progress=given["progress"])
+    finally:
+        training.robust_loss.passes.compile("no")

@@ -12,6 +12,7 @@ from robusttune.batches import hard
 
 WARM_UP = 0.05
 RAMP = (0.0, 0.25)
+LATE = 0.75
 READ_EVERY = 10
 FIRST_BROKEN = "first broken"
 

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import processes
-from robusttune.batches import check_classes, hard, stream
+from robusttune.batches import check_channels, check_classes, hard, located, stream
 from robusttune.failures import Failure, fallen, worst
 from robusttune.features import Classifier, forward, logits_of
 from robusttune.heads import Heads
 from robusttune.modes import dtype_of
-from robusttune.pixels import Pixels
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.pixels import Pixels, check_later
+from robusttune.threat import Attack, LossOf, ThreatModel, canonical, default_eps
 
 logger = logging.getLogger("robusttune")
+
+WINDOW_BATCHES, WINDOW_BYTES = 8, 2**29
 
 
 @dataclass(frozen=True)
@@ -86,41 +88,69 @@ class Subject:
         with torch.no_grad():
             return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)))[1]
 
-    def predicted(self, pixels: Tensor) -> Tensor:
-        """The predicted classes (N,).
+    def predicted(self, pixels: Tensor, size: int | None = None) -> Tensor:
+        """The predicted classes (N,); see `answers`."""
+        return self.answers(pixels, size).argmax(1)
+
+    def answers(self, pixels: Tensor, size: int | None = None) -> Tensor:
+        """The logits (N,K), without gradient, of so many images at once, or of all.
 
         Raises:
             ValueError: the logits are not finite.
         """
-        return self._finite(pixels).argmax(1)
-
-    def _finite(self, pixels: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = self.logits(pixels)
+            parts = [pixels] if size is None else torch.split(pixels, size)
+            logits = torch.cat([self.logits(part) for part in parts])
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
         return logits
+
+    def adversary(self, norm: Any = None, eps: float | None = None) -> ThreatModel:
+        """The adversary so named; what is not given is that of `threat`, but the customary radius in another norm."""
+        norm = self.threat.norm if norm is None else canonical(norm)
+        usual = self.threat.eps if norm == self.threat.norm else default_eps(norm, self.shape)
+        return ThreatModel(norm, usual if eps is None else eps)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device.
 
         Raises:
-            ValueError: labels that the model has no class for.
+            ValueError: images outside [0,1] where they are pixels, or labels that the model has no class for.
         """
         for known in (self.hashes, self.labels):
             if known is not None:
                 known.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
-        for images, labels in processes.own_share(self.watched(batches)):
-            pixels = self.pixels.pixels(images.to(self.device))
-            if len(labels):
-                check_classes(labels, self.classes)
+        for number, (images, labels) in processes.own_share(self.watched(enumerate(batches, 1))):
+            with located(f"batch {number}"):
+                check_channels(images, self.shape[0] if self.shape else None)
+                check_later(self.pixels, images)
+                if len(labels):
+                    check_classes(labels, self.classes)
+            pixels = self.pixels.pixels(images.detach().to(self.device))
             if self.hashes is not None:
                 self.hashes.extend(hashed(pixels))
             targets = hard(labels)
             if self.labels is not None:
                 self.labels.extend(targets.tolist())
             yield pixels, targets.to(self.device)
+
+    def windows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """As `batches`, several at once, and the size of the first: what survives of them then fills whole batches again.
+
+        A window holds up to 8 batches, and 512 MiB of pixels.
+        """
+        held: list[tuple[Tensor, Tensor]] = []
+        size = 0
+        for pixels, labels in self.batches():
+            size = size or len(pixels)
+            held.append((pixels, labels))
+            # one more such batch would be too much
+            if len(held) == WINDOW_BATCHES or (len(held) + 1) * pixels.nbytes > WINDOW_BYTES:
+                yield *_joined(held), size
+                held = []
+        if held:
+            yield *_joined(held), size
 
     def attacked(
         self,
@@ -150,21 +180,23 @@ class Subject:
         *,
         loss: str | Tensor,
         generator: torch.Generator,
+        size: int | None = None,
     ) -> Tensor:
         """Which images (N,) were alive and keep their class under the attack, which is given only these.
 
-        The loss is one of LOSSES, or the classes (N,) that the attack is to reach.
+        The loss is one of LOSSES, or the classes (N,) that the attack is to reach; size is how many images the attack
+        is given at once, all unless given.
         """
-        rows = torch.nonzero(alive).flatten()
-        if not len(rows):
-            return alive
-        goal: Any = loss if isinstance(loss, str) else partial(toward, loss[rows])
-        found = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
-        logits = self._finite(found)
-        if threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
-            now = fallen(str(threat.norm), threat.eps, pixels[rows], found, labels[rows], logits)
-            self.failures[:] = worst(self.failures + now)
-        return alive.index_put((rows,), logits.argmax(1) == labels[rows])
+        survivors = torch.nonzero(alive).flatten()
+        for rows in torch.split(survivors, size or len(survivors)) if len(survivors) else ():
+            goal: Any = loss if isinstance(loss, str) else partial(toward, loss[rows])
+            found = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
+            logits = self.answers(found)
+            if threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
+                now = fallen(str(threat.norm), threat.eps, pixels[rows], found, labels[rows], logits)
+                self.failures[:] = worst(self.failures + now)
+            alive = alive.index_put((rows,), logits.argmax(1) == labels[rows])
+        return alive
 
     def totals(self, *counts: float) -> list[int]:
         """Each count, summed over the processes that share the images."""
@@ -177,6 +209,11 @@ class Subject:
     def generator(self) -> torch.Generator:
         """A fresh source of chance on the device, the same each time."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def _joined(held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    pixels, labels = zip(*held, strict=True)
+    return torch.cat(pixels), torch.cat(labels)
 
 
 def hashed(pixels: Tensor) -> list[str]:

@@ -1,7 +1,7 @@
 """What an adversary may do, and what an attack maximises."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -130,6 +130,17 @@ def canonical(norm: Any) -> Any:
 def default_eps(norm: Any, shape: tuple[int, ...]) -> float:
     """The customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
     return _geometry(canonical(norm)).default_eps(shape)
+
+
+def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
+    """Multiples of a radius, each once, the smallest first; in linf up to 1, which leads from black to white.
+
+    Example:
+        >>> radii("linf", 0.25, (8, 0, 1, 4)), radii("l2", 0.25, (0, 8))
+        ([0.0, 0.25, 1.0], [0.0, 2.0])
+    """
+    most = 1.0 if canonical(norm) == "linf" else math.inf
+    return sorted({min(most, multiple * eps) for multiple in multiples})
 
 
 def _geometry(norm: Any) -> Norm:

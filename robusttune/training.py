@@ -17,8 +17,9 @@ from robusttune.batches import Batches, check_classes
 from robusttune.journal import Journal
 from robusttune.modes import has_batch_norm
 from robusttune.records import percent
-from robusttune.schedule import RAMP, READ_EVERY, Meter
+from robusttune.schedule import LATE, RAMP, READ_EVERY, Meter
 from robusttune.stepping import Stepper
+from robusttune.threat import Attack
 from robusttune.validation import STEPS, Best, Score, collapsed, judge, score
 
 logger = logging.getLogger("robusttune")
@@ -37,6 +38,7 @@ class Training:
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
         min_clean: see `Best`.
         fast: watch for the collapse of single-step training.
+        late: the attack of the last quarter of the run; None for no other.
         judged: epochs from one judgement on held-out images to the next; the last one is always judged.
         folder: for checkpoints; None for none.
         every: optimiser steps between checkpoints, beside those at the end of each epoch.
@@ -53,13 +55,14 @@ class Training:
         unlabeled: Batches | None = None,
         min_clean: float | None = None,
         fast: bool = False,
+        late: Attack | None = None,
         judged: int = 1,
         folder: Path | None = None,
         every: int | None = None,
         on_epoch: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.stepper, self.batches, self.journal = stepper, batches, journal
-        self.held, self.unlabeled, self.fast, self.on_epoch = held, unlabeled, fast, on_epoch
+        self.held, self.unlabeled, self.fast, self.on_epoch, self.late = held, unlabeled, fast, on_epoch, late
         self.folder, self.every, self.judged = folder, every, judged
         self.plan, self.robust_loss = stepper.plan, stepper.robust_loss
         self.best = Best(min_clean)
@@ -110,6 +113,8 @@ class Training:
         done = self.plan.progress(self.epoch, self.meter.steps)
         if self.plan.time_budget is not None:
             done = processes.agreed(done, self.stepper.device)
+        if self.late is not None and done >= LATE and not self.fell_back:
+            self.robust_loss.attack = self.late
         out = self.stepper.take(images, labels, unlabeled, done=done, last=self.consumed == self.batches.count)
         self.meter.add(out, None if labels is None else labels.to(self.stepper.device), len(images))
 
@@ -198,14 +203,15 @@ class Training:
         for (images, labels), more in pairs:
             yield images, labels, more
 
-    def begin(self, facts: Mapping[str, Any], *, resume: bool) -> None:
-        """Write what the run is, or go on with the run in the folder.
+    def begin(self, facts: Mapping[str, Any], *, resume: bool) -> bool:
+        """Write what the run is, or go on with the run in the folder; whether steps had been taken there.
 
         Raises:
             ValueError: what is in the folder belongs to another run, or is damaged.
         """
         if self.folder is None:
-            return
+            return False
+        state = None
         if resume:
             checkpoint.check_same_run(self.folder, facts)
             state = checkpoint.load_state(self.folder)
@@ -217,6 +223,7 @@ class Training:
         processes.wait()
         if processes.rank() == 0:
             checkpoint.write_run(self.folder, facts)
+        return state is not None
 
     def save(self, *, outputs: bool = False) -> None:
         """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""
@@ -237,7 +244,8 @@ class Training:
             "meter": self.meter.state_dict(),
             "place": {"epoch": self.epoch, "consumed": self.consumed, "fell_back": self.fell_back},
             "epoch_states": self.epoch_states,
-            "folded": self.robust_loss.folds,
+            "folded": self.robust_loss.passes.folded is not None,
+            "compiled": self.robust_loss.passes.compiled,
             "states": checkpoint.random_states(self.batches.loader),
         }
 
@@ -252,8 +260,9 @@ class Training:
         self.epoch, self.consumed, self.fell_back = place["epoch"], place["consumed"], place["fell_back"]
         if self.fell_back:
             self.robust_loss.attack = judge
-        if state["folded"] != self.robust_loss.folds:  # measured anew, it might be chosen otherwise
-            self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
+        # Measured anew, these might be chosen otherwise.
+        self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
+        self.robust_loss.passes.compile(state["compiled"])
         self.epoch_states = state["epoch_states"]
         checkpoint.restore_random_states(state["states"], self.batches.loader)
         self.journal.rewind(self.epoch)

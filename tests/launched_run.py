@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import robusttune
+from robusttune import tuning
 from robusttune.evaluations.sweep import sweep
 
 
@@ -30,6 +31,18 @@ class Failing(list):
             yield batch
 
 
+def disagreeing():
+    """Let the first process find compiled attacks faster, the second slower; the last stage of compiling is left out."""
+    torch.compile = partial(torch.compile, backend="aot_eager")
+    tuning.WORTH_MEASURING = 2
+
+    def seconds(training, images, labels):
+        faster = os.environ.get("RANK") == "0"
+        return 1000.0 if (training.robust_loss.passes.compiled == "no") == faster else 500.0
+
+    tuning._seconds = seconds
+
+
 def main(folder, case):
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -46,6 +59,17 @@ def main(folder, case):
     if case == "failing":
         loader, sharded = Failing(DataLoader(training, 32)), True
     settings = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 2, "awp": 0.005, "progress": False}
+    chosen = []
+    if case == "tuned":
+        disagreeing()
+        run = tuning.Training.run
+
+        def noted(self, **given):
+            passes = self.robust_loss.passes
+            chosen.extend([passes.compiled, passes.folded is not None])
+            run(self, **given)
+
+        tuning.Training.run = noted
     robusttune.harden(model, loader, sharded=sharded, out=folder / "run", **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
@@ -53,6 +77,7 @@ def main(folder, case):
     rank = os.environ.get("RANK", "0")
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
+    facts["chosen"] = chosen
     (folder / f"{rank}.json").write_text(json.dumps(facts))
 
 

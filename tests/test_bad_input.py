@@ -57,6 +57,31 @@ def test_images_that_cannot_be_used_in_a_later_batch(way, kind):
     refused(way, "batch 3.*" + match, loader=[GOOD, GOOD, (bad(), labels())])
 
 
+@pytest.mark.parametrize("kind", ["normalised", "float 0 to 255"])
+def test_a_later_batch_that_is_no_pixels_is_refused_and_not_cut_off(kind):
+    bad, match = BAD_IMAGES[kind]
+    loader = [GOOD, GOOD, (bad(), labels())]
+    refused(evaluated, "batch 3: " + match, loader=loader)
+    refused(hardened, match, loader=loader)
+    match = "those of the first batch lay within .* taken for pixels: pass normalized=True if images are normalised"
+    for way in (evaluated, hardened):
+        refused(way, match, loader=loader, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def test_later_and_held_out_images_have_the_channels_of_the_first():
+    grey = (images(8, 1, 8, 8), labels())
+    match = (
+        'images have 1 channels, but those before them had 3: convert all of them alike, as with image.convert."RGB"'
+    )
+    refused(hardened, "batch 2 of epoch 1: " + match, loader=[GOOD, grey])
+    refused(evaluated, "batch 2: " + match, loader=[GOOD, grey])
+    refused(hardened, "val_loader: " + match, val_loader=[grey])
+
+
+def test_images_with_gradients_are_measured_as_others():
+    assert evaluated(small_model(), [(images().requires_grad_(), labels())]) == evaluated(small_model(), [GOOD])
+
+
 def test_a_later_batch_is_named_with_its_epoch():
     class Decaying(list):
         passes = 0

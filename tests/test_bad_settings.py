@@ -23,7 +23,7 @@ def no_accelerator(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
 
 
-ONLY_HARDEN = {"eps", "norm", "on_epoch", "device", "min_clean", "unlabeled_loader"}
+ONLY_HARDEN = {"eps", "norm", "on_epoch", "device", "min_clean", "unlabeled_loader", "optimizer", "scheduler"}
 BAD_SETTINGS = [
     ({"eps": -0.1}, r"eps is -0\.1, but it must be a finite number of at least 0, in pixel units"),
     ({"eps": torch.nan}, "eps is nan, but it must be a finite number of at least 0"),
@@ -64,6 +64,12 @@ BAD_SETTINGS = [
     (
         {"unlabeled_loader": [images()]},
         "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
+    ),
+    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': timm knows .*adamw.*sgd"),
+    ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
+    (
+        {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},
+        r"the optimizer given holds no parameter of this model.*make it from model\.parameters\(\)",
     ),
     ({"on_epoch": "print"}, "on_epoch is 'print', but a function of a dict is needed"),
     ({"device": "gpu"}, "device='gpu' is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'"),
@@ -214,6 +220,10 @@ ANSWERING = {
     "meta": (
         lambda: small_model().to("meta"),
         "the model is on the meta device, so it has no weights: load them first",
+    ),
+    "inference mode": (
+        lambda: torch.inference_mode()(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))(),
+        r"weights were made in inference mode, which forbids gradients for good: make or load the model outside torch",
     ),
     "no classifier": (lambda: timm.create_model("test_resnet", num_classes=0), r"no classifier \(num_classes=0\)"),
     "detection": (

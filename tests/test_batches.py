@@ -232,11 +232,13 @@ def test_an_iterator_is_known_without_touching_it():
 
 
 def test_the_first_batch_of_an_iterator_is_not_lost():
-    for loader in (iter([1, 2, 3]), [1, 2, 3]):
+    rows = [(images(seed=seed), labels()) for seed in (1, 2, 3)]
+    for loader in (iter(rows), rows):
         batches = Batches(loader)
-        batches.unpacked = lambda batch, wait=True: batch
-        assert batches.first() == 1
-        assert list(batches.epoch(0)) == [1, 2, 3]
+        assert torch.equal(batches.first()[0], rows[0][0])
+        found = list(batches.epoch(0))
+        assert len(found) == 3
+        assert all(torch.equal(one[0], other[0]) for one, other in zip(found, rows, strict=True))
 
 
 def test_unlabelled_batches_start_anew_without_end():

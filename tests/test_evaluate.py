@@ -19,6 +19,7 @@ import robusttune
 from robusttune import Record, Records
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.evaluations.autoattack import autoattack
+from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
 from robusttune.records import accuracy, wilson
 from robusttune.selection import held_back, subset_of
@@ -110,6 +111,18 @@ def test_the_same_seed_gives_the_same_records_and_every_norm_is_swept():
     assert max(record.setting["eps"] for record in runs[0].where("sweep", norm="l2")) >= 0.2  # well past the radius
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_attacks_are_measured_where_gradients_are_off(mode):
+    model, images, labels = linear()
+    which = ["clean", partial(sweep, steps=3), partial(sanity, images=20, steps=2)]
+    settings = {"norm": "linf", "eps": 0.05, "progress": False}
+    usual = robusttune.evaluate(model, [(images, labels)], which, **settings)
+    with mode():
+        found = robusttune.evaluate(model, [(images.clone(), labels)], which, **settings)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    assert found == usual
+
+
 def test_a_subset_is_drawn_with_the_seed_and_from_other_loaders_taken_first():
     model, images, labels = linear()
     data = TensorDataset(images, labels)
@@ -136,6 +149,9 @@ def test_an_attack_and_an_evaluation_of_one_s_own_are_taken():
     assert records[0].value == clean.value
     assert records[0].setting["attack"] == "nothing"
     assert records[1].images == COUNT
+    for wrong in (None, 0.5, [0.5]):
+        with pytest.raises(ValueError, match=r"the evaluation <lambda> returned .*, but a list of Record is needed"):
+            robusttune.evaluate(model, [(images, labels)], lambda subject, wrong=wrong: wrong, progress=False)
     with pytest.raises(ValueError, match=r"unknown evaluation 'sweeps' \(did you mean 'sweep'\?\): known are .*clean"):
         robusttune.evaluate(model, [(images, labels)], "sweeps")
 
@@ -177,12 +193,35 @@ def test_records_come_back_from_the_file(tmp_path):
     assert [path.name for path in path.parent.iterdir()] == ["records.jsonl"]
 
 
+@pytest.mark.parametrize("text", ["no JSON\n", '{"epoch": 1, "robust": 0.5}\n', "[1, 2]\n", '{"facts": {}}\n[]\n'])
+def test_a_file_of_another_kind_holds_no_records(text, tmp_path):
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"log\.jsonl holds no Records .*: pass the records\.jsonl of evaluate's out="):
+        Records.load(tmp_path / "log.jsonl")
+
+
 def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = Records([accuracy("clean", 1, 2)]).save(tmp_path / "records.jsonl")
     before = path.read_text()
     with pytest.raises(TypeError):
         Records([Record("clean", "accuracy", 0.5, 2, (0.0, 1.0), {"model": object()})]).save(path)
     assert path.read_text() == before
+
+
+def test_records_saved_over_others_leave_nothing_of_those_beside_them(tmp_path):
+    model, images, labels = linear()
+    records = robusttune.evaluate(
+        model, [(images, labels)], partial(sweep, steps=2), norm="l2", eps=0.4, out=tmp_path, progress=False
+    )
+    assert records.failures
+    assert len(list(tmp_path.iterdir())) == 3
+    again = robusttune.evaluate(model, [(images, labels)], "clean", out=tmp_path, resume=True, progress=False)
+    loaded = Records.load(tmp_path / "records.jsonl")
+    assert (loaded, loaded.failures, loaded[0].right) == (again, [], again[0].right)
+    for count in (1, len(again)):
+        bare = Records([accuracy("clean", 1, 2)] * count)
+        assert Records.load(bare.save(tmp_path / "records.jsonl"))[0].right is None
+        again.save(tmp_path / "records.jsonl")
 
 
 def test_a_report_shows_every_run_and_its_curve(tmp_path):
@@ -393,6 +432,25 @@ def test_a_class_without_images_is_told_and_not_counted(caplog):
     assert balanced.value == pytest.approx(sum(shares) / 9)
     assert balanced.setting["classes"] == "9 of 10"
     assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text
+
+
+def test_names_are_shown_as_they_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("markdown")
+    model, images, labels = linear()
+    which = ["clean", partial(sweep, norms=["l2"], eps=[0.1], attack=lambda loss_of, images, threat, generator: images)]
+    which[1].keywords["steps"] = None
+    records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
+    robusttune.report({"a|b": records, "<b>bold</b>": records, 3: records[:1]}, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page.split("<tr>")[1]
+    assert [cell.split("</th>")[0] for cell in head.split("<th>")[1:]] == [
+        "accuracy",
+        "a|b",
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "3",
+    ]
+    assert "l2 eps 0.1 by &lt;lambda&gt;, 60 images" in page
 
 
 def test_notebooks_show_tables():

@@ -11,9 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import robusttune
+from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.certified import certified, radius_of
 from robusttune.evaluations.noise import noise
 from robusttune.evaluations.ood import _area, ood
+from robusttune.evaluations.sanity import sanity
+from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 
 stats = pytest.importorskip("scipy.stats")
@@ -34,6 +37,33 @@ def test_noise_finds_less_than_an_attack_and_more_the_larger_it_is(norm):
     assert records.where("sweep")[0].value <= small.value
     assert small.setting["attack"] == "random noise, 10 draws"
     assert len(measured("noise", norm=norm, eps=eps)) == 4
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.3, 0.7, 1.0])
+def test_radii_are_distinct_and_none_is_larger_than_white_is_from_black(eps):
+    which = [partial(sweep, steps=1, losses=["margin"]), partial(noise, draws=1), partial(sanity, images=20, steps=1)]
+    records = measured(which, norm="linf", eps=eps)
+    for evaluation in ("sweep", "noise"):
+        found = [record.setting["eps"] for record in records.where(evaluation, norm="linf")]
+        assert found == sorted(set(found))
+        assert 0 < found[-1] <= 1
+        assert {record.images for record in records.where(evaluation)} == {60}
+    assert [record.images for record in measured(partial(sweep, eps=[0.1, 0.1], norms=["l2", "L2"], steps=1))] == [60]
+
+
+def test_another_norm_has_its_own_radius():
+    """The radius in linf would be next to nothing in l2."""
+    which = [partial(strong, norm="l2", steps=1, target_steps=1), partial(noise, norm="L2", draws=1)]
+    records = measured(which, norm="linf", eps=0.15)
+    usual = 0.5 * (64 / 3072) ** 0.5
+    assert records.where("strong")[-1].setting["eps"] == pytest.approx(usual)
+    assert records.where("noise")[1].setting["eps"] == pytest.approx(usual)
+    assert all(record.setting["norm"] == "l2" for record in records)
+    pytest.importorskip("torchattacks")
+    suite = partial(autoattack, norm="l2", queries=1)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    batches = [(digits()[0][:4], digits()[1][:4] % 3)]
+    assert measured(suite, model=linear, batches=batches, norm="linf")[0].setting["eps"] == pytest.approx(usual)
 
 
 def test_a_proven_radius_is_that_of_the_formula():
@@ -66,6 +96,8 @@ def test_what_is_proven_of_a_half_space_is_its_distance():
         # The votes of an image at distance d are right with the share Phi(d / sigma), so its radius is at most d.
         assert record.value <= float((far >= record.setting["eps"]).float().mean()) + 1e-6
         assert record.value >= float((far >= record.setting["eps"] + 0.04).float().mean())
+    with pytest.raises(ValueError, match="no Record of"):  # the proofs are of another model, the smoothed one
+        records.worst(norm="l2", eps=0.1)
     assert records[-1].metric == "abstentions"
     # Votes decide nothing within about 3 standard errors of one half: 0.25 · 0.035 · 2.5 on either side.
     assert 0 < records[-1].value <= float((far < 0.03).float().mean())
@@ -122,7 +154,9 @@ def run(tmp_path_factory):
 
 def test_pretext_counts_heads_beside_a_guess(run):
     model, batches, folder = run
-    (record,) = measured("pretext", model=model, batches=batches, heads=folder)
+    records = measured(["pretext", "clean"], model=model, batches=batches, heads=folder)
+    (record,) = records.where("pretext")
+    assert records.worst().right == records.where("clean")[0].right  # which the heads have no part in
     assert record.setting["task"] == "rotation"
     assert record.setting["guess"] == 0.25
     assert record.value > 0.5
@@ -147,6 +181,15 @@ def test_images_from_elsewhere_are_told_apart(run):
     assert same[1].value == pytest.approx(0.95, abs=0.03)
     with pytest.raises(ValueError, match=r"ood compares with images from elsewhere: pass .*others="):
         measured("ood", model=model, batches=batches, heads=folder)
+    others = [*noisy, (noisy[0][0] * 4 - 2, noisy[0][1])]
+    with pytest.raises(ValueError, match=r"batch 2 of others: images span \[-2.*pass mean=… and std=…"):
+        measured(partial(ood, others=others), model=model, batches=batches, heads=folder)
+    normalised = [((images - 0.5) / 0.25, labels) for images, labels in batches]
+    space = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    with pytest.raises(
+        ValueError, match=r"batch 1 of others: images lie within \[0, 1\], but in the loader images are norm"
+    ):
+        measured(partial(ood, others=noisy), model=model, batches=normalised, heads=folder, **space)
     with pytest.raises(ValueError, match="needs images in both loaders"):
         measured(partial(ood, others=[]), model=model, batches=batches, heads=folder)
 

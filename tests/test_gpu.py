@@ -12,6 +12,8 @@ import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, lookup
 from robusttune.attacks.pgd import pgd
 from robusttune.augment import applied, chosen_augment
+from robusttune.graphs import Graphs
+from robusttune.precision import chosen_precision
 
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 pytestmark = [
@@ -162,3 +164,93 @@ def test_augmentations_there_give_images(name):
     assert changed.device.type == ACCELERATOR.type
     assert 0 <= changed.min() <= changed.max() <= 1
     assert not torch.equal(changed, images)
+
+
+needs_cuda = pytest.mark.skipif(
+    ACCELERATOR is None or ACCELERATOR.type != "cuda", reason="CUDA graphs and fused optimisers need CUDA"
+)
+
+
+def steps_there(attack_tasks, *, dtype, replays, autocast=None, folds=False):
+    """The loss terms and the weights after steps on batches of 16, and of 11, and the graphs that were made."""
+    model = a_model().to(ACCELERATOR, dtype)
+    images, labels = (tensor.to(ACCELERATOR) for tensor in a_batch(64))
+    images = images.to(dtype)
+    settings = {"steps": 3, "attack_tasks": attack_tasks, "images": images[:16]}
+    robust_loss = RobustLoss(model, ThreatModel("l2", 0.5), **settings)
+    graphs = Graphs() if replays else None
+    robust_loss.fold(images[:16] if folds else None)
+    robust_loss.passes.replay(graphs)
+    optimizer = torch.optim.SGD(robust_loss.parameters(), 0.05)
+    losses = []
+    for rows in (slice(0, 16), slice(16, 32), slice(32, 43), slice(43, 59), slice(0, 16), slice(5, 16)):
+        optimizer.zero_grad()
+        with torch.autocast("cuda", autocast or torch.bfloat16, enabled=autocast is not None):
+            out = robust_loss(images[rows], labels[rows])
+        out["loss"].backward()
+        optimizer.step()
+        losses.append(out["loss"].detach())
+    return torch.stack(losses), dict(robust_loss.state_dict()), graphs
+
+
+@needs_cuda
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])
+def test_replayed_steps_are_those_without_graphs(attack_tasks, folds, caplog):
+    losses, weights, _ = steps_there(attack_tasks, dtype=torch.float64, replays=False, folds=folds)
+    again, replayed, graphs = steps_there(attack_tasks, dtype=torch.float64, replays=True, folds=folds)
+    assert "CUDA graph here" not in caplog.text
+    assert graphs.works
+    assert graphs._made
+    assert torch.allclose(losses, again, rtol=1e-8)
+    assert all(torch.allclose(value, replayed[name], rtol=1e-6, atol=1e-9) for name, value in weights.items())
+
+
+@needs_cuda
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_replayed_steps_in_short_formats_lose_as_much(autocast):
+    losses, _, _ = steps_there("joint", dtype=torch.float32, replays=False, autocast=autocast)
+    again, _, graphs = steps_there("joint", dtype=torch.float32, replays=True, autocast=autocast)
+    assert graphs.works
+    assert graphs._made
+    assert torch.allclose(losses, again, rtol=2e-2)
+
+
+@needs_cuda
+def test_gradients_through_a_graph_are_the_models_own():
+    model = a_model().to(ACCELERATOR).double().eval().requires_grad_(False)
+    graphs = Graphs()
+    graphs.expect(model)
+
+    def run(inputs):
+        return (model(inputs),)
+
+    for number in range(4):
+        images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(number))
+        images = images.to(ACCELERATOR).requires_grad_()
+        found, own = (
+            torch.autograd.grad(each[0].square().sum(), images)[0] for each in (graphs(run, images), run(images))
+        )
+        assert torch.allclose(found, own, rtol=1e-9)
+        with torch.no_grad():
+            model[0].weight.mul_(1.1)  # as an optimiser does, in place
+    assert graphs._made
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_harden_replays_graphs_and_updates_fused(precision, caplog):
+    caplog.set_level("INFO", "robusttune")
+    for optimizer in ("sgd", "adamw"):
+        model = a_model()
+        settings = {"norm": "l2", "epochs": 2, "steps": 2, "tune": True, "precision": precision, "progress": False}
+        robusttune.harden(model, a_loader(pinned=True), optimizer=optimizer, **settings)
+        assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert "the attack's passes are replayed as CUDA graphs" in caplog.text
+    assert "CUDA graph here" not in caplog.text
+
+
+@needs_cuda
+def test_the_format_chosen_is_bf16_where_there_are_units_for_it():
+    able = torch.cuda.get_device_capability() >= (8, 0)
+    assert chosen_precision("auto", torch.device("cuda")).name == ("bf16" if able else "fp32")

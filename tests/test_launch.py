@@ -35,7 +35,12 @@ def launched(launcher, folder, case, port):
 
 @pytest.mark.parametrize(
     ("launcher", "case", "port"),
-    [("torchrun", "plain", 29611), ("torchrun", "sampler", 29612), ("accelerate", "plain", 29613)],
+    [
+        ("torchrun", "plain", 29611),
+        ("torchrun", "sampler", 29612),
+        ("accelerate", "plain", 29613),
+        ("torchrun", "tuned", 29615),
+    ],
 )
 def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path, launcher, case, port):
     pytest.importorskip("sklearn")
@@ -46,6 +51,7 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     facts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert facts[0] == facts[1]
     assert facts[0]["world"] == "2"
+    assert facts[0]["chosen"][:1] == (["attack"] if case == "tuned" else [])
     images = [count for _, count in facts[0]["records"]]
     assert images[:2] == images[3:] + images[:1] == [97, 97]  # but for the worst class's own
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()

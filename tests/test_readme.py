@@ -1,11 +1,15 @@
 """The README's Python examples run, one after the other, as they are printed."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from robusttune import Records
+from robusttune.records import accuracy
 
 README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -34,6 +38,26 @@ def test_readme_examples_run(tmp_path, monkeypatch):
         assert names["model"] is model
     assert (tmp_path / "runs" / "mine" / "curve.png").exists()
     assert {record.evaluation for record in names["records"]} == {"clean", "sweep"}
+
+
+@pytest.mark.parametrize(("ours", "judge"), [(0.5, 0.5), (0.6, 0.7), (0.724, 0.72), (0.726, 0.72)])
+def test_the_guard_stops_at_a_flattering_figure(ours, judge, monkeypatch):
+    pytest.importorskip("torchattacks")
+    monkeypatch.syspath_prepend(str(README.parent / "examples"))
+    guard = importlib.import_module("quickstart").guard
+    settings = {"norm": "l2", "eps": 1.0}
+    records = Records(
+        [
+            accuracy("clean", 900, 1000),
+            accuracy("sweep", round(1000 * ours), 1000, {**settings, "attack": "apgd"}),
+            accuracy("sweep", round(1000 * judge), 1000, {**settings, "attack": "torchattacks(name=APGD)"}),
+        ]
+    )
+    if ours <= judge + 0.005:
+        guard(records, 1.0)
+    else:
+        with pytest.raises(SystemExit, match=r"guard: robusttune prints 72\.6%, but torchattacks' APGD leaves 72\.0%"):
+            guard(records, 1.0)
 
 
 def test_readme_commands_name_files_that_are_there():

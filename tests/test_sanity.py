@@ -76,6 +76,32 @@ def optimising(images):
     return images - 1e-3 * gradient
 
 
+def fragile(images):
+    """A gradient where all values are among the 17 that digits have, and none at a random start."""
+    levels = 16 * images.detach()
+    exact = (levels - levels.round()).abs().flatten(1).amax(1) < 1e-4
+    return torch.where(exact[:, None, None, None], images, images.detach())
+
+
+def gated(images):
+    """A gradient at every other point of the ball, so that success depends on the start."""
+    open_ = (9973 * images.detach().flatten(1).sum(1)).frac() < 0.5
+    return torch.where(open_[:, None, None, None], images, images.detach())
+
+
+class Restoring(nn.Module):
+    """Answers an image that is far from all it has stored as it answers the nearest of those."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = hardened()
+        self.register_buffer("stored", digits()[0][:200])
+
+    def forward(self, images):
+        distance, nearest = (images[:, None] - self.stored).abs().flatten(2).amax(2).min(1)
+        return self.inner(torch.where((distance > 0.2)[:, None, None, None], self.stored[nearest], images))
+
+
 class Stubborn(nn.Dropout):
     """Dropout that stays on."""
 
@@ -109,6 +135,8 @@ def test_an_undefended_model_raises_no_doubt_but_for_gradients_that_vanish_where
         ),
         (lambda: Around(before=optimising), "optimisation at inference", "computes gradients while it answers"),
         (lambda: Around(before=lambda x: x - x.mean(0) + 0.3), "batch dependent outputs", "other images of its batch"),
+        (lambda: Around(before=fragile), "iterative beats single step", "a single step finds more than 20 do"),
+        (Restoring, "success grows with eps", "a larger radius leaves more images right"),
     ],
     ids=[
         "quantised-gradients",
@@ -121,6 +149,8 @@ def test_an_undefended_model_raises_no_doubt_but_for_gradients_that_vanish_where
         "noise",
         "optimising",
         "batch",
+        "fragile",
+        "restoring",
     ],
 )
 @pytest.mark.filterwarnings("ignore:the model returns probabilities")
@@ -128,6 +158,11 @@ def test_a_model_that_cannot_be_measured_raises_a_doubt(model, check, says):
     found = fired(model())
     assert check in found
     assert says in found[check]
+
+
+def test_an_attack_whose_success_depends_on_its_start_raises_a_doubt():
+    found = fired(Around(before=gated), eps=0.3)
+    assert "times as many steps from another start take" in found["more steps change little"]
 
 
 @pytest.mark.skipif(not __import__("importlib.util").util.find_spec("torchattacks"), reason="needs Square")

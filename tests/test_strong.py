@@ -188,6 +188,45 @@ def test_another_model_does_not_go_on_with_what_was_found_for_this_one(tmp_path)
     assert len((tmp_path / "autoattack.jsonl").read_text().splitlines()) == 2 * len(lines)
 
 
+@needs_torchattacks
+@pytest.mark.parametrize("change", ["labels", "mean and std"])
+def test_other_labels_and_another_input_do_not_go_on_with_what_was_found_for_these(change, tmp_path):
+    suite = partial(autoattack, queries=5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images, labels = digits()
+    measured(suite, model=model, batches=[(images[:10], labels[:10] % 3)], out=tmp_path)
+    known = len((tmp_path / "autoattack.jsonl").read_text().splitlines())
+    batches = [(images[:10], (labels[:10] + (change == "labels")) % 3)]
+    settings = {} if change == "labels" else {"mean": 0.3, "std": 0.1}
+    measured(suite, model=model, batches=batches, out=tmp_path, resume=True, **settings)
+    assert len((tmp_path / "autoattack.jsonl").read_text().splitlines()) == 2 * known
+
+
+@needs_torchattacks
+def test_two_classes_can_be_measured_by_all_that_judges_robustness():
+    images, labels = digits()
+    batches = [(images[:20], labels[:20] % 2)]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    records = measured(["sweep", QUICK, partial(autoattack, queries=20)], model=model, batches=batches)
+    assert records.where("strong")[-1].setting["attack"] == "and toward 1 classes, 10 steps"
+    assert "no targeted members: 2 classes" in records.where("autoattack")[-1].setting["attack"]
+    assert records.worst(norm="linf", eps=0.15).value <= records.where("sweep", norm="linf", eps=0.0)[0].value
+
+
+def test_evaluations_of_one_name_are_counted_together(tmp_path):
+    sweeps = [partial(sweep, norms=["linf"], eps=[0.1], steps=steps, losses=["margin"]) for steps in (2, 4)]
+    records = measured(sweeps)
+    alone = [measured(each).facts["evaluations"]["sweep"] for each in sweeps]
+    for what in ("images forward", "images backward"):
+        assert records.facts["evaluations"]["sweep"][what] == sum(each[what] for each in alone)
+    text = robusttune.report(records, tmp_path, sections=["summary"]).read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| linf eps 0.1 by apgd, 60 images (")]
+    assert ["steps=2" in row for row in rows] == [True, False]
+    worst = Records([records.worst(norm="linf", eps=0.1)])
+    text = robusttune.report(worst, tmp_path, sections=["summary"]).read_text(encoding="utf-8")
+    assert f"| linf eps 0.1 by worst case, 60 images | {100 * worst[0].value:.1f}%" in text
+
+
 def test_which_images_were_right_is_kept_in_an_order_that_loaders_do_not_change(tmp_path):
     which = ["clean", partial(sweep, norms=["linf"], eps=[0.0, 0.1], steps=5)]
     straight, shuffled = measured(which), measured(which, batches=loader(shuffle=True), seed=3)
@@ -266,6 +305,9 @@ def test_no_evaluation_and_an_unknown_one_leave_no_folder(tmp_path):
         measured([], out=tmp_path / "none")
     with pytest.raises(ValueError, match="unknown evaluation 'strength'"):
         measured("strength", out=tmp_path / "none")
+    for wrong in (3, ["clean", None], {"clean": 3}.values()):
+        with pytest.raises(ValueError, match=r"which= holds (3|None), but evaluations are names out of autoattack"):
+            measured(wrong, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -273,6 +315,8 @@ def test_what_cannot_be_compared_is_refused():
     records = measured("clean")
     with pytest.raises(ValueError, match="the second Records do not know single images"):
         robusttune.compare(records, Records([accuracy("clean", 1, 2)]))
+    with pytest.raises(ValueError, match="the first Records do not know single images: pass what evaluate returned"):
+        robusttune.compare(records[:1], records)
     images, labels = digits()
     with pytest.raises(ValueError, match="no image in common"):
         robusttune.compare(records, measured("clean", batches=[(images[100:120], labels[100:120])]))
@@ -297,3 +341,27 @@ def test_the_report_sets_the_classes_that_lose_most_first(tmp_path):
     drops = [float(row[4].split()[0]) for row in cells]
     assert drops == sorted(drops, reverse=True)
     assert drops[0] > 0
+
+
+def test_survivors_of_several_batches_fill_whole_batches_again():
+    """40 batches of 5 images, of which few survive: the attack after that is given 5 at a time, not what is left of each."""
+    images, labels = digits()
+    images, labels = images[:200], labels[:200]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    with torch.no_grad():
+        found = model(images).argmax(1)
+    mixed = torch.where(torch.arange(200) % 4 == 0, found, (found + 1) % 10)  # a quarter is right
+    given = []
+
+    def counts(loss_of, pixels, threat, *, generator):
+        given.append(len(pixels))
+        return pixels.clone()
+
+    batches = list(zip(images.split(5), mixed.split(5), strict=True))
+    which = partial(sweep, norms=["linf"], eps=[0.0, 0.1], attack=counts, steps=None, losses=["margin"])
+    records = robusttune.evaluate(model, batches, which, progress=False)
+    assert [record.value for record in records] == [0.25, 0.25]
+    assert sum(given) == 50
+    assert given == [5, 5] * 5, "eight batches make a window, of which ten images are left"
+    single = robusttune.evaluate(model, batches, partial(which, attack="pgd", steps=3), progress=False)
+    assert single.hashes == records.hashes

@@ -315,6 +315,17 @@ class Adapter(nn.Module):
         return self.layer(features) + self.up(self.down(features))
 
 
+def test_an_optimizer_of_some_parameters_trains_those_and_the_heads_alone():
+    model = a_model()
+    before = weights_of(model)
+    optimizer = torch.optim.SGD(model[6].parameters(), lr=0.1)
+    hardened(model, tasks={"rotation": 1.0}, optimizer=optimizer, steps=1)
+    changed = {name for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
+    assert {name for name in changed if not name.startswith("1.")} == {"6.weight", "6.bias"}
+    assert not {"1.weight", "1.bias"} & changed  # of the batch norm, which counts batches all the same
+    assert len(optimizer.param_groups) == 2
+
+
 def test_adapters_train_and_what_is_frozen_stays():
     model = a_model()
     model[6] = Adapter(model[6])
@@ -425,7 +436,7 @@ def test_compiling_changes_no_gradient_and_no_statistic(trains):
             for _ in range(2):
                 out = robust_loss(images, labels)
             grads = torch.autograd.grad(out["loss"], list(robust_loss.parameters()))
-            assert (robust_loss._compiled is not None) == compiled  # it has not fallen back
+            assert (robust_loss.passes.compiled == "whole") == compiled  # it has not fallen back
         found.append([out["loss"].detach(), *grads, *model.buffers()])
         assert not any(module._forward_pre_hooks for module in model.modules())
     for one, other in zip(*found, strict=True):
@@ -440,7 +451,7 @@ def test_what_others_compute_while_compiled_is_not_held():
     with robust_loss.compiled():
         robust_loss(images, labels)
         model(images)
-        assert robust_loss._compiled.captured == []
+        assert [made.captured for made in robust_loss.passes._made.values()] == [[]]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])

@@ -32,7 +32,8 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given.
+        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
+            radius for another norm).
         queries: of Square; fewer than 5,000 are not the standard.
 
     Raises:
@@ -40,32 +41,32 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
 
     Source: Croce and Hein, arXiv:2003.01690.
     """
-    norm = subject.threat.norm if norm is None else norm
-    threat = ThreatModel(norm, subject.threat.eps if eps is None else eps)
+    threat = subject.adversary(norm, eps)
     members = _members(subject.classes, queries)
     kept = _Kept(subject, threat, queries)
     after: dict[str, list[bool]] = {name: [] for name in members}
     for pixels, labels in subject.batches():
-        alive, hashes = subject.predicted(pixels) == labels, hashed(pixels)
+        alive, images = subject.predicted(pixels) == labels, hashed(pixels)
+        batch = [f"{image} {label}" for image, label in zip(images, labels.tolist(), strict=True)]
         for name, settings in members.items():
-            known = kept.find(name, hashes)
+            known = kept.find(name, batch)
             if known is None:
                 attack = partial(lookup.find("attacks", "torchattacks"), **settings)
                 alive = subject.withstood(
                     pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
                 )
-                kept.keep(name, hashes, alive.tolist())
+                kept.keep(name, batch, alive.tolist())
             else:
                 alive = torch.tensor(known, device=alive.device)
             after[name] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
-    images, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
+    count, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
     records = []
     for place, (name, number) in enumerate(zip(after, correct, strict=True)):
         what = {**setting, "attack": f"{'and ' * (place > 0)}{name}"}
         if place == len(after) - 1:
             what["standard"] = queries == QUERIES and subject.classes >= FEWEST_CLASSES
-        records.append(accuracy("autoattack", number, images, what, right=after[name]))
+        records.append(accuracy("autoattack", number, count, what, right=after[name]))
     return records
 
 
@@ -88,7 +89,8 @@ class _Kept:
 
     def __init__(self, subject: Subject, threat: ThreatModel, queries: int) -> None:
         self.path: Path | None = None if subject.folder is None else subject.folder / FILE
-        of = [fingerprint(subject.model), threat.norm, threat.eps, queries, subject.seed]
+        space = [subject.pixels.mean.flatten().tolist(), subject.pixels.std.flatten().tolist()]
+        of = [fingerprint(subject.model), space, threat.norm, threat.eps, queries, subject.seed]
         self.of = hashlib.blake2b(json.dumps(of).encode(), digest_size=8).hexdigest()
         self.known: dict[str, list[bool]] = {}
         if self.path is not None and self.path.exists():
@@ -99,17 +101,17 @@ class _Kept:
                     continue
                 self.known[row["key"]] = [each == "1" for each in row["right"]]
 
-    def find(self, name: str, images: list[str]) -> list[bool] | None:
-        """Which of these images withstood this member and those before it, if that is known."""
-        return self.known.get(self._key(name, images))
+    def find(self, name: str, batch: list[str]) -> list[bool] | None:
+        """Which images of this batch, each with its label, withstood this member and those before it, if known."""
+        return self.known.get(self._key(name, batch))
 
-    def keep(self, name: str, images: list[str], right: list[bool]) -> None:
+    def keep(self, name: str, batch: list[str], right: list[bool]) -> None:
         """Write it down."""
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                row = {"key": self._key(name, images), "right": "".join("01"[each] for each in right)}
+                row = {"key": self._key(name, batch), "right": "".join("01"[each] for each in right)}
                 file.write(json.dumps(row) + "\n")
 
-    def _key(self, name: str, images: list[str]) -> str:
+    def _key(self, name: str, batch: list[str]) -> str:
         # Random starts depend on the whole batch.
-        return hashlib.blake2b(" ".join([self.of, name, *images]).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(" ".join([self.of, name, *batch]).encode(), digest_size=16).hexdigest()

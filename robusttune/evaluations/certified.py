@@ -58,7 +58,7 @@ def certified(
         right = [hit and far >= radius for hit, far in proven]  # an abstention's radius is NaN
         count, images = subject.totals(sum(right), len(right))
         what = {"norm": "l2", "eps": radius, "attack": "any (certified)", **setting}
-        records.append(accuracy("certified", count, images, what, right=right))
+        records.append(accuracy("certified", count, images, what, metric="certified accuracy", right=right))
     count, images = subject.totals(sum(math.isnan(far) for _, far in proven), len(proven))
     records.append(accuracy("certified", count, images, setting, metric="abstentions"))
     return records

@@ -7,7 +7,7 @@ import torch
 
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, default_eps, radii
 
 __all__ = ["noise"]
 
@@ -22,12 +22,13 @@ def noise(subject: Subject, *, norm: Any = None, eps: Sequence[float] | None = N
     Args:
         subject: the model and its images.
         norm: of the ball that perturbations are drawn from; that of the training adversary unless given.
-        eps: radii in pixel units on [0,1]; from half of to four times the training radius unless given.
+        eps: radii in pixel units on [0,1]; from half of to four times the training radius unless given (the customary one
+            for another norm).
         draws: for each image and radius.
     """
-    norm = subject.threat.norm if norm is None else canonical(norm)
-    radius = subject.threat.eps or default_eps(norm, subject.shape)
-    threats = [ThreatModel(norm, each) for each in (eps or [multiple * radius for multiple in MULTIPLES])]
+    norm = subject.adversary(norm).norm
+    radius = subject.adversary(norm).eps or default_eps(norm, subject.shape)
+    threats = [ThreatModel(norm, each) for each in (sorted(set(eps)) if eps else radii(norm, radius, MULTIPLES))]
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     generator = subject.generator()
     for pixels, labels in subject.batches():

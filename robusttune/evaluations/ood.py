@@ -1,13 +1,15 @@
 """Whether a rotation head tells images of another kind from the model's own."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.batches import stream
+from robusttune.batches import images_only, located
+from robusttune.pixels import check_later
 from robusttune.records import Z95, Record, wilson
 from robusttune.subject import Subject
 
@@ -27,14 +29,15 @@ def ood(subject: Subject, *, others: Any = None) -> list[Record]:
         others: a loader of images (with or without labels) that the model should not know, of the same shape.
 
     Raises:
-        ValueError: no images from elsewhere or no rotation head was given, or one of the loaders is empty.
+        ValueError: no images from elsewhere or no rotation head was given, one of the loaders is empty, or their images are in
+            different spaces.
 
     Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
     """
     if others is None:
         raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
     own = [_scores(subject, pixels) for pixels, _ in subject.batches()]
-    strange = [_scores(subject, subject.pixels.pixels(images.to(subject.device))) for images, _ in stream(others)]
+    strange = [_scores(subject, pixels) for pixels in _others(subject, others)]
     if not own or not strange:
         raise ValueError("ood needs images in both loaders, but one of them is empty")
     inside, outside = torch.cat(own).double(), torch.cat(strange).double()
@@ -49,6 +52,23 @@ def ood(subject: Subject, *, others: Any = None) -> list[Record]:
         Record("ood", "AUROC", area, images, interval, setting),
         Record("ood", "FPR95", taken / len(outside), len(outside), wilson(taken, len(outside)), setting),
     ]
+
+
+def _others(subject: Subject, loader: Any) -> Iterator[Tensor]:
+    """Pixels (N,C,H,W) on [0,1] of images from elsewhere, in the space of the loader's own.
+
+    Raises:
+        ValueError: they are in another space.
+    """
+    space = subject.pixels
+    for number, batch in enumerate(loader):
+        with located(f"batch {number + 1} of others"):
+            images, _ = images_only(batch)
+            inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
+            if number == 0 and space.normalized and inside:
+                raise ValueError(f"images lie within [0, 1], but in the loader {space}: give both the same transform")
+            check_later(space, images)
+        yield space.pixels(images.to(subject.device))
 
 
 def _scores(subject: Subject, pixels: Tensor) -> Tensor:

@@ -35,5 +35,5 @@ def pretext(subject: Subject) -> list[Record]:
         count, images = subject.totals(sum(single), len(single))
         (total,) = subject.sums(losses[name])
         setting = {"task": name, "guess": guess[name], "loss": total / images, "seed": subject.seed}
-        records.append(accuracy("pretext", count, images, setting, right=single))
+        records.append(accuracy("pretext", count, images, setting, metric="head accuracy", right=single))
     return records

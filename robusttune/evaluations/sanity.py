@@ -18,7 +18,7 @@ from robusttune.modes import differentiable
 from robusttune.provenance import fingerprint
 from robusttune.records import Record, wilson
 from robusttune.subject import LOSSES, Subject
-from robusttune.threat import LossOf, ThreatModel, default_eps
+from robusttune.threat import LossOf, ThreatModel, default_eps, radii
 
 __all__ = ["sanity"]
 
@@ -85,10 +85,14 @@ class _Look:
     def right(self, pixels: Tensor) -> Tensor:
         return self.subject.predicted(pixels) == self.labels
 
-    def after(self, attack: Any, threat: ThreatModel | None = None, *, loss: str = "cross_entropy") -> Tensor:
-        """Which images (N,) are right before and after an attack."""
+    def after(
+        self, attack: Any, threat: ThreatModel | None = None, *, loss: str = "cross_entropy", start: int = 0
+    ) -> Tensor:
+        """Which images (N,) are right before and after an attack, from one or another random start."""
+        generator = self.subject.generator()
+        generator.manual_seed(generator.initial_seed() + start)
         found = self.subject.attacked(
-            self.pixels, self.labels, attack, threat or self.threat, loss=loss, generator=self.subject.generator()
+            self.pixels, self.labels, attack, threat or self.threat, loss=loss, generator=generator
         )
         return self.clean & self.right(found)
 
@@ -113,9 +117,10 @@ def _share(flags: Tensor) -> float:
 
 
 def _eval_mode(look: _Look) -> _Finding:
-    awake = [name or "the model" for name, module in look.subject.model.named_modules() if module.training]
+    modules = list(look.subject.model.named_modules())
+    awake = [name or "the model" for name, module in modules if module.training]
     says = f"{len(awake)} modules stay in train mode although .eval() was called ({', '.join(awake[:3])})"
-    return _Finding(float(len(awake)), not awake, says if awake else "all modules are in eval mode")
+    return _Finding(len(awake) / len(modules), not awake, says if awake else "all modules are in eval mode")
 
 
 def _random_outputs(look: _Look) -> _Finding:
@@ -202,7 +207,7 @@ def _iterative_beats_single_step(look: _Look) -> _Finding:
 def _more_steps_change_little(look: _Look) -> _Finding:
     more = look.by_gradients
     for loss in LOSSES:
-        more = more & look.after(partial(lookup.find("attacks", "apgd"), steps=4 * look.steps), loss=loss)
+        more = more & look.after(partial(lookup.find("attacks", "apgd"), steps=4 * look.steps), loss=loss, start=1)
     gap = _share(look.by_gradients) - _share(more)
     says = f"four times as many steps from another start take {100 * gap:.0f} points more: the attacks are too weak yet"
     return _Finding(gap, gap <= look.slack, says if gap > look.slack else "more steps and starts change little")
@@ -211,8 +216,10 @@ def _more_steps_change_little(look: _Look) -> _Finding:
 def _success_grows_with_eps(look: _Look) -> _Finding:
     attack = partial(lookup.find("attacks", "apgd"), steps=look.steps)
     accuracies = [_share(look.by_cross_entropy)]
-    accuracies += [_share(look.after(attack, ThreatModel(look.threat.norm, k * look.threat.eps))) for k in (2, 4)]
-    rise = max(more - less for less, more in pairwise(accuracies))
+    norm = look.threat.norm
+    larger = radii(norm, look.threat.eps, (1, 2, 4))[1:]
+    accuracies += [_share(look.after(attack, ThreatModel(norm, eps))) for eps in larger]
+    rise = max((more - less for less, more in pairwise(accuracies)), default=0.0)
     says = f"a larger radius leaves more images right (by {100 * rise:.0f} points): attacks fail for another reason"
     return _Finding(
         rise, rise <= look.slack, says if rise > look.slack else "attacks succeed more often at larger radii"

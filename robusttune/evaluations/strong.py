@@ -4,12 +4,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import ThreatModel, canonical, default_eps
 
 __all__ = ["strong"]
 
@@ -25,31 +23,34 @@ def strong(
 ) -> list[Record]:
     """The accuracy under APGD on the cross-entropy, then on the margin, then toward each of the likeliest wrong classes.
 
-    Every attack is given only the images that have withstood those before it. An image is robust that withstands all.
+    Every attack is given only the images that have withstood those before it, again in full batches. An image is robust
+    that withstands all.
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given.
+        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
+            radius for another norm).
         steps: of the first two attacks.
         targets: how many wrong classes; the likeliest ones on the clean image.
         target_steps: of each targeted attack.
 
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """
-    threat = _threat(subject, norm, eps)
+    threat = subject.adversary(norm, eps)
     apgd = lookup.find("attacks", "apgd")
     count = min(targets, subject.classes - 1)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
-    for pixels, labels in subject.batches():
-        generator, alive = subject.generator(), subject.predicted(pixels) == labels
+    for pixels, labels, size in subject.windows():
+        logits = subject.answers(pixels, size)
+        generator, alive = subject.generator(), logits.argmax(1) == labels
+        withstood = partial(subject.withstood, pixels, labels, threat=threat, generator=generator, size=size)
         for loss in ("cross_entropy", "margin"):
-            attack = partial(apgd, steps=steps)
-            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator)
+            alive = withstood(alive, partial(apgd, steps=steps), loss=loss)
             after[loss] += alive.tolist()
-        wrong = _likeliest(subject, pixels, labels, count)
+        # the likeliest wrong classes (N,count) first
+        wrong = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         for number in range(count):
-            attack = partial(apgd, steps=target_steps)
-            alive = subject.withstood(pixels, labels, alive, attack, threat, loss=wrong[:, number], generator=generator)
+            alive = withstood(alive, partial(apgd, steps=target_steps), loss=wrong[:, number])
         after["targeted"] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {
@@ -62,18 +63,3 @@ def strong(
         accuracy("strong", number, images, {**setting, "attack": names[name]}, right=after[name])
         for name, number in zip(after, correct, strict=True)
     ]
-
-
-def _threat(subject: Subject, norm: Any, eps: float | None) -> ThreatModel:
-    if norm is None:
-        return subject.threat if eps is None else ThreatModel(subject.threat.norm, eps)
-    same = canonical(norm) == subject.threat.norm
-    usual = subject.threat.eps if same else default_eps(canonical(norm), subject.shape)
-    return ThreatModel(norm, usual if eps is None else eps)
-
-
-def _likeliest(subject: Subject, pixels: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The wrong classes (N,count) with the highest logits."""
-    with torch.no_grad():
-        logits = subject.logits(pixels)
-    return logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from robusttune import lookup
 from robusttune.records import Record, accuracy
 from robusttune.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps, stays_in_ball
+from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]
 
@@ -49,14 +47,21 @@ def sweep(
         )
     run: Attack = partial(found, steps=steps) if steps is not None else found
     own = subject.threat.norm
-    names = [canonical(norm) for norm in norms] if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+    names = (
+        list(dict.fromkeys(map(canonical, norms))) if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+    )
     threats = [threat for norm in names for threat in _threats(subject, norm, eps)]
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
-    for pixels, labels in subject.batches():
+    for pixels, labels, size in subject.windows():
+        right = subject.predicted(pixels, size) == labels
         for norm in names:
-            alive = subject.predicted(pixels) == labels
+            alive = right
             for threat in (each for each in threats if each.norm == norm):
-                alive = _survivors(subject, pixels, labels, alive, run, threat, losses)
+                generator = subject.generator()
+                for loss in losses if threat.eps > 0 else ():
+                    alive = subject.withstood(
+                        pixels, labels, alive, run, threat, loss=loss, generator=generator, size=size
+                    )
                 single[threat] += alive.tolist()
     images, *counts = subject.totals(len(single[threats[0]]), *map(sum, single.values()))
     setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
@@ -68,25 +73,9 @@ def sweep(
 
 def _threats(subject: Subject, norm: Any, eps: Sequence[float] | None) -> list[ThreatModel]:
     if eps is None:
-        radius = subject.threat.eps if norm == subject.threat.norm else default_eps(norm, subject.shape)
-        eps = [multiple * radius for multiple in MULTIPLES.get(norm, MULTIPLES["l2"])]
-    return [ThreatModel(norm, radius) for radius in sorted(eps)]
-
-
-def _survivors(
-    subject: Subject,
-    pixels: Tensor,
-    labels: Tensor,
-    alive: Tensor,
-    attack: Attack,
-    threat: ThreatModel,
-    losses: Sequence[str],
-) -> Tensor:
-    """Which images (N,) were alive and keep their class under every attack."""
-    generator = subject.generator()
-    for loss in losses if threat.eps > 0 else ():
-        alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator)
-    return alive
+        radius = subject.adversary(norm).eps or default_eps(norm, subject.shape)
+        eps = radii(norm, radius, MULTIPLES.get(norm, MULTIPLES["l2"]))
+    return [ThreatModel(norm, radius) for radius in sorted(set(eps))]
 
 
 def _name(attack: Any) -> str:

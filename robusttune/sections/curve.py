@@ -35,7 +35,8 @@ def _draw(axis: Any, norm: Any, sweeps: Mapping[str, Records]) -> None:
         for attack, points in lines.items():
             points.sort(key=lambda record: record.setting["eps"])
             eps = [record.setting["eps"] for record in points]
-            label = name if len(lines) == 1 else f"{name}, {attack}"
+            shown = name.replace("\\|", "|")
+            label = shown if len(lines) == 1 else f"{shown}, {attack}"
             (line,) = axis.plot(eps, [100 * record.value for record in points], marker="o", label=label)
             low, high = zip(*(record.interval for record in points), strict=True)
             axis.fill_between(eps, [100 * v for v in low], [100 * v for v in high], alpha=0.15, color=line.get_color())

@@ -1,9 +1,10 @@
 """Clean and robust accuracy of each model, in one table."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.records import Record, Records, percent
+from robusttune.records import Record, Records, described, percent
 
 __all__ = ["summary"]
 
@@ -11,8 +12,15 @@ __all__ = ["summary"]
 def summary(runs: Mapping[str, Records], folder: Path) -> str:
     """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
     shown = [(name, record) for name, records in runs.items() for record in records if _is_shown(record)]
-    rows = list(dict.fromkeys(_what(record) for _, record in shown))
-    cells = {(_what(record), name): _cell(record) for name, record in shown}
+    counts = Counter((_what(record), name) for name, record in shown)
+    alike = {what for (what, _), count in counts.items() if count > 1}
+
+    def row_of(record: Record) -> str:
+        what = _what(record)
+        return f"{what} ({described(record.setting)})" if what in alike else what
+
+    rows = list(dict.fromkeys(row_of(record) for _, record in shown))
+    cells = {(row_of(record), name): _cell(record) for name, record in shown}
     head = "| accuracy | " + " | ".join(runs) + " |\n" + "|---" * (len(runs) + 1) + "|"
     return "\n".join(
         [head, *(f"| {row} | " + " | ".join(cells.get((row, name), "–") for name in runs) + " |" for row in rows)]
@@ -28,8 +36,10 @@ def _what(record: Record) -> str:
     setting = record.setting
     if "class" in setting:  # which class it is differs between models
         return f"{record.evaluation}, {record.metric}"
-    if "over" in setting:
+    if "protocol" in setting:
         return f"{record.evaluation}, {record.metric}, {setting['over']}, {setting['protocol']}, {record.images} images"
+    if "task" in setting:
+        return f"{record.evaluation}, {record.metric}, {setting['task']}, {record.images} images"
     if "norm" not in setting:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/time_to_robustness.py --model test_resnet --norm linf --lr 0.2 --out docs/benchmarks/time-resnet-linf.json
 
-For each seed a model is trained ordinarily, then hardened from there: with PGD-10 for `--epochs` epochs, and with
-`preset="fast"` for each of `--fast-epochs`, on one thread. Seconds are of the processor, as other work on the machine does
-not touch these, and count all of `harden`, judging included. Robust accuracy is that of `strong` (100 steps;
-docs/evaluation.md sets it against AutoAttack), on images that training has not seen; `--judge autoattack` asks the standard
-suite, which takes about eight times as long. Rows that are there already are not run again, so it can be interrupted.
+For each seed a model is trained ordinarily, then hardened from there in several ways, each named with its epochs: `pgd`
+(PGD-10 at `--lr`, the fast recipe's own learning rate), `customary` (PGD-10 as `harden` does it unless told otherwise) and
+`fast`. On one thread; seconds are of the processor, as other work on the machine does not touch these, and count all of
+`harden`, judging included. Robust accuracy is that of `strong` with `--targets` classes (100 steps; docs/evaluation.md sets
+it against AutoAttack), on images that training has not seen; `--judge autoattack` asks the standard suite, which takes many
+times as long. Rows that are there already are not run again, so it can be interrupted.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -26,6 +28,7 @@ from images import SIDE, loaders, shape_and_classes
 from ordinary import new_model, train
 
 import robusttune
+from robusttune.evaluations.strong import strong
 
 
 def main() -> None:
@@ -35,15 +38,14 @@ def main() -> None:
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     training, testing = loaders("fashion-mnist", train=options.train, test=options.test)
     for seed in range(options.seeds):
+        left = [arm for arm in options.arms if (seed, arm) not in {(row["seed"], row["arm"]) for row in rows}]
+        if not left:
+            continue
         torch.manual_seed(seed)
         start = new_model(options.model, *shape_and_classes(training), SIDE)
         train(start, training, options.ordinary_epochs, progress=False)
-        arms = [("PGD-10", options.epochs), *(("fast", epochs) for epochs in options.fast_epochs)]
-        for arm, epochs in arms:
-            if any((row["seed"], row["arm"], row["epochs"]) == (seed, arm, epochs) for row in rows):
-                continue
-            found = run(arm, epochs, seed, start, training, testing, options)
-            rows.append({"seed": seed, "arm": arm, "epochs": epochs, **found})
+        for arm in left:
+            rows.append({"seed": seed, "arm": arm, **run(arm, seed, start, training, testing, options)})
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps({"setting": setting(options), "rows": rows}, indent=1) + "\n")
             print(rows[-1], flush=True)
@@ -52,15 +54,17 @@ def main() -> None:
     options.out.with_suffix(".md").write_text(text + "\n")
 
 
-def run(arm: str, epochs: int, seed: int, start, training, testing, options: argparse.Namespace) -> dict:
+def run(arm: str, seed: int, start, training, testing, options: argparse.Namespace) -> dict:
     """Seconds of hardening, clean and robust accuracy, for one arm and seed."""
     model, norm, eps = copy.deepcopy(start), options.norm, EPS[options.norm]
-    settings = {"tasks": None, "attack": "pgd", "steps": 10, "lr": options.lr}
-    settings = {"preset": "fast"} if arm == "fast" else settings
+    kind, epochs = arm.split(":")
+    pgd = {"tasks": None, "attack": "pgd", "steps": 10}
+    settings = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}[kind]
     began = time.process_time()
-    robusttune.harden(model, training, norm=norm, eps=eps, seed=seed, epochs=epochs, progress=False, **settings)
+    robusttune.harden(model, training, norm=norm, eps=eps, seed=seed, epochs=int(epochs), progress=False, **settings)
     seconds = time.process_time() - began
-    records = robusttune.evaluate(model, testing, ["clean", options.judge], norm=norm, eps=eps, progress=False)
+    judge = partial(strong, targets=options.targets) if options.judge == "strong" else options.judge
+    records = robusttune.evaluate(model, testing, ["clean", judge], norm=norm, eps=eps, progress=False)
     clean, robust = records.where("clean")[0], records.where(options.judge)[-1]
     return {"seconds": seconds, "clean": clean.value, "robust": robust.value, "images": robust.images}
 
@@ -70,22 +74,19 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
     lines = [
         setting(options),
         "",
-        "| arm, epochs | share of the time | clean | robust | robust, against PGD-10 |",
-        "|---|---|---|---|---|",
+        f"| arm, epochs | seeds | seconds | share of {options.arms[0]} | clean | robust | robust, against {options.arms[0]} |",
+        "|---|---|---|---|---|---|---|",
     ]
-    own = {
-        key: [row for row in rows if (row["arm"], row["epochs"]) == key]
-        for key in {(r["arm"], r["epochs"]): 0 for r in rows}
-    }
-    base = {row["seed"]: row for row in rows if row["arm"] == "PGD-10"}
-    for (arm, epochs), found in own.items():
+    base = {row["seed"]: row for row in rows if row["arm"] == options.arms[0]}
+    for arm in sorted({row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], arm)):
+        found = [row for row in rows if row["arm"] == arm]
         robust = [100 * row["robust"] for row in found]
-        share = mean(row["seconds"] / base[row["seed"]]["seconds"] for row in found)
-        seconds = mean(row["seconds"] for row in found)
         gains = [100 * (row["robust"] - base[row["seed"]]["robust"]) for row in found]
         cells = [
-            f"{arm}, {epochs}",
-            f"{share:.2f} ({seconds:.0f} s)",
+            arm.replace(":", ", "),
+            str(len(found)),
+            f"{mean(row['seconds'] for row in found):.0f}",
+            f"{mean(row['seconds'] / base[row['seed']]['seconds'] for row in found):.2f}",
             f"{100 * mean(row['clean'] for row in found):.1f}%",
             f"{mean(robust):.1f}% ({min(robust):.1f}–{max(robust):.1f})",
             f"{mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})",
@@ -96,11 +97,11 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
 
 def setting(options: argparse.Namespace) -> str:
     """What was run, in a line."""
-    rate = "its customary learning rate" if options.lr is None else f"learning rate {options.lr:g}"
+    judge = f"strong with {options.targets} targets" if options.judge == "strong" else options.judge
     return (
         f"{options.model}, Fashion-MNIST at {SIDE} px, {options.train} training and {options.test} test images, {options.norm} "
-        f"eps {EPS[options.norm]:g}; PGD-10 for {options.epochs} epochs at {rate}; {options.judge}; {options.seeds} seeds; "
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"eps {EPS[options.norm]:g}; `pgd` at learning rate {options.lr:g}; judged by {judge}; {platform.machine()}, "
+        f"{torch.get_num_threads()} thread, torch {torch.__version__}"
     )
 
 
@@ -111,10 +112,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--norm", default="linf", choices=sorted(EPS))
     parser.add_argument("--train", type=int, default=10_000)
     parser.add_argument("--test", type=int, default=1_000)
-    parser.add_argument("--epochs", type=int, default=4, help="of PGD-10")
-    parser.add_argument("--lr", type=float, help="of PGD-10")
+    parser.add_argument("--arms", nargs="+", default=["pgd:4", "fast:4"], help="pgd, customary or fast, and epochs")
+    parser.add_argument("--lr", type=float, required=True, help="of the arm pgd")
+    parser.add_argument("--targets", type=int, default=3, help="classes that strong aims at")
     parser.add_argument("--ordinary-epochs", type=int, default=4)
-    parser.add_argument("--fast-epochs", type=int, nargs="+", default=[4])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--judge", default="strong", choices=["strong", "autoattack"])
     parser.add_argument("--out", type=Path, required=True)
