@@ -65,3 +65,10 @@ def test_readme_commands_name_files_that_are_there():
     named = set(re.findall(r"\b(?:examples|tests)/\w+\.py", text))
     assert named
     assert all((README.parent / name).exists() for name in named)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files_that_are_there(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (README.parent / page).read_text(encoding="utf-8"))
+    assert links or page != "README.md"
+    assert all((README.parent / link).exists() for link in links), links
