@@ -154,16 +154,17 @@ def how_much_faster(fast: Callable[[Tensor], Any], plain: Callable[[Tensor], Any
 
     def seconds(run: Callable[[Tensor], Any]) -> float:
         given = inputs.detach().clone().requires_grad_()
-        _wait(inputs.device)
+        wait_for(inputs.device)
         began = time.perf_counter()
         torch.autograd.grad(run(given)[0].sum(), given)
-        _wait(inputs.device)
+        wait_for(inputs.device)
         return time.perf_counter() - began
 
     seconds(fast), seconds(plain)
     return median(seconds(plain) / seconds(fast) for _ in range(TURNS))
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Go on when the device has done all that it was asked to do."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -87,11 +87,7 @@ class Training:
 
     def _take_epoch(self, bar: Any) -> None:
         began = time.perf_counter()
-        for images, labels, unlabeled in self._batches_left():
-            self.consumed += 1
-            if len(images) == 1 and has_batch_norm(self.robust_loss.model):
-                continue  # batch norm cannot normalise the one image that a last batch may hold
-            self._take(images, labels, unlabeled)
+        for _ in self.taking():
             now = time.perf_counter()
             self.plan.elapsed, began = self.plan.elapsed + now - began, now
             if self.stepper.waiting == 0:
@@ -103,6 +99,15 @@ class Training:
             if self._over():
                 break
         self.stepper.drop()
+
+    def taking(self) -> Iterator[int]:
+        """Take the batches that are left of the epoch, one whenever asked; how many images it had."""
+        for images, labels, unlabeled in self._batches_left():
+            self.consumed += 1
+            if len(images) == 1 and has_batch_norm(self.robust_loss.model):
+                continue  # batch norm cannot normalise the one image that a last batch may hold
+            self._take(images, labels, unlabeled)
+            yield len(images)
 
     def _take(self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None) -> None:
         if labels is not None and labels.device.type == "cpu":  # on an accelerator, reading them would make it wait
