@@ -1,6 +1,7 @@
 """Makes an existing image classifier hard to fool."""
 
 from robusttune.compare import compare
+from robusttune.estimate import Estimate, estimate
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
 from robusttune.load_heads import load_heads
@@ -13,12 +14,14 @@ from robusttune.threat import LossOf, ThreatModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "Estimate",
     "LossOf",
     "Record",
     "Records",
     "RobustLoss",
     "ThreatModel",
     "compare",
+    "estimate",
     "evaluate",
     "harden",
     "load_heads",

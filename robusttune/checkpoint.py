@@ -241,7 +241,7 @@ def random_states(loader: Any) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": random.getstate(),
-        "loader": [generator.get_state() for generator in _generators(loader)],
+        "loader": [generator.get_state() for generator in generators(loader)],
     }
 
 
@@ -254,11 +254,12 @@ def restore_random_states(states: Mapping[str, Any], loader: Any) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, inner, gaussian = states["python"]
     random.setstate((version, tuple(inner), gaussian))
-    for generator, state in zip(_generators(loader), states["loader"], strict=False):
+    for generator, state in zip(generators(loader), states["loader"], strict=False):
         generator.set_state(state)
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def generators(loader: Any) -> list[torch.Generator]:
+    """The sources of chance that a loader holds."""
     places = (
         loader,
         getattr(loader, "sampler", None),

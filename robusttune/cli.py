@@ -1,4 +1,4 @@
-"""The command line: `robusttune harden | evaluate | pretrain | report | compare | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | doctor`."""
 
 import inspect
 import re
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from robusttune import lookup
 from robusttune.compare import compare
 from robusttune.doctor import doctor
+from robusttune.estimate import estimate
 from robusttune.evaluate import FILE, evaluate
 from robusttune.harden import harden
 from robusttune.loss import RobustLoss
@@ -164,16 +165,25 @@ def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
 def _harden(options: Any) -> int:
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
-    held = None
-    if options.val_split is not None:
-        place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-        held = loader_of(
-            options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place
-        )
-    harden(model, loader, **_own(harden, settings), val_loader=held)
+    harden(model, loader, **_own(harden, settings), val_loader=_held(options))
     print(
         f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
     )
+    return 0
+
+
+def _held(options: Any) -> Any:
+    """The loader of the split to judge epochs on, where one is named."""
+    if options.val_split is None:
+        return None
+    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
+    return loader_of(options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place)
+
+
+def _estimate(options: Any) -> int:
+    model, loader, settings = _sources(options, shuffle=True)
+    found = estimate(model, loader, devices=options.devices, **_own(harden, settings), val_loader=_held(options))
+    print(found.table())
     return 0
 
 
@@ -299,6 +309,11 @@ def _val_split(own: Any) -> None:
     own.add_argument("--val_split", type=str | None, help="a split to judge epochs on; else 5 percent are held back")
 
 
+def _priced(own: Any) -> None:
+    _val_split(own)
+    own.add_argument("--devices", type=dict | None, help="a price an hour by name, as {spot: 0.9, own: 0.4}")
+
+
 def _runs(own: Any) -> None:
     own.add_argument(
         "records", nargs="+", help="folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them"
@@ -317,6 +332,9 @@ def _nothing(own: Any) -> None:
 
 COMMANDS = {
     "harden": Command("Train a model against an adversary.\n" + HARDEN, harden, _val_split, _harden),
+    "estimate": Command(
+        "Say what harden would take with these options, and train nothing.", harden, _priced, _estimate
+    ),
     "evaluate": Command("Measure how robust a model is.\n" + EVALUATE, evaluate, _which, _evaluate, "validation"),
     "pretrain": Command("Train a backbone on pretext tasks, without labels.", pretrain, _nothing, _pretrain),
     "report": Command("Show what was measured as a page.", None, _runs, _report),

@@ -36,7 +36,7 @@ ROWS = [
         "provenance",
         "page",
     },
-    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory"},
+    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory", "footprint"},
     {
         "attacks",
         "objectives",
@@ -53,7 +53,7 @@ ROWS = [
     {"loss", "recipe", "load_heads"},
     {"evaluations", "sections", "chance", "validation", "stepping"},
     {"evaluate", "training"},
-    {"runs", "first_look"},
+    {"runs", "first_look", "trial"},
     {"harden", "pretrain", "report", "compare"},
     {"estimate", "monitor"},
     {"poc"},
