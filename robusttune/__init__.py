@@ -6,6 +6,7 @@ from robusttune.evaluate import evaluate
 from robusttune.harden import harden
 from robusttune.load_heads import load_heads
 from robusttune.loss import RobustLoss
+from robusttune.monitor import Drift, Monitor
 from robusttune.pretrain import pretrain
 from robusttune.records import Record, Records
 from robusttune.report import report
@@ -14,8 +15,10 @@ from robusttune.threat import LossOf, ThreatModel
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drift",
     "Estimate",
     "LossOf",
+    "Monitor",
     "Record",
     "Records",
     "RobustLoss",

@@ -35,6 +35,7 @@ ROWS = [
         "crops",
         "provenance",
         "page",
+        "traits",
     },
     {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory", "footprint"},
     {
@@ -49,7 +50,7 @@ ROWS = [
         "look",
         "conditions",
     },
-    {"augment"},
+    {"augment", "strangeness"},
     {"loss", "recipe", "load_heads"},
     {"evaluations", "sections", "chance", "validation", "stepping"},
     {"evaluate", "training"},
