@@ -9,6 +9,7 @@ from robusttune.loss import RobustLoss
 from robusttune.monitor import Drift, Monitor
 from robusttune.pretrain import pretrain
 from robusttune.records import Record, Records
+from robusttune.replay import Replay, replay
 from robusttune.report import report
 from robusttune.threat import LossOf, ThreatModel
 
@@ -21,6 +22,7 @@ __all__ = [
     "Monitor",
     "Record",
     "Records",
+    "Replay",
     "RobustLoss",
     "ThreatModel",
     "compare",
@@ -29,5 +31,6 @@ __all__ = [
     "harden",
     "load_heads",
     "pretrain",
+    "replay",
     "report",
 ]

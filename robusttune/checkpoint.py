@@ -9,7 +9,9 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ FREE = {
     "on_epoch",
     "out",
 }
+
+# What the caller of a run adds to its facts.
+_MORE: ContextVar[Mapping[str, Any]] = ContextVar("more", default=MappingProxyType({}))
 
 logger = logging.getLogger("robusttune")
 
@@ -201,7 +206,26 @@ def told_on_failure(folder: Path | None) -> Iterator[None]:
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1) + "\n").encode())
+    write_bytes(folder / RUN, (json.dumps(_plain({**facts, **_MORE.get()}), indent=1) + "\n").encode())
+
+
+@contextmanager
+def also_in_run(facts: Mapping[str, Any]) -> Iterator[None]:
+    """Let runs that are begun meanwhile write these facts, too."""
+    token = _MORE.set(facts)
+    try:
+        yield
+    finally:
+        _MORE.reset(token)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `run.json` holds all of a value, so that it can be read back."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float | Path)
 
 
 def _plain(facts: Any) -> Any:

@@ -20,12 +20,14 @@ from robusttune.memory import checkpointed
 from robusttune.modes import attacking, borrowed, chosen_device, chosen_format, device_of, differentiable, formatted
 from robusttune.pixels import Pixels
 from robusttune.precision import chosen_precision
+from robusttune.provenance import fingerprint, versions
 from robusttune.recipe import default_recipe
 from robusttune.schedule import Plan
 from robusttune.stepping import Stepper
 from robusttune.training import Training
 
 WORTH_MEASURING = 200  # optimiser steps
+LOADERS = ("val_loader", "unlabeled_loader")
 OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
 
 
@@ -147,6 +149,21 @@ def tuned(wanted: bool | str, training: Training, images: Tensor, progress: bool
 
 def taken(training: Training, given: Mapping[str, Any]) -> None:
     """Take all the steps of a run, from where the one in its folder was killed if that is asked for."""
-    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
-    training.begin({"arguments": asked, "data": training.batches.facts()}, resume=given["resume"])
+    training.begin({} if training.folder is None else _facts(training, given), resume=given["resume"])
     training.run(progress=given["progress"])
+
+
+def _facts(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run is asked to do, with what, on what: all that is needed to repeat it but model and data themselves."""
+    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
+    return {
+        "run": "pretrain" if "images" in given else "harden",
+        "arguments": asked,
+        "objects": [key for key, value in asked.items() if not checkpoint.is_plain(value)],
+        "loaders": [key for key in LOADERS if given.get(key) is not None],
+        "data": training.batches.facts(),
+        "start": fingerprint(training.robust_loss.model),
+        "device": str(training.stepper.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }

@@ -211,16 +211,18 @@ class Training:
         """
         if self.folder is None:
             return
+        goes_on = False
         if resume:
             checkpoint.check_same_run(self.folder, facts)
             state = checkpoint.load_state(self.folder)
+            goes_on = state is not None
             if state is not None:
                 self.load_state_dict(state)
                 if self.epoch < self.plan.epochs and not self.plan.over:
                     for each in (self.batches, self.unlabeled):
                         checkpoint.told_if_inexact(getattr(each, "loader", None))
         processes.wait()
-        if processes.rank() == 0:
+        if processes.rank() == 0 and not (goes_on and (self.folder / checkpoint.RUN).exists()):
             checkpoint.write_run(self.folder, facts)
 
     def save(self, *, outputs: bool = False) -> None:

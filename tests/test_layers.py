@@ -56,7 +56,7 @@ ROWS = [
     {"evaluate", "training"},
     {"runs", "first_look", "trial"},
     {"harden", "pretrain", "report", "compare"},
-    {"estimate", "monitor"},
+    {"estimate", "monitor", "replay"},
     {"poc"},
     {"doctor", "sources"},
     {"cli"},
