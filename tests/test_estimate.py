@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import estimate, trial
+from robusttune import estimate, footprint, trial
 from robusttune.estimate import extent_of
 from robusttune.harden import prepared
 from robusttune.trained_on import trained_on
-from robusttune.trial import Pace
+from robusttune.trial import Pace, Passes
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
@@ -145,3 +145,86 @@ def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     with prepared({**given, "tasks": None, "progress": False, **QUICK, **settings}) as run:
         found = extent_of(run.training, Pace(opening=0.0, per_image=1.0, warming=0.0))
     assert (found.steps, found.epochs, found.judged) == (steps, epochs, judged)
+
+
+def test_memory_is_that_of_the_tensors_that_live_at_once():
+    def work():
+        first = torch.ones(1000, 250)  # a megabyte
+        second = first * 2
+        view = second.view(-1)
+        del first, second
+        return view.exp() + 1  # the view, its exponentials, and the sum
+
+    assert footprint.most_bytes(work, torch.device("cpu")) == 3_000_000
+    weights = torch.ones(10, 10)
+    assert footprint.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
+    linear, given = nn.Linear(100, 2000), torch.ones(512, 100)
+    most = footprint.most_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
+    # Backward holds both outputs' worth of what the forward kept, and one of gradients.
+    assert 2 * 512 * 2000 * 4 <= most <= 4 * 512 * 2000 * 4
+
+
+def deep(width=16):
+    layers = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
+
+
+def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
+    def found(free, **settings):
+        monkeypatch.setattr(trial, "free_bytes", lambda device: free)
+        batch = [(images(16, 3, 16, 16), labels().repeat(2))]
+        return estimate(deep(), batch, tasks=None, epochs=1, **QUICK, **settings)
+
+    assert found(None).largest_batch is None
+    assert "not known here" in found(None).table()
+    few = found(50_000_000)
+    assert few.largest_batch > 16
+    many = [(images(few.largest_batch, 3, 16, 16), torch.zeros(few.largest_batch, dtype=torch.long))]
+    assert estimate(deep(), many, tasks=None, epochs=1, **QUICK).peak_bytes == pytest.approx(0.9 * 50e6, rel=0.05)
+    assert found(1000).largest_batch == 16, "it has just been run"
+    whole, parts = found(50_000_000), found(50_000_000, micro_batch=4)
+    assert parts.peak_bytes < 0.6 * whole.peak_bytes
+    assert parts.largest_batch == whole.largest_batch, "of batches that are not taken in parts"
+
+
+@pytest.mark.parametrize(
+    ("loader", "settings", "error", "says"),
+    [
+        ([GOOD], {"epoch": 3}, TypeError, r"harden has no argument 'epoch': did you mean 'epochs'\?"),
+        ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes model, loader, norm"),
+        ([GOOD], {"devices": 3}, ValueError, r"devices is 3, but prices an hour by name are needed"),
+        ([GOOD], {"devices": {"a": -1}}, ValueError, r"the price of 'a' is -1, but a finite number of at least 0"),
+        ([GOOD], {"epochs": 0}, ValueError, r"epochs is 0, but a whole number of at least 1"),
+        (iter([GOOD]), {"epochs": 1}, ValueError, r"which can be gone through only once"),
+        ((GOOD for _ in range(3)), {"epochs": 1}, ValueError, r"which can be gone through only once"),
+    ],
+)
+def test_what_does_not_fit_is_refused(loader, settings, error, says):
+    model = small_model()
+    with unchanged(model), pytest.raises(error, match=says):
+        estimate(model, loader, **settings)
+
+
+class Endless:
+    """A loader that does not say how long it is."""
+
+    def __iter__(self):
+        for _ in range(1000):
+            yield GOOD
+
+
+def test_a_loader_without_a_length_needs_an_end():
+    with pytest.raises(ValueError, match=r"does not say how many batches it has.*pass max_steps= or time_budget="):
+        estimate(small_model(), Endless(), tasks=None, epochs=1, **QUICK)
+    found = estimate(small_model(), Endless(), tasks=None, epochs=1, max_steps=30, accumulate=2, **QUICK)
+    assert (found.steps, found.epochs, found.passes["update"]) == (30, 1, Passes(480, 480))
+    timed = estimate(small_model(), Endless(), tasks=None, epochs=1, time_budget=7.0, **QUICK)
+    assert timed.parts["steps"] == pytest.approx(7.0)
+
+
+def test_the_table_has_all_of_it():
+    found = estimate(small_model(), [GOOD] * 4, epochs=2, devices={"spot": 3600.0}, tasks=None, **QUICK)
+    assert found._repr_markdown_() == found.table()
+    assert f"| cost on spot | {found.seconds:.2f} |" in found.table()
+    assert "for 2 epochs, 8 steps |" in found.table()
+    assert "tensors alive at once" in found.table()
