@@ -27,7 +27,7 @@ UNUSED = {"out": None, "resume": False, "log": None, "progress": False}
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run of `harden` will take on this machine.
+    """What a run of `harden` will take on this machine; with several processes, images and memory are those of each.
 
     Attributes:
         seconds: of the whole run.
