@@ -1,27 +1,36 @@
 """Makes an existing image classifier hard to fool."""
 
 from robusttune.compare import compare
+from robusttune.estimate import Estimate, estimate
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
 from robusttune.load_heads import load_heads
 from robusttune.loss import RobustLoss
+from robusttune.monitor import Drift, Monitor
 from robusttune.pretrain import pretrain
 from robusttune.records import Record, Records
+from robusttune.replay import Replay, replay
 from robusttune.report import report
 from robusttune.threat import LossOf, ThreatModel
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drift",
+    "Estimate",
     "LossOf",
+    "Monitor",
     "Record",
     "Records",
+    "Replay",
     "RobustLoss",
     "ThreatModel",
     "compare",
+    "estimate",
     "evaluate",
     "harden",
     "load_heads",
     "pretrain",
+    "replay",
     "report",
 ]

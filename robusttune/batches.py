@@ -1,5 +1,6 @@
 """What a loader yields, as images and labels, checked before anything is computed from it."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -189,11 +190,11 @@ class Batches:
             raise ValueError(f"the {self.name} had no batch in epoch {number + 1}: it must start anew in each epoch")
 
     def facts(self) -> dict[str, Any]:
-        """What tells this loader's data from others: the images, the batches, and the first batch's shape."""
+        """What tells this loader's data from others: the images, the batches, and the first batch's shape and contents."""
         dataset = getattr(self.loader, "dataset", None)
         images = len(dataset) if isinstance(dataset, Sized) else None
         shape = None if self.peeked is None else list(self.peeked[0].shape)
-        return {"images": images, "batches": self.count, "shape": shape}
+        return {"images": images, "batches": self.count, "shape": shape, "first": _digest(self.peeked)}
 
     def endless(self) -> Iterator[Tensor]:
         """The images of one epoch after the other."""
@@ -211,6 +212,17 @@ def located(place: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+
+
+def _digest(batch: Any) -> str | None:
+    """A hash of the images and labels of a batch."""
+    if batch is None:
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in batch:
+        if tensor is not None:
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

@@ -9,7 +9,9 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ FREE = {
     "on_epoch",
     "out",
 }
+
+# What the caller of a run adds to its facts.
+_MORE: ContextVar[Mapping[str, Any]] = ContextVar("more", default=MappingProxyType({}))
 
 logger = logging.getLogger("robusttune")
 
@@ -201,7 +206,26 @@ def told_on_failure(folder: Path | None) -> Iterator[None]:
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1) + "\n").encode())
+    write_bytes(folder / RUN, (json.dumps(_plain({**facts, **_MORE.get()}), indent=1) + "\n").encode())
+
+
+@contextmanager
+def also_in_run(facts: Mapping[str, Any]) -> Iterator[None]:
+    """Let runs that are begun meanwhile write these facts, too."""
+    token = _MORE.set(facts)
+    try:
+        yield
+    finally:
+        _MORE.reset(token)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `run.json` holds all of a value, so that it can be read back."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float | Path)
 
 
 def _plain(facts: Any) -> Any:
@@ -241,7 +265,7 @@ def random_states(loader: Any) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": random.getstate(),
-        "loader": [generator.get_state() for generator in _generators(loader)],
+        "loader": [generator.get_state() for generator in generators(loader)],
     }
 
 
@@ -254,11 +278,12 @@ def restore_random_states(states: Mapping[str, Any], loader: Any) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, inner, gaussian = states["python"]
     random.setstate((version, tuple(inner), gaussian))
-    for generator, state in zip(_generators(loader), states["loader"], strict=False):
+    for generator, state in zip(generators(loader), states["loader"], strict=False):
         generator.set_state(state)
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def generators(loader: Any) -> list[torch.Generator]:
+    """The sources of chance that a loader holds."""
     places = (
         loader,
         getattr(loader, "sampler", None),

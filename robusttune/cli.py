@@ -1,4 +1,4 @@
-"""The command line: `robusttune harden | evaluate | pretrain | report | compare | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | replay | doctor`."""
 
 import inspect
 import re
@@ -8,17 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from robusttune import lookup
+from robusttune import checkpoint, lookup
 from robusttune.compare import compare
 from robusttune.doctor import doctor
+from robusttune.estimate import estimate
 from robusttune.evaluate import FILE, evaluate
 from robusttune.harden import harden
 from robusttune.loss import RobustLoss
+from robusttune.modes import own_randomness
 from robusttune.pretrain import pretrain
 from robusttune.recipe import Recipe
 from robusttune.records import Records
+from robusttune.replay import replay, told
 from robusttune.report import report
 from robusttune.sources import NAMES, classes_of, loader_of, model_of, statistics_of
 
@@ -37,6 +41,21 @@ OBJECTS = {  # what no text can name, or what options below stand for
     "sharded",
 }
 KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
+SOURCES = (
+    "model",
+    "checkpoint",
+    "pretrained",
+    "model_args",
+    "classes",
+    "data",
+    "data_dir",
+    "split",
+    "size",
+    "channels",
+    "batch_size",
+    "workers",
+    "val_split",
+)
 EVALUATE = """
 Examples:
   robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
@@ -145,14 +164,15 @@ def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
     classes = options.classes if options.classes is not None else classes_of(loader)
     if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
         raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
-    model = model_of(
-        options.model,
-        classes=classes,
-        channels=options.channels,
-        weights=options.checkpoint,
-        pretrained=options.pretrained,
-        settings=options.model_args,
-    )
+    with own_randomness(getattr(options, "seed", 0)):  # random weights are the same when the run is repeated
+        model = model_of(
+            options.model,
+            classes=classes,
+            channels=options.channels,
+            weights=options.checkpoint,
+            pretrained=options.pretrained,
+            settings=options.model_args,
+        )
     settings = {key: value for key, value in vars(options).items() if key in TAKEN}
     if "mean" in settings and settings["mean"] is None and settings["std"] is None:
         settings["mean"], settings["std"] = statistics_of(
@@ -164,23 +184,63 @@ def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
 def _harden(options: Any) -> int:
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
-    held = None
-    if options.val_split is not None:
-        place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-        held = loader_of(
-            options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place
-        )
-    harden(model, loader, **_own(harden, settings), val_loader=held)
+    with checkpoint.also_in_run({"command": _command(options)}):
+        harden(model, loader, **_own(harden, settings), val_loader=_held(options))
     print(
         f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
     )
     return 0
 
 
+def _command(options: Any) -> dict[str, Any]:
+    """Where model and images come from, which `run.json` could not say else."""
+    return {name: getattr(options, name) for name in SOURCES if hasattr(options, name)}
+
+
+def _replay(options: Any) -> int:
+    folder = Path(options.run)
+    facts = told(folder)
+    if "command" not in facts:
+        raise ValueError(
+            f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "
+            "robusttune.replay(folder, model, loader)"
+        )
+    again = SimpleNamespace(**{**dict.fromkeys(SOURCES), **facts["command"], "seed": facts["arguments"]["seed"]})
+    model, loader, _ = _sources(again, shuffle=True)
+    held = _held(again)
+    more = {} if held is None else {"val_loader": held}
+    found = replay(folder, model, loader, out=options.out, tolerance=options.tolerance, device=options.device, **more)
+    print(found.table())
+    return 0 if found.same or found.close else 1
+
+
+def _repeated(own: Any) -> None:
+    own.add_argument("run", help="the folder of a run of harden or pretrain")
+    own.add_argument("--out", type=str | None, help="a folder for the repetition; else it is removed again")
+    own.add_argument("--tolerance", type=float, default=0.02, help="the largest difference in the log that is close")
+    own.add_argument("--device", type=str | None, help="where to work; as the run did unless given")
+
+
+def _held(options: Any) -> Any:
+    """The loader of the split to judge epochs on, where one is named."""
+    if options.val_split is None:
+        return None
+    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
+    return loader_of(options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place)
+
+
+def _estimate(options: Any) -> int:
+    model, loader, settings = _sources(options, shuffle=True)
+    found = estimate(model, loader, devices=options.devices, **_own(harden, settings), val_loader=_held(options))
+    print(found.table())
+    return 0
+
+
 def _pretrain(options: Any) -> int:
     _needs_out(options, "the pre-trained model")
     model, loader, settings = _sources(options, shuffle=True)
-    pretrain(model, loader, **_own(pretrain, settings))
+    with checkpoint.also_in_run({"command": _command(options)}):
+        pretrain(model, loader, **_own(pretrain, settings))
     print(
         f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
     )
@@ -299,6 +359,11 @@ def _val_split(own: Any) -> None:
     own.add_argument("--val_split", type=str | None, help="a split to judge epochs on; else 5 percent are held back")
 
 
+def _priced(own: Any) -> None:
+    _val_split(own)
+    own.add_argument("--devices", type=dict | None, help="a price an hour by name, as {spot: 0.9, own: 0.4}")
+
+
 def _runs(own: Any) -> None:
     own.add_argument(
         "records", nargs="+", help="folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them"
@@ -317,10 +382,14 @@ def _nothing(own: Any) -> None:
 
 COMMANDS = {
     "harden": Command("Train a model against an adversary.\n" + HARDEN, harden, _val_split, _harden),
+    "estimate": Command(
+        "Say what harden would take with these options, and train nothing.", harden, _priced, _estimate
+    ),
     "evaluate": Command("Measure how robust a model is.\n" + EVALUATE, evaluate, _which, _evaluate, "validation"),
     "pretrain": Command("Train a backbone on pretext tasks, without labels.", pretrain, _nothing, _pretrain),
     "report": Command("Show what was measured as a page.", None, _runs, _report),
     "compare": Command("Test two models on the images that both have seen.", None, _two, _compare),
+    "replay": Command("Repeat a run from its folder, and compare: 0 if it agrees.", None, _repeated, _replay),
     "doctor": Command("Check the installation, and print what a bug report needs.", None, _nothing, _doctor),
 }
 TAKEN = {name for function in (harden, evaluate, pretrain) for name in inspect.signature(function).parameters} - OBJECTS

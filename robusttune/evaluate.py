@@ -114,7 +114,7 @@ def evaluate(
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
         logits = first_logits(model, inputs)
-        own_heads = None if heads is None else _heads(heads, model)
+        own_heads = None if heads is None else heads_for(heads, model)
         if logits.shape[1] < 2:
             raise ValueError(
                 "the model returns one logit an image, as those for BCEWithLogitsLoss do: give it two outputs"
@@ -190,7 +190,7 @@ def _facts(records: Records, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _heads(heads: Any, model: nn.Module) -> Heads:
+def heads_for(heads: Any, model: nn.Module) -> Heads:
     """Pretext heads, however they were given, in eval mode where the model is."""
     found = heads if isinstance(heads, Heads) else getattr(heads, "heads", None) or load_heads(heads, model)
     # A copy, as the user's own may be trained on.

@@ -2,10 +2,11 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from robusttune.validation import score
 
 HELD_BACK = 0.05
 ROBUST_START = 0.5
+OF_PIXELS = ("mean", "std", "normalized")
+OF_LOSS = ("tasks", "attack_tasks", "views", "step_size", "awp", "classifier", "seed")
 
 
 def harden(
@@ -152,66 +155,79 @@ def harden(
         True
     """
     given = dict(locals())
-    chosen = chosen_preset(preset)
-    tasks = given["tasks"] = chosen.tasks if tasks == "auto" else tasks
+    with prepared(given) as run:
+        with trainable(model), checkpointed_if(given):
+            taken(run.training, given)
+        told = doubts(run.training.robust_loss, run.held) if run.held is not None else []
+        finish(run.training, progress)
+        trained_on.remember(model, overlaps(None, run.loader))
+    for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
+        warnings.warn(doubt, stacklevel=2)
+    return model
+
+
+class Run(NamedTuple):
+    """What `harden` is about to do: its steps, the loader that is left to train on, and held-out images, if any."""
+
+    training: Training
+    loader: Any
+    held: Any
+
+
+@contextmanager
+def prepared(given: dict[str, Any]) -> Iterator[Run]:
+    """The run that these arguments of `harden` ask for, on the borrowed model, before its first step.
+
+    Raises:
+        ValueError: as `harden` does.
+    """
+    chosen, loader, val_loader = chosen_preset(given["preset"]), given["loader"], given["val_loader"]
+    given["tasks"] = chosen.tasks if given["tasks"] == "auto" else given["tasks"]
     check_arguments(given)
-    norm, augment = for_purpose(purpose, norm, augment)
+    norm, augment = for_purpose(given["purpose"], given["norm"], given["augment"])
+    model, seed, progress = given["model"], given["seed"], given["progress"]
     with begun(model, given) as place:
-        if init_from is not None:
-            checkpoint.give_weights(model, checkpoint.load_weights(init_from), str(init_from))
+        if given["init_from"] is not None:
+            checkpoint.give_weights(model, checkpoint.load_weights(given["init_from"]), str(given["init_from"]))
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
-        if held is None and min_clean is not None:
+        if held is None and given["min_clean"] is not None:
             raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-        batches = Batches(processes.sharded(loader, sharded, seed=seed))
+        batches = Batches(processes.sharded(loader, given["sharded"], seed=seed))
         images, labels = batches.first()
-        pixels = find_pixels(images, loader, mean=mean, std=std, normalized=normalized)
-        threat = ThreatModel(norm, default_radius(purpose, norm, images) if eps is None else eps)
-        late = None if (attack, steps) != ("auto", None) else late_attack(chosen)
-        attack, steps = default_attack(images, threat, attack, steps, chosen)
+        pixels = find_pixels(images, loader, **{key: given[key] for key in OF_PIXELS})
+        radius = default_radius(given["purpose"], norm, images) if given["eps"] is None else given["eps"]
+        threat = ThreatModel(norm, radius)
+        late = None if (given["attack"], given["steps"]) != ("auto", None) else late_attack(chosen)
+        attack, steps = default_attack(images, threat, given["attack"], given["steps"], chosen)
         robust_loss = RobustLoss(
             model,
             threat,
-            tasks=tasks,
-            attack_tasks=attack_tasks,
-            views=views,
-            objective=objective if criterion is None else with_criterion(objective, criterion, place.device),
+            **{key: given[key] for key in OF_LOSS},
+            objective=_objective(given, place.device),
             attack=attack,
             steps=steps,
-            step_size=step_size,
-            awp=awp,
             augment=chosen_augment(augment, images[:1].to(place.device), loader),
             **statistics(pixels),
-            classifier=classifier,
             images=images,
-            seed=seed,
         )
         check_first(robust_loss, images, labels)
         if val_loader is not None:
-            check_held(robust_loss, val_loader, normalized, images.shape[1])
-        robust_loss.heads.go_on_with(checkpoint.heads_of(heads))
-        ramp = _ramps(eps_ramp, robust_loss, (images, labels))
+            check_held(robust_loss, val_loader, given["normalized"], images.shape[1])
+        robust_loss.heads.go_on_with(checkpoint.heads_of(given["heads"]))
+        ramp = _ramps(given["eps_ramp"], robust_loss, (images, labels))
         watched = {
             "held": held,
-            "min_clean": min_clean,
+            "min_clean": given["min_clean"],
             "fast": _single_step(robust_loss.attack, steps),
             "judged": chosen.judged,
             "late": late,
         }
-        more = _unlabeled(unlabeled_loader, sharded, seed)
+        more = _unlabeled(given["unlabeled_loader"], given["sharded"], seed)
         training = made(robust_loss, batches, given, place, pace=chosen.pace, ramp=ramp, unlabeled=more, **watched)
-        tell(
-            f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {_name(attack, steps)}{_told_late(chosen, late)}; {pixels}",
-            progress,
-        )
+        how = f"{_name(attack, steps)}{_told_late(chosen, late)}"
+        tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {how}; {pixels}", progress)
         tell(f"{training.stepper.told}; {_told_held(held)}", progress)
-        with trainable(model), checkpointed_if(given):
-            taken(training, given)
-        told = doubts(robust_loss, held) if held is not None else []
-        finish(training, progress)
-        trained_on.remember(model, overlaps(None, loader))
-    for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
-        warnings.warn(doubt, stacklevel=2)
-    return model
+        yield Run(training, loader, held)
 
 
 def finish(training: Training, progress: bool) -> None:
@@ -228,6 +244,11 @@ def finish(training: Training, progress: bool) -> None:
     if robust_loss.heads.tasks and training.folder is None:
         tell(f"the heads of {', '.join(robust_loss.heads.tasks)} are dropped: pass out= to keep them", progress)
     training.journal.close()
+
+
+def _objective(given: Mapping[str, Any], device: torch.device) -> Any:
+    objective, criterion = given["objective"], given["criterion"]
+    return objective if criterion is None else with_criterion(objective, criterion, device)
 
 
 def with_criterion(objective: Any, criterion: Any, device: torch.device) -> Any:

@@ -1,7 +1,7 @@
 """Borrowing a user's model, device and random state, and giving them back as they were."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,18 +95,38 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
     """Put the weights and buffers that the model came with back if anything is raised, Ctrl-C too."""
-    kept = [(tensor, tensor.detach().clone()) for tensor in _tensors(model)]
-    # A forward may replace a buffer by another tensor instead of writing into it.
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    put_back = _keeper(model)
     try:
         yield
     except BaseException:
-        with torch.no_grad():
-            for tensor, before in kept:
-                tensor.copy_(before)
+        put_back()
+        raise
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put the weights and buffers that the model came with back afterwards, whatever happens."""
+    put_back = _keeper(model)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def _keeper(model: nn.Module) -> Callable[[], None]:
+    """What gives the model the weights and buffers back that it has now."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in _tensors(model)]
+    # A forward may replace a buffer by another tensor instead of writing into it.
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for tensor, before in kept:
+            tensor.copy_(before)
         for module, own in buffers:
             module._buffers.update(own)
-        raise
+
+    return put_back
 
 
 @contextmanager

@@ -17,12 +17,14 @@ from robusttune.memory import checkpointed
 from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, formatted
 from robusttune.pixels import Pixels
 from robusttune.precision import chosen_precision
+from robusttune.provenance import fingerprint, versions
 from robusttune.recipe import default_recipe
 from robusttune.schedule import Plan
 from robusttune.stepping import Stepper
 from robusttune.training import Training
 from robusttune.tuning import check_choices, choose
 
+LOADERS = ("val_loader", "unlabeled_loader")
 OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
 
 
@@ -104,10 +106,26 @@ def checkpointed_if(given: Mapping[str, Any]) -> Iterator[None]:
 
 def taken(training: Training, given: Mapping[str, Any]) -> None:
     """Take all the steps of a run, from where the one in its folder was killed if that is asked for."""
-    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
-    resumed = training.begin({"arguments": asked, "data": training.batches.facts()}, resume=given["resume"])
+    facts = {} if training.folder is None else _facts(training, given)
+    resumed = training.begin(facts, resume=given["resume"])
     try:
         choose(training, given, resumed=resumed)
         training.run(progress=given["progress"])
     finally:
         training.robust_loss.passes.compile("no")
+
+
+def _facts(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run is asked to do, with what, on what: all that is needed to repeat it but model and data themselves."""
+    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
+    return {
+        "run": "pretrain" if "images" in given else "harden",
+        "arguments": asked,
+        "objects": [key for key, value in asked.items() if not checkpoint.is_plain(value)],
+        "loaders": [key for key in LOADERS if given.get(key) is not None],
+        "data": training.batches.facts(),
+        "start": fingerprint(training.robust_loss.model),
+        "device": str(training.stepper.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }

@@ -1,7 +1,8 @@
 """Which corruptions a model was trained on, as far as this process knows: remembered beside the model, not in it."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -20,3 +21,15 @@ def trained_on(model: nn.Module) -> frozenset[str]:
     """The names of the corruptions that this model is known to have been trained on."""
     held, names = _KNOWN.get(id(model), (None, frozenset[str]()))
     return names if held is not None and held() is model else frozenset()
+
+
+@contextmanager
+def forgotten(model: nn.Module) -> Iterator[None]:
+    """Let nothing that happens meanwhile count as training of the model."""
+    before = _KNOWN.get(id(model))
+    try:
+        yield
+    finally:
+        _KNOWN.pop(id(model), None)
+        if before is not None:
+            _KNOWN[id(model)] = before

@@ -90,11 +90,7 @@ class Training:
 
     def _take_epoch(self, bar: Any) -> None:
         began = time.perf_counter()
-        for images, labels, unlabeled in self._batches_left():
-            self.consumed += 1
-            if len(images) == 1 and has_batch_norm(self.robust_loss.model):
-                continue  # batch norm cannot normalise the one image that a last batch may hold
-            self._take(images, labels, unlabeled)
+        for _ in self.taking():
             now = time.perf_counter()
             self.plan.elapsed, began = self.plan.elapsed + now - began, now
             if self.stepper.waiting == 0:
@@ -106,6 +102,15 @@ class Training:
             if self._over():
                 break
         self.stepper.drop()
+
+    def taking(self) -> Iterator[int]:
+        """Take the batches that are left of the epoch, one whenever asked; how many images it had."""
+        for images, labels, unlabeled in self._batches_left():
+            self.consumed += 1
+            if len(images) == 1 and has_batch_norm(self.robust_loss.model):
+                continue  # batch norm cannot normalise the one image that a last batch may hold
+            self._take(images, labels, unlabeled)
+            yield len(images)
 
     def _take(self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None) -> None:
         if labels is not None and labels.device.type == "cpu":  # on an accelerator, reading them would make it wait
@@ -211,19 +216,20 @@ class Training:
         """
         if self.folder is None:
             return False
-        state = None
+        goes_on = False
         if resume:
             checkpoint.check_same_run(self.folder, facts)
             state = checkpoint.load_state(self.folder)
+            goes_on = state is not None
             if state is not None:
                 self.load_state_dict(state)
                 if self.epoch < self.plan.epochs and not self.plan.over:
                     for each in (self.batches, self.unlabeled):
                         checkpoint.told_if_inexact(getattr(each, "loader", None))
         processes.wait()
-        if processes.rank() == 0:
+        if processes.rank() == 0 and not (goes_on and (self.folder / checkpoint.RUN).exists()):
             checkpoint.write_run(self.folder, facts)
-        return state is not None
+        return goes_on
 
     def save(self, *, outputs: bool = False) -> None:
         """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""

@@ -74,6 +74,31 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     assert "| what | first | second |" in capsys.readouterr().out
 
 
+def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
+    more = ["--max-steps", "2", "--seed", "3", "--val-split", "validation", "--batch-size", "50"]
+    assert main(["harden", *source, *QUICK, *more, "--out", "runs/a"]) == 0
+    command = json.loads((tmp_path / "runs/a/run.json").read_text())["command"]
+    assert (command["model"], command["size"], command["val_split"]) == ("timm:test_resnet", 32, "validation")
+    capsys.readouterr()
+    assert main(["replay", "runs/a"]) == 0
+    assert "| repeated | the same weights, bit for bit |" in capsys.readouterr().out
+    run = json.loads((tmp_path / "runs/a/run.json").read_text())
+    del run["command"]
+    (tmp_path / "runs/a/run.json").write_text(json.dumps(run))
+    assert main(["replay", "runs/a"]) == 1
+    assert "was begun from Python" in capsys.readouterr().err
+
+
+def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
+    prices = ["--devices", "{spot: 2, own: 0.5}", "--val-split", "validation"]
+    assert main(["estimate", *source, *QUICK, "--batch-size=50", "--out", "runs/e", *prices]) == 0
+    shown = capsys.readouterr().out
+    assert "for 1 epochs, 4 steps |" in shown
+    assert "| images through the model: judging | 1,200 forward, 1,000 backward |" in shown
+    assert "| cost on spot |" in shown
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.filterwarnings("ignore:rotation's held-out accuracy")
 def test_pretrain_then_harden_with_its_heads(source, tmp_path):
     tasks = ["--tasks", "{rotation: 0.5}"]

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robusttune.batches import images_only, located
 from robusttune.pixels import check_later
 from robusttune.records import Z95, Record, wilson
+from robusttune.strangeness import strangeness
 from robusttune.subject import Subject
 
 __all__ = ["ood"]
@@ -36,8 +36,8 @@ def ood(subject: Subject, *, others: Any = None) -> list[Record]:
     """
     if others is None:
         raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
-    own = [_scores(subject, pixels) for pixels, _ in subject.batches()]
-    strange = [_scores(subject, pixels) for pixels in _others(subject, others)]
+    own = [strangeness(subject, pixels) for pixels, _ in subject.batches()]
+    strange = [strangeness(subject, pixels) for pixels in _others(subject, others)]
     if not own or not strange:
         raise ValueError("ood needs images in both loaders, but one of them is empty")
     inside, outside = torch.cat(own).double(), torch.cat(strange).double()
@@ -69,26 +69,6 @@ def _others(subject: Subject, loader: Any) -> Iterator[Tensor]:
                 raise ValueError(f"images lie within [0, 1], but in the loader {space}: give both the same transform")
             check_later(space, images)
         yield space.pixels(images.to(subject.device))
-
-
-def _scores(subject: Subject, pixels: Tensor) -> Tensor:
-    """How strange each of the images (N,C,H,W) is: (N,)."""
-    if subject.heads is not None and "rotation" not in subject.heads.tasks:
-        raise ValueError(
-            f"ood needs a rotation head, but there are {', '.join(subject.heads.tasks)}: train one with harden"
-        )
-    turns = (0, 1, 2, 3) if pixels.shape[2] == pixels.shape[3] else (0, 2)
-    total = torch.zeros(len(pixels), device=pixels.device)
-    for number, turn in enumerate(turns):
-        features = subject.features(torch.rot90(pixels, turn, (2, 3)))
-        assert subject.heads is not None
-        with torch.no_grad():
-            answers = subject.heads["rotation"](features)[:, : len(turns)]
-        total += F.cross_entropy(answers.float(), torch.full_like(total, number, dtype=torch.long), reduction="none")
-    with torch.no_grad():
-        logs = subject.logits(pixels).log_softmax(1)
-    # The divergence of the uniform distribution from the model's, up to what is the same for all images.
-    return total / len(turns) + logs.mean(1)
 
 
 def _area(inside: Tensor, outside: Tensor) -> float:

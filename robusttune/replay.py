@@ -1,0 +1,223 @@
+"""A run repeated from what it wrote down, and compared."""
+
+import copy
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robusttune import checkpoint
+from robusttune.harden import harden
+from robusttune.journal import FILE
+from robusttune.modes import chosen_device
+from robusttune.pretrain import pretrain
+
+RUNS = {"harden": harden, "pretrain": pretrain}
+WEIGHTS = (checkpoint.MODEL, checkpoint.LAST, checkpoint.HEADS)
+TIMED = ("seconds",)  # what no two runs have in common
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run and its repetition.
+
+    Attributes:
+        same: all weights agree bit for bit.
+        close: what the log says of each epoch agrees within the tolerance.
+        weights: by file, the largest difference between two weights; infinite where names or shapes differ.
+        records: by what the log says, the largest difference over the epochs.
+        differences: in words, all that was not as it had been: versions, device, data, weights at the start.
+        tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
+    """
+
+    same: bool
+    close: bool
+    weights: Mapping[str, float]
+    records: Mapping[str, float]
+    differences: tuple[str, ...]
+    tolerance: float
+
+    def table(self) -> str:
+        """Markdown: what agrees and what does not."""
+        verdict = (
+            "the same weights, bit for bit"
+            if self.same
+            else f"the same within {self.tolerance:g}"
+            if self.close
+            else "no"
+        )
+        rows = [("repeated", verdict)]
+        rows += [(name, "the same" if not far else f"up to {far:.3g} apart") for name, far in self.weights.items()]
+        rows += [(f"log: {name}", f"up to {far:.3g} apart") for name, far in self.records.items() if far]
+        rows += [("differs", each) for each in self.differences]
+        return "\n".join(["| what | found |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows)])
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+
+def replay(
+    run: str | Path,
+    model: nn.Module,
+    loader: Any,
+    *,
+    out: str | Path | None = None,
+    tolerance: float = 0.02,
+    progress: bool = False,
+    **again: Any,
+) -> Replay:
+    """Repeat a run of `harden` or `pretrain` from its folder's `run.json`, and compare what came of it.
+
+    On the CPU, with the same versions and threads, weights agree bit for bit. The model is left as it is; a copy is trained.
+
+    Args:
+        run: the folder that the run wrote to.
+        model: with the weights that the run began with.
+        loader: of the run's images, in the same order or with the same sampler.
+        out: a folder for the repetition; None for one that is removed again.
+        tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
+        progress: show a progress bar.
+        again: arguments that were objects, such as `val_loader` or an attack of your own, the same ones; `device` to work
+            elsewhere.
+
+    Raises:
+        ValueError: the folder holds no such run, or an object is missing.
+
+    Example:
+        >>> import robusttune
+        >>> model, batches = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), [(torch.rand(8, 1, 8, 8), torch.arange(8))]
+        >>> first = copy.deepcopy(model)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = robusttune.harden(model, batches, epochs=1, tasks=None, out=folder, progress=False)
+        ...     replay(folder, first, batches).same
+        True
+    """
+    folder = Path(run)
+    facts = told(folder)
+    arguments = _arguments(facts, again, folder)
+    device = again.get("device") or _same_device(model, str(facts["device"]))
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "replay" if out is None else Path(out)
+        repeat: Any = RUNS[facts["run"]]
+        repeat(
+            copy.deepcopy(model), loader, **{**arguments, **again, "out": place, "device": device, "progress": progress}
+        )
+        return _compared(folder, place, facts, tolerance)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a run wrote of itself.
+
+    Raises:
+        ValueError: nothing that could be repeated from.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / checkpoint.RUN).read_text(encoding="utf-8"))
+        missing = {"run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions"} - {
+            *facts
+        }
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{str(folder)!r} holds no {checkpoint.RUN} that can be read: pass the folder that harden was given as out="
+        ) from error
+    if missing or facts["run"] not in RUNS:
+        raise ValueError(
+            f"{checkpoint.RUN} in {str(folder)!r} does not say {', '.join(sorted(missing)) or 'a known run'}: it is of "
+            "another version of robusttune"
+        )
+    if not (folder / checkpoint.LAST).exists():
+        raise ValueError(f"the run in {str(folder)!r} has not ended an epoch, so there is nothing to compare with")
+    return facts
+
+
+def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Those of the run that can be read back; the others must be given again."""
+    needed = [name for name in [*facts["objects"], *facts["loaders"]] if name not in again]
+    if needed:
+        shown = ", ".join(f"{name} ({facts['arguments'].get(name, 'a loader')})" for name in needed)
+        raise ValueError(
+            f"the run in {str(folder)!r} was given objects that {checkpoint.RUN} cannot hold: pass the same ones again: "
+            f"{shown}"
+        )
+    strange = [name for name in again if name in facts["arguments"] and name not in facts["objects"]]
+    if strange:
+        raise ValueError(
+            f"{', '.join(strange)} of the run in {str(folder)!r} would be another than it was: leave it out, or call "
+            f"{facts['run']} itself"
+        )
+    return {name: value for name, value in facts["arguments"].items() if name not in facts["objects"]}
+
+
+def _same_device(model: nn.Module, device: str) -> Any:
+    try:
+        return chosen_device(model, device)
+    except ValueError:  # it is not here; that is told of as a difference
+        return "auto"
+
+
+def _compared(first: Path, second: Path, facts: Mapping[str, Any], tolerance: float) -> Replay:
+    now = told(second)
+    weights = {name: _apart(first / name, second / name) for name in WEIGHTS if (first / name).exists()}
+    before, after = _log(first), _log(second)
+    differences = _differences(facts, now)
+    if len(before) != len(after):
+        differences.append(f"the run came through {len(before)} epochs, its repetition through {len(after)}")
+    if facts["arguments"].get("time_budget") is not None:
+        differences.append("seconds end this run, and how many steps these are is never quite the same")
+    records: dict[str, float] = {}
+    for one, other in zip(before, after, strict=False):
+        for name in one:
+            if name not in TIMED:
+                records[name] = max(records.get(name, 0.0), _far(one[name], other.get(name)))
+    same = all(far == 0 for far in weights.values())
+    close = len(before) == len(after) and all(far <= tolerance for far in records.values())
+    return Replay(same, close, weights, records, tuple(differences), tolerance)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What was not as it had been, in words."""
+    found = []
+    for name in sorted({*before["versions"], *now["versions"]}):
+        old, new = before["versions"].get(name, "none"), now["versions"].get(name, "none")
+        if old != new:
+            found.append(f"{name} was {old} and is {new}")
+    words = {"device": "the device", "threads": "the number of threads"}
+    found += [f"{words[key]} was {before[key]} and is {now[key]}" for key in words if before[key] != now[key]]
+    if before["start"] != now["start"]:
+        found.append("the model began with other weights")
+    data = {key for key in before["data"] if before["data"][key] != now["data"].get(key)}
+    for key in sorted(data - {"first"}):
+        found.append(f"the data's {key} was {before['data'][key]} and is {now['data'].get(key)}")
+    if "first" in data:
+        found.append("the first batch holds other images or labels")
+    return found
+
+
+def _apart(first: Path, second: Path) -> float:
+    """The largest difference between two weights of the same name."""
+    if not second.exists():
+        return math.inf
+    one, other = checkpoint.load_weights(first), checkpoint.load_weights(second)
+    if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
+        return math.inf
+    far = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]
+    # Where both hold NaN there is no distance, but neither is there a difference.
+    return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(far, default=0.0)
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    path = folder / FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _far(one: Any, other: Any) -> float:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) / max(1.0, abs(one))
+    return 0.0 if one == other else math.inf

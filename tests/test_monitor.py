@@ -1,0 +1,168 @@
+"""Alarms at the stated rate on images of the right kind, and on every batch of other ones; the reference as files."""
+
+import json
+
+import pytest
+import torch
+from guarded import everything, small_model, unchanged
+from torch import nn
+
+import robusttune
+from robusttune import Monitor, RobustLoss, ThreatModel
+from robusttune.monitor import FACTS, VALUES
+from robusttune.traits import of_pixels
+
+ALONE = pytest.mark.filterwarnings("ignore:there is no rotation head")
+
+
+def pictures(count, seed, side=8):
+    """Images whose brightness and contrast differ, with skewed distributions."""
+    chance = torch.Generator().manual_seed(seed)
+    strength = torch.rand(count, 1, 1, 1, generator=chance) ** 3
+    return (0.2 + strength * torch.rand(count, 3, side, side, generator=chance)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def heads(model):
+    return RobustLoss(model, ThreatModel("linf", 0.1), tasks={"rotation": 1.0}, images=pictures(4, 0), seed=3)
+
+
+@pytest.fixture(scope="module")
+def monitor(model, heads):
+    return Monitor(model, pictures(3000, 1).split(500), heads=heads, false_alarms=0.05)
+
+
+@pytest.mark.parametrize("size", [1, 16, 64])
+def test_the_rate_of_false_alarms_is_the_stated_one(monitor, size):
+    batches = pictures(400 * size, 2).split(size)
+    alarms = sum(monitor(batch).alarm for batch in batches)
+    # 20 are expected of 400; less than one time in a thousand are they fewer than 8 or more than 36.
+    assert 8 <= alarms <= 36
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda images: images * 0.5,
+        lambda images: images.mean((2, 3), keepdim=True).expand_as(images),
+        lambda images: (images + 0.2 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(
+            0, 1
+        ),
+    ],
+    ids=["darker", "blurred", "noisy"],
+)
+def test_other_images_raise_an_alarm(monitor, changed):
+    assert all(monitor(changed(batch)).alarm for batch in pictures(320, 4).split(32))
+
+
+def test_a_turn_is_told_by_the_head_alone():
+    """A head that knows which way is up sees turned images, of which pixels say nothing."""
+    images = torch.zeros(256, 1, 8, 8)
+    images[:, :, :4] = 0.5 + 0.4 * torch.rand(256, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    nn.init.zeros_(model[1].weight)
+    robust_loss = RobustLoss(model, ThreatModel("linf", 0.1), tasks={"rotation": 1.0}, images=images)
+    optimizer = torch.optim.Adam(robust_loss.heads.parameters(), 0.05)
+    for _ in range(30):
+        part = robust_loss.heads.whole("rotation", images, torch.Generator().manual_seed(0))
+        loss = robust_loss.heads.losses([part], part.view.of(images).flatten(1))[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    seen = Monitor(model, [images], heads=robust_loss)(images[:32].flip(2))
+    assert (seen.alarm, seen.statistic) == (True, "strangeness")
+
+
+def test_distances_are_in_standard_errors(monitor):
+    batch = pictures(100, 7)
+    seen, values, reference = (
+        monitor(batch),
+        of_pixels(batch)["contrast"].double(),
+        monitor.reference["contrast"].double(),
+    )
+    error = reference.std() * (1 / 100 + 1 / 3000) ** 0.5
+    assert seen.distances["contrast"] == pytest.approx(float((values.mean() - reference.mean()) / error), rel=1e-4)
+    assert seen.values["contrast"] == pytest.approx(float(values.mean()), rel=1e-5)
+    assert seen.images == 100
+
+
+def test_traits_of_images_are_those_that_their_names_say():
+    images = torch.zeros(2, 3, 4, 4)
+    images[0, 1] = 0.6
+    images[1, :, ::2] = 1.0
+    found = of_pixels(images)
+    assert found["mean of channel 2"].tolist() == pytest.approx([0.6, 0.5])
+    assert found["contrast"].tolist() == pytest.approx([float(images[0].std()), float(images[1].std())])
+    assert found["detail"].tolist() == pytest.approx([0.0, 0.5])
+    assert list(of_pixels(torch.rand(2, 5, 4, 4))) == ["mean", "contrast", "detail"]
+
+
+def test_nothing_of_the_model_changes(model, heads):
+    with unchanged(model), unchanged(heads.heads):
+        Monitor(model, [pictures(100, 1)], heads=heads)(pictures(5, 2))
+
+
+def test_each_batch_is_a_line(model, heads, tmp_path):
+    monitor = Monitor(model, [pictures(100, 1)], heads=heads, log=tmp_path / "new" / "log.jsonl")
+    seen = [monitor(pictures(8, 5)), monitor(torch.ones(8, 3, 8, 8))]
+    lines = [json.loads(line) for line in (tmp_path / "new" / "log.jsonl").read_text().splitlines()]
+    assert [line["alarm"] for line in lines] == [False, True]
+    assert [line["distances"] for line in lines] == [each.distances for each in seen]
+    assert all(line["time"].endswith("+00:00") for line in lines)
+
+
+def test_a_saved_reference_says_the_same(monitor, model, heads, tmp_path):
+    folder = monitor.save(tmp_path / "reference")
+    again = Monitor.load(folder, model, heads=heads)
+    for batch in (pictures(9, 11), torch.ones(9, 3, 8, 8)):
+        assert again(batch) == monitor(batch)
+    with pytest.raises(ValueError, match=r"recorded with pretext heads: pass heads="):
+        Monitor.load(folder, model)
+    others = RobustLoss(model, ThreatModel("linf", 0.1), tasks={"rotation": 1.0}, images=pictures(4, 0), seed=4)
+    with pytest.raises(ValueError, match=r"heads= are others than those"):
+        Monitor.load(folder, model, heads=others)
+    with pytest.raises(ValueError, match=r"other weights than the one whose reference this is"):
+        Monitor.load(folder, small_model(3, 6), heads=heads)
+    facts = json.loads((folder / FACTS).read_text())
+    (folder / FACTS).write_text(json.dumps({**facts, "format": 7}))
+    with pytest.raises(ValueError, match=r"has format 7, but this version reads format 1"):
+        Monitor.load(folder, model, heads=heads)
+    (folder / FACTS).write_text("{")
+    with pytest.raises(ValueError, match=r"holds no reference that can be read: record one with Monitor"):
+        Monitor.load(folder, model, heads=heads)
+    assert {path.name for path in folder.iterdir()} == {FACTS, VALUES}
+
+
+def test_without_a_rotation_head_it_says_what_it_goes_by(model, caplog):
+    monitor = Monitor(model, [pictures(100, 1)])
+    assert "the images' pixels and the model's confidence alone" in caplog.text
+    assert monitor.statistics[-1] == "confidence"
+    jigsaw = RobustLoss(model, ThreatModel("linf", 0.1), tasks={"jigsaw": 1.0}, images=pictures(4, 0))
+    assert "strangeness" not in Monitor(model, [pictures(100, 1)], heads=jigsaw).statistics
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"loader": [pictures(63, 1)]}, r"the reference has 63 images, but at least 64 are needed"),
+        ({"false_alarms": 0}, r"false_alarms is 0, but a share of batches from 0\.0001 to 0\.5 is needed"),
+        ({"false_alarms": 0.9}, r"false_alarms is 0\.9, but"),
+        ({"loader": iter([pictures(100, 1)])}, r"which can be gone through only once"),
+    ],
+)
+def test_what_does_not_fit_is_refused(model, settings, says):
+    before = everything(model)
+    with pytest.raises(ValueError, match=says):
+        Monitor(model, **{"loader": [pictures(100, 1)], **settings})
+    assert everything(model) == before
+
+
+def test_images_of_another_shape_are_refused(monitor):
+    with pytest.raises(ValueError, match=r"images have shape \(3, 9, 9\), but the reference's have \(3, 8, 8\)"):
+        monitor(pictures(4, 1, side=9))
+    assert callable(robusttune.Monitor)

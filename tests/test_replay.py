@@ -1,0 +1,130 @@
+"""A run repeated from what it wrote: the same bits, or what differs in words."""
+
+import copy
+import json
+from functools import partial
+
+import pytest
+import torch
+from guarded import GOOD, images, labels, small_model, unchanged
+from torch.utils.data import DataLoader, TensorDataset
+
+import robusttune
+from robusttune import replay
+from robusttune.attacks.pgd import pgd
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")
+RUN = {"epochs": 2, "steps": 1, "progress": False, "norm": "linf", "tune": False}
+
+
+def a_loader(seed=0):
+    kinds = torch.cat([images(seed=seed + number) for number in range(8)])
+    return DataLoader(TensorDataset(kinds, labels().repeat(8)), 16, shuffle=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "a"
+    robusttune.harden(small_model(), a_loader(), **RUN, augment="standard", out=place)
+    return place
+
+
+def test_a_run_is_repeated_bit_for_bit_and_the_model_is_left_alone(folder, tmp_path):
+    model = small_model()
+    with unchanged(model):
+        found = replay(folder, model, a_loader(), out=tmp_path / "again")
+    assert (found.same, found.close, found.differences) == (True, True, ())
+    assert set(found.weights) == {"model.safetensors", "last.safetensors", "heads.safetensors"}
+    assert "| repeated | the same weights, bit for bit |" in found.table()
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_other_images_and_weights_are_told(folder):
+    other = small_model()
+    with torch.no_grad():
+        other[0].weight.mul_(1.5)
+    found = replay(folder, other, a_loader(seed=50))
+    assert not found.same
+    assert "the model began with other weights" in found.differences
+    assert "the first batch holds other images or labels" in found.differences
+    assert found.weights["model.safetensors"] > 0
+    assert found.records["loss"] > 0
+    assert "| differs | the model began with other weights |" in found.table()
+
+
+def test_other_versions_threads_and_data_are_told(folder, tmp_path):
+    place = tmp_path / "old"
+    place.mkdir()
+    for path in folder.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    facts = json.loads((place / "run.json").read_text())
+    facts["versions"] |= {"torch": "1.0"}
+    facts |= {"threads": 99, "device": "cuda:0", "data": {**facts["data"], "images": 7}}
+    (place / "run.json").write_text(json.dumps(facts))
+    found = replay(place, small_model(), a_loader())
+    assert found.differences[0].startswith("torch was 1.0 and is ")
+    assert "the device was cuda:0 and is cpu" in found.differences
+    assert f"the number of threads was 99 and is {torch.get_num_threads()}" in found.differences
+    assert "the data's images was 7 and is 64" in found.differences
+
+
+def test_a_longer_repetition_is_not_close(folder, tmp_path):
+    place = tmp_path / "cut"
+    place.mkdir()
+    for path in folder.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    (place / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
+    found = replay(place, small_model(), a_loader())
+    assert (found.same, found.close) == (True, False)
+    assert "the run came through 1 epochs, its repetition through 2" in found.differences
+
+
+def test_objects_have_to_be_given_again(tmp_path):
+    attack, held = partial(pgd, steps=2), [(images(seed=5), labels())]
+    more = {"attack": attack, "val_loader": held}
+    robusttune.harden(small_model(), [GOOD], **{**RUN, "steps": None}, tasks=None, **more, out=tmp_path / "b")
+    with pytest.raises(
+        ValueError, match=r"pass the same ones again: attack \(functools\.partial.*val_loader \(a loader"
+    ):
+        replay(tmp_path / "b", small_model(), [GOOD])
+    assert replay(tmp_path / "b", small_model(), [GOOD], **more).same
+    with pytest.raises(
+        ValueError, match=r"epochs of the run .* would be another than it was: leave it out, or call harden"
+    ):
+        replay(tmp_path / "b", small_model(), [GOOD], **more, epochs=3)
+
+
+def test_pretraining_is_repeated_too(tmp_path):
+    robusttune.pretrain(small_model(), [GOOD], epochs=1, progress=False, out=tmp_path / "p")
+    assert replay(tmp_path / "p", small_model(), [GOOD]).same
+
+
+def test_a_resumed_run_still_says_what_it_began_with(tmp_path):
+    place, settings = tmp_path / "r", {**RUN, "tasks": None}
+    begun = small_model()
+
+    def stop(facts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        robusttune.harden(copy.deepcopy(begun), a_loader(), **settings, out=place, on_epoch=stop)
+    other = copy.deepcopy(begun)
+    with torch.no_grad():
+        other[6].bias.add_(1.0)
+    robusttune.harden(other, a_loader(), **settings, out=place, resume=True)
+    found = replay(place, begun, a_loader())
+    assert (found.same, found.differences) == (True, ())
+
+
+def test_what_is_no_run_is_refused(folder, tmp_path):
+    model = small_model()
+    with pytest.raises(ValueError, match=r"holds no run\.json that can be read: pass the folder"):
+        replay(tmp_path, model, [GOOD])
+    facts = json.loads((folder / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"has not ended an epoch, so there is nothing to compare with"):
+        replay(tmp_path, model, [GOOD])
+    del facts["start"]
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"does not say start: it is of another version"):
+        replay(tmp_path, model, [GOOD])
