@@ -13,8 +13,9 @@ from sklearn.datasets import load_digits
 
 import robusttune
 from robusttune import Records, lookup
-from robusttune.cli import COMMANDS, described, main
+from robusttune.cli import COMMANDS, main
 from robusttune.doctor import doctor
+from robusttune.options import described
 from robusttune.sources import loader_of, model_of, statistics_of
 
 pytest.importorskip("jsonargparse")

@@ -58,6 +58,7 @@ ROWS = [
     {"estimate", "monitor"},
     {"poc"},
     {"doctor", "sources"},
+    {"options"},
     {"cli"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
