@@ -137,7 +137,7 @@ def _compare(options: Any) -> int:
 def _doctor(options: Any) -> int:
     text, wrong = doctor()
     print(text)
-    return 1 if any("does not fit" in each for each in wrong) else 0
+    return 1 if wrong else 0
 
 
 def _named(given: str) -> tuple[str, Records]:

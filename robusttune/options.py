@@ -28,6 +28,7 @@ OBJECTS = {  # what no text can name, or what other options stand for
     "sharded",
 }
 KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
+SOURCES = ("model", "data")
 GROUPS = {
     "method": {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),
@@ -39,7 +40,14 @@ GROUPS = {
     },
     "run": set(),  # all others
 }
-TYPES = {"str": "text", "float": "number", "Number": "number", "bool": "true or false", "dict": "{name: value}"}
+TYPES = {
+    "int": "whole number",
+    "str": "text",
+    "float": "number",
+    "Number": "number",
+    "bool": "true or false",
+    "dict": "list {name: value}",
+}
 
 
 class Command(NamedTuple):
@@ -90,7 +98,7 @@ def parser(commands: Mapping[str, Command]) -> Any:
     whole.add_argument("--debug", action="store_true", help="show where an error came from")
     subcommands = whole.add_subcommands(required=True)
     for name, command in commands.items():
-        own = ArgumentParser(description=command.about, **strict)
+        own = ArgumentParser(description=command.about, usage=_usage(name, command), **strict)
         if command.function is not None:
             own.add_argument("--config", action="config", help="a YAML file of these options; flags come first")
             _add_sources(own.add_argument_group("model and images"), command.split)
@@ -98,6 +106,11 @@ def parser(commands: Mapping[str, Command]) -> Any:
         command.add(own)
         subcommands.add_subcommand(name, own, help=command.about.splitlines()[0])
     return whole
+
+
+def _usage(name: str, command: Command) -> str | None:
+    """All options would fill a screen."""
+    return None if command.function is None else f"robusttune {name} --model MODEL --data DATA [--option value …]"
 
 
 def _add_function(own: Any, function: Callable[..., Any]) -> None:
@@ -228,11 +241,14 @@ def mistake(error: Exception, arguments: list[str], commands: Mapping[str, Comma
     needs = re.findall(r"Expected an? <class '(\w+)'>|Not of type (\w+)", said)
     kinds = [plain_type(each) for pair in needs for each in pair if each and each != "NoneType"]
     if key and value and kinds:
-        said = f"--{key[1]} is {value[1]!r}, but it must be {' or '.join(dict.fromkeys(map(str, kinds)))}"
+        said = f"--{key[1]} is {value[1]!r}, but it must be a {' or '.join(dict.fromkeys(map(str, kinds)))}"
     elif unknown and command:
         own = parser(commands)._subcommands_action._name_parser_map[command]
         close = get_close_matches(unknown[1], list(own._option_string_actions), n=1)
         said = f"there is no option {unknown[1]}{f': did you mean {close[0]}?' if close else ''}"
+    elif said.startswith("the following arguments are required"):
+        names = [each.partition(".")[2] for each in said.partition(": ")[2].split(", ")]
+        said = f"missing: {', '.join('--' * (each in SOURCES) + each for each in names)}"
     elif "subcommand" in said:
         close = get_close_matches(next(iter(arguments), ""), commands, n=1)
         said = f"a command is needed: {', '.join(commands)}{f' (did you mean {close[0]}?)' if close else ''}"
