@@ -1,4 +1,4 @@
-"""RobustLoss as a task of timm's training script: its EMA, its checkpoints and its loop stay as they are.
+"""RobustLoss as a task of timm's training script: its mixup, EMA, checkpoints and loop stay as they are.
 
     python examples/loop_timm.py
 
@@ -6,8 +6,8 @@ In timm's own train.py, the line to change is the one that makes the task:
 
     task = ClassificationTask(model, …)      becomes      task = RobustTask(model, THREAT, mean=…, std=…)
 
-timm's prefetcher normalises with a mean and std that are 255 times those of pixels on [0, 1]: pass the latter, which
-are in `data_config["mean"]` and `["std"]`.
+timm's prefetcher normalises with a mean and std that are 255 times those of pixels on [0, 1]: pass the latter, which are in
+ `data_config["mean"]` and `["std"]`.
 """
 
 import tempfile
@@ -54,11 +54,11 @@ def main() -> None:
 
     finish(before, measured(model, testing))
     with tempfile.TemporaryDirectory() as folder:
-        saver = CheckpointSaver(model, optimizer, checkpoint_dir=folder, recovery_dir=folder)
-        saver.save_checkpoint(EPOCHS, metric=1.0)
-        saved = str(Path(folder) / "last.pth.tar")
-        again = timm.create_model("test_resnet", in_chans=1, num_classes=10, checkpoint_path=saved)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+        CheckpointSaver(model, optimizer, task=task, checkpoint_dir=folder).save_checkpoint(EPOCHS, metric=1.0)
+        saved = Path(folder) / "last.pth.tar"
+        again = timm.create_model("test_resnet", in_chans=1, num_classes=10, checkpoint_path=saved)  # the averaged ones
+    averaged = task.get_eval_model(ema=True).module
+    assert all(torch.equal(averaged.state_dict()[name], each) for name, each in again.state_dict().items())
     print("timm.create_model(…, checkpoint_path=…) loads what was saved")
 
 

@@ -4,12 +4,12 @@ import inspect
 import re
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from robusttune import checkpoint, lookup
 from robusttune.compare import compare
@@ -17,30 +17,14 @@ from robusttune.doctor import doctor
 from robusttune.estimate import estimate
 from robusttune.evaluate import FILE, evaluate
 from robusttune.harden import harden
-from robusttune.loss import RobustLoss
 from robusttune.modes import own_randomness
+from robusttune.options import OBJECTS, Command, mistake, parser
 from robusttune.pretrain import pretrain
-from robusttune.recipe import Recipe
 from robusttune.records import Records
 from robusttune.replay import replay, told
 from robusttune.report import report
-from robusttune.sources import NAMES, classes_of, loader_of, model_of, statistics_of
+from robusttune.sources import classes_of, loader_of, model_of, statistics_of
 
-OBJECTS = {  # what no text can name, or what options below stand for
-    "model",
-    "loader",
-    "images",
-    "val_loader",
-    "unlabeled_loader",
-    "criterion",
-    "on_epoch",
-    "scheduler",
-    "init_from",
-    "normalized",
-    "which",
-    "sharded",
-}
-KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
 SOURCES = (
     "model",
     "checkpoint",
@@ -71,88 +55,24 @@ Examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 if all went well, 1 on an error, 2 for arguments that do not fit, 130 after Ctrl-C."""
     warnings.formatwarning = lambda message, *rest, **more: f"robusttune: warning: {message}\n"
-    given = [_fraction(_plain(each)) for each in (sys.argv[1:] if arguments is None else arguments)]
+    given = [_plain(each) for each in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in given
+    given = [each for each in given if each != "--debug"]
     try:
-        options = parser().parse_args([each for each in given if each != "--debug"])
+        options = parser(COMMANDS).parse_args(given)
         return COMMANDS[options.subcommand].run(options[options.subcommand])
     except KeyboardInterrupt:
         print("robusttune: stopped; with --out, --resume true goes on", file=sys.stderr)
         return 130
+    except ArgumentError as error:
+        print(f"robusttune: error: {mistake(error, given, COMMANDS)}", file=sys.stderr)
+        return 2
     except Exception as error:
         if debug:
             raise
         said = " ".join(str(error).split()) or type(error).__name__
         print(f"robusttune: error: {said} (--debug shows where)", file=sys.stderr)
         return 1
-
-
-def parser() -> Any:
-    """The parser of all commands.
-
-    Raises:
-        ImportError: jsonargparse is not installed.
-    """
-    try:
-        from jsonargparse import ArgumentParser
-    except ImportError as error:
-        raise ImportError("the command line needs jsonargparse: pip install 'robusttune[cli]'") from error
-    whole = ArgumentParser(
-        prog="robusttune",
-        description="Makes an existing image classifier hard to fool, and measures how hard. "
-        "An error is one line; --debug shows where it came from.",
-        version=version("robusttune"),
-    )
-    commands = whole.add_subcommands(required=True)
-    for name, command in COMMANDS.items():
-        own = ArgumentParser(description=command.about, formatter_class=_formatter())
-        if command.function is not None:
-            own.add_argument("--config", action="config", help="a YAML file of these options; flags come first")
-            _add_sources(own, command.split)
-            skipped: set[str | int] = {*OBJECTS & set(inspect.signature(command.function).parameters)}
-            own.add_function_arguments(command.function, skip=skipped, fail_untyped=False)
-        command.add(own)
-        _explain(own, command.function)
-        commands.add_subcommand(name, own, help=command.about.splitlines()[0])
-    return whole
-
-
-def _formatter() -> Any:
-    """Help whose examples keep their lines."""
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import DefaultHelpFormatter
-
-    return type("Formatter", (RawDescriptionHelpFormatter, DefaultHelpFormatter), {})
-
-
-class Command(NamedTuple):
-    """What a command says, which function's options it has, what it adds to them, and what it does; the data's split."""
-
-    about: str
-    function: Callable[..., Any] | None
-    add: Callable[[Any], None]
-    run: Callable[[Any], int]
-    split: str = "train"
-
-
-def _add_sources(own: Any, split: str) -> None:
-    own.add_argument("--model", required=True, help=NAMES)
-    own.add_argument("--checkpoint", type=str | None, help="weights of the model: a file, or the folder of a run")
-    own.add_argument("--pretrained", type=bool, default=False, help="fetch the weights that timm or torchvision know")
-    own.add_argument("--model_args", type=dict | None, help="more arguments of the model's maker, as {img_size: 32}")
-    own.add_argument(
-        "--classes", type=int | None, help="outputs of a timm or torchvision model; those of the data if unset"
-    )
-    own.add_argument(
-        "--data", required=True, help="a folder of images by class, or timm's name of a data set, as torch/cifar10"
-    )
-    own.add_argument("--data_dir", type=str | None, help="where a named data set is")
-    own.add_argument("--split", default=split, help="of the data; a folder of this name is looked for")
-    own.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    own.add_argument("--channels", type=int, default=3, help="3 for colour, 1 for grey")
-    own.add_argument("--batch_size", type=int, default=128, help="images a batch")
-    own.add_argument("--workers", type=int, default=0, help="processes that read images")
 
 
 def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
@@ -277,7 +197,7 @@ def _compare(options: Any) -> int:
 def _doctor(options: Any) -> int:
     text, wrong = doctor()
     print(text)
-    return 1 if any("does not fit" in each for each in wrong) else 0
+    return 1 if wrong else 0
 
 
 def _named(given: str) -> tuple[str, Records]:
@@ -303,46 +223,6 @@ def _own(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str,
 def _plain(argument: str) -> str:
     """--batch-size is --batch_size, too."""
     return re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
-
-
-def _fraction(argument: str) -> str:
-    """8/255 as a number, alone or after an equals sign."""
-    name, equals, value = argument.rpartition("=")
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", value)
-    return argument if parts is None or not float(parts[2]) else f"{name}{equals}{float(parts[1]) / float(parts[2])!r}"
-
-
-def _explain(own: Any, function: Callable[..., Any] | None) -> None:
-    """Give each option the words of the docstring, and the names that it can be."""
-    said = {} if function is None else described(function)
-    for action in own._actions:
-        name = action.dest
-        action.help = said.get(name) or action.help
-        if name in KINDS:
-            action.help = f"{action.help} (known: {', '.join(lookup.names(KINDS[name]))})"
-
-
-def described(function: Callable[..., Any]) -> dict[str, str]:
-    """What a function's docstring says of each argument; what it leaves to others is looked up there.
-
-    Example:
-        >>> described(evaluate)["subset"][:22]
-        'how many images to use'
-    """
-    found = _arguments_of(function)
-    for other in (harden, RobustLoss, Recipe):  # in the order in which they leave things to each other
-        for name, text in found.items():
-            if re.match(rf"(see|as for) `{other.__name__}`", text):
-                found[name] = _arguments_of(other).get(name, text)
-    return found
-
-
-def _arguments_of(thing: Any) -> dict[str, str]:
-    """The entries under "Args:" or "Attributes:", one for each name where several share an entry."""
-    text = inspect.cleandoc(thing.__doc__ or "")
-    found = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
-    entries = re.findall(r"^    (\w[\w, \n]*?): (.*(?:\n        .*)*)", found[1] if found else "", re.MULTILINE)
-    return {name: " ".join(said.split()) for names, said in entries for name in re.findall(r"\w+", names)}
 
 
 def _which(own: Any) -> None:

@@ -1,12 +1,11 @@
-"""Whether an installation works, as text for a bug report."""
+"""Whether an installation works, as text for a bug report; torch and torchvision need not be importable for this."""
 
 import platform
 import shutil
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
-
-import torch
-
-from robusttune.modes import available_accelerator
+from typing import Any
 
 PACKAGES = ("robusttune", "torch", "torchvision", "timm", "kornia", "accelerate", "numpy")
 EXTRAS = {
@@ -21,35 +20,67 @@ EXTRAS = {
 
 def doctor() -> tuple[str, list[str]]:
     """What is installed here, line by line, and what is wrong with it."""
-    wrong = [problem for problem in (_operators(),) if problem]
-    notes = [note for note in (_compiler(), _pins()) if note]
+    wrong = [problem for problem in (_torch() or _operators() or _library(),) if problem]
+    notes = [] if wrong else [note for note in (_compiler(), _pins()) if note]
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'missing'}" for name in PACKAGES]
     lines += [
         f"{name} {_version(name)}" if _version(name) else f"{name}: not here (pip install 'robusttune[{extra}]')"
         for name, extra in EXTRAS.items()
     ]
-    lines += [f"devices: {_devices()}", f"threads: {torch.get_num_threads()}"]
+    lines += [] if _torch() else _hardware()
     lines += [f"note: {each}" for each in notes]
     lines += [f"PROBLEM: {each}" for each in wrong] or ["no problem found"]
     return "\n".join(lines), wrong
 
 
+def unusable(reason: Exception) -> Callable[[str], Any]:
+    """A module's `__getattr__` that tells why the library could not be imported."""
+
+    def told(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        what = _torch() or _operators() or f"{type(reason).__name__}: {reason}"
+        raise ImportError(f"robusttune cannot work here: {what}; `python -m robusttune doctor` says more") from reason
+
+    return told
+
+
+def _torch() -> str:
+    try:
+        import torch
+    except Exception as error:
+        return f"torch {_version('torch') or '(missing)'} cannot be imported ({_first(error)}): install it anew"
+    return "" if hasattr(torch, "accelerator") else f"torch {torch.__version__} is too old: install 2.6 or later"
+
+
 def _operators() -> str:
     """torchvision's own operators are missing where it was built for another torch."""
+    import torch
+
     try:
         import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except Exception as error:
         return (
-            f"torchvision {_version('torchvision')} does not fit torch {torch.__version__} "
-            f"({str(error).splitlines()[0]}): install both from the same index"
+            f"torchvision {_version('torchvision') or '(missing)'} does not fit torch {torch.__version__} "
+            f"({_first(error)}): install both from the same index"
         )
     return ""
 
 
+def _library() -> str:
+    try:
+        import_module("robusttune.harden")
+    except Exception as error:
+        return f"robusttune cannot be imported ({type(error).__name__}: {_first(error)})"
+    return ""
+
+
 def _compiler() -> str:
+    import torch
+
     if torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         return ""
     return "no C++ compiler: compile=True will say so and go on without"
@@ -68,15 +99,29 @@ def _pins() -> str:
     return f"{held}: where another package needs a newer one, pip install --no-deps torchattacks"
 
 
-def _devices() -> str:
-    found = ["cpu"]
+def _hardware() -> list[str]:
+    """Devices, precisions and threads."""
+    import torch
+
+    from robusttune.modes import available_accelerator
+
+    found, precisions = ["cpu"], ["fp32", "bf16 (slow where the processor has no instructions for it)"]
     accelerator = available_accelerator()
     if accelerator is not None:
-        count = torch.accelerator.device_count()
-        found.append(f"{count} × {accelerator.type}")
+        found.append(f"{torch.accelerator.device_count()} × {accelerator.type}")
+        precisions = ["fp32", "fp16"]
     if torch.cuda.is_available():
-        found.append(f"{torch.cuda.get_device_name()}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
-    return ", ".join(found)
+        found.append(torch.cuda.get_device_name())
+        precisions += ["bf16"] if torch.cuda.is_bf16_supported() else []
+    return [
+        f"devices: {', '.join(found)}",
+        f"precisions: {', '.join(precisions)}",
+        f"threads: {torch.get_num_threads()}",
+    ]
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _version(package: str) -> str | None:

@@ -1,8 +1,10 @@
 """The command line, as a user would type it: real image folders, a second process, exit codes, one-line errors."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from sklearn.datasets import load_digits
 
 import robusttune
 from robusttune import Records, lookup
-from robusttune.cli import COMMANDS, described, main
+from robusttune.cli import COMMANDS, main
 from robusttune.doctor import doctor
+from robusttune.options import described, parser
 from robusttune.sources import loader_of, model_of, statistics_of
 
 pytest.importorskip("jsonargparse")
@@ -154,7 +157,7 @@ def test_an_error_is_one_line_and_leaves_nothing(arguments, says, source, capsys
 
 def test_exit_codes_and_tracebacks_of_a_second_process(source, tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-c", "import sys; from robusttune.cli import main; sys.exit(main())", *arguments]
+        command = [sys.executable, "-m", "robusttune", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     wrong = run("evaluate", *source, "--norm", "l3")
@@ -224,3 +227,91 @@ def test_models_and_data_by_name(data, tmp_path, monkeypatch):
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert labels.tolist() == [0] * 10
     assert timm.is_model("test_resnet")
+
+
+MISMATCHED = """
+import torch
+
+@torch.library.register_fake("torchvision::nms")  # as torchvision does, where its own operators were not found
+def nms(boxes, scores, threshold):
+    return boxes
+"""
+
+
+def test_doctor_works_where_torchvision_does_not_fit_torch_and_the_library_says_why(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(MISMATCHED)
+    path = os.pathsep.join([str(tmp_path), str(Path(robusttune.__file__).parents[1])])
+    code = "import robusttune; from robusttune.__main__ import main; print(main(['doctor']), main(['harden'])); "
+    shown = subprocess.run(
+        [sys.executable, "-c", code + "robusttune.harden"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "PROBLEM: torchvision" in shown.stdout
+    assert shown.stdout.endswith("1 1\n")
+    error, *_, last = shown.stderr.strip().splitlines()
+    assert error.startswith("robusttune: error: robusttune cannot work here: torchvision")
+    assert last.startswith("ImportError: robusttune cannot work here: torchvision")
+    assert "install both from the same index" in last
+
+
+MISTAKES = [
+    (["harden", "--norms", "l2"], "there is no option --norms: did you mean --norm?"),
+    (["harden"], "missing: --model, --data"),
+    (["harden", "--model", "x", "--data", "y", "--epochs", "two"], "--epochs is 'two', but it must be a whole number"),
+    (["harden", "--model", "x", "--data", "y", "--eps", "two"], "--eps is 'two', but it must be a number"),
+    (["hardn"], "(did you mean harden?)"),
+    (["report"], "missing: records"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), MISTAKES, ids=[str(each) for each in range(len(MISTAKES))])
+def test_arguments_that_do_not_fit_are_one_line_and_exit_with_2(arguments, says, capsys):
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("robusttune: error: ")
+    assert says in shown
+    assert shown.count("\n") == 1
+    assert "--help explains" in shown
+
+
+def test_fractions_are_numbers_in_files_too_and_folders_stay_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("eps: 8/255\n")
+    given = parser(COMMANDS).parse_args(
+        ["harden", "--config", "a.yaml", "--model", "x", "--data", "1/2", "--out", "2026_11"]
+    )["harden"]
+    assert (given.eps, given.data, given.out) == (8 / 255, "1/2", "2026_11")
+
+
+STOPPED = """
+import timm, torch
+
+class Stopped(torch.nn.Module):
+    left = 12
+
+    def __init__(self):
+        super().__init__()
+        self.layers = timm.create_model("test_resnet", in_chans=1, num_classes=10)
+
+    def forward(self, images):
+        Stopped.left -= self.training
+        if self.training and Stopped.left == 0:
+            raise KeyboardInterrupt
+        return self.layers(images)
+"""
+
+
+def test_after_ctrl_c_the_code_is_130_weights_are_kept_and_resume_goes_on(source, capsys, tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    run = ["harden", *source, *QUICK, "--batch_size", "50", "--epochs", "4", "--out", "runs/s"]
+    run[run.index("timm:test_resnet")] = "stopped:Stopped"
+    assert main(run) == 130
+    assert "--resume true goes on" in capsys.readouterr().err
+    assert (tmp_path / "runs/s/last.safetensors").exists()
+    assert main([*run, "--resume", "true"]) == 0
+    assert (tmp_path / "runs/s/model.safetensors").exists()
