@@ -12,7 +12,7 @@ import robusttune
 PACKAGE = Path(robusttune.__file__).parent
 # A module imports only from rows above its own line here; a folder stands for every file in it.
 ROWS = [
-    {"failures", "doctor"},
+    {"failures"},
     {
         "arguments",
         "lookup",
@@ -37,7 +37,19 @@ ROWS = [
         "page",
         "traits",
     },
-    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory", "footprint", "graphs"},
+    {
+        "doctor",
+        "threat",
+        "classifier",
+        "batches",
+        "heads",
+        "awp",
+        "corruption",
+        "fast",
+        "memory",
+        "footprint",
+        "graphs",
+    },
     {"foreign"},
     {
         "attacks",
