@@ -36,7 +36,7 @@ ROWS = [
         "provenance",
         "page",
     },
-    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory"},
+    {"threat", "classifier", "batches", "heads", "awp", "corruption", "fast", "memory", "trials"},
     {
         "attacks",
         "objectives",
