@@ -20,8 +20,8 @@ HOW = (
     "chance by which images were held out. As a few seeds tell little of the scatter of one arm, that of all trained arms "
     "together is used, or more where a pair scatters more. “Real” is what is left after Holm's correction for all "
     "comparisons in the two tables below: among arms that are equally good, at most one report in twenty calls any difference "
-    "real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. Intervals (95%) are of each "
-    "difference by itself."
+    "real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± is half of the width "
+    "of a difference's own 95% interval."
 )
 
 
@@ -98,7 +98,7 @@ def label(need: Need) -> str:
 
 def _arms(seen: Measured) -> str:
     enough = len(seen.seeds) >= FEWEST_SEEDS
-    what = "95% intervals over seeds" if enough else "the smallest and the largest over seeds"
+    what = "half of the width of its 95% interval over seeds" if enough else "the smallest and the largest over seeds"
     rows = []
     for number, arm in enumerate(seen.arms):
         trained = number not in seen.untrained
@@ -108,18 +108,17 @@ def _arms(seen: Measured) -> str:
     against = [str(need) for need in seen.needs if need.trained and need.place == "at"]
     told = f" Arms that meet an adversary train against {against[0]}." if against else ""
     radius = f"“Radius” is the one that the plan names for a norm, in pixel units on [0, 1].{told}"
-    return f"Accuracy: the mean, and {what}. {radius}\n\n{_table(head, rows)}"
+    return f"Accuracy in percent: the mean, and {what}. {radius}\n\n{_table(head, rows)}"
 
 
 def _over_seeds(values: Numbers, trained: bool, enough: bool) -> str:
-    mean = float(values.mean())
+    mean = 100 * float(values.mean())
     if not trained or len(values) < 2:
-        return percent(mean)
-    low, high = float(values.min()), float(values.max())
+        return f"{mean:.1f}"
     if enough:
         half = float(half_width(values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1))
-        low, high = max(0.0, mean - half), min(1.0, mean + half)
-    return f"{percent(mean)} ({100 * low:.1f}–{100 * high:.1f})"
+        return f"{mean:.1f} ±{100 * half:.1f}"
+    return f"{mean:.1f} ({100 * float(values.min()):.1f}–{100 * float(values.max()):.1f})"
 
 
 def _needs(decision: Decision) -> str:
@@ -146,10 +145,11 @@ def _beside(decision: Decision, arm: str, baseline: str, need: Need) -> str:
     return _difference(claim)
 
 
-def _difference(claim: Claim, sign: int = 1) -> str:
-    low, high = sorted((sign * claim.low, sign * claim.high))
-    words = f"{100 * sign * claim.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-    return f"**{words}, real**" if claim.real else f"{words}, noise"
+def _difference(claim: Claim, sign: int = 1, words: bool = True) -> str:
+    told = f"{100 * sign * claim.value:+.1f} ±{50 * (claim.high - claim.low):.1f}"
+    if claim.real:
+        return f"**{told}{', real' * words}**"
+    return f"{told}{', noise' * words}"
 
 
 def _matrices(decision: Decision) -> list[str]:
@@ -159,9 +159,11 @@ def _matrices(decision: Decision) -> list[str]:
         return []
     parts = ["## Is the difference real, or noise?", HOW]
     for baseline in dict.fromkeys(each.baseline for each in claims):
-        arms = dict.fromkeys(each.arm for each in claims if each.baseline == baseline)
-        rows = [[arm, *(_beside(decision, arm, baseline, need) for need in seen.needs)] for arm in arms]
-        parts += [f"Points of accuracy over **{baseline}**:", _table(["arm", *map(label, seen.needs)], rows)]
+        own = {(each.arm, each.need): each for each in claims if each.baseline == baseline}
+        arms = dict.fromkeys(arm for arm, _ in own)
+        rows = [[arm, *(_difference(own[arm, need], words=False) for need in seen.needs)] for arm in arms]
+        parts += [f"Points of accuracy over **{baseline}**; bold is real, all else noise:"]
+        parts += [_table(["arm", *map(label, seen.needs)], rows)]
     return parts
 
 
@@ -174,7 +176,8 @@ def _front(decision: Decision, folder: Path) -> str:
     told += f" Behind them (hollow in the picture): {', '.join(behind)}." if behind else ""
     alike = [f"{arm} (like {', '.join(cheaper)})" for arm in on_it if (cheaper := _cheaper(decision, arm))]
     told += f" Of these, some cannot be told from arms that cost less: {'; '.join(alike)}." if alike else ""
-    return f"{told} Bars are the range over seeds.\n\n![cost, clean and robust accuracy]({draw(seen, folder)})"
+    pictures = " ".join(f"![{words}]({file})" for words, file in draw(seen, folder))
+    return f"{told} Bars are the range over seeds.\n\n{pictures}"
 
 
 def _cheaper(decision: Decision, arm: str) -> list[str]:

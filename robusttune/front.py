@@ -1,5 +1,6 @@
 """Which arms no other arm beats on cost, clean and robust accuracy at once, and a picture of that."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from robusttune.differences import Numbers
 from robusttune.needs import ATTACK, CLEAN, Measured, Need
 
-FILE = "front.png"
 MARKERS = "osD^vP*X<>ph8d"
 
 
@@ -29,30 +29,31 @@ def front(measured: Measured) -> list[str]:
     return [arm for number, arm in enumerate(measured.arms) if not _beaten(points, number)]
 
 
-def draw(measured: Measured, folder: Path) -> str:
-    """The name of a picture in the folder: each pair of cost, clean and robust accuracy, a point an arm, a bar the range
-    over seeds.
+def draw(measured: Measured, folder: Path) -> list[tuple[str, str]]:
+    """Pictures in the folder, each with what it shows: pairs of cost, clean and robust accuracy, a point an arm, a bar the
+    range over seeds.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     found, on_it = goals(measured), front(measured)
     scale, unit = _unit(float(measured.seconds.max()))
-    seconds = (f"training ({unit} a seed)", measured.seconds / scale)
-    axes = {need: (_title(need), 100 * measured.values[:, :, measured.needs.index(need)]) for need in found}
-    shown = [(seconds, axes[need]) for need in found]
-    shown += [(axes[found[0]], axes[found[1]])] if len(found) == 2 else []
-    figure = _figure(4.3 * len(shown), 4.6)
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for panel, (across, up) in zip(panels, shown, strict=True):
-        for number, arm in enumerate(measured.arms):
-            _point(panel, across[1][number], up[1][number], number, label=arm, best=arm in on_it)
+    cost = (f"training ({unit} a seed)", measured.seconds / scale)
+    axes = [(_title(need), 100 * measured.values[:, :, measured.needs.index(need)]) for need in found]
+    pictures = []
+    for number, (across, up) in enumerate([*((cost, each) for each in axes), *pairwise(axes)], 1):
+        figure = _figure(4.6, 4.6)
+        panel = figure.subplots()
+        for arm, name in enumerate(measured.arms):
+            _point(panel, across[1][arm], up[1][arm], arm, label=name, best=name in on_it)
         panel.set(xlabel=across[0], ylabel=up[0])
         panel.grid(alpha=0.3)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9, frameon=False)
-    figure.savefig(folder / FILE, dpi=130)
-    return FILE
+        figure.legend(
+            *panel.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+        )
+        pictures.append((f"{up[0]} against {across[0]}", f"front-{number}.png"))
+        figure.savefig(folder / pictures[-1][1], dpi=100)
+    return pictures
 
 
 def _beaten(points: Numbers, number: int) -> bool:

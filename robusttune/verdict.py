@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from robusttune.claims import FEWEST_SEEDS, Claim, Findings, leaders
+from robusttune.claims import FEWEST_SEEDS, Claim, Findings
 from robusttune.needs import CLEAN, Measured, Need, unpretexted, untouched
 from robusttune.next_stage import Stage
 from robusttune.trials import Trial, named
@@ -72,7 +72,7 @@ def judged(
     """The verdict, its reason, and the arms to go on with."""
     nothing, seeds = _there(untouched(trial.plan), measured), len(measured.seeds)
     needs = [need for need in measured.needs if need.kind in matters]
-    every = _by_lead(measured, findings, needs, [arm for arm in measured.arms if arm != nothing])
+    every = _ranked(trial, measured, findings, needs)
     if seeds < FEWEST_SEEDS:
         return (
             Verdict.NOT_ENOUGH,
@@ -130,17 +130,17 @@ def _there(arm: str | None, measured: Measured) -> str | None:
     return arm if arm in measured.arms else None
 
 
-def _by_lead(measured: Measured, findings: Findings, needs: Sequence[Need], arms: Sequence[str]) -> tuple[str, ...]:
-    """Arms by the number of needs for which no arm is better by more than chance, then the cheapest first.
+def _ranked(trial: Trial, measured: Measured, findings: Findings, needs: Sequence[Need]) -> tuple[str, ...]:
+    """All arms but the one that does nothing, the most promising first.
 
-    With too few seeds to tell arms apart, by their mean over needs.
+    By the number of needs for which an arm is better by more than chance than adversarial training without pretext task
+    (or, without that, than doing nothing), less those for which it is worse; among equals the cheapest.
     """
-    columns = [measured.needs.index(need) for need in needs]
-    if not findings.claims:
-        return tuple(sorted(arms, key=lambda arm: -float(measured.values[measured.arms.index(arm)][:, columns].mean())))
-    best = [{measured.arms[arm] for arm in leaders(measured, findings, column)} for column in columns]
+    nothing, plain = _there(untouched(trial.plan), measured), _there(unpretexted(trial.plan), measured)
+    own = [each for each in findings.claims if each.baseline == (plain or nothing) and each.real and each.need in needs]
+    net = {arm: sum(1 if each.value > 0 else -1 for each in own if each.arm == arm) for arm in measured.arms}
     seconds = dict(zip(measured.arms, measured.seconds.mean(axis=1).tolist(), strict=True))
-    return tuple(sorted(arms, key=lambda arm: (-sum(arm in some for some in best), seconds[arm])))
+    return tuple(sorted((arm for arm in measured.arms if arm != nothing), key=lambda arm: (-net[arm], seconds[arm])))
 
 
 def _beside(findings: Findings, arm: str, nothing: str, needs: Sequence[Need]) -> list[Claim]:

@@ -28,7 +28,7 @@ def answers(truth, *, seeds, images, scatter=0.01, parts=PARTS, generator):
     """Which images are right (A,S,N,M), given true accuracies (A,N); arm 0 is one model, the same with every seed."""
     arms, needs = truth.shape
     shifted = truth[:, None] + scatter * generator.standard_normal((arms, seeds, needs))
-    shifted[0] = truth[0] + scatter * generator.standard_normal(needs)
+    shifted[0] = truth[0]
     normal = np.vectorize(NormalDist().inv_cdf)
     bars = normal(shifted.clip(0.001, 0.999))
     common, own, rest = (np.sqrt(part) for part in parts)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robusttune.differences import differences, holm, images_variance
+from robusttune.differences import differences, holm
 
 pytest.importorskip("scipy")
 ARMS, NEEDS, IMAGES = 8, 11, 1000
@@ -18,7 +18,7 @@ def accuracies(trials, seeds, generator, *, level=0.6, better=0.0, scatter=None,
     truth[:, 4] += better
     truth += scatter[:, None, None] * generator.standard_normal(truth.shape)
     truth += shared * generator.standard_normal((trials, 1, seeds, NEEDS))
-    truth[:, 0] = level + scatter[0] * generator.standard_normal((trials, 1, NEEDS)) * 0
+    truth[:, 0] = level
     right = generator.binomial(images, truth.clip(0, 1))
     right[:, 0] = right[:, 0, :1]
     return right / images
