@@ -19,8 +19,8 @@ HOW = (
     "subtracted, and the mean of these differences is tested against their scatter from seed to seed (Student's t) and the "
     "chance by which images were held out. As a few seeds tell little of the scatter of one arm, that of all trained arms "
     "together is used, or more where a pair scatters more. “Real” is what is left after Holm's correction for all "
-    "comparisons in the two tables below: among arms that are equally good, at most one report in twenty calls any difference "
-    "real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± is half of the width "
+    "comparisons in the tables below: among arms that are equally good, about one report in twenty or fewer calls any "
+    "difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± is half of the width "
     "of a difference's own 95% interval."
 )
 
@@ -146,7 +146,8 @@ def _beside(decision: Decision, arm: str, baseline: str, need: Need) -> str:
 
 
 def _difference(claim: Claim, sign: int = 1, words: bool = True) -> str:
-    told = f"{100 * sign * claim.value:+.1f} ±{50 * (claim.high - claim.low):.1f}"
+    points = round(100 * sign * claim.value, 1) + 0.0  # no -0.0
+    told = f"{points:+.1f} ±{50 * (claim.high - claim.low):.1f}"
     if claim.real:
         return f"**{told}{', real' * words}**"
     return f"{told}{', noise' * words}"

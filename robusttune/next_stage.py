@@ -53,7 +53,7 @@ def needed_seeds(variance: float, images: float, difference: float, *, compariso
 
     Example:
         >>> needed_seeds(0.02**2, 0.005**2, 0.04, comparisons=20, arms=3)
-        9
+        7
     """
     for seeds in range(FEWEST, MOST + 1):
         if detectable(variance, images, seeds, comparisons=comparisons, arms=arms) <= difference:
