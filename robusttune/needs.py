@@ -97,7 +97,7 @@ def measured(trial: Trial) -> Measured:
         np.array([[spread for _, spread, _ in row] for row in found]).reshape(shape),
         tuple(_stacked(column, shape[:2]) for column in singles),
         np.array([each.seconds for each in used]).reshape(shape[:2]),
-        used[0].records[0].images,
+        len(used[0].records.hashes) or used[0].records[0].images,
         frozenset(number for number, arm in enumerate(arms) if not trial.plan["arms"][arm]),
         tuple(_left_out(trial, arms, seeds, set(results))),
     )
