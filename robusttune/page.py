@@ -17,7 +17,7 @@ th { background: #f4f4f4; }
 """
 
 
-def page(markdown: str, folder: Path) -> str:
+def page(markdown: str, folder: Path, *, title: str = "Robustness report") -> str:
     """The HTML of a report, self-contained: pictures of the folder become part of it.
 
     Raises:
@@ -26,7 +26,7 @@ def page(markdown: str, folder: Path) -> str:
     try:
         from markdown import Markdown
     except ImportError as error:
-        raise ImportError("report.html needs the package markdown: pip install 'robusttune[report]'") from error
+        raise ImportError("an HTML report needs the package markdown: pip install 'robusttune[report]'") from error
     converter = Markdown(extensions=["tables", "toc", "sane_lists"])
     # Names are users' own, such as <lambda>: they are text, not HTML.
     converter.preprocessors.deregister("html_block")
@@ -35,7 +35,7 @@ def page(markdown: str, folder: Path) -> str:
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda found: f'src="{_inside(folder / found[1])}"', body)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    return f'<!doctype html>\n<html lang="en"><head>{head}<title>Robustness report</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+    return f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
 
 
 def _inside(path: Path) -> str:

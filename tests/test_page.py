@@ -57,6 +57,14 @@ def browsed(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+def shown_in(page, width, folder):
+    """What a browser makes of a page (its text) in a window so wide."""
+    wrapper = folder / "wrapper.html"
+    wrapper.write_text(MEASURE.format(width=width, page=html.escape(page, quote=True)), encoding="utf-8")
+    shown = browsed("--virtual-time-budget=10000", "--window-size=1400,1000", "--dump-dom", wrapper.as_uri())
+    return json.loads(re.search(r"FOUND(.*)END", shown)[1])
+
+
 def test_the_page_holds_all_it_shows(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
@@ -70,11 +78,7 @@ def test_the_page_holds_all_it_shows(folder):
 @needs_browser
 @pytest.mark.parametrize("width", [390, A4, 1280])
 def test_nothing_runs_off_the_page(width, folder, tmp_path):
-    page = html.escape((folder / "report.html").read_text(encoding="utf-8"), quote=True)
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(MEASURE.format(width=width, page=page), encoding="utf-8")
-    shown = browsed("--virtual-time-budget=10000", "--window-size=1400,1000", "--dump-dom", wrapper.as_uri())
-    facts = json.loads(re.search(r"FOUND(.*)END", shown)[1])
+    facts = shown_in((folder / "report.html").read_text(encoding="utf-8"), width, tmp_path)
     assert facts["wide"] <= width
     assert facts["height"] > 1000
     assert len(facts["pictures"]) == 4

@@ -1,0 +1,95 @@
+"""Trials whose truth is known: arms with true accuracies, scatter from seed to seed, and images that are hard for all."""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from robusttune.records import Records, accuracy
+from robusttune.trials import Result, Trial
+
+ARMS = {
+    "nothing": [],
+    "ordinary": [{"ordinary": {"augment": "augmix"}}],
+    "adversarial": [{"harden": {"tasks": None}}],
+    "pretrained_ordinary": [{"pretrain": {"share": 0.25}}, {"ordinary": {"augment": "augmix"}}],
+    "pretrained_adversarial": [{"pretrain": {"share": 0.25}}, {"harden": {"tasks": None}}],
+    "rotation_none": [{"harden": {"tasks": {"rotation": 0.5}, "attack_tasks": "none"}}],
+    "rotation_separate": [{"harden": {"tasks": {"rotation": 0.5}, "attack_tasks": "separate"}}],
+    "rotation_joint": [{"harden": {"tasks": {"rotation": 0.5}, "attack_tasks": "joint"}}],
+}
+THREATS = {"linf": 0.1, "l2": 1.0}
+FAMILIES = {"noise": "gaussian_noise", "blur": "defocus_blur", "weather": "fog", "digital": "contrast"}
+NEEDS = ("clean", *((norm, m) for norm in THREATS for m in (0.5, 1.0, 2.0)), *FAMILIES)
+# What of an image's being right is of the image, of the arm and the image, and of the seed, too.
+PARTS = (0.6, 0.15, 0.25)
+
+
+def answers(truth, *, seeds, images, scatter=0.01, parts=PARTS, generator):
+    """Which images are right (A,S,N,M), given true accuracies (A,N); arm 0 is one model, the same with every seed."""
+    arms, needs = truth.shape
+    shifted = truth[:, None] + scatter * generator.standard_normal((arms, seeds, needs))
+    shifted[0] = truth[0]
+    normal = np.vectorize(NormalDist().inv_cdf)
+    bars = normal(shifted.clip(0.001, 0.999))
+    common, own, rest = (np.sqrt(part) for part in parts)
+    hardness = common * generator.standard_normal((1, 1, needs, images))
+    hardness = hardness + own * generator.standard_normal((arms, 1, needs, images))
+    hardness = hardness + rest * generator.standard_normal((arms, seeds, needs, images))
+    hardness[0] = hardness[0, :1]
+    bars[0] = bars[0, :1]
+    return hardness < bars[..., None]
+
+
+def trial(truth, *, seeds=3, images=400, seconds=60.0, arms=ARMS, generator=None, **settings):
+    """A Trial of arms with these true accuracies (A,N), in the order of ARMS and NEEDS."""
+    generator = generator or np.random.default_rng(0)
+    right = answers(np.asarray(truth), seeds=seeds, images=images, generator=generator, **settings)
+    plan = {
+        "model": "test_resnet",
+        "threats": dict(THREATS),
+        "epochs": 3,
+        "seeds": list(range(seeds)),
+        "arms": dict(arms),
+        "data": {"training images": 2000, "test images": images},
+        "evaluation": {"images": images, "items": ["clean", "sweep", "corruptions"]},
+    }
+    results = [
+        Result(arm, seed, records_of(right[a, seed]), seconds * (1 + 0.4 * a) if phases else 0.0)
+        for a, (arm, phases) in enumerate(arms.items())
+        for seed in range(seeds)
+    ]
+    return Trial(plan, results)
+
+
+def records_of(right):
+    """The Records of one model, from which images are right (N,M)."""
+    count = right.shape[1]
+    records = []
+    for need, single in zip(NEEDS, right, strict=True):
+        if need == "clean":
+            name, setting = "clean", {}
+        elif need in FAMILIES:
+            name, setting = "corruptions", {"corruption": FAMILIES[need], "severity": 3, "protocol": "made here"}
+        else:
+            name, setting = "sweep", {"norm": need[0], "eps": need[1] * THREATS[need[0]], "attack": "apgd"}
+        records.append(accuracy(name, int(single.sum()), count, setting, right=single))
+    hashes = [f"{number:05d}" for number in range(count)]
+    facts = {"evaluations": {"sweep": {"seconds": 30.0}}}
+    return Records(records, facts=facts, hashes=hashes, labels=[0] * count)
+
+
+def hardened(gain=0.0):
+    """True accuracies as they might be: hardening costs clean accuracy and wins under attack; `gain` is joint's."""
+    #              clean  linf             l2              noise blur weather digital
+    untouched = [0.90, 0.20, 0.02, 0.005, 0.30, 0.04, 0.01, 0.62, 0.70, 0.55, 0.60]
+    ordinary = [0.90, 0.22, 0.03, 0.005, 0.33, 0.05, 0.01, 0.72, 0.75, 0.63, 0.68]
+    plain = [0.82, 0.72, 0.60, 0.25, 0.70, 0.55, 0.22, 0.76, 0.73, 0.52, 0.57]
+    rows = [untouched, ordinary, plain, ordinary, plain, plain, plain, plain]
+    truth = np.array(rows)
+    truth[-1, 1:3] += gain
+    return truth
+
+
+def equal(level=0.6):
+    """True accuracies that are the same for all arms and needs."""
+    return np.full((len(ARMS), len(NEEDS)), level)

@@ -1,0 +1,113 @@
+"""A trial on disk: what is read back, what an edited plan still finds, and what is refused."""
+
+import json
+
+import pytest
+import yaml
+
+from robusttune.records import Records, accuracy
+from robusttune.trials import PLAN, RECORDS, Trial, item_place, named, phase_place, place_of, read_plan, seconds_of
+
+SETTING = {"norm": "linf", "eps": 0.1}
+PLAIN = {
+    "threats": {"linf": 0.1},
+    "epochs": 2,
+    "seeds": [0, 1],
+    "arms": {"nothing": [], "adversarial": [{"harden": {"tasks": None}}]},
+    "evaluation": {"images": 3, "items": ["clean", {"sweep": {"norms": ["linf"], "eps": [0.1]}}]},
+}
+
+
+def write(folder, plan, arm, seed, correct):
+    """A finished arm, with images of which so many are right."""
+    place = place_of(folder, plan, arm, seed)
+    for item in plan["evaluation"]["items"]:
+        right = [number < correct for number in range(3)]
+        facts = {"seed": 0, "evaluations": {named(item)[0]: {"seconds": 1.0}}}
+        record = accuracy(named(item)[0], correct, 3, SETTING if "sweep" in item else {}, right=right)
+        Records([record], facts=facts, hashes="abc", labels=(0, 1, 2)).save(item_place(place, plan, item) / RECORDS)
+    for number, phase in enumerate(plan["arms"][arm]):
+        run = phase_place(place, number, phase)
+        run.mkdir(parents=True)
+        lines = [json.dumps({"epoch": epoch, "seconds": 2.5 * epoch}) + "\n" for epoch in (1, 2)]
+        (run / "log.jsonl").write_text("".join(lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / PLAN).write_text(yaml.safe_dump(PLAIN, sort_keys=False))
+    for arm, seed, correct in (("nothing", 0, 0), ("adversarial", 0, 2), ("adversarial", 1, 3)):
+        write(tmp_path, PLAIN, arm, seed, correct)
+    return tmp_path
+
+
+def test_a_trial_is_read_back_and_what_does_not_train_is_there_for_every_seed(folder):
+    trial = Trial.load(folder)
+    found = [(each.arm, each.seed, each.seconds) for each in trial.results]
+    assert found == [("nothing", 0, 0), ("nothing", 1, 0), ("adversarial", 0, 5.0), ("adversarial", 1, 5.0)]
+    records = trial.results[2].records
+    assert [record.evaluation for record in records] == ["clean", "sweep"]
+    assert records.worst(norm="linf", eps=0.1).value == 2 / 3
+    assert records.hashes == ("a", "b", "c")
+    assert set(records.facts["evaluations"]) == {"clean", "sweep"}
+
+
+def test_an_edited_plan_keeps_what_still_fits(folder):
+    def left(**edit):
+        (folder / PLAN).write_text(yaml.safe_dump({**PLAIN, **edit}, sort_keys=False))
+        return [(each.arm, each.seed) for each in Trial.load(folder).results]
+
+    whole = left()
+    assert left(seeds=[1, 2]) == [("nothing", 1), ("nothing", 2), ("adversarial", 1)]
+    assert left(arms={"adversarial": PLAIN["arms"]["adversarial"]}) == [("adversarial", 0), ("adversarial", 1)]
+    assert left(threats={"linf": 0.1, "l2": 1.0}) == whole
+    assert left(threats={"l2": 1.0, "linf": 0.1}) == []
+    assert left(epochs=3) == [("nothing", 0), ("nothing", 1)]
+    assert left(evaluation={"images": 3, "items": ["clean"]}) == whole
+    assert left(evaluation={"images": 4, "items": ["clean"]}) == []
+    assert left(evaluation={"images": 3, "items": ["clean", "noise"]}) == []
+
+
+def test_an_arm_without_all_its_items_has_no_result(folder):
+    place = place_of(folder, PLAIN, "adversarial", 1)
+    (item_place(place, PLAIN, "clean") / RECORDS).unlink()
+    assert [(each.arm, each.seed) for each in Trial.load(folder).results][2:] == [("adversarial", 0)]
+
+
+def test_seconds_are_summed_over_phases(tmp_path):
+    phases = [{"pretrain": {}}, {"harden": {}}]
+    for number, seconds in ((0, 1.5), (1, 2.0)):
+        run = phase_place(tmp_path, number, phases[number])
+        run.mkdir()
+        (run / "log.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
+    assert seconds_of(tmp_path, phases) == 3.5
+    assert seconds_of(tmp_path, []) == 0
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    text = "arms: {}\nseeds: [0]\nevaluation: {}\nthreats: {linf: 8/255, l2: 1e-1}\nmodel: timm/x 1/0\n"
+    (tmp_path / PLAN).write_text(text)
+    plan = read_plan(tmp_path)
+    assert plan["threats"] == {"linf": 8 / 255, "l2": 0.1}
+    assert plan["model"] == "timm/x 1/0"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("arms: [", "is no YAML"),
+        ("arms: {}\nseeds: 3\nevaluation: {}", r"lacks seeds \(list\)"),
+        ("- 1", r"lacks arms \(dict\), seeds \(list\), evaluation \(dict\)"),
+    ],
+)
+def test_a_broken_plan_is_refused(tmp_path, text, says):
+    (tmp_path / PLAN).write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_plan(tmp_path)
+
+
+def test_what_is_no_item_and_no_plan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="plan_only=True"):
+        Trial.load(tmp_path)
+    with pytest.raises(ValueError, match="but a name or"):
+        named({"sweep": 20})
