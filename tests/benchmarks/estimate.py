@@ -31,7 +31,6 @@ SETTINGS = {
     "joint": {"epochs": 1},
     "trades": {"tasks": None, "objective": "trades", "epochs": 1},
     "plain, 12 steps": {"tasks": None, "epochs": 3, "max_steps": 12},
-    "plain, 15 seconds": {"tasks": None, "epochs": 20, "time_budget": 15.0},
 }
 
 
