@@ -98,10 +98,11 @@ def robusttune(*, model, side, batch, norm, device):
 
     from robusttune import LossOf, ThreatModel
     from robusttune.attacks.pgd import pgd
-    from robusttune.modes import attacking, chosen_format, formatted
+    from robusttune.modes import attacking, chosen_format
 
     net, images, labels = scene(model, side, batch, device)
-    formatted(net, chosen_format("auto", net)).__enter__()
+    if chosen_format("auto", net):
+        net.to(memory_format=torch.channels_last)
     goal, threat = LossOf(lambda x: F.cross_entropy(net(x), labels, reduction="none")), ThreatModel(norm, EPS[norm])
     generator = torch.Generator(device).manual_seed(0)
 

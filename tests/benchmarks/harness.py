@@ -159,11 +159,10 @@ def table(rows: Sequence[dict[str, Any]], reference: str) -> list[str]:
 
 def machine(options: argparse.Namespace) -> str:
     """What it ran on, and with what."""
-    there = platform.machine()
-    if options.device != "cpu":
-        import torch
+    import torch
 
-        there = torch.cuda.get_device_name()
+    there = torch.cuda.get_device_name() if options.device != "cpu" else torch.backends.cpu.get_cpu_capability()
+    there = f"{platform.machine()}, {there}"
     return f"{there}, {os.cpu_count()} cores, {options.threads} threads, {options.rounds} rounds; {versions()}"
 
 

@@ -14,7 +14,7 @@ from attacks import EPS, STEPS, by_hand, scene
 
 NORM = "linf"
 SIZES = [("resnet18", 32, 128), ("mobilenetv3_small_050", 64, 128), ("vit_tiny_patch16_224", 96, 32)]
-PEERS = ("bare loop", "bare loop, channels_last", "robusttune", "torchattacks", "ART")
+PEERS = ("bare loop", "bare loop, channels_last", "robusttune", "robusttune, folded", "torchattacks", "ART")
 WAYS = ("robusttune", "robusttune, none", "robusttune, separate", "robusttune, joint", "robusttune, trades")
 
 
@@ -52,15 +52,20 @@ def loop(*, model, side, batch, device, channels_last, peer=None):
     return work
 
 
-def robusttune(*, model, side, batch, device, **settings):
-    """RobustLoss and an optimiser, in the memory format that harden chooses."""
+def robusttune(*, model, side, batch, device, fold=False, **settings):
+    """RobustLoss and an optimiser, in the memory format that harden chooses; folded as `tune=True` does it."""
+    import torch
+
     from robusttune import RobustLoss, ThreatModel
-    from robusttune.modes import chosen_format, formatted
+    from robusttune.modes import chosen_format
 
     net, images, labels = scene(model, side, batch, device)
-    formatted(net, chosen_format("auto", net)).__enter__()
+    if chosen_format("auto", net):
+        net.to(memory_format=torch.channels_last)
     settings = {"tasks": None, **settings}
     robust_loss = RobustLoss(net, ThreatModel(NORM, EPS[NORM]), steps=STEPS, images=images.cpu(), **settings)
+    if fold and robust_loss.fold(images.cpu()) is None:
+        raise ImportError("there is nothing to fold in this model")
     optimizer = optimizer_of(robust_loss.parameters())
     robust_loss.train()
 
@@ -140,6 +145,7 @@ CONTENDERS = {
     "robusttune": robusttune,
     "torchattacks": partial(loop, channels_last=False, peer="torchattacks"),
     "ART": art,
+    "robusttune, folded": partial(robusttune, fold=True),
     "robusttune, none": partial(robusttune, tasks=BOTH, attack_tasks="none"),
     "robusttune, separate": partial(robusttune, tasks=BOTH, attack_tasks="separate"),
     "robusttune, joint": partial(robusttune, tasks=BOTH, attack_tasks="joint"),
