@@ -3,9 +3,8 @@
     python tests/benchmarks/size.py --out docs/benchmarks/size.json
 
 Each run of `harden` is a process of its own (timm's test_resnet, 32 px, batch 64, one channel of noise), and its seconds are
-of the processor, as other work on the machine does not touch these. A fit is a straight
-line by least squares, with the share of the variance that it explains. Peak memory is what the process had at most beyond
-what it had before `harden`.
+of the processor, as other work on the machine does not touch these. A fit is a straight line by least squares, with the share
+of the variance that it explains. Peak memory is what the process had at most beyond what it had before `harden`.
 """
 
 import argparse
