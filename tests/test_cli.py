@@ -1,5 +1,6 @@
 """The command line, as a user would type it: real image folders, a second process, exit codes, one-line errors."""
 
+import io
 import json
 import os
 import subprocess
@@ -315,3 +316,40 @@ def test_after_ctrl_c_the_code_is_130_weights_are_kept_and_resume_goes_on(source
     assert (tmp_path / "runs/s/last.safetensors").exists()
     assert main([*run, "--resume", "true"]) == 0
     assert (tmp_path / "runs/s/model.safetensors").exists()
+
+
+def written_idx(folder, count=20):
+    """Digits in the four files that torchvision's FashionMNIST reads."""
+    digits, raw = load_digits(), folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.kron(digits.images[:count], np.ones((1, 3, 3))).astype(np.uint8)
+    images = np.pad(images * 15, ((0, 0), (2, 2), (2, 2)))
+    for split in ("train", "t10k"):
+        head = (2051).to_bytes(4, "big") + b"".join(size.to_bytes(4, "big") for size in images.shape)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        head = (2049).to_bytes(4, "big") + count.to_bytes(4, "big")
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(head + digits.target[:count].astype(np.uint8).tobytes())
+    return digits.target[:count].tolist()
+
+
+def test_a_data_set_of_torchvision(tmp_path):
+    labels = written_idx(tmp_path)
+    loader = loader_of("torch/fashion_mnist", folder=str(tmp_path), split="test", side=32, channels=1, batch=20)
+    images, found = next(iter(loader))
+    assert images.shape == (20, 1, 32, 32)
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
+    assert found.tolist() == labels
+
+
+def test_a_data_set_of_webdataset(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(tmp_path / "train-0000.tar")) as tar:
+        for row in range(12):
+            held = io.BytesIO()
+            Image.new("RGB", (32, 32), (20 * row, 0, 0)).save(held, "png")
+            tar.write({"__key__": f"{row:04d}", "png": held.getvalue(), "cls": str(row % 3).encode()})
+    shard = {"name": "train", "filenames": ["train-0000.tar"], "shard_lengths": [12], "num_samples": 12}
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": shard}}))
+    images, labels = next(iter(loader_of("wds/mine", folder=str(tmp_path), split="train", side=32, batch=12)))
+    assert images.shape == (12, 3, 32, 32)
+    assert sorted(labels.tolist()) == sorted(row % 3 for row in range(12))
