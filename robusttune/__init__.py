@@ -10,6 +10,7 @@ try:
     from robusttune.load_heads import load_heads
     from robusttune.loss import RobustLoss
     from robusttune.monitor import Drift, Monitor
+    from robusttune.poc import poc
     from robusttune.pretrain import pretrain
     from robusttune.records import Record, Records
     from robusttune.replay import Replay, replay
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "harden",
     "load_heads",
+    "poc",
     "pretrain",
     "replay",
     "report",

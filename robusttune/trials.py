@@ -11,11 +11,14 @@ from typing import Any
 
 import yaml
 
-from robusttune import failures, journal
+from robusttune import checkpoint, failures, journal
 from robusttune.records import Records
 
 PLAN, START, RECORDS = "plan.yaml", "start.safetensors", "records.jsonl"
 NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:/(\d+(?:\.\d+)?))?", re.IGNORECASE)
+
+Phase = Mapping[str, Any]  # {kind: {setting: value}}
+Arms = dict[str, list[Phase]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def read_plan(folder: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{str(path)!r} is not there: robusttune.poc(…, plan_only=True) writes one")
     try:
-        plan = _numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
+        plan = numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
     wrong = [
@@ -166,16 +169,26 @@ def joined(parts: Sequence[Records]) -> Records:
 
 def digest(asked: Any) -> str:
     """A short word that is another one where something else is asked for."""
-    text = json.dumps(asked, sort_keys=True, default=str)
+    text = json.dumps(plain(asked), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def _numbers(given: Any) -> Any:
-    """The same with strings such as 8/255 and 1e-3, which YAML takes for words, as numbers."""
+def plain(given: Any) -> Any:
+    """The same as JSON has it, with objects as words that are the same in every process."""
+    return json.loads(json.dumps(given, default=lambda each: checkpoint.ADDRESS.sub("", str(each))))
+
+
+def numbers(given: Any) -> Any:
+    """The same with strings such as 8/255 and 1e-3, which YAML takes for words, as numbers.
+
+    Example:
+        >>> numbers({"linf": "8/255"})
+        {'linf': 0.0313...}
+    """
     if isinstance(given, dict):
-        return {key: _numbers(value) for key, value in given.items()}
+        return {key: numbers(value) for key, value in given.items()}
     if isinstance(given, list):
-        return [_numbers(each) for each in given]
+        return [numbers(each) for each in given]
     parts = NUMBER.fullmatch(given.strip()) if isinstance(given, str) else None
     if parts is None or (parts[2] is not None and not float(parts[2])):
         return given

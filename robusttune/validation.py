@@ -50,7 +50,7 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
             right = subject.predicted(pixels) == labels
             held = right.clone()
             rows = torch.nonzero(right).flatten()
-            if len(rows):
+            if len(rows) and threat.eps > 0:
                 images, own = pixels[rows], labels[rows]
                 found = subject.attacked(
                     images, own, judge, threat, loss="cross_entropy", generator=subject.generator()

@@ -1,0 +1,15 @@
+"""Adversarial training with a pretext task beside it, which is not attacked."""
+
+from collections.abc import Mapping
+
+from robusttune.trials import Arms
+
+__all__ = ["none"]
+
+
+def none(tasks: Mapping[str, float]) -> Arms:
+    """For each task: adversarial training whose pretext loss is computed on views of the adversarial images."""
+    return {
+        f"{task}_none": [{"harden": {"tasks": {task: weight}, "attack_tasks": "none"}}]
+        for task, weight in tasks.items()
+    }
