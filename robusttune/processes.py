@@ -1,5 +1,6 @@
 """Several processes that train one model: who this one is, and what they agree on."""
 
+import atexit
 import inspect
 import os
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,14 @@ def join(device: torch.device) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if started and dist.is_available() and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Threads of a group that is still there when the interpreter has gone can end the process with SIGABRT.
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Part from the other processes, unless the script has done so."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -267,7 +267,7 @@ class Training:
         if self.fell_back:
             self.robust_loss.attack = judge
         # Measured anew, these might be chosen otherwise.
-        self.robust_loss.fold(self.batches.first()[0] if state["folded"] else None)
+        self.robust_loss.fold(self.batches.peeked[0] if state["folded"] else None)
         self.robust_loss.passes.compile(state["compiled"])
         self.epoch_states = state["epoch_states"]
         checkpoint.restore_random_states(state["states"], self.batches.loader)

@@ -45,7 +45,7 @@ def choose(training: Training, given: Mapping[str, Any], *, resumed: bool) -> No
         training.robust_loss.passes.replay(Graphs())
     if resumed:
         return
-    images, labels = training.batches.first()
+    images, labels = training.batches.peeked
     _fold(tune, training, images, given["progress"])
     if compiles is True:
         training.robust_loss.passes.compile("whole")
