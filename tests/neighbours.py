@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 NEIGHBOURS = ["requests>=2.32", "datasets", "transformers", "jupyterlab", "lightning"]
 SHIPPED = ("robusttune/", "tests/", "examples/", "docs/")
-BESIDE = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".gitignore"}
+BESIDE = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml", "pyproject.toml", ".gitignore"}
 
 
 def run(*command: str) -> str:
