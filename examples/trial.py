@@ -1,6 +1,6 @@
 """A staged trial: what pays on these images, measured with several arms and seeds at equal compute, and a page to decide by.
 
-    python examples/trial.py                  # Fashion-MNIST where installed, else digits; about 15 minutes on two cores
+    python examples/trial.py                  # Fashion-MNIST where installed, else digits
     python examples/trial.py --plan-only      # only the plan and what it would cost; edit it, then run without the flag
 
 The same command goes on where it was interrupted. For all of Fashion-MNIST, on a machine with a GPU:
