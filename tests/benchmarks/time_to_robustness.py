@@ -6,8 +6,9 @@ For each seed a model is trained ordinarily, then hardened from there in several
 (PGD-10 at `--lr`, the fast recipe's own learning rate), `customary` (PGD-10 as `harden` does it unless told otherwise) and
 `fast`. On one thread; seconds are of the processor, as other work on the machine does not touch these, and count all of
 `harden`, judging included. Robust accuracy is that of `strong` with `--targets` classes (100 steps; docs/evaluation.md sets
-it against AutoAttack), on images that training has not seen; `--judge autoattack` asks the standard suite, which takes many
-times as long. Rows that are there already are not run again, so it can be interrupted.
+it against AutoAttack), on images that training has not seen. `--autoattack SEEDS` asks the standard AutoAttack, too, for so
+many seeds: it takes many times as long, and goes on where it was interrupted when the models are kept (`--keep FOLDER`). Rows
+that are there already are not run again.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from safetensors.torch import load_model, save_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from compare import EPS
@@ -38,35 +40,82 @@ def main() -> None:
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     training, testing = loaders("fashion-mnist", train=options.train, test=options.test)
     for seed in range(options.seeds):
-        left = [arm for arm in options.arms if (seed, arm) not in {(row["seed"], row["arm"]) for row in rows}]
+        known = {row["arm"]: row for row in rows if row["seed"] == seed}
+        attacked = seed < options.autoattack
+        left = [arm for arm in options.arms if arm not in known or (attacked and "autoattack" not in known[arm])]
         if not left:
             continue
-        torch.manual_seed(seed)
-        start = new_model(options.model, *shape_and_classes(training), SIDE)
-        train(start, training, options.ordinary_epochs, progress=False)
+        start = started(seed, training, options)
         for arm in left:
-            rows.append({"seed": seed, "arm": arm, **run(arm, seed, start, training, testing, options)})
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps({"setting": setting(options), "rows": rows}, indent=1) + "\n")
-            print(rows[-1], flush=True)
+            if arm not in known:
+                known[arm] = {"seed": seed, "arm": arm, **run(arm, seed, start, training, testing, options)}
+                rows.append(known[arm])
+                save(rows, options)
+            if attacked:
+                model = hardened(arm, seed, start, training, options)[0]
+                known[arm]["autoattack"] = judged(model, "autoattack", testing, options, name=f"{arm}-{seed}")
+                save(rows, options)
     text = table(rows, options)
     print(text)
     options.out.with_suffix(".md").write_text(text + "\n")
 
 
-def run(arm: str, seed: int, start, training, testing, options: argparse.Namespace) -> dict:
-    """Seconds of hardening, clean and robust accuracy, for one arm and seed."""
+def save(rows: list[dict], options: argparse.Namespace) -> None:
+    """Write all rows, and tell of the last one."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"setting": setting(options), "rows": rows}, indent=1) + "\n")
+    print(rows[-1], flush=True)
+
+
+def started(seed: int, training, options: argparse.Namespace):
+    """The model that all arms of a seed start from, ordinarily trained."""
+    torch.manual_seed(seed)
+    start = new_model(options.model, *shape_and_classes(training), SIDE)
+    kept = options.keep and options.keep / f"{options.model}-{seed}.safetensors"
+    if kept and kept.exists():
+        load_model(start, kept)
+        return start
+    train(start, training, options.ordinary_epochs, progress=False)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_model(start, kept)
+    return start
+
+
+def hardened(arm: str, seed: int, start, training, options: argparse.Namespace):
+    """The arm's model, and the seconds that hardening took: None where the model was kept."""
     model, norm, eps = copy.deepcopy(start), options.norm, EPS[options.norm]
+    kept = options.keep and options.keep / f"{options.model}-{norm}-{arm.replace(':', '-')}-{seed}.safetensors"
+    if kept and kept.exists():
+        load_model(model, kept)
+        return model.eval(), None
     kind, epochs = arm.split(":")
     pgd = {"tasks": None, "attack": "pgd", "steps": 10}
     settings = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}[kind]
     began = time.process_time()
     robusttune.harden(model, training, norm=norm, eps=eps, seed=seed, epochs=int(epochs), progress=False, **settings)
     seconds = time.process_time() - began
-    judge = partial(strong, targets=options.targets) if options.judge == "strong" else options.judge
-    records = robusttune.evaluate(model, testing, ["clean", judge], norm=norm, eps=eps, progress=False)
-    clean, robust = records.where("clean")[0], records.where(options.judge)[-1]
-    return {"seconds": seconds, "clean": clean.value, "robust": robust.value, "images": robust.images}
+    if kept:
+        save_model(model, kept)
+    return model, seconds
+
+
+def run(arm: str, seed: int, start, training, testing, options: argparse.Namespace) -> dict:
+    """Seconds of hardening, clean and robust accuracy, for one arm and seed."""
+    model, seconds = hardened(arm, seed, start, training, options)
+    if seconds is None:
+        raise SystemExit(f"{options.keep} holds a model of {arm}, seed {seed}, whose seconds are not in {options.out}")
+    records = robusttune.evaluate(model, testing, "clean", progress=False)
+    robust = judged(model, partial(strong, targets=options.targets), testing, options)
+    return {"seconds": seconds, "clean": records.where("clean")[0].value, "robust": robust, "images": records[0].images}
+
+
+def judged(model, judge, testing, options: argparse.Namespace, *, name: str | None = None) -> float:
+    """The robust accuracy, kept under a name where models are kept."""
+    out = options.keep / f"{options.model}-{options.norm}-{name.replace(':', '-')}" if options.keep and name else None
+    threat = {"norm": options.norm, "eps": EPS[options.norm]}
+    found = robusttune.evaluate(model, testing, judge, **threat, out=out, resume=bool(out), progress=False)
+    return found[-1].value
 
 
 def table(rows: list[dict], options: argparse.Namespace) -> str:
@@ -77,6 +126,10 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         f"| arm, epochs | seeds | seconds | share of {options.arms[0]} | clean | robust | robust, against {options.arms[0]} |",
         "|---|---|---|---|---|---|---|",
     ]
+    suite = any("autoattack" in row for row in rows)
+    if suite:
+        lines[-2] += f" AutoAttack | AutoAttack, against {options.arms[0]} |"
+        lines[-1] += "---|---|"
     base = {row["seed"]: row for row in rows if row["arm"] == options.arms[0]}
     for arm in sorted({row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], arm)):
         found = [row for row in rows if row["arm"] == arm]
@@ -91,13 +144,27 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
             f"{mean(robust):.1f}% ({min(robust):.1f}–{max(robust):.1f})",
             f"{mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cells + suite * under_autoattack(found, base)) + " |")
     return "\n".join(lines)
+
+
+def under_autoattack(rows: list[dict], base: dict[int, dict]) -> list[str]:
+    """An arm's cells about the standard AutoAttack, of the seeds that it has judged; both are empty where it has none."""
+    found = [row for row in rows if "autoattack" in row and "autoattack" in base[row["seed"]]]
+    if not found:
+        return ["", ""]
+    robust = [100 * row["autoattack"] for row in found]
+    gains = [100 * (row["autoattack"] - base[row["seed"]]["autoattack"]) for row in found]
+    seeds = f", {len(found)} seed{'s' * (len(found) > 1)}"
+    return [
+        f"{mean(robust):.1f}% ({min(robust):.1f}–{max(robust):.1f}){seeds}",
+        f"{mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})",
+    ]
 
 
 def setting(options: argparse.Namespace) -> str:
     """What was run, in a line."""
-    judge = f"strong with {options.targets} targets" if options.judge == "strong" else options.judge
+    judge = f"strong with {options.targets} targets"
     return (
         f"{options.model}, Fashion-MNIST at {SIDE} px, {options.train} training and {options.test} test images, {options.norm} "
         f"eps {EPS[options.norm]:g}; `pgd` at learning rate {options.lr:g}; judged by {judge}; {platform.machine()}, "
@@ -117,7 +184,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--targets", type=int, default=3, help="classes that strong aims at")
     parser.add_argument("--ordinary-epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--judge", default="strong", choices=["strong", "autoattack"])
+    parser.add_argument("--autoattack", type=int, default=0, metavar="SEEDS", help="for so many seeds")
+    parser.add_argument("--keep", type=Path, help="a folder for the models")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
