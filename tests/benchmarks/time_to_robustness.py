@@ -91,12 +91,13 @@ def hardened(arm: str, seed: int, start, training, options: argparse.Namespace):
     if kept and kept.exists():
         load_model(model, kept)
         return model.eval(), None
-    kind, epochs = arm.split(":")
     pgd = {"tasks": None, "attack": "pgd", "steps": 10}
     kinds = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}
     kinds["bf16"] = {**kinds["pgd"], "precision": "bf16"}
     began = time.process_time()
-    robusttune.harden(model, training, norm=norm, eps=eps, seed=seed, epochs=int(epochs), progress=False, **kinds[kind])
+    robusttune.harden(
+        model, training, norm=norm, eps=eps, seed=seed, epochs=epochs_of(arm), progress=False, **kinds[kind_of(arm)]
+    )
     seconds = time.process_time() - began
     if kept:
         save_model(model, kept)
@@ -134,7 +135,9 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         lines[-2] += f" AutoAttack | AutoAttack, against {options.arms[0]} |"
         lines[-1] += "---|---|"
     base = {row["seed"]: row for row in rows if row["arm"] == options.arms[0]}
-    for arm in sorted({row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], arm)):
+    for arm in sorted(
+        {row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], kind_of(arm), epochs_of(arm))
+    ):
         found = [row for row in rows if row["arm"] == arm]
         robust = [100 * row["robust"] for row in found]
         gains = [100 * (row["robust"] - base[row["seed"]]["robust"]) for row in found]
@@ -151,12 +154,22 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def kind_of(arm: str) -> str:
+    """What it trains with."""
+    return arm.split(":")[0]
+
+
+def epochs_of(arm: str) -> int:
+    """How long it trains."""
+    return int(arm.split(":")[1])
+
+
 def drawn(rows: list[dict], options: argparse.Namespace) -> None:
     """The curve of robust accuracy against seconds, one for each kind of arm, a dot for each run, as a picture."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    for kind in dict.fromkeys(row["arm"].split(":")[0] for row in rows):
-        lengths = sorted({int(row["arm"].split(":")[1]) for row in rows if row["arm"].startswith(f"{kind}:")})
+    for kind in dict.fromkeys(kind_of(row["arm"]) for row in rows):
+        lengths = sorted({epochs_of(row["arm"]) for row in rows if kind_of(row["arm"]) == kind})
         found = [[row for row in rows if row["arm"] == f"{kind}:{epochs}"] for epochs in lengths]
         seconds = [mean(row["seconds"] for row in each) for each in found]
         (line,) = axes.plot(seconds, [100 * mean(row["robust"] for row in each) for each in found], label=kind)
