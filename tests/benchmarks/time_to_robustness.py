@@ -3,8 +3,8 @@
     python tests/benchmarks/time_to_robustness.py --model test_resnet --norm linf --lr 0.2 --out docs/benchmarks/time-resnet-linf.json
 
 For each seed a model is trained ordinarily, then hardened from there in several ways, each named with its epochs: `pgd`
-(PGD-10 at `--lr`, the fast recipe's own learning rate), `bf16` (the same in that format), `customary` (PGD-10 as `harden`
-does it unless told otherwise) and `fast`. Arms of several lengths make the curve of accuracy against time, which is drawn. On one thread; seconds are of the processor, as other work on the machine does not touch these, and count all of
+(PGD-10 at `--lr`, the fast recipe's own learning rate), `customary` (PGD-10 as `harden` does it unless told otherwise) and
+`fast`; `pgd-bf16` and `fast-bf16` compute in that format, which some processors are fast at. Arms of several lengths make the curve of accuracy against time, which is drawn. On one thread; seconds are of the processor, as other work on the machine does not touch these, and count all of
 `harden`, judging included. Robust accuracy is that of `strong` with `--targets` classes (100 steps; docs/evaluation.md sets
 it against AutoAttack), on images that training has not seen. `--autoattack SEEDS` asks the standard AutoAttack, too, for so
 many seeds: it takes many times as long, and goes on where it was interrupted when the models are kept (`--keep FOLDER`). Rows
@@ -93,7 +93,7 @@ def hardened(arm: str, seed: int, start, training, options: argparse.Namespace):
         return model.eval(), None
     pgd = {"tasks": None, "attack": "pgd", "steps": 10}
     kinds = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}
-    kinds["bf16"] = {**kinds["pgd"], "precision": "bf16"}
+    kinds |= {f"{kind}-bf16": {**kinds[kind], "precision": "bf16"} for kind in ("pgd", "fast")}
     began = time.process_time()
     robusttune.harden(
         model, training, norm=norm, eps=eps, seed=seed, epochs=epochs_of(arm), progress=False, **kinds[kind_of(arm)]
