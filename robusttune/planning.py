@@ -54,8 +54,18 @@ def chosen_threats(threats: Any, shape: tuple[int, ...]) -> dict[str, float]:
             raise ValueError(
                 f"{norm!r} is an object, but a plan can name norms alone: {', '.join(lookup.names('norms'))}"
             )
-        found.setdefault(known.norm, known.eps)
+        found.setdefault(known.norm, short(known.eps))
     return found
+
+
+def short(number: float) -> float:
+    """The same to ten digits, as people would write it.
+
+    Example:
+        >>> short(1.5 * 0.1), short(8 / 255)
+        (0.15, 0.03137254902)
+    """
+    return float(f"{number:.10g}")
 
 
 def chosen_corruptions(wanted: str | Sequence[str]) -> list[str]:
@@ -124,7 +134,7 @@ def _elaborate(phases: Sequence[Any]) -> tuple[bool, int]:
 def items_of(threats: Mapping[str, float], corruptions: Sequence[str]) -> list[Any]:
     """What arms are measured by: unchanged images, each threat below, at and above its radius, and corruptions."""
     attacks = [
-        {"sweep": {"norms": [norm], "eps": [multiple * eps for multiple in MULTIPLES], "steps": STEPS}}
+        {"sweep": {"norms": [norm], "eps": [short(multiple * eps) for multiple in MULTIPLES], "steps": STEPS}}
         for norm, eps in threats.items()
     ]
     changed = {"corruptions": {"names": list(corruptions), "severities": list(SEVERITIES)}}
