@@ -193,6 +193,15 @@ def test_every_option_is_explained(name):
     assert not [key for key, text in said.items() if text.startswith(("see `", "as for `"))]
 
 
+def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
+        loader_of(str(data), split="test", side=32)
+    flat = str(data / "train")
+    assert len(loader_of(flat, split="train", side=32).dataset) == 200
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        loader_of(flat, split="validation", side=32, strict=True)
+
+
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
     text, wrong = doctor()
     assert wrong == []
