@@ -45,11 +45,14 @@ progress: false
 def there(monkeypatch, tmp_path):
     """A folder with digits as PNG files by split and class, and the file of options above."""
     digits = load_digits()
-    for split, rows in (("train", range(200)), ("validation", range(200, 250)), ("more", range(250, 400))):
+    for split, rows in (("train", range(200)), ("validation", range(200, 250))):
         for row in rows:
             place = tmp_path / "digits" / split / str(digits.target[row])
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((32, 32)).save(place / f"{row}.png")
+    (tmp_path / "flat").mkdir()
+    for row in range(400, 550):  # no labels, so no folders
+        Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((32, 32)).save(tmp_path / f"flat/{row}.png")
     (tmp_path / "poc.yaml").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -116,13 +119,13 @@ def test_a_plan_over_budget_exits_with_1_and_says_what_to_drop(there, capsys):
 
 
 def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own_place(there, capsys):
-    given = ["--threats", "l2", "{linf: 4/255}", "--corruptions", "fog", "noise", "--arms", "nothing", "joint"]
-    more = ["--unlabeled", "digits", "--unlabeled-split", "more", "--plan-only", "true"]
+    given = ["--threats", "l2", "{linf: 4/255}", "--corruptions", "fog", "noise", "--arms", "nothing", "rotation_joint"]
+    more = ["--unlabeled", "flat", "--plan-only", "true"]
     assert main(["poc", "--config", "poc.yaml", *given, *more]) == 0
     plan = plan_of(there)
     assert list(plan["threats"])[:2] == ["l2", "linf"]
     assert plan["threats"]["linf"] == pytest.approx(4 / 255)
-    assert {"nothing", "rotation_joint"} <= set(plan["arms"])
+    assert list(plan["arms"]) == ["nothing", "rotation_joint"]
     assert plan["data"]["unlabelled images"] == 150
 
 
@@ -152,6 +155,17 @@ def test_a_mistake_is_one_line_and_nothing_is_trained(arguments, code, says, the
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert says in line
     assert not (there / "runs/poc/arms").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_can_complete_its_options(shell, capsys):
+    pytest.importorskip("shtab", reason="completion is made by shtab")
+    with pytest.raises(SystemExit) as ended:
+        main(["--print_completion", f"shtab-{shell}"])
+    assert ended.value.code in (0, None)
+    script = capsys.readouterr().out
+    assert [name for name in COMMANDS if name not in script] == []
+    assert "test_split" in script
 
 
 def test_every_option_of_the_trial_is_explained():
