@@ -19,6 +19,7 @@ from torchvision import transforms
 from robusttune import checkpoint
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
+SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the image's
 
 
@@ -107,6 +108,7 @@ def loader_of(
     batch: int = 128,
     workers: int = 0,
     shuffle: bool = False,
+    strict: bool = False,
 ) -> DataLoader[Any]:
     """A loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
 
@@ -118,9 +120,10 @@ def loader_of(
         side: of the images, which are scaled and cropped to a square.
         channels: 3, or 1 for grey.
         batch, workers, shuffle: of the DataLoader.
+        strict: a folder needs to have this split; else one without any splits is taken as a whole.
 
     Raises:
-        ValueError: there are no images there.
+        ValueError: there are no images there, or no such split.
     """
     named = folder is not None or not Path(data).exists()
     if named and "/" not in data:
@@ -141,6 +144,8 @@ def loader_of(
         input_img_mode=mode,
         is_training=shuffle,
     )
+    if not named:
+        _check_split(Path(data), Path(found.reader.root), split, strict)
     found.transform = transforms.Compose(
         [
             transforms.Resize(round(side * CROPPED) if side >= 160 else side),
@@ -152,6 +157,13 @@ def loader_of(
         found.transform.transforms.insert(0, transforms.Grayscale())
     shuffle = shuffle and not isinstance(found, IterableDataset)
     return DataLoader(found, batch, shuffle=shuffle, num_workers=workers)
+
+
+def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
+    """timm takes the whole folder where the split is not there: images of other splits, with splits for classes."""
+    inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
+        raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 
 
 def classes_of(loader: DataLoader[Any]) -> int | None:

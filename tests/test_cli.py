@@ -63,7 +63,7 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     run = json.loads((tmp_path / "runs/a/run.json").read_text())
     assert run["arguments"]["eps"] == pytest.approx(26 / 255)
     assert run["arguments"]["tasks"] is None
-    sweep = "{sweep: {steps: 2, norms: [linf]}}"
+    sweep = "{sweep: {steps: 2, norms: [linf], eps: [4/255, 26/255]}}"
     measure = ["--norm", "linf", "--eps", "0.1", "--which", "clean", sweep]
     assert main(["evaluate", *source, "--checkpoint", "runs/a", *measure, "--out", "runs/a/evaluation"]) == 0
     assert main(["evaluate", *source, *measure, "--out", "runs/b"]) == 0
@@ -72,6 +72,7 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     records = Records.load(tmp_path / "runs/a/evaluation/records.jsonl")
     assert records[0].images == 100
     assert {record.setting.get("steps") for record in records.where("sweep")} == {2}
+    assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
     assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page"]) == 0
     assert "| accuracy | before | evaluation |" in (tmp_path / "page/report.md").read_text()
     assert main(["compare", "runs/b", "runs/a/evaluation/records.jsonl"]) == 0
@@ -191,6 +192,15 @@ def test_every_option_is_explained(name):
     said = described(function)
     assert set(inspect.signature(function).parameters) <= set(said)
     assert not [key for key, text in said.items() if text.startswith(("see `", "as for `"))]
+
+
+def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
+        loader_of(str(data), split="test", side=32)
+    flat = str(data / "train")
+    assert len(loader_of(flat, split="train", side=32).dataset) == 200
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        loader_of(flat, split="validation", side=32, strict=True)
 
 
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
