@@ -60,6 +60,14 @@ def test_the_guard_stops_at_a_flattering_figure(ours, judge, monkeypatch):
             guard(records, 1.0)
 
 
+def test_the_quickstart_names_models_close_to_one_that_is_not_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(README.parent / "examples"))
+    new_model = importlib.import_module("ordinary").new_model
+    assert new_model("test_resnet", 1, 10, 32).num_classes == 10
+    with pytest.raises(SystemExit, match="timm has no model 'test_resnt': did you mean test_resnet"):
+        new_model("test_resnt", 1, 10, 32)
+
+
 def test_readme_commands_name_files_that_are_there():
     text = README.read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:examples|tests)/\w+\.py", text))
