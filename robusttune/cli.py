@@ -33,6 +33,7 @@ SOURCES = (
     "classes",
     "data",
     "data_dir",
+    "data_args",
     "split",
     "size",
     "channels",
@@ -77,10 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
     """The model, the loader, and what else the function is given."""
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-    loader = loader_of(
-        options.data, split=options.split, batch=options.batch_size, workers=options.workers, shuffle=shuffle, **place
-    )
+    loader = _loader(options, options.split, shuffle=shuffle)
     classes = options.classes if options.classes is not None else classes_of(loader)
     if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
         raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
@@ -143,10 +141,21 @@ def _repeated(own: Any) -> None:
 
 def _held(options: Any) -> Any:
     """The loader of the split to judge epochs on, where one is named."""
-    if options.val_split is None:
-        return None
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-    return loader_of(options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place)
+    return None if options.val_split is None else _loader(options, options.val_split)
+
+
+def _loader(options: Any, split: str, *, shuffle: bool = False) -> Any:
+    return loader_of(
+        options.data,
+        split=split,
+        folder=options.data_dir,
+        side=options.size,
+        channels=options.channels,
+        batch=options.batch_size,
+        workers=options.workers,
+        shuffle=shuffle,
+        settings=options.data_args,
+    )
 
 
 def _estimate(options: Any) -> int:
