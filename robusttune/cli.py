@@ -1,45 +1,20 @@
-"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | replay | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | doctor`."""
 
-import inspect
 import re
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
-from robusttune import checkpoint, lookup
-from robusttune.compare import compare
-from robusttune.doctor import doctor
-from robusttune.estimate import estimate
-from robusttune.evaluate import FILE, evaluate
+from robusttune import commands, lookup
+from robusttune.evaluate import evaluate
 from robusttune.harden import harden
-from robusttune.modes import own_randomness
-from robusttune.options import OBJECTS, Command, mistake, parser
+from robusttune.mistakes import mistake
+from robusttune.options import Command, parser
+from robusttune.poc import poc
 from robusttune.pretrain import pretrain
-from robusttune.records import Records
-from robusttune.replay import replay, told
-from robusttune.report import report
-from robusttune.sources import classes_of, loader_of, model_of, statistics_of
 
-SOURCES = (
-    "model",
-    "checkpoint",
-    "pretrained",
-    "model_args",
-    "classes",
-    "data",
-    "data_dir",
-    "split",
-    "size",
-    "channels",
-    "batch_size",
-    "workers",
-    "val_split",
-)
 EVALUATE = """
 Examples:
   robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
@@ -50,6 +25,14 @@ Examples:
   robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --out runs/a
   robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
 """
+POC = """
+Examples:
+  robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan-only true --out runs/poc
+  robusttune poc --model timm:resnet18 --data images --out runs/poc --resume true     # after the plan; goes on if killed
+  robusttune poc --model timm:resnet18 --data images --threats '{linf: 4/255, l2: 1}' --corruptions noise fog --budget 3600
+"""
+
+LISTS = ("which", "threats", "corruptions", "arms", "evaluation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *rest, **more: f"robusttune: warning: {message}\n"
     given = [_plain(each) for each in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in given
-    given = [each for each in given if each != "--debug"]
+    given = _gathered([each for each in given if each != "--debug"])
     try:
         options = parser(COMMANDS).parse_args(given)
         return COMMANDS[options.subcommand].run(options[options.subcommand])
@@ -75,164 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
-    """The model, the loader, and what else the function is given."""
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-    loader = loader_of(
-        options.data, split=options.split, batch=options.batch_size, workers=options.workers, shuffle=shuffle, **place
-    )
-    classes = options.classes if options.classes is not None else classes_of(loader)
-    if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
-        raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
-    with own_randomness(getattr(options, "seed", 0)):  # random weights are the same when the run is repeated
-        model = model_of(
-            options.model,
-            classes=classes,
-            channels=options.channels,
-            weights=options.checkpoint,
-            pretrained=options.pretrained,
-            settings=options.model_args,
-        )
-    settings = {key: value for key, value in vars(options).items() if key in TAKEN}
-    if "mean" in settings and settings["mean"] is None and settings["std"] is None:
-        settings["mean"], settings["std"] = statistics_of(
-            options.model, model, channels=options.channels, pretrained=options.pretrained
-        )
-    return model, loader, settings
-
-
-def _harden(options: Any) -> int:
-    _needs_out(options, "the hardened model")
-    model, loader, settings = _sources(options, shuffle=True)
-    with checkpoint.also_in_run({"command": _command(options)}):
-        harden(model, loader, **_own(harden, settings), val_loader=_held(options))
-    print(
-        f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
-    )
-    return 0
-
-
-def _command(options: Any) -> dict[str, Any]:
-    """Where model and images come from, which `run.json` could not say else."""
-    return {name: getattr(options, name) for name in SOURCES if hasattr(options, name)}
-
-
-def _replay(options: Any) -> int:
-    folder = Path(options.run)
-    facts = told(folder)
-    if "command" not in facts:
-        raise ValueError(
-            f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "
-            "robusttune.replay(folder, model, loader)"
-        )
-    again = SimpleNamespace(**{**dict.fromkeys(SOURCES), **facts["command"], "seed": facts["arguments"]["seed"]})
-    model, loader, _ = _sources(again, shuffle=True)
-    held = _held(again)
-    more = {} if held is None else {"val_loader": held}
-    found = replay(folder, model, loader, out=options.out, tolerance=options.tolerance, device=options.device, **more)
-    print(found.table())
-    return 0 if found.same or found.close else 1
-
-
-def _repeated(own: Any) -> None:
-    own.add_argument("run", help="the folder of a run of harden or pretrain")
-    own.add_argument("--out", type=str | None, help="a folder for the repetition; else it is removed again")
-    own.add_argument("--tolerance", type=float, default=0.02, help="the largest difference in the log that is close")
-    own.add_argument("--device", type=str | None, help="where to work; as the run did unless given")
-
-
-def _held(options: Any) -> Any:
-    """The loader of the split to judge epochs on, where one is named."""
-    if options.val_split is None:
-        return None
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-    return loader_of(options.data, split=options.val_split, batch=options.batch_size, workers=options.workers, **place)
-
-
-def _estimate(options: Any) -> int:
-    model, loader, settings = _sources(options, shuffle=True)
-    found = estimate(model, loader, devices=options.devices, **_own(harden, settings), val_loader=_held(options))
-    print(found.table())
-    return 0
-
-
-def _pretrain(options: Any) -> int:
-    _needs_out(options, "the pre-trained model")
-    model, loader, settings = _sources(options, shuffle=True)
-    with checkpoint.also_in_run({"command": _command(options)}):
-        pretrain(model, loader, **_own(pretrain, settings))
-    print(
-        f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
-    )
-    return 0
-
-
-def _evaluate(options: Any) -> int:
-    model, loader, settings = _sources(options, shuffle=False)
-    which = [_evaluation(each) for each in options.which]
-    records = evaluate(model, loader, which, **_own(evaluate, settings))
-    print(records.table())
-    return 0
-
-
-def _evaluation(wanted: Any) -> Any:
-    """A name, or one with settings, {name: {setting: value}}."""
-    if not isinstance(wanted, Mapping):
-        return wanted
-    ((name, settings),) = wanted.items()
-    return partial(lookup.find("evaluations", name), **(settings or {}))
-
-
-def _report(options: Any) -> int:
-    page = report(dict(_named(each) for each in options.records), options.out)
-    print(page.with_suffix(".html"))
-    return 0
-
-
-def _compare(options: Any) -> int:
-    print(compare(_named(options.first)[1], _named(options.second)[1]).table())
-    return 0
-
-
-def _doctor(options: Any) -> int:
-    text, wrong = doctor()
-    print(text)
-    return 1 if wrong else 0
-
-
-def _named(given: str) -> tuple[str, Records]:
-    """Records and what to call them: NAME=PATH, or the name of the folder; a folder stands for its records.jsonl."""
-    name, equals, path = given.partition("=")
-    where = Path(path if equals else given)
-    where = where / FILE if where.is_dir() else where
-    if not where.exists():
-        raise ValueError(f"{str(where)!r} is not there: pass what evaluate wrote to its --out")
-    return name if equals else where.parent.name or "model", Records.load(where)
-
-
-def _needs_out(options: Any, what: str) -> None:
-    if options.out is None:
-        raise ValueError(f"--out is missing: {what} would be lost")
-
-
-def _own(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(function).parameters
-    return {key: value for key, value in settings.items() if key in known}
-
-
 def _plain(argument: str) -> str:
     """--batch-size is --batch_size, too."""
     return re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
 
 
+def _gathered(arguments: list[str]) -> list[str]:
+    """The values that follow an option which takes several as one list, as files of options have them.
+
+    Example:
+        >>> _gathered(["poc", "--arms", "joint", "none", "--resume", "true"])
+        ['poc', '--arms', '[joint, none]', '--resume', 'true']
+    """
+    found: list[str] = []
+    several: list[str] | None = None
+    for each in [*arguments, "--"]:
+        if each.startswith("--") and several is not None:
+            found += several if len(several) == 1 else [f"[{', '.join(several)}]"] * bool(several)
+            several = None
+        if several is None:
+            found.append(each)
+            several = [] if each.removeprefix("--") in LISTS and each.startswith("--") else None
+        else:
+            several.append(each)
+    return found[:-1]
+
+
 def _which(own: Any) -> None:
-    own.add_argument(
-        "--which",
-        nargs="+",
-        type=Any,
-        default=["clean", "sweep"],
-        help="evaluations by name, or {name: {setting: value}}",
-    )
+    said = "evaluations by name, or {name: {setting: value}}"
+    own.add_argument("--which", type=Any, default=["clean", "sweep"], help=said)
 
 
 def _val_split(own: Any) -> None:
@@ -242,6 +96,20 @@ def _val_split(own: Any) -> None:
 def _priced(own: Any) -> None:
     _val_split(own)
     own.add_argument("--devices", type=dict | None, help="a price an hour by name, as {spot: 0.9, own: 0.4}")
+
+
+def _trial(own: Any) -> None:
+    lists = {
+        "threats": "norms, or {norm: eps}, linf and l2 unless given; arms train against the first one",
+        "corruptions": "that matter, by name or by family; noise, blur, weather and digital unless given",
+        "arms": f"by name, or {{name: phases}}; all unless given (files: {', '.join(lookup.names('arms'))})",
+        "evaluation": "what to measure instead, by name or {name: {setting: value}}",
+    }
+    for name, said in lists.items():
+        own.add_argument(f"--{name}", type=Any, help=said)
+    own.add_argument("--test_split", type=str | None, help="a split to measure on; else a fifth is kept for that")
+    own.add_argument("--unlabeled", type=str | None, help="more images, for pretext tasks: as --data")
+    own.add_argument("--unlabeled_split", default="train", help="of these")
 
 
 def _runs(own: Any) -> None:
@@ -256,20 +124,37 @@ def _two(own: Any) -> None:
     own.add_argument("second", help="another, of the same images")
 
 
+def _repeated(own: Any) -> None:
+    own.add_argument("run", help="the folder of a run of harden or pretrain")
+    own.add_argument("--out", type=str | None, help="a folder for the repetition; else it is removed again")
+    own.add_argument("--tolerance", type=float, default=0.02, help="the largest difference in the log that is close")
+    own.add_argument("--device", type=str | None, help="where to work; as the run did unless given")
+
+
 def _nothing(own: Any) -> None:
     """No more options."""
 
 
 COMMANDS = {
-    "harden": Command("Train a model against an adversary.\n" + HARDEN, harden, _val_split, _harden),
+    "harden": Command("Train a model against an adversary.\n" + HARDEN, harden, _val_split, commands.run_harden),
     "estimate": Command(
-        "Say what harden would take with these options, and train nothing.", harden, _priced, _estimate
+        "Say what harden would take with these options, and train nothing.", harden, _priced, commands.run_estimate
     ),
-    "evaluate": Command("Measure how robust a model is.\n" + EVALUATE, evaluate, _which, _evaluate, "validation"),
-    "pretrain": Command("Train a backbone on pretext tasks, without labels.", pretrain, _nothing, _pretrain),
-    "report": Command("Show what was measured as a page.", None, _runs, _report),
-    "compare": Command("Test two models on the images that both have seen.", None, _two, _compare),
-    "replay": Command("Repeat a run from its folder, and compare: 0 if it agrees.", None, _repeated, _replay),
-    "doctor": Command("Check the installation, and print what a bug report needs.", None, _nothing, _doctor),
+    "evaluate": Command(
+        "Measure how robust a model is.\n" + EVALUATE, evaluate, _which, commands.run_evaluate, "validation"
+    ),
+    "pretrain": Command(
+        "Train a backbone on pretext tasks, without labels.", pretrain, _nothing, commands.run_pretrain
+    ),
+    "report": Command("Show what was measured as a page.", None, _runs, commands.run_report),
+    "compare": Command("Test two models on the images that both have seen.", None, _two, commands.run_compare),
+    "poc": Command(
+        "Try on your data which training pays: a plan, arms, a page.\n" + POC, poc, _trial, commands.run_poc
+    ),
+    "replay": Command(
+        "Repeat a run from its folder, and compare: 0 if it agrees.", None, _repeated, commands.run_replay
+    ),
+    "doctor": Command(
+        "Check the installation, and print what a bug report needs.", None, _nothing, commands.run_doctor
+    ),
 }
-TAKEN = {name for function in (harden, evaluate, pretrain) for name in inspect.signature(function).parameters} - OBJECTS

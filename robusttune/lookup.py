@@ -70,6 +70,20 @@ def configured(kind: str, name: Any, **settings: Any) -> Any:
     return partial(found, **given) if given else found
 
 
+def check_installed(kind: str, name: Any) -> None:
+    """Let a plug-in import what it needs beyond the core's packages, by its `installed`, where it has such a function.
+
+    Raises:
+        ImportError: it is not here, which else would come out when the plug-in is called, after others have worked.
+    """
+    found = find(kind, name)
+    while isinstance(found, partial):
+        if "attack" in found.keywords:
+            check_installed("attacks", found.keywords["attack"])
+        found = found.func
+    getattr(found, "installed", lambda: None)()
+
+
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """The value, where it is allowed.
 

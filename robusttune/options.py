@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from robusttune.harden import harden
 from robusttune.loss import RobustLoss
 from robusttune.recipe import Recipe
 from robusttune.sources import NAMES
+from robusttune.values import Number
 
 OBJECTS = {  # what no text can name, or what other options stand for
     "model",
@@ -26,6 +26,11 @@ OBJECTS = {  # what no text can name, or what other options stand for
     "normalized",
     "which",
     "sharded",
+    "test_loader",
+    "threats",
+    "corruptions",
+    "arms",
+    "evaluation",
 }
 KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
 SOURCES = ("model", "data")
@@ -47,6 +52,8 @@ TYPES = {
     "Number": "number",
     "bool": "true or false",
     "dict": "list {name: value}",
+    "Mapping[str, float]": "list {name: value}",
+    "Sequence[int]": "list",
 }
 
 
@@ -58,20 +65,6 @@ class Command(NamedTuple):
     add: Callable[[Any], None]
     run: Callable[[Any], int]
     split: str = "train"
-
-
-class Number(float):
-    """A number, which may be written as a fraction.
-
-    Example:
-        >>> Number("8/255") == 8 / 255
-        True
-    """
-
-    def __new__(cls, value: Any) -> "Number":
-        """Of a number or of text."""
-        upper, slash, lower = str(value).partition("/")
-        return super().__new__(cls, float(upper) / float(lower) if slash and float(lower) else float(value))
 
 
 def parser(commands: Mapping[str, Command]) -> Any:
@@ -117,7 +110,7 @@ def _add_function(own: Any, function: Callable[..., Any]) -> None:
     """The function's arguments as options, in groups, with the words of its docstring."""
     typed, said = _typed(function), described(function)
     names = inspect.signature(function).parameters
-    taken = [name for name in names if name not in OBJECTS]
+    taken = options_of(function)
     for title in GROUPS:
         others = {name for name in names if name not in taken or _group_of(name) != title}
         group = own.add_argument_group(title)
@@ -125,6 +118,17 @@ def _add_function(own: Any, function: Callable[..., Any]) -> None:
     for action in own._actions:
         if action.dest in taken:
             action.help = _told(action.dest, said.get(action.dest, ""))
+
+
+def options_of(function: Callable[..., Any]) -> list[str]:
+    """The function's arguments that text can name.
+
+    Example:
+        >>> "eps" in options_of(harden), "loader" in options_of(harden)
+        (True, False)
+    """
+    known = inspect.signature(function).parameters.values()
+    return [each.name for each in known if each.name not in OBJECTS or each.annotation is int]
 
 
 def _group_of(name: str) -> str:
@@ -171,6 +175,9 @@ def _add_sources(own: Any, split: str) -> None:
         "--data", required=True, help="a folder of images by class, or timm's name of a data set, as torch/cifar10"
     )
     own.add_argument("--data_dir", type=str | None, help="where a named data set is")
+    own.add_argument(
+        "--data_args", type=dict | None, help="more arguments of timm's data set factory, as {input_key: img}"
+    )
     own.add_argument("--split", default=split, help="of the data; a folder of this name is looked for")
     own.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     own.add_argument("--channels", type=int, default=3, help="3 for colour, 1 for grey")
@@ -229,29 +236,3 @@ def plain_type(shown: str) -> str | None:
     if "Any" in shown:
         return None
     return " or ".join(TYPES.get(each, each) for each in shown.split(" | ") if each != "null")
-
-
-def mistake(error: Exception, arguments: list[str], commands: Mapping[str, Command]) -> str:
-    """What is wrong with the arguments, in one line that says what to do."""
-    command = next((each for each in arguments if each in commands), "")
-    said = str(error)
-    key = re.search(r'Parser key "(?:\w+\.)?(\w+)"', said)
-    value = re.search(r"(?:Given|Got) value: (.*)", said)
-    unknown = re.match(r"unrecognized arguments: (--\w+)", said)
-    needs = re.findall(r"Expected an? <class '(\w+)'>|Not of type (\w+)", said)
-    kinds = [plain_type(each) for pair in needs for each in pair if each and each != "NoneType"]
-    if key and value and kinds:
-        said = f"--{key[1]} is {value[1]!r}, but it must be a {' or '.join(dict.fromkeys(map(str, kinds)))}"
-    elif unknown and command:
-        own = parser(commands)._subcommands_action._name_parser_map[command]
-        close = get_close_matches(unknown[1], list(own._option_string_actions), n=1)
-        said = f"there is no option {unknown[1]}{f': did you mean {close[0]}?' if close else ''}"
-    elif said.startswith("the following arguments are required"):
-        names = [each.partition(".")[2] for each in said.partition(": ")[2].split(", ")]
-        said = f"missing: {', '.join('--' * (each in SOURCES) + each for each in names)}"
-    elif "subcommand" in said:
-        close = get_close_matches(next(iter(arguments), ""), commands, n=1)
-        said = f"a command is needed: {', '.join(commands)}{f' (did you mean {close[0]}?)' if close else ''}"
-    else:
-        said = re.sub(r'Parser key "(?:\w+\.)?(\w+)":', r"--\1:", said)
-    return f"{' '.join(said.split())}; robusttune {command + ' ' if command else ''}--help explains"

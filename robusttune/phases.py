@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from robusttune.checkpoint import also_in_run
 from robusttune.compute import Length, lengths
 from robusttune.harden import harden
 from robusttune.pretrain import pretrain
@@ -42,7 +43,8 @@ class Call(NamedTuple):
         """Train the model, or go on where it was killed."""
         every = max(1, math.ceil(self.length.steps / CHECKPOINTS))
         more = {"seed": seed, "out": folder, "resume": True, "checkpoint_every": every, "progress": progress}
-        self.function(model, self.images, **self.settings, **more)
+        with also_in_run({}):  # a command that began the trial did not begin this run
+            self.function(model, self.images, **self.settings, **more)
 
 
 def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Any) -> Tensor:

@@ -19,7 +19,7 @@ from robusttune import Records, lookup
 from robusttune.cli import COMMANDS, main
 from robusttune.doctor import doctor
 from robusttune.options import described, parser
-from robusttune.sources import loader_of, model_of, statistics_of
+from robusttune.sources import classes_of, loader_of, model_of, statistics_of
 
 pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector
@@ -63,7 +63,7 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     run = json.loads((tmp_path / "runs/a/run.json").read_text())
     assert run["arguments"]["eps"] == pytest.approx(26 / 255)
     assert run["arguments"]["tasks"] is None
-    sweep = "{sweep: {steps: 2, norms: [linf]}}"
+    sweep = "{sweep: {steps: 2, norms: [linf], eps: [4/255, 26/255]}}"
     measure = ["--norm", "linf", "--eps", "0.1", "--which", "clean", sweep]
     assert main(["evaluate", *source, "--checkpoint", "runs/a", *measure, "--out", "runs/a/evaluation"]) == 0
     assert main(["evaluate", *source, *measure, "--out", "runs/b"]) == 0
@@ -72,6 +72,7 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     records = Records.load(tmp_path / "runs/a/evaluation/records.jsonl")
     assert records[0].images == 100
     assert {record.setting.get("steps") for record in records.where("sweep")} == {2}
+    assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
     assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page"]) == 0
     assert "| accuracy | before | evaluation |" in (tmp_path / "page/report.md").read_text()
     assert main(["compare", "runs/b", "runs/a/evaluation/records.jsonl"]) == 0
@@ -191,6 +192,15 @@ def test_every_option_is_explained(name):
     said = described(function)
     assert set(inspect.signature(function).parameters) <= set(said)
     assert not [key for key, text in said.items() if text.startswith(("see `", "as for `"))]
+
+
+def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
+        loader_of(str(data), split="test", side=32)
+    flat = str(data / "train")
+    assert len(loader_of(flat, split="train", side=32).dataset) == 200
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        loader_of(flat, split="validation", side=32, strict=True)
 
 
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
@@ -353,3 +363,45 @@ def test_a_data_set_of_webdataset(tmp_path):
     images, labels = next(iter(loader_of("wds/mine", folder=str(tmp_path), split="train", side=32, batch=12)))
     assert images.shape == (12, 3, 32, 32)
     assert sorted(labels.tolist()) == sorted(row % 3 for row in range(12))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["images", "parquet", "save_to_disk"])
+def test_a_data_set_of_hugging_face_that_is_here(kind, data, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    folder, rows = tmp_path / "mine", {"image": [Image.new("L", (32, 32), 60 * (row % 3)) for row in range(12)]}
+    rows["label"] = [row % 3 for row in range(12)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    if kind == "images":
+        for row, image in enumerate(rows["image"]):
+            place = folder / "train" / "abc"[row % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            image.save(place / f"{row}.png")
+    elif kind == "parquet":
+        folder.mkdir()
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train-00000.parquet")
+    else:
+        datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)).save_to_disk(folder)
+    monkeypatch.chdir(tmp_path)
+    loader = loader_of("hfds/mine", folder="cache", split="train", side=32, channels=1, batch=12)
+    images, labels = next(iter(loader))
+    assert images.shape == (12, 1, 32, 32)
+    assert torch.equal((images.mean((1, 2, 3)) * 255 / 60).round().long(), labels)
+    assert classes_of(loader) == 3
+
+
+def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, source, capsys):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    rows = {"img": [Image.new("L", (32, 32), 20 * row) for row in range(8)], "fine": [0, 1] * 4}
+    features = datasets.Features({"img": datasets.Image(), "fine": datasets.ClassLabel(names=["a", "b"])})
+    (tmp_path / "mine").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "mine" / "train-00000.parquet")
+    run = ["harden", *source, *QUICK, "--batch-size=4", "--out", "runs/a", "--data-dir", "cache"]
+    run[run.index("--data") + 1] = "hfds/mine"
+    assert main(run) == 1
+    assert "'hfds/mine' has the columns img, fine, but images are looked for in 'image'" in capsys.readouterr().err
+    assert main([*run, "--data-args", "{input_key: img, target_key: fine}"]) == 0
+    command = json.loads((tmp_path / "runs/a/run.json").read_text())["command"]
+    assert command["data_args"] == {"input_key": "img", "target_key": "fine"}

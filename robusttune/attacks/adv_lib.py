@@ -93,3 +93,6 @@ def _imported() -> Any:
     with foreign.needing("adv-lib", INSTALL):
         import adv_lib.attacks as library
     return library
+
+
+adv_lib.installed = _imported  # type: ignore[attr-defined]

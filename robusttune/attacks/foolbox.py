@@ -83,3 +83,6 @@ def _imported() -> Any:
     with foreign.needing("foolbox", "pip install 'robusttune[foolbox]'"):
         import foolbox as library
     return library
+
+
+foolbox.installed = _imported  # type: ignore[attr-defined]

@@ -75,3 +75,6 @@ def _imported() -> Any:
     with foreign.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
         import torchattacks as library
     return library
+
+
+torchattacks.installed = _imported  # type: ignore[attr-defined]

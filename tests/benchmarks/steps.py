@@ -14,7 +14,15 @@ from attacks import EPS, STEPS, by_hand, scene
 
 NORM = "linf"
 SIZES = [("resnet18", 32, 128), ("mobilenetv3_small_050", 64, 128), ("vit_tiny_patch16_224", 96, 32)]
-PEERS = ("bare loop", "bare loop, channels_last", "robusttune", "robusttune, folded", "torchattacks", "ART")
+PEERS = (
+    "bare loop",
+    "bare loop, channels_last",
+    "robusttune",
+    "robusttune, folded",
+    "robusttune, bf16",
+    "torchattacks",
+    "ART",
+)
 WAYS = ("robusttune", "robusttune, none", "robusttune, separate", "robusttune, joint", "robusttune, trades")
 
 
@@ -52,12 +60,13 @@ def loop(*, model, side, batch, device, channels_last, peer=None):
     return work
 
 
-def robusttune(*, model, side, batch, device, fold=False, **settings):
+def robusttune(*, model, side, batch, device, fold=False, precision="fp32", **settings):
     """RobustLoss and an optimiser, in the memory format that harden chooses; folded as `tune=True` does it."""
     import torch
 
     from robusttune import RobustLoss, ThreatModel
     from robusttune.modes import chosen_format
+    from robusttune.precision import Precision
 
     net, images, labels = scene(model, side, batch, device)
     if chosen_format("auto", net):
@@ -71,7 +80,9 @@ def robusttune(*, model, side, batch, device, fold=False, **settings):
 
     def work():
         optimizer.zero_grad(set_to_none=True)
-        robust_loss(images, labels)["loss"].backward()
+        with Precision(precision).autocast(images.device):
+            loss = robust_loss(images, labels)["loss"]
+        loss.backward()
         optimizer.step()
 
     return work
@@ -146,6 +157,7 @@ CONTENDERS = {
     "torchattacks": partial(loop, channels_last=False, peer="torchattacks"),
     "ART": art,
     "robusttune, folded": partial(robusttune, fold=True),
+    "robusttune, bf16": partial(robusttune, precision="bf16"),
     "robusttune, none": partial(robusttune, tasks=BOTH, attack_tasks="none"),
     "robusttune, separate": partial(robusttune, tasks=BOTH, attack_tasks="separate"),
     "robusttune, joint": partial(robusttune, tasks=BOTH, attack_tasks="joint"),

@@ -4,11 +4,12 @@
 
 For each seed a model is trained ordinarily, then hardened from there in several ways, each named with its epochs: `pgd`
 (PGD-10 at `--lr`, the fast recipe's own learning rate), `customary` (PGD-10 as `harden` does it unless told otherwise) and
-`fast`. On one thread; seconds are of the processor, as other work on the machine does not touch these, and count all of
-`harden`, judging included. Robust accuracy is that of `strong` with `--targets` classes (100 steps; docs/evaluation.md sets
-it against AutoAttack), on images that training has not seen. `--autoattack SEEDS` asks the standard AutoAttack, too, for so
-many seeds: it takes many times as long, and goes on where it was interrupted when the models are kept (`--keep FOLDER`). Rows
-that are there already are not run again.
+`fast`; `pgd-bf16` and `fast-bf16` compute in that format, which some processors are fast at. Arms of several lengths make
+the curve of accuracy against time, which is drawn. On one thread; seconds are of the processor, as other work on the machine
+does not touch these, and count all of `harden`, judging included. Robust accuracy is that of `strong` with `--targets`
+classes (100 steps; docs/evaluation.md sets it against AutoAttack), on images that training has not seen. `--autoattack SEEDS`
+asks the standard AutoAttack, too, for so many seeds: it takes many times as long, and goes on where it was interrupted when
+the models are kept (`--keep FOLDER`). Rows that are there already are not run again.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_model, save_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -57,7 +59,8 @@ def main() -> None:
                 save(rows, options)
     text = table(rows, options)
     print(text)
-    options.out.with_suffix(".md").write_text(text + "\n")
+    options.out.with_suffix(".md").write_text(f"{text}\n\n![curve]({options.out.stem}.png)\n")
+    drawn(rows, options)
 
 
 def save(rows: list[dict], options: argparse.Namespace) -> None:
@@ -89,11 +92,13 @@ def hardened(arm: str, seed: int, start, training, options: argparse.Namespace):
     if kept and kept.exists():
         load_model(model, kept)
         return model.eval(), None
-    kind, epochs = arm.split(":")
     pgd = {"tasks": None, "attack": "pgd", "steps": 10}
-    settings = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}[kind]
+    kinds = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}
+    kinds |= {f"{kind}-bf16": {**kinds[kind], "precision": "bf16"} for kind in ("pgd", "fast")}
     began = time.process_time()
-    robusttune.harden(model, training, norm=norm, eps=eps, seed=seed, epochs=int(epochs), progress=False, **settings)
+    robusttune.harden(
+        model, training, norm=norm, eps=eps, seed=seed, epochs=epochs_of(arm), progress=False, **kinds[kind_of(arm)]
+    )
     seconds = time.process_time() - began
     if kept:
         save_model(model, kept)
@@ -131,7 +136,9 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         lines[-2] += f" AutoAttack | AutoAttack, against {options.arms[0]} |"
         lines[-1] += "---|---|"
     base = {row["seed"]: row for row in rows if row["arm"] == options.arms[0]}
-    for arm in sorted({row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], arm)):
+    for arm in sorted(
+        {row["arm"] for row in rows}, key=lambda arm: (arm != options.arms[0], kind_of(arm), epochs_of(arm))
+    ):
         found = [row for row in rows if row["arm"] == arm]
         robust = [100 * row["robust"] for row in found]
         gains = [100 * (row["robust"] - base[row["seed"]]["robust"]) for row in found]
@@ -146,6 +153,35 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         ]
         lines.append("| " + " | ".join(cells + suite * under_autoattack(found, base)) + " |")
     return "\n".join(lines)
+
+
+def kind_of(arm: str) -> str:
+    """What it trains with."""
+    return arm.split(":")[0]
+
+
+def epochs_of(arm: str) -> int:
+    """How long it trains."""
+    return int(arm.split(":")[1])
+
+
+def drawn(rows: list[dict], options: argparse.Namespace) -> None:
+    """The curve of robust accuracy against seconds, one for each kind of arm, a dot for each run, as a picture."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    for kind in dict.fromkeys(kind_of(row["arm"]) for row in rows):
+        lengths = sorted({epochs_of(row["arm"]) for row in rows if kind_of(row["arm"]) == kind})
+        found = [[row for row in rows if row["arm"] == f"{kind}:{epochs}"] for epochs in lengths]
+        seconds = [mean(row["seconds"] for row in each) for each in found]
+        (line,) = axes.plot(seconds, [100 * mean(row["robust"] for row in each) for each in found], label=kind)
+        dots = [row for each in found for row in each]
+        axes.scatter(
+            [row["seconds"] for row in dots], [100 * row["robust"] for row in dots], color=line.get_color(), s=14
+        )
+    axes.set(xlabel="seconds of one core", ylabel=f"robust accuracy, {options.norm}, %", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(options.out.with_suffix(".png"), dpi=110)
 
 
 def under_autoattack(rows: list[dict], base: dict[int, dict]) -> list[str]:
@@ -179,7 +215,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--norm", default="linf", choices=sorted(EPS))
     parser.add_argument("--train", type=int, default=10_000)
     parser.add_argument("--test", type=int, default=1_000)
-    parser.add_argument("--arms", nargs="+", default=["pgd:4", "fast:4"], help="pgd, customary or fast, and epochs")
+    parser.add_argument(
+        "--arms", nargs="+", default=["pgd:4", "fast:4"], help="pgd, bf16, customary or fast, and epochs"
+    )
     parser.add_argument("--lr", type=float, required=True, help="of the arm pgd")
     parser.add_argument("--targets", type=int, default=3, help="classes that strong aims at")
     parser.add_argument("--ordinary-epochs", type=int, default=4)
