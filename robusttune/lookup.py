@@ -12,7 +12,8 @@ def names(kind: str) -> list[str]:
     """The names of every plug-in of one kind, sorted.
 
     Args:
-        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "evaluations", "sections".
+        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "corruptions",
+            "augmentations", "evaluations", "sections" or "arms".
 
     Example:
         >>> names("norms")
