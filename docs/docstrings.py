@@ -11,6 +11,8 @@ LINKED = {  # names in the text that lead to their own place in the reference
     "evaluate": "robusttune.evaluate.evaluate",
     "load_heads": "robusttune.load_heads.load_heads",
     "Recipe": "robusttune.recipe.Recipe",
+    "pretrain": "robusttune.pretrain.pretrain",
+    "poc": "robusttune.poc.poc",
 }
 ENTRY = re.compile(r"^( *)(\w+(?:,\s+\w+)+): ((?:.*)(?:\n\1 +.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(?:Args|Attributes):\n(?:(?:    .*)?\n?)*", re.MULTILINE)

@@ -1,5 +1,8 @@
 """Ordinary training, which gives the examples a model to harden: no weights can be downloaded for these images."""
 
+import sys
+from difflib import get_close_matches
+
 import timm
 import torch
 from torch import nn
@@ -13,6 +16,9 @@ PATCHED = ("vit", "deit", "mixer")
 
 def new_model(name: str, channels: int, classes: int, side: int) -> nn.Module:
     """A timm model with random weights, for images of this size."""
+    if not timm.is_model(name):
+        close = " or ".join(get_close_matches(name, timm.list_models(), n=3)) or "one of timm.list_models()"
+        sys.exit(f"timm has no model {name!r}: did you mean {close}?")
     size = {"img_size": side} if any(word in name for word in FIXED_SIZE) else {}
     if any(word in name for word in PATCHED) and side < 64:
         size["patch_size"] = side // 4  # patches of 16 px would leave four of them

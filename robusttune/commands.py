@@ -31,6 +31,7 @@ SOURCES = (
     "classes",
     "data",
     "data_dir",
+    "data_args",
     "split",
     "size",
     "channels",
@@ -46,10 +47,7 @@ TAKEN = {name for function in (harden, evaluate, pretrain, poc) for name in opti
 
 def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
     """The model, the loader, and what else the function is given."""
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels}
-    loader = loader_of(
-        options.data, split=options.split, batch=options.batch_size, workers=options.workers, shuffle=shuffle, **place
-    )
+    loader = _loader(options, options.split, shuffle=shuffle)
     classes = options.classes if options.classes is not None else classes_of(loader)
     if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
         raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
@@ -103,13 +101,26 @@ def run_replay(options: Any) -> int:
     return 0 if found.same or found.close else 1
 
 
-def _split(options: Any, split: str | None, data: str | None = None, *, shuffle: bool = False) -> Any:
-    """The loader of another split of the data, or of other data, made alike; None where no split is named."""
-    if split is None:
-        return None
-    place = {"folder": options.data_dir, "side": options.size, "channels": options.channels, "shuffle": shuffle}
-    how = {"batch": options.batch_size, "workers": options.workers, "strict": data is None}
-    return loader_of(options.data if data is None else data, split=split, **place, **how)
+def _split(options: Any, split: str | None) -> Any:
+    """The loader of another split of the data; None where none is named."""
+    return None if split is None else _loader(options, split, strict=True)
+
+
+def _loader(options: Any, split: str, *, data: str | None = None, shuffle: bool = False, strict: bool = False) -> Any:
+    """A loader of the data, or of other data, made alike."""
+    elsewhere = data is not None and Path(data).exists()
+    return loader_of(
+        options.data if data is None else data,
+        split=split,
+        folder=None if elsewhere else options.data_dir,
+        side=options.size,
+        channels=options.channels,
+        batch=options.batch_size,
+        workers=options.workers,
+        shuffle=shuffle,
+        strict=strict,
+        settings=options.data_args,
+    )
 
 
 def run_estimate(options: Any) -> int:
@@ -168,7 +179,7 @@ def run_poc(options: Any) -> int:
         asked["threats"] = _threats(asked["threats"])
     more = None
     if options.unlabeled is not None:
-        more = _split(options, options.unlabeled_split, options.unlabeled, shuffle=True)
+        more = _loader(options, options.unlabeled_split, data=options.unlabeled, shuffle=True)
     test = _split(options, options.test_split)
     with checkpoint.also_in_run({"command": _command(options)}):
         path = poc(

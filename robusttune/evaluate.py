@@ -80,6 +80,7 @@ def evaluate(
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
+        ImportError: an evaluation, or its attack, needs a package that is not installed; nothing has been measured yet.
 
     Example:
         >>> import torch
@@ -92,6 +93,8 @@ def evaluate(
     check_settings({"subset": subset, "seed": seed})
     wanted = _wanted(which)
     evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
+    for _, evaluation in evaluations:
+        lookup.check_installed("evaluations", evaluation)
     check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
     if getattr(model, "num_classes", None) == 0:

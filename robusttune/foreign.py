@@ -52,6 +52,11 @@ def problem(loss_of: LossOf, images: Tensor, package: str) -> tuple[nn.Module, T
         return _Logits(loss_of.logits_of, images), loss_of.labels.clone()
 
 
+def copied(images: Tensor) -> Tensor:
+    """A copy of the images (N,C,H,W), contiguous in memory, as some attacks call `view` on them."""
+    return images.detach().clone(memory_format=torch.contiguous_format)
+
+
 def known_name(name: str, known: Sequence[str], package: str) -> str:
     """The name, where the package has an attack of it.
 
@@ -86,9 +91,15 @@ def arguments(made: Callable[..., Any], settings: Mapping[str, Any], title: str)
 
 
 def brought_back(found: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
-    """What an attack found (N,C,H,W), those images that lie too far away brought back into the ball."""
+    """What an attack found (N,C,H,W), in the images' memory format, those too far away brought back into the ball."""
+    found = as_laid_out(found, images)
     far = threat.size(found, images) > threat.eps
     return torch.where(far.reshape(-1, *[1] * (images.dim() - 1)), threat.project(found, images), found).detach()
+
+
+def as_laid_out(found: Tensor, images: Tensor) -> Tensor:
+    """What an attack found (N,C,H,W), in the memory format of the images that it was given."""
+    return torch.empty_like(images).copy_(found.detach())
 
 
 class _Logits(nn.Module):
@@ -122,4 +133,4 @@ class _TowardImages(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         # Some attacks go backward through one forward once for each class.
         (gradient,) = torch.autograd.grad(ctx.logits, ctx.images, slope, retain_graph=True)
-        return gradient, None
+        return gradient.contiguous(), None

@@ -1,6 +1,7 @@
 """Adversarial training of a user's model in one call."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from robusttune.pixels import find_pixels
 from robusttune.recipe import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack
 from robusttune.records import percent
 from robusttune.runs import begun, checkpointed_if, made, statistics, taken
-from robusttune.selection import held_back
+from robusttune.selection import LEAST_HELD, held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training import Training
 from robusttune.validation import score
@@ -110,7 +111,8 @@ def harden(
         mean, std, normalized: of the model's input; found in the loader unless given.
         classifier: name of the layer that yields the logits, where it cannot be found.
         val_loader: held-out images, on which the epoch is chosen whose weights are returned; unless given, 5% of a plain
-            DataLoader's are held back; without any, the averaged weights of the last epoch are returned.
+            DataLoader's are held back where those are 32 or more; without any, the averaged weights of the last epoch
+            are returned.
         unlabeled_loader: more images, for the pretext losses alone.
         heads: a RobustLoss, or the folder of a run, whose pretext heads to start from.
         epochs, max_steps, time_budget: what comes first ends the run; time_budget in seconds of training.
@@ -304,6 +306,10 @@ def _told_late(preset: Preset, late: Any) -> str:
 
 def _told_held(held: Any) -> str:
     if held is None:
-        return "no held-out images to choose an epoch by: pass val_loader= for that"
+        enough = math.ceil(LEAST_HELD / HELD_BACK)
+        return (
+            "the last epoch will be kept, as no images are held out to choose by: pass val_loader= "
+            f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
+        )
     count = len(held.dataset) if hasattr(held, "dataset") and hasattr(held.dataset, "__len__") else None
     return "epochs are judged on " + (f"{count} held-out images" if count is not None else "val_loader")

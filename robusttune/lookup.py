@@ -12,7 +12,8 @@ def names(kind: str) -> list[str]:
     """The names of every plug-in of one kind, sorted.
 
     Args:
-        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "evaluations", "sections".
+        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "corruptions",
+            "augmentations", "evaluations", "sections" or "arms".
 
     Example:
         >>> names("norms")
@@ -67,6 +68,20 @@ def configured(kind: str, name: Any, **settings: Any) -> Any:
     if strange and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         raise ValueError(f"the {kind[:-1]} {name!r} takes no {' and no '.join(strange)}: leave it out")
     return partial(found, **given) if given else found
+
+
+def check_installed(kind: str, name: Any) -> None:
+    """Let a plug-in import what it needs beyond the core's packages, by its `installed`, where it has such a function.
+
+    Raises:
+        ImportError: it is not here, which else would come out when the plug-in is called, after others have worked.
+    """
+    found = find(kind, name)
+    while isinstance(found, partial):
+        if "attack" in found.keywords:
+            check_installed("attacks", found.keywords["attack"])
+        found = found.func
+    getattr(found, "installed", lambda: None)()
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:

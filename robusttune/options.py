@@ -175,6 +175,9 @@ def _add_sources(own: Any, split: str) -> None:
         "--data", required=True, help="a folder of images by class, or timm's name of a data set, as torch/cifar10"
     )
     own.add_argument("--data_dir", type=str | None, help="where a named data set is")
+    own.add_argument(
+        "--data_args", type=dict | None, help="more arguments of timm's data set factory, as {input_key: img}"
+    )
     own.add_argument("--split", default=split, help="of the data; a folder of this name is looked for")
     own.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     own.add_argument("--channels", type=int, default=3, help="3 for colour, 1 for grey")

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from robusttune import checkpoint
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
 SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
+READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the image's
 
 
@@ -109,21 +111,24 @@ def loader_of(
     workers: int = 0,
     shuffle: bool = False,
     strict: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> DataLoader[Any]:
     """A loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
 
     Args:
         data: a folder with a folder of images for each class, or with such folders for each split; or a name that timm
-            knows, such as "torch/cifar10", "hfds/…" or "wds/…".
+            knows, such as "torch/cifar10", "hfds/…" (of the Hub, or a folder here) or "wds/…".
         split: such as "train" or "validation".
         folder: where a named data set is.
         side: of the images, which are scaled and cropped to a square.
         channels: 3, or 1 for grey.
         batch, workers, shuffle: of the DataLoader.
         strict: a folder needs to have this split; else one without any splits is taken as a whole.
+        settings: more arguments of timm's factory, such as {"input_key": "img"}.
 
     Raises:
-        ValueError: there are no images there, or no such split.
+        ValueError: there are no images there, no such split, or nothing in the column that is looked in.
+        ImportError: timm's reader needs a package that is not installed.
     """
     named = folder is not None or not Path(data).exists()
     if named and "/" not in data:
@@ -131,6 +136,9 @@ def loader_of(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
             "--data-dir"
         )
+    reader = READERS.get(data.partition("/")[0].lower()) if named else None
+    if reader is not None and find_spec(reader) is None:
+        raise ImportError(f"{data!r} is read by the package {reader}: pip install {reader}")
     mode = {1: "L", 3: "RGB"}.get(channels)
     if mode is None:
         raise ValueError(f"channels is {channels}, but it must be 1 or 3")
@@ -143,9 +151,11 @@ def loader_of(
         batch_size=batch,
         input_img_mode=mode,
         is_training=shuffle,
+        **(settings or {}),
     )
     if not named:
         _check_split(Path(data), Path(found.reader.root), split, strict)
+    _check_columns(data, getattr(found, "reader", None))
     found.transform = transforms.Compose(
         [
             transforms.Resize(round(side * CROPPED) if side >= 160 else side),
@@ -164,6 +174,20 @@ def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
     inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
     if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
+
+
+def _check_columns(data: str, reader: Any) -> None:
+    """Raise a ValueError where timm's reader of Hugging Face data sets would fail at the first image."""
+    sought = [getattr(reader, key, None) for key in ("image_key", "label_key")]
+    if None in sought or not len(reader):
+        return
+    first = reader.dataset[0]  # a column that is missing may have been added, empty
+    if any(first.get(key) is None for key in sought):
+        known = ", ".join(key for key, value in first.items() if value is not None)
+        raise ValueError(
+            f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
+            "pass --data_args '{input_key: …, target_key: …}' (settings= in Python)"
+        )
 
 
 def classes_of(loader: DataLoader[Any]) -> int | None:

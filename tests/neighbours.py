@@ -1,10 +1,12 @@
 """Checks that need the package index, run by hand or by CI: what wheel and sdist hold, and which neighbours resolve.
 
 python tests/neighbours.py contents   # builds both, compares them to what git tracks, and asks twine if it is there
-python tests/neighbours.py resolve    # pip's resolver, nothing installed: minutes
+python tests/neighbours.py resolve    # pip's resolver, with the oldest and the newest versions, nothing installed: minutes
 """
 
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -44,12 +46,23 @@ def same(title: str, found: set[str], expected: set[str]) -> None:
 
 
 def resolve() -> None:
-    """Ask pip whether the core goes together with current neighbours."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = f"{folder}/report.json"
-        run(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report,
-            str(ROOT), *NEIGHBOURS)  # fmt: skip
-        print(f"the core resolves beside {', '.join(NEIGHBOURS)}")
+    """Ask pip whether the core goes together with current neighbours, with the newest and the oldest that it takes."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    core = text[text.index("\ndependencies = [") :].partition("]")[0]
+    oldest = [f"{name}=={version}.*" for name, version in re.findall(r'"([\w-]+)>=([\d.]+)"', core)]
+    for title, pins in (("newest", []), ("oldest", oldest)):
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            run(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report",
+                str(report), str(ROOT), *NEIGHBOURS, *pins)  # fmt: skip
+            rows = [each["metadata"] for each in json.loads(report.read_text(encoding="utf-8"))["install"]]
+        found = {row["name"].lower(): row["version"] for row in rows}
+        shown = [f"{name} {found[name]}" for name in sorted(set(map(_name, [*NEIGHBOURS, *oldest])))]
+        print(f"{title}: {', '.join(shown)}", flush=True)
+
+
+def _name(requirement: str) -> str:
+    return re.split("[=>]", requirement)[0]
 
 
 if __name__ == "__main__":

@@ -82,8 +82,18 @@ def _weights_that_are_always_the_same():
         yield
 
 
+SINCE = {"csatv2": (1, 0, 23), "efficientvim_m1": (1, 0, 30), "test_maxvit": (1, 0, 31)}
+
+
+def skip_if_timm_is_older_than(name):
+    """A model that has yet to come is skipped; one that is gone is a failure."""
+    if tuple(map(int, timm.__version__.split(".")[:3])) < SINCE.get(name, ()):
+        pytest.skip(f"timm {timm.__version__} has no {name} yet")
+
+
 def built(library, name, side=None, **settings):
     """A model; for images of this side, where it can be told so."""
+    skip_if_timm_is_older_than(name)
     create = timm.create_model if library == "timm" else torchvision.models.get_model
     make = partial(create, name, num_classes=CLASSES, **settings)
     try:
@@ -223,8 +233,7 @@ def test_backbones_of_many_kinds_can_be_trained(make, side, patch):
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "pvt_v2_b0", "visformer_tiny", "vit_tiny_r_s16_p8_224"])
 def test_patches_that_overlap_or_lie_deep_in_a_model_are_not_the_images(name):
-    with torch.device("meta"):
-        model = timm.create_model(name)
+    model = timm.create_model(name)
     assert any(hasattr(module, "patch_size") for module in model.modules())
     assert patch_size_of(model) is None
 
@@ -396,7 +405,10 @@ def test_made_up_images_fit_the_model(channels):
     first = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16 * channels, 8, 1))
     model = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
     assert RobustLoss(model, ThreatModel("linf", 4 / 255)).classifier.width == 8
-    for name in ("csatv2", "test_vit"):
-        with torch.device("meta"):
-            made = timm.create_model(name)
-        assert next(sample_inputs(made)).shape[1:] == made.pretrained_cfg["input_size"]
+
+
+@pytest.mark.parametrize("name", ["csatv2", "test_vit"])
+def test_made_up_images_have_the_size_of_the_models_own(name):
+    skip_if_timm_is_older_than(name)
+    made = timm.create_model(name)
+    assert next(sample_inputs(made)).shape[1:] == made.pretrained_cfg["input_size"]

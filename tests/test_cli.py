@@ -19,7 +19,7 @@ from robusttune import Records, lookup
 from robusttune.cli import COMMANDS, main
 from robusttune.doctor import doctor
 from robusttune.options import described, parser
-from robusttune.sources import loader_of, model_of, statistics_of
+from robusttune.sources import classes_of, loader_of, model_of, statistics_of
 
 pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector
@@ -363,3 +363,46 @@ def test_a_data_set_of_webdataset(tmp_path):
     images, labels = next(iter(loader_of("wds/mine", folder=str(tmp_path), split="train", side=32, batch=12)))
     assert images.shape == (12, 3, 32, 32)
     assert sorted(labels.tolist()) == sorted(row % 3 for row in range(12))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["images", "parquet", "save_to_disk"])
+def test_a_data_set_of_hugging_face_that_is_here(kind, data, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    folder, rows = tmp_path / "mine", {"image": [Image.new("L", (32, 32), 60 * (row % 3)) for row in range(12)]}
+    rows["label"] = [row % 3 for row in range(12)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    if kind == "images":
+        for row, image in enumerate(rows["image"]):
+            place = folder / "train" / "abc"[row % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            image.save(place / f"{row}.png")
+    elif kind == "parquet":
+        folder.mkdir()
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train-00000.parquet")
+    else:
+        datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)).save_to_disk(folder)
+    monkeypatch.chdir(tmp_path)
+    loader = loader_of("hfds/mine", folder="cache", split="train", side=32, channels=1, batch=12)
+    images, labels = next(iter(loader))
+    assert images.shape == (12, 1, 32, 32)
+    assert torch.equal((images.mean((1, 2, 3)) * 255 / 60).round().long(), labels)
+    assert classes_of(loader) == 3
+
+
+def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, source, capsys):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    rows = {"img": [Image.new("L", (32, 32), 20 * row) for row in range(8)], "fine": [0, 1] * 4}
+    features = datasets.Features({"img": datasets.Image(), "fine": datasets.ClassLabel(names=["a", "b"])})
+    (tmp_path / "mine").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "mine" / "train-00000.parquet")
+    run = ["harden", *source, *QUICK, "--batch-size=4", "--out", "runs/a", "--data-dir", "cache"]
+    run[run.index("--data") + 1] = "hfds/mine"
+    assert main(run) == 1
+    assert "'hfds/mine' has the columns img, fine, but images are looked for in 'image'" in capsys.readouterr().err
+    named = ["--data-args", "{input_key: img, target_key: fine}", "--classes", "2"]  # timm 1.0.20 cannot tell how many
+    assert main([*run, *named]) == 0
+    command = json.loads((tmp_path / "runs/a/run.json").read_text())["command"]
+    assert command["data_args"] == {"input_key": "img", "target_key": "fine"}

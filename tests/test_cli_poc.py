@@ -52,7 +52,9 @@ def there(monkeypatch, tmp_path):
             Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((32, 32)).save(place / f"{row}.png")
     (tmp_path / "flat").mkdir()
     for row in range(400, 550):  # no labels, so no folders
-        Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((32, 32)).save(tmp_path / f"flat/{row}.png")
+        Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((32, 32)).save(
+            tmp_path / f"flat/{row}.png"
+        )
     (tmp_path / "poc.yaml").write_text(FILE)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -125,6 +125,18 @@ def test_every_kind_has_a_page_with_a_file():
     assert all((DOCS / "extending" / f"{kind}.md").exists() for kind in kinds)
 
 
+def test_every_public_name_is_in_the_reference():
+    pages = "".join(path.read_text(encoding="utf-8") for path in sorted((DOCS / "api").glob("*.md")))
+    named = set(re.findall(r"^::: robusttune\.[\w.]*?(\w+)$", pages, re.MULTILINE))
+    assert not set(robusttune.__all__) - named
+
+
+def test_every_page_of_the_reference_and_every_guide_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert not {page for page in pages if not page.startswith("benchmarks/") and f" {page}\n" not in menu + "\n"}
+
+
 COMMANDS = [
     (path.name, line)
     for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from functools import partial
 from itertools import pairwise
 
@@ -265,6 +266,18 @@ def test_what_is_held_back_is_not_trained_on():
 )
 def test_nothing_is_held_back_where_it_cannot_be(loader):
     assert held_back(loader, 0.05, seed=0) == (loader, None)
+
+
+def test_a_loader_too_small_to_hold_back_from_is_told(caplog):
+    told = r"pass val_loader= \(5% are held back of a plain DataLoader with at least 640 images\)"
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    loader = DataLoader(TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), 4)
+    with caplog.at_level("INFO", "robusttune"):
+        robusttune.harden(model, loader, tasks=None, epochs=1, progress=False)
+        assert re.search(told, caplog.text)
+        caplog.clear()
+        robusttune.harden(model, loader, val_loader=loader, tasks=None, epochs=1, progress=False)
+        assert not re.search(told, caplog.text)
 
 
 def digits(*keep):

@@ -23,11 +23,15 @@ def vit():
     return timm.create_model("test_vit", num_classes=4, img_size=SIDE)
 
 
+def convnext():
+    return timm.create_model("test_convnext", num_classes=4)
+
+
 def squeezenet():
     return torchvision.models.squeezenet1_1(num_classes=4)
 
 
-MAKERS = [resnet, vit, squeezenet]
+MAKERS = [resnet, vit, convnext, squeezenet]
 
 
 def images(count, seed=0):
@@ -83,7 +87,10 @@ def test_torch_export_gives_a_program_of_the_same_answers_for_batches_of_any_siz
     assert graphs[0] == graphs[1]
 
 
-@pytest.mark.slow
+# The exporter that torch 2.6 has over torch.export knows no batch norm together with current versions of onnxscript.
+EXPORTER = {"dynamo": tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6)}
+
+
 def test_onnx_runtime_gives_the_same_answers(before_and_after, tmp_path):
     runtime, checker = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx").checker
     pytest.importorskip("onnxscript")
@@ -91,7 +98,7 @@ def test_onnx_runtime_gives_the_same_answers(before_and_after, tmp_path):
         path = tmp_path / "model.onnx"
         with warnings.catch_warnings():  # the exporter's own, of what torch deprecates
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, (images(2),), path, dynamo=True, verbose=False)
+            torch.onnx.export(model, (images(2),), path, **EXPORTER, verbose=False)
         checker.check_model(path, full_check=True)
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {session.get_inputs()[0].name: images(2).numpy()})

@@ -88,6 +88,21 @@ def test_a_named_attack_fools_inside_the_ball_and_repeats_itself(package, norm, 
 
 
 @every_package
+def test_images_and_weights_in_channels_last_are_attacked_as_others_are(package):
+    attack, name, threat = attack_named(package), "ddn" if package == "adv_lib" else None, ThreatModel("l2", 1.5)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(4 * 5 * 4, 5))
+    images, labels = torch.rand(6, 3, 9, 8, generator=generator()), torch.arange(6) % 5
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model, given = layers.to(memory_format=layout), images.contiguous(memory_format=layout)
+        settings = {"steps": 3} | ({} if name is None else {"name": name})
+        found.append(attack(classification(model, labels), given, threat, generator=generator(), **settings))
+        assert found[-1].stride() == given.stride()
+    assert (found[0] - found[1]).abs().max() <= 1e-4
+    assert (found[0] - images).abs().max() > 0.01
+
+
+@every_package
 def test_an_attack_takes_part_in_harden_and_evaluate_and_leaves_the_model_as_it_was(package):
     attack_named(package)
     model, mean = small_model(), {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "progress": False}

@@ -13,9 +13,10 @@ from robusttune import LossOf, RobustLoss, ThreatModel, lookup
 from robusttune.attacks.pgd import pgd
 from robusttune.augment import applied, chosen_augment
 from robusttune.graphs import Graphs
+from robusttune.modes import available_accelerator
 from robusttune.precision import chosen_precision
 
-ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
+ACCELERATOR = available_accelerator()
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(ACCELERATOR is None, reason="no accelerator here"),

@@ -1,29 +1,124 @@
-"""The library comes up with every extra missing, and each extra is imported only where it is used."""
+"""The library comes up with every extra missing, and tells which one to install where it is used."""
 
+import json
 import subprocess
 import sys
 
+import pytest
+
 EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "jsonargparse", "sklearn"]
-LAZY = [*EXTRAS, "kornia", "accelerate"]
+BESIDE = ["datasets", "webdataset", "tensorflow_datasets", "wandb", "onnx", "onnxruntime"]
+LAZY = [*EXTRAS, *BESIDE, "kornia", "accelerate"]
 
 
 def python(program):
     return subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
 
 
-def test_the_library_trains_and_judges_with_every_extra_missing():
-    done = python(f"""
-import sys
-for name in {EXTRAS}:
+# Each use, as a function of nothing, and what it says where the package is missing.
+USES = {
+    "torchattacks in harden": (
+        "lambda: harden(attack='torchattacks', attack_tasks='none')",
+        "this attack needs torchattacks (import of torchattacks halted; None in sys.modules): "
+        "pip install 'robusttune[torchattacks]'",
+    ),
+    "foolbox in harden": ("lambda: harden(attack='foolbox')", "pip install 'robusttune[foolbox]'"),
+    "adv-lib in harden": (
+        "lambda: harden(attack='adv_lib')",
+        "pip install 'setuptools<82' wheel && pip install --no-build-isolation adv-lib",
+    ),
+    "torchattacks in evaluate": ("lambda: evaluate(never, 'autoattack')", "pip install 'robusttune[torchattacks]'"),
+    "foolbox in a sweep": (
+        "lambda: evaluate(never, partial(partial(sweep, attack='foolbox'), steps=3))",
+        "pip install 'robusttune[foolbox]'",
+    ),
+    "scipy in certified": (
+        "lambda: evaluate(never, 'certified')",
+        "exact binomial bounds need scipy: pip install 'robusttune[certified]'",
+    ),
+    "matplotlib in report": (
+        "lambda: robusttune.report(records, folder)",
+        "the picture needs matplotlib: pip install 'robusttune[report]'",
+    ),
+    "markdown in report": (
+        "lambda: robusttune.report(records, folder, sections=['summary'])",
+        "an HTML report needs the package markdown: pip install 'robusttune[report]'",
+    ),
+    "all that a trial needs": (
+        "lambda: robusttune.poc(model, batches, out=folder)",
+        "the decision page needs scipy, matplotlib, markdown: pip install 'robusttune[poc]'",
+    ),
+    "a log": ("lambda: harden(log='wandb', attack='pgd')", "log='wandb' needs its package: pip install wandb"),
+    "the command line": (
+        "lambda: parser(COMMANDS)",
+        "the command line needs jsonargparse: pip install 'robusttune[cli]'",
+    ),
+    "Hugging Face's data sets": (
+        "lambda: loader_of('hfds/mine', split='train', side=32)",
+        "'hfds/mine' is read by the package datasets: pip install datasets",
+    ),
+    "WebDataset": ("lambda: loader_of('WDS/mine', folder='x', split='train', side=32)", "pip install webdataset"),
+}
+PROGRAM = f"""
+import sys, json, tempfile
+for name in {EXTRAS + BESIDE}:
     sys.modules[name] = None
+from functools import partial
 import torch, robusttune
+from robusttune.cli import COMMANDS, main
+from robusttune.evaluations.sweep import sweep
+from robusttune.options import parser
+from robusttune.sources import loader_of
+
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
 batches = [(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 0, 1]))]
-robusttune.harden(model, batches, tasks=None, epochs=1, steps=1, progress=False)
-print(len(robusttune.evaluate(model, batches, "clean", progress=False)))
-""")
+harden = partial(robusttune.harden, model, batches, tasks=None, epochs=1, steps=1, progress=False)
+
+def never(subject):
+    raise RuntimeError("an evaluation has begun")
+
+def evaluate(*which):
+    return robusttune.evaluate(model, batches, which, progress=False)
+
+folder = tempfile.mkdtemp()
+harden()
+records = evaluate("clean", "sweep", "sanity")
+said = {{"records": len(records), "code": main(["harden"])}}
+for name, use in {{{", ".join(f"{name!r}: {use}" for name, (use, _) in USES.items())}}}.items():
+    try:
+        said[name] = ["nothing", str(use())]
+    except Exception as error:
+        said[name] = [type(error).__name__, str(error)]
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """What came out of a process of its own, in which every extra is missing."""
+    done = python(PROGRAM)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 1
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_the_library_trains_and_judges_with_every_extra_missing(bare):
+    assert bare[0]["records"] > 2
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_needs_a_missing_package_says_how_to_install_it(use, bare):
+    kind, said = bare[0][use]
+    assert kind == "ImportError"
+    assert said.endswith(USES[use][1])
+
+
+def test_the_command_line_says_so_on_one_line(bare):
+    said, errors = bare
+    assert said["code"] == 1
+    expected = (
+        "robusttune: error: the command line needs jsonargparse: pip install 'robusttune[cli]' (--debug shows where)"
+    )
+    assert expected in errors.splitlines()
 
 
 def test_importing_it_brings_little_beside_torch_and_timm():

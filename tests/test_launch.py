@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from launched_loop import BATCH, CASES, scene, trained
 
-SCRIPT = Path(__file__).parent / "launched_run.py"
+HERE = Path(__file__).parent
 LAUNCHERS = {
     "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
     "accelerate": [
@@ -28,8 +29,8 @@ LAUNCHERS = {
 }
 
 
-def launched(launcher, folder, case, port):
-    command = [sys.executable, *LAUNCHERS[launcher], str(port), str(SCRIPT), str(folder), case]
+def launched(launcher, folder, case, port, script="launched_run.py"):
+    command = [sys.executable, *LAUNCHERS[launcher], str(port), str(HERE / script), str(folder), case]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -66,3 +67,31 @@ def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
     assert done.returncode != 0
     assert "the disk of process 1 is full" in done.stderr
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory):
+    """What the two processes of a loop of accelerate have found, case by case."""
+    folder = tmp_path_factory.mktemp("loops")
+    done = launched("accelerate", folder, "", 29616, "launched_loop.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loop_of_accelerate_has_the_same_gradients_and_weights_in_both_processes(case, loops):
+    first, second = ([*found[case]["gradients"], found[case]["weights"]] for found in loops)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert all(one[name].abs().max() > 0 for name in one)
+
+
+def test_two_processes_of_accelerate_have_the_gradients_of_one_with_the_whole_batch(loops):
+    found, alone = loops[0]["plain"], trained(*scene("plain", BATCH))
+    assert len(found["gradients"]) == len(alone["gradients"]) == 3
+    for one, whole in zip(
+        [*found["gradients"], found["weights"]], [*alone["gradients"], alone["weights"]], strict=True
+    ):
+        assert all((one[name] - whole[name]).abs().max() < 1e-6 for name in whole)
+    assert max(each.abs().max() for each in alone["gradients"][-1].values()) > 1e-3

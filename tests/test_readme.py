@@ -40,6 +40,26 @@ def test_readme_examples_run(tmp_path, monkeypatch):
     assert {record.evaluation for record in names["records"]} == {"clean", "sweep"}
 
 
+def test_the_readme_shows_the_quickstarts_table_as_it_is_printed(monkeypatch):
+    monkeypatch.syspath_prepend(str(README.parent / "examples"))
+    table = importlib.import_module("quickstart").table
+    shown = re.search(r"```text\n(model.*?)\n\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    rows = {name: re.findall(r"([\d.]+)% \(", line) for name, line in zip("ab", shown[1].splitlines()[2:], strict=True)}
+    settings = {"norm": "l2", "eps": 1.0}
+    runs = {
+        name: Records(
+            [
+                accuracy("clean", round(3 * float(clean)), 300),
+                accuracy("sweep", round(3 * float(ours)), 300, {**settings, "attack": "apgd"}),
+                accuracy("sweep", round(3 * float(judge)), 300, {**settings, "attack": "torchattacks(name=APGD)"}),
+            ]
+        )
+        for name, (clean, ours, judge) in zip(("before", "after"), rows.values(), strict=True)
+    }
+    printed = table(runs, "l2", 1.0).strip().splitlines()
+    assert [line.rstrip() for line in printed] == shown[1].splitlines()
+
+
 @pytest.mark.parametrize(("ours", "judge"), [(0.5, 0.5), (0.6, 0.7), (0.724, 0.72), (0.726, 0.72)])
 def test_the_guard_stops_at_a_flattering_figure(ours, judge, monkeypatch):
     pytest.importorskip("torchattacks")
@@ -58,6 +78,14 @@ def test_the_guard_stops_at_a_flattering_figure(ours, judge, monkeypatch):
     else:
         with pytest.raises(SystemExit, match=r"guard: robusttune prints 72\.6%, but torchattacks' APGD leaves 72\.0%"):
             guard(records, 1.0)
+
+
+def test_the_quickstart_names_models_close_to_one_that_is_not_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(README.parent / "examples"))
+    new_model = importlib.import_module("ordinary").new_model
+    assert new_model("test_resnet", 1, 10, 32).num_classes == 10
+    with pytest.raises(SystemExit, match="timm has no model 'test_resnt': did you mean test_resnet"):
+        new_model("test_resnt", 1, 10, 32)
 
 
 def test_readme_commands_name_files_that_are_there():

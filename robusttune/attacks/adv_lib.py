@@ -65,7 +65,7 @@ def adv_lib(
     given = _offered(attack, name, threat, given) | given
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
-        found = attack(model, images.detach().clone(), labels, **given)
+        found = attack(model, foreign.copied(images), labels, **given)
     return foreign.brought_back(found, images, threat)
 
 
@@ -93,3 +93,6 @@ def _imported() -> Any:
     with foreign.needing("adv-lib", INSTALL):
         import adv_lib.attacks as library
     return library
+
+
+adv_lib.installed = _imported  # type: ignore[attr-defined]

@@ -54,7 +54,7 @@ def foolbox(
         attack = kind(**given)
         _check_distance(attack, name, threat)
         borrowed = library.PyTorchModel(model, bounds=(0, 1), device=images.device)
-        _, found, _ = attack(borrowed, images.detach().clone(), labels, epsilons=threat.eps)
+        _, found, _ = attack(borrowed, foreign.copied(images), labels, epsilons=threat.eps)
     return foreign.brought_back(found, images, threat)
 
 
@@ -83,3 +83,6 @@ def _imported() -> Any:
     with foreign.needing("foolbox", "pip install 'robusttune[foolbox]'"):
         import foolbox as library
     return library
+
+
+foolbox.installed = _imported  # type: ignore[attr-defined]

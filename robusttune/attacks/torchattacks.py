@@ -51,11 +51,11 @@ def torchattacks(
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
         given = _offered(kind, threat, seed) | foreign.arguments(kind, settings, f"torchattacks' {name}")
-        found: Tensor = kind(model, **given)(images.detach().clone(), labels)
+        found: Tensor = kind(model, **given)(foreign.copied(images), labels)
     bounded = any(radius in given for radius in RADIUS)
     if bounded and bool((threat.size(found, images) > threat.eps * (1 + SLACK) + 1e-6).any()):
         raise ValueError(f"{name} left the {threat.norm} ball of radius eps: it is made for another norm")
-    return found.detach() if bounded else foreign.brought_back(found, images, threat)
+    return foreign.as_laid_out(found, images) if bounded else foreign.brought_back(found, images, threat)
 
 
 def _offered(kind: type, threat: ThreatModel, seed: int) -> dict[str, Any]:
@@ -75,3 +75,6 @@ def _imported() -> Any:
     with foreign.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
         import torchattacks as library
     return library
+
+
+torchattacks.installed = _imported  # type: ignore[attr-defined]

@@ -115,3 +115,6 @@ class _Kept:
     def _key(self, name: str, batch: list[str]) -> str:
         # Random starts depend on the whole batch.
         return hashlib.blake2b(" ".join([self.of, name, *batch]).encode(), digest_size=16).hexdigest()
+
+
+autoattack.installed = partial(lookup.check_installed, "attacks", "torchattacks")  # type: ignore[attr-defined]

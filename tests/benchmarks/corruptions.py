@@ -96,9 +96,10 @@ def main() -> None:
     import torch
 
     from robusttune import lookup
+    from robusttune.modes import available_accelerator
 
     torch.set_num_threads(options.threads)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = available_accelerator() or torch.device("cpu")
     peer = Peer(options.peer) if options.peer else None
     rows = []
     for side, count in SIZES.items():
