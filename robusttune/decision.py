@@ -50,7 +50,7 @@ def decide(
     Source: Student's t over seeds with Holm's correction; see `differences`.
     """
     given = {"worthwhile": worthwhile, "clean_loss": clean_loss, "matters": matters, "images": images, "epochs": epochs}
-    wanted = criteria({**trial.plan.get("decision", {}), **{k: v for k, v in given.items() if v is not None}})
+    wanted = criteria({**(trial.plan.get("decision") or {}), **{k: v for k, v in given.items() if v is not None}})
     seen = measured(trial)
     found = findings(seen, baselines(trial, seen))
     asked: dict[str, Any] = {"worthwhile": wanted.worthwhile, "clean_loss": wanted.clean_loss}

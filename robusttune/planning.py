@@ -11,6 +11,7 @@ from robusttune.checkpoint import write_bytes
 from robusttune.compute import shares
 from robusttune.conditions import family_of, standard_names
 from robusttune.corruption import FAMILIES
+from robusttune.criteria import criteria
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.trials import PLAN, Arms, named, numbers
 
@@ -201,6 +202,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     for item in evaluation["items"]:
         name, settings = named(item)
         lookup.configured("evaluations", name, **settings)
+    criteria(plan.get("decision"))
     _check_budget(plan.get("budget"))
     threats = plan.get("threats")
     if not isinstance(threats, Mapping) or not threats:
