@@ -86,10 +86,16 @@ def lengths(
         cost = passes(kind, own if kind == "pretrain" else given, sizes, threat)
         alone = kind == "pretrain" and sizes.unlabeled > 0
         batch, batches = (sizes.unlabeled, sizes.unlabeled_batches) if alone else (sizes.batch, sizes.batches)
-        together = int(given.get("accumulate", 1))
-        steps = max(1, round(share * whole / (cost * batch * together)))
-        found.append(Length(steps, math.ceil(steps * together / batches), cost))
+        steps, every = _steps(share * whole / (cost * batch), batches, int(given.get("accumulate", 1)))
+        found.append(Length(steps, math.ceil(steps / every), cost))
     return found
+
+
+def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
+    """Optimiser steps in so many batches, at least one, and those of an epoch, whose last step takes what is left."""
+    every = math.ceil(batches / accumulate)
+    epochs, rest = divmod(taken, batches)
+    return max(1, int(epochs) * every + min(every, round(rest / accumulate))), every
 
 
 def shares(phases: Sequence[Any]) -> list[float]:

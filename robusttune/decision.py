@@ -2,31 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robusttune.claims import Findings, findings
+from robusttune.criteria import criteria
 from robusttune.decision_text import markdown
 from robusttune.differences import pair_scatter
-from robusttune.needs import ATTACK, CLEAN, CORRUPTION, Measured, measured
+from robusttune.needs import Measured, measured
 from robusttune.next_stage import Stage, chosen_seeds, stage
 from robusttune.page import page
 from robusttune.trials import Trial
 from robusttune.verdict import Decision, Verdict, baselines, judged
 
-KINDS = (CLEAN, ATTACK, CORRUPTION)
 AGAIN = 2  # arms beside the baselines that the next stage repeats
 
 
 def decide(
     trial: Trial,
     *,
-    worthwhile: float = 0.02,
+    worthwhile: float | None = None,
     clean_loss: float | None = None,
-    matters: Sequence[str] = (ATTACK, CORRUPTION),
+    matters: str | Sequence[str] | None = None,
     images: int | None = None,
     epochs: float | None = None,
 ) -> Decision:
@@ -35,12 +34,14 @@ def decide(
     Whether an arm is better is told from its accuracies with each seed, beside those of two baselines with the same
     seeds: doing nothing, and adversarial training without pretext task. All comparisons are corrected together.
 
+    What else is asked for is what the plan's `decision` says, and what is given here comes before it.
+
     Args:
         trial: its plan and results, as `Trial.load(folder)` reads them; arms and seeds that have not ended are left out.
-        worthwhile: the smallest gain of accuracy that is worth the trouble, a share.
-        clean_loss: the largest loss of clean accuracy that is accepted, a share; None for any.
-        matters: for what a gain counts: "attack", "corruption", "clean".
-        images, epochs: of training in the next stage, for its cost; those of the trial unless given.
+        worthwhile: the smallest gain of accuracy that is worth the trouble, a share; 0.02 unless anything is said.
+        clean_loss: the largest loss of clean accuracy that is accepted, a share; any unless anything is said.
+        matters: for what a gain counts: "attack", "corruption", "clean"; the first two unless anything is said.
+        images, epochs: of training in the next stage, for its cost; those of the trial unless anything is said.
 
     Raises:
         ValueError: settings out of range; fewer than two arms with a seed in common; arms measured on other images.
@@ -48,15 +49,14 @@ def decide(
 
     Source: Student's t over seeds with Holm's correction; see `differences`.
     """
-    _check(worthwhile=worthwhile, clean_loss=clean_loss, images=images, epochs=epochs)
-    if not matters or any(each not in KINDS for each in matters):
-        raise ValueError(f"matters is {matters!r}, but some of {', '.join(KINDS)} are needed")
+    given = {"worthwhile": worthwhile, "clean_loss": clean_loss, "matters": matters, "images": images, "epochs": epochs}
+    wanted = criteria({**(trial.plan.get("decision") or {}), **{k: v for k, v in given.items() if v is not None}})
     seen = measured(trial)
     found = findings(seen, baselines(trial, seen))
-    asked: dict[str, Any] = {"worthwhile": worthwhile, "clean_loss": clean_loss}
-    verdict, reason, candidates = judged(trial, seen, found, matters=matters, **asked)
+    asked: dict[str, Any] = {"worthwhile": wanted.worthwhile, "clean_loss": wanted.clean_loss}
+    verdict, reason, candidates = judged(trial, seen, found, matters=wanted.matters, **asked)
     decision = Decision(verdict, reason, candidates, trial, seen, found, **asked)
-    return replace(decision, next=_next(decision, images, epochs))
+    return replace(decision, next=_next(decision, wanted.images, wanted.epochs))
 
 
 def write(decision: Decision, folder: str | Path) -> Path:
@@ -112,15 +112,3 @@ def _scatter(seen: Measured, found: Findings) -> tuple[float | None, float]:
     if len(seen.seeds) < 2 or len(trained) < 2:
         return None, of_images
     return float(pair_scatter(seen.values[trained])[main].max()), of_images
-
-
-def _check(**given: Any) -> None:
-    for name, value in given.items():
-        share = name in ("worthwhile", "clean_loss")
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if (value is None and name != "worthwhile") or (number and 0 < value < (1 if share else float("inf"))):
-            continue
-        if name == "clean_loss" and number and value == 0:
-            continue
-        allowed = "a share of images between 0 and 1, such as 0.02 for two points," if share else "a number above 0"
-        raise ValueError(f"{name} is {value!r}, but {allowed} is needed")

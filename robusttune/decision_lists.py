@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from robusttune import lookup
 from robusttune.corruption import FAMILIES
-from robusttune.needs import ATTACK, CORRUPTION
+from robusttune.criteria import ATTACK, CORRUPTION
 from robusttune.verdict import Decision
 
 NOT_PIXELS = (

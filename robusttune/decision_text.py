@@ -7,9 +7,10 @@ import numpy as np
 
 from robusttune import decision_lists
 from robusttune.claims import FEWEST_SEEDS, Claim, leaders
+from robusttune.criteria import ATTACK, CORRUPTION
 from robusttune.differences import Numbers, half_width
 from robusttune.front import draw, front, goals
-from robusttune.needs import ATTACK, CORRUPTION, Measured, Need
+from robusttune.needs import Measured, Need
 from robusttune.next_stage import Stage
 from robusttune.records import percent
 from robusttune.verdict import Decision, Verdict, pretext_arms

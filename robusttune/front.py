@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from robusttune.criteria import ATTACK, CLEAN
 from robusttune.differences import Numbers
-from robusttune.needs import ATTACK, CLEAN, Measured, Need
+from robusttune.needs import Measured, Need
 
 MARKERS = "osD^vP*X<>ph8d"
 

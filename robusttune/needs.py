@@ -8,11 +8,11 @@ import numpy as np
 
 from robusttune.conditions import family_of
 from robusttune.corruption import FAMILIES
+from robusttune.criteria import ATTACK, CLEAN, CORRUPTION
 from robusttune.differences import Numbers
 from robusttune.records import Z95, Record, Records
-from robusttune.trials import Result, Trial, named, threat_of
+from robusttune.trials import Result, Trial, threat_of
 
-CLEAN, ATTACK, CORRUPTION = "clean", "attack", "corruption"
 ATTACKS = ("sweep", "strong", "autoattack")
 PLACES = ("below", "at", "above")
 WIDER = 2.0  # of radii beyond the training radius, the one that is nearest to so many times it
@@ -119,22 +119,6 @@ def needs_of(records: Records, plan: Mapping[str, Any]) -> list[Need]:
     families = {family_of(record.setting["corruption"]) for record in records if "corruption" in record.setting}
     found += [Need(CORRUPTION, family=each) for each in sorted(families, key=_order)]
     return found
-
-
-def unpretexted(plan: Mapping[str, Any]) -> str | None:
-    """The arm of adversarial training without pretext task, to which those with one have to be compared."""
-    for arm, phases in plan["arms"].items():
-        if len(phases) == 1:
-            name, settings = named(phases[0])
-            radius = settings.get("eps", (threat_of(plan) or ("", 1.0))[1])
-            if name == "harden" and not settings.get("tasks", "auto") and radius != 0:
-                return str(arm)
-    return None
-
-
-def untouched(plan: Mapping[str, Any]) -> str | None:
-    """The arm that does nothing."""
-    return next((str(arm) for arm, phases in plan["arms"].items() if not phases), None)
 
 
 def _placed(eps: Sequence[float], radius: float) -> dict[str, float]:

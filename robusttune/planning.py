@@ -11,6 +11,7 @@ from robusttune.checkpoint import write_bytes
 from robusttune.compute import shares
 from robusttune.conditions import family_of, standard_names
 from robusttune.corruption import FAMILIES
+from robusttune.criteria import criteria
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.trials import PLAN, Arms, named, numbers
 
@@ -54,8 +55,18 @@ def chosen_threats(threats: Any, shape: tuple[int, ...]) -> dict[str, float]:
             raise ValueError(
                 f"{norm!r} is an object, but a plan can name norms alone: {', '.join(lookup.names('norms'))}"
             )
-        found.setdefault(known.norm, known.eps)
+        found.setdefault(known.norm, short(known.eps))
     return found
+
+
+def short(number: float) -> float:
+    """The same to ten digits, as people would write it.
+
+    Example:
+        >>> short(1.5 * 0.1), short(8 / 255)
+        (0.15, 0.03137254902)
+    """
+    return float(f"{number:.10g}")
 
 
 def chosen_corruptions(wanted: str | Sequence[str]) -> list[str]:
@@ -124,7 +135,7 @@ def _elaborate(phases: Sequence[Any]) -> tuple[bool, int]:
 def items_of(threats: Mapping[str, float], corruptions: Sequence[str]) -> list[Any]:
     """What arms are measured by: unchanged images, each threat below, at and above its radius, and corruptions."""
     attacks = [
-        {"sweep": {"norms": [norm], "eps": [multiple * eps for multiple in MULTIPLES], "steps": STEPS}}
+        {"sweep": {"norms": [norm], "eps": [short(multiple * eps) for multiple in MULTIPLES], "steps": STEPS}}
         for norm, eps in threats.items()
     ]
     changed = {"corruptions": {"names": list(corruptions), "severities": list(SEVERITIES)}}
@@ -191,6 +202,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     for item in evaluation["items"]:
         name, settings = named(item)
         lookup.configured("evaluations", name, **settings)
+    criteria(plan.get("decision"))
     _check_budget(plan.get("budget"))
     threats = plan.get("threats")
     if not isinstance(threats, Mapping) or not threats:

@@ -50,6 +50,7 @@ from robusttune.trials import (
 
 ASKED = (
     "threats", "corruptions", "arms", "tasks", "seeds", "epochs", "images", "evaluation", "budget", "price", "settings",
+    "decision",
 )  # fmt: skip
 SPACE = ("mean", "std", "normalized", "classifier", "device")
 
@@ -71,6 +72,7 @@ def poc(
     budget: float | None = None,
     price: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    decision: Mapping[str, Any] | None = None,
     mean: Any = None,
     std: Any = None,
     normalized: bool | None = None,
@@ -105,6 +107,8 @@ def poc(
         budget: what all may cost, in seconds; with a price, in money.
         price: of an hour.
         settings: of `harden`, for all arms, such as {"lr": 0.01}.
+        decision: what it is decided by, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
+            `robusttune.decision.decide`.
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
         plan_only: only write the plan, whose path comes back.
@@ -139,15 +143,20 @@ def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
     plan = plan or _new_plan(given, data)
     check_plan(plan)
     space = {name: given[name] for name in SPACE}
-    calls = {arm: calls_of(plan, arm, data, space) for arm in plan["arms"]}
+
+    def calls_for(plan: Mapping[str, Any]) -> dict[str, Any]:
+        return {arm: calls_of(plan, arm, data, space) for arm in plan["arms"]}
+
+    calls = calls_for(plan)
     folder = checkpoint.prepared(out, given["resume"])
     assert folder is not None
-    costs = Costs(folder, model, data, space, progress=progress).of(plan, calls)
+    costs = Costs(folder, model, data, space, progress=progress)
+    known = costs.of(plan, calls)
     if not (folder / PLAN).exists():
         checkpoint.save_weights(folder / START, _tensors(model))
         checkpoint.write_run(folder, {"arguments": {name: given[name] for name in ASKED}})
-        write_plan(folder, {**plan, "estimated": estimated(plan, calls, costs)})
-    check_budget(plan, costs, folder / PLAN)
+        write_plan(folder, {**plan, "estimated": estimated(plan, calls, known)})
+    check_budget(plan, lambda edited: costs.of(edited, calls_for(edited)), folder / PLAN)
     if given["plan_only"]:
         return folder / PLAN
     for place in _places(folder, plan, progress):
@@ -203,6 +212,7 @@ def _new_plan(given: Mapping[str, Any], data: Data) -> dict[str, Any]:
             "images": given["images"],
             "items": items_of(threats, corruptions) if asked is None else list(asked),
         },
+        **({} if given["decision"] is None else {"decision": dict(given["decision"])}),
         "rule": RULE,
     }
 

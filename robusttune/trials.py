@@ -116,6 +116,22 @@ def threat_of(plan: Mapping[str, Any]) -> tuple[str, float] | None:
     return next(((str(norm), float(eps)) for norm, eps in (plan.get("threats") or {}).items()), None)
 
 
+def unpretexted(plan: Mapping[str, Any]) -> str | None:
+    """The arm of adversarial training without pretext task, to which those with one have to be compared."""
+    for arm, phases in plan["arms"].items():
+        if len(phases) == 1:
+            name, settings = named(phases[0])
+            radius = settings.get("eps", (threat_of(plan) or ("", 1.0))[1])
+            if name == "harden" and not settings.get("tasks", "auto") and radius != 0:
+                return str(arm)
+    return None
+
+
+def untouched(plan: Mapping[str, Any]) -> str | None:
+    """The arm that does nothing."""
+    return next((str(arm) for arm, phases in plan["arms"].items() if not phases), None)
+
+
 def phase_place(place: Path, number: int, phase: Any) -> Path:
     """Where the run of an arm's phase is kept, counted from 0."""
     return place / f"{number + 1}-{named(phase)[0]}"

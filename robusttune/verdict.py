@@ -6,9 +6,10 @@ from enum import Enum
 from typing import Any
 
 from robusttune.claims import FEWEST_SEEDS, Claim, Findings
-from robusttune.needs import CLEAN, Measured, Need, unpretexted, untouched
+from robusttune.criteria import CLEAN
+from robusttune.needs import Measured, Need
 from robusttune.next_stage import Stage
-from robusttune.trials import Trial, named
+from robusttune.trials import Trial, named, unpretexted, untouched
 
 
 class Verdict(str, Enum):

@@ -37,6 +37,7 @@ ROWS = [
         "page",
         "traits",
         "differences",
+        "criteria",
     },
     {
         "doctor",
@@ -51,9 +52,8 @@ ROWS = [
         "footprint",
         "graphs",
         "trials",
-        "budget",
     },
-    {"foreign"},
+    {"foreign", "budget"},
     {
         "attacks",
         "objectives",

@@ -1,10 +1,12 @@
 """The staged trial: its plan, budget, arms, results and page, and that a kill costs nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup
+from robusttune import lookup, phases
 from robusttune.compute import Sizes, lengths, passes
-from robusttune.planning import chosen_arms
+from robusttune.decision import decide
+from robusttune.planning import chosen_arms, items_of
 from robusttune.threat import ThreatModel
 from robusttune.trials import RECORDS, Trial
 
@@ -93,8 +96,8 @@ def test_arms_take_equal_compute():
     sizes, threat = Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1)
     settings = {"steps": 3}
     assert passes("harden", {**settings, "tasks": None}, sizes, threat) == 4
-    for phases in chosen_arms(None, {"rotation": 0.5}).values():
-        found = lengths(phases, 4, sizes, threat, settings)
+    for arm in chosen_arms(None, {"rotation": 0.5}).values():
+        found = lengths(arm, 4, sizes, threat, settings)
         if found:
             assert sum(each.steps * each.passes for each in found) == pytest.approx(4 * 10 * 4, rel=0.05)
 
@@ -110,3 +113,121 @@ def test_price_without_budget_is_refused(tmp_path):
     with pytest.raises(ValueError, match="price= is given without budget="):
         tried(tmp_path / "t", price=2.0)
     assert not (tmp_path / "t").exists()
+
+
+def everything(out):
+    """All records of all arms and seeds."""
+    return [
+        (r.arm, r.seed, [(each.evaluation, each.metric, each.setting, each.value) for each in r.records])
+        for r in Trial.load(out).results
+    ]
+
+
+def test_killed_in_the_second_phase_after_a_checkpoint_it_goes_on_to_the_same_records(tmp_path):
+    changes = {"arms": ["nothing", "pretrained_adversarial"], "seeds": 1, "epochs": 30}
+    changes["evaluation"] = ["clean", {"sweep": {"norms": ["linf"], "eps": [0.05, 0.1], "steps": 2}}]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_poc; "
+        f"test_poc.tried(sys.argv[1], **{changes!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(killed)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    started = time.monotonic()
+    while not list(killed.glob("arms/*/*/2-harden/state.pt")):
+        assert process.poll() is None
+        assert time.monotonic() - started < 60
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (second,) = killed.glob("arms/*/*/2-harden")
+    done = len((second / "log.jsonl").read_text().splitlines())
+    began = (second / "run.json").stat().st_mtime_ns
+    tried(killed, resume=True, **changes)
+    assert (second / "run.json").stat().st_mtime_ns == began  # gone on with, not begun again
+    tried(whole, **changes)
+    (other,) = whole.glob("arms/pretrained_adversarial/*/2-harden")
+    assert done < len((other / "log.jsonl").read_text().splitlines())
+    assert len(everything(whole)[0][2]) > 2
+    assert everything(killed) == everything(whole)
+
+
+def test_pretraining_sees_images_without_labels_alone(tmp_path, monkeypatch):
+    seen = []
+    pretrain = phases.pretrain
+
+    @wraps(pretrain)
+    def watched(model, images, **settings):
+        seen.append(images)
+        return pretrain(model, images, **settings)
+
+    monkeypatch.setattr(phases, "pretrain", watched)
+    more = loader(96, seed=2)
+    tried(tmp_path / "t", arms=["nothing", "pretrained_ordinary"], seeds=1, unlabeled_loader=more)
+    assert seen[-1] is more  # those before it measured what a step costs
+    plan = yaml.safe_load((tmp_path / "t/plan.yaml").read_text())
+    assert plan["data"]["unlabelled images"] == 96
+
+
+def test_arms_of_ones_own_criteria_and_settings_stand_in_the_plan(tmp_path):
+    own = {"mine": [{"ordinary": {"lr": 0.01}}], "nothing": []}
+    out = tmp_path / "t"
+    tried(
+        out, arms=own, decision={"worthwhile": 0.05, "matters": "clean"}, settings={"preset": "fast", "accumulate": 2}
+    )
+    plan = yaml.safe_load((out / "plan.yaml").read_text())
+    assert plan["arms"] == own
+    assert plan["decision"] == {"worthwhile": 0.05, "matters": "clean"}
+    assert {arm for arm, _, _ in values(out)} == set(own)
+    assert decide(Trial.load(out)).worthwhile == 0.05
+    assert decide(Trial.load(out), worthwhile=0.1).worthwhile == 0.1
+
+
+def test_radii_are_written_as_people_write_them():
+    items = items_of({"linf": 0.1}, ["fog"])
+    assert items[1]["sweep"]["eps"] == [0.05, 0.1, 0.15, 0.2]
+
+
+PLANS = [
+    ({"seeds": [0, 0]}, r"seeds are \[0, 0\], but different whole numbers"),
+    ({"seeds": [0.5]}, r"seeds are \[0.5\], but different whole numbers"),
+    ({"arms": {}}, "there are no arms: name some out of"),
+    ({"arms": {"mine": "ordinary"}}, "arm 'mine' is 'ordinary', but a list of phases is needed"),
+    ({"arms": {"a/b": []}}, "arm 'a/b' cannot be the name of a folder"),
+    ({"arms": {"mine": [{"hardn": {}}]}}, "arm 'mine' has a phase 'hardn', but it must be one of pretrain"),
+    ({"arms": {"mine": [{"harden": {"lrr": 1}}]}}, "lrr"),
+    ({"epochs": 0}, "epochs is 0 in the plan, but a number above 0"),
+    ({"evaluation": {"images": 0, "items": ["clean"]}}, "images is 0 in the plan, but a number above 0"),
+    ({"evaluation": {"images": 32, "items": []}}, "there are no evaluation items: name some out of"),
+    ({"evaluation": {"images": 32, "items": ["cleann"]}}, "cleann"),
+    ({"budget": {"hours": 2}}, r"budget is \{'hours': 2\} in the plan"),
+    ({"threats": None}, "threats is None in the plan, but radii by norm are needed"),
+    ({"threats": {"linf": -1}}, "eps"),
+    ({"settings": {"lrr": 1}}, "lrr"),
+    ({"decision": {"worth": 0.1}}, r"there is no 'worth' \(did you mean 'worthwhile'\?\)"),
+    ({"decision": {"matters": ["speed"]}}, "matters is .*, but some of clean, attack, corruption are needed"),
+    ({"decision": {"clean_loss": 2}}, "clean_loss is 2, but a share of images between 0 and 1"),
+]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    return tried(tmp_path_factory.mktemp("plan") / "t", plan_only=True)
+
+
+@pytest.mark.parametrize(("edit", "says"), PLANS, ids=[str(next(iter(edit.items()))) for edit, _ in PLANS])
+def test_a_plan_that_does_not_fit_is_refused_in_words_before_anything_runs(edit, says, planned, tmp_path):
+    out = tmp_path / "t"
+    shutil.copytree(planned.parent, out)
+    plan = yaml.safe_load(planned.read_text())
+    (out / "plan.yaml").write_text(yaml.safe_dump({**plan, **edit}, sort_keys=False))
+    with pytest.raises(ValueError, match=says):
+        tried(out, resume=True)
+    assert not (out / "arms").exists()
+
+
+@pytest.mark.parametrize(("text", "says"), [("arms: [", "is no YAML"), ("seeds: 3", "lacks arms"), ("", "lacks arms")])
+def test_a_plan_that_cannot_be_read_is_told(text, says, planned, tmp_path):
+    shutil.copytree(planned.parent, tmp_path / "t")
+    (tmp_path / "t/plan.yaml").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        tried(tmp_path / "t", resume=True)
