@@ -127,11 +127,14 @@ def _needs(decision: Decision) -> str:
     against = [each for each in (decision.nothing, decision.plain) if each is not None]
     rows = []
     for column, need in enumerate(seen.needs):
+        means = seen.values[:, :, column].mean(axis=1)
+        if np.ptp(means) == 0:  # as beyond a radius that no arm withstands
+            rows.append([label(need), "all alike", percent(float(means[0])), *("–" for _ in against), "–"])
+            continue
         best, *same = [seen.arms[arm] for arm in leaders(seen, found, column)]
         beside = [_beside(decision, best, baseline, need) for baseline in against]
         told = (", ".join(same) or "–") if found.claims else "not enough data"
-        mean = float(seen.values[seen.arms.index(best), :, column].mean())
-        rows.append([label(need), best, percent(mean), *beside, told])
+        rows.append([label(need), best, percent(float(means[seen.arms.index(best)])), *beside, told])
     head = ["need", "highest", "mean", *(f"over {each}" for each in against), "cannot be told from it"]
     return _table(head, rows)
 

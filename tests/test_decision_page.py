@@ -86,3 +86,12 @@ def test_nothing_runs_off_the_page(width, page, tmp_path):
     for natural, right in facts["pictures"]:
         assert natural > 100, "a picture did not load"
         assert right <= width
+
+
+def test_no_arm_is_called_the_highest_where_none_withstands(tmp_path):
+    truth = hardened()
+    truth[:, 3] = -1.0  # beyond the radius; the simulation has one in a thousand still right
+    path = write(decide(trial(truth, seeds=2, images=20)), tmp_path)
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| linf")]
+    assert [row for row in rows if "all alike" in row] == [row for row in rows if "(above)" in row]
+    assert "| all alike | 0.0% | – | – | – |" in path.read_text(encoding="utf-8")
