@@ -121,7 +121,10 @@ class CompiledForward:
 
 def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
     """What a layer was called on; None where that is no tensor."""
-    return next((each for each in (*arguments, *keywords.values()) if isinstance(each, Tensor)), None)
+    for each in (*arguments, *keywords.values()):  # torch 2.6 compiles no next() with a default
+        if isinstance(each, Tensor):
+            return each
+    return None
 
 
 def joined(captured: list[Tensor]) -> Tensor:

@@ -235,8 +235,9 @@ def test_ctrl_c_in_the_middle_of_training_gives_the_old_weights_back(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         textwrap.dedent("""
-        import sys, torch, robusttune
+        import signal, sys, torch, robusttune
         from torch import nn
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         torch.set_num_threads(1)
         model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
