@@ -69,6 +69,7 @@ def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def run_harden(options: Any) -> int:
+    """Train, and keep the weights in --out."""
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
     with checkpoint.also_in_run({"command": _command(options)}):
@@ -85,6 +86,7 @@ def _command(options: Any) -> dict[str, Any]:
 
 
 def run_replay(options: Any) -> int:
+    """Repeat a run of the command line, and compare: 0 if it agrees."""
     folder = Path(options.run)
     facts = told(folder)
     if "command" not in facts:
@@ -124,6 +126,7 @@ def _loader(options: Any, split: str, *, data: str | None = None, shuffle: bool 
 
 
 def run_estimate(options: Any) -> int:
+    """Say what hardening would take."""
     model, loader, settings = _sources(options, shuffle=True)
     found = estimate(
         model, loader, devices=options.devices, **_own(harden, settings), val_loader=_split(options, options.val_split)
@@ -133,6 +136,7 @@ def run_estimate(options: Any) -> int:
 
 
 def run_pretrain(options: Any) -> int:
+    """Train on pretext tasks, and keep the weights in --out."""
     _needs_out(options, "the pre-trained model")
     model, loader, settings = _sources(options, shuffle=True)
     with checkpoint.also_in_run({"command": _command(options)}):
@@ -144,6 +148,7 @@ def run_pretrain(options: Any) -> int:
 
 
 def run_evaluate(options: Any) -> int:
+    """Measure, and print the table."""
     model, loader, settings = _sources(options, shuffle=False)
     which = [_evaluation(each) for each in _listed(options.which)]
     records = evaluate(model, loader, which, **_own(evaluate, settings))
@@ -213,17 +218,20 @@ def _threats(given: list[Any]) -> dict[str, Any]:
 
 
 def run_report(options: Any) -> int:
+    """Write the page, and print its path."""
     page = report(dict(_named(each) for each in options.records), options.out)
     print(page.with_suffix(".html"))
     return 0
 
 
 def run_compare(options: Any) -> int:
+    """Print the tests of two models."""
     print(compare(_named(options.first)[1], _named(options.second)[1]).table())
     return 0
 
 
 def run_doctor(options: Any) -> int:
+    """Print the state of the installation: 1 if something is wrong."""
     text, wrong = doctor()
     print(text)
     return 1 if wrong else 0
