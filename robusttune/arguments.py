@@ -15,8 +15,9 @@ class _Range(NamedTuple):
     kind: type = Real
 
 
-ANY_WHOLE = _Range("a whole number", lambda value: True, Integral)
+ANY_WHOLE = _Range("a whole number of 64 bits", lambda value: -(2**63) <= value < 2**63, Integral)
 COUNT = _Range("a whole number of at least 1", lambda value: value >= 1, Integral)
+NOT_NEGATIVE_COUNT = _Range("a whole number of at least 0", lambda value: value >= 0, Integral)
 NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
 POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
 SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
@@ -38,7 +39,7 @@ NUMBERS = {
     "min_clean": SHARE,
     "ema": DECAY,
 }
-NEEDED = ("epochs", "accumulate", "seed")
+NEEDED = ("epochs", "accumulate", "seed", "size", "batch_size", "workers")
 
 
 def check_settings(given: Mapping[str, Any]) -> None:

@@ -61,7 +61,12 @@ def prepared(out: str | Path | None, resume: bool) -> Path | None:
         raise ValueError(
             f"out={str(out)!r} is not empty: pass resume=True to go on with the run in it, or name another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"out={str(out)!r} cannot be made ({error.strerror}): name a folder that can be written to"
+        ) from error
     return folder
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from robusttune import commands, lookup
 from robusttune.evaluate import evaluate
 from robusttune.harden import harden
-from robusttune.mistakes import mistake
-from robusttune.options import Command, parser
+from robusttune.mistakes import UNREADABLE, in_options, mistake
+from robusttune.options import LISTS, Command, parser
 from robusttune.poc import poc
 from robusttune.pretrain import pretrain
 
@@ -32,8 +32,6 @@ Examples:
   robusttune poc --model timm:resnet18 --data images --threats '{linf: 4/255, l2: 1}' --corruptions noise fog --budget 3600
 """
 
-LISTS = ("which", "threats", "corruptions", "arms", "evaluation")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 if all went well, 1 on an error, 2 for arguments that do not fit, 130 after Ctrl-C."""
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = _gathered([each for each in given if each != "--debug"])
     try:
-        options = parser(COMMANDS).parse_args(given)
+        options = _parsed(given)
         return COMMANDS[options.subcommand].run(options[options.subcommand])
     except KeyboardInterrupt:
         print("robusttune: stopped; with --out, --resume true goes on", file=sys.stderr)
@@ -53,9 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(in_options(str(error), commands.TAKEN).split()) or type(error).__name__
         print(f"robusttune: error: {said} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def _parsed(given: list[str]) -> Any:
+    try:
+        return parser(COMMANDS).parse_args(given)
+    except UnicodeDecodeError as error:
+        raise ArgumentError(None, f"{UNREADABLE} it is no UTF-8 text, in which it must be saved ({error})") from error
 
 
 def _plain(argument: str) -> str:

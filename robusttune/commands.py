@@ -1,12 +1,12 @@
 """What each command does."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from robusttune import checkpoint, decision, lookup
+from robusttune.arguments import check_settings
 from robusttune.compare import compare
 from robusttune.doctor import doctor
 from robusttune.estimate import estimate
@@ -19,28 +19,13 @@ from robusttune.pretrain import pretrain
 from robusttune.records import Records
 from robusttune.replay import replay, told
 from robusttune.report import report
-from robusttune.sources import classes_of, loader_of, model_of, statistics_of
+from robusttune.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.trials import START, Trial, numbers, read_plan
 from robusttune.values import Number
 
 SOURCES = (
-    "model",
-    "checkpoint",
-    "pretrained",
-    "model_args",
-    "classes",
-    "data",
-    "data_dir",
-    "data_args",
-    "split",
-    "size",
-    "channels",
-    "batch_size",
-    "workers",
-    "val_split",
-    "test_split",
-    "unlabeled",
-    "unlabeled_split",
+    *("model", "checkpoint", "pretrained", "model_args", "classes", "data", "data_dir", "data_args", "split"),
+    *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
 )
 TAKEN = {name for function in (harden, evaluate, pretrain, poc) for name in options_of(function)}
 
@@ -51,6 +36,7 @@ def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
     classes = options.classes if options.classes is not None else classes_of(loader)
     if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
         raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
+    check_settings({"seed": getattr(options, "seed", 0)})
     with own_randomness(getattr(options, "seed", 0)):  # random weights are the same when the run is repeated
         model = model_of(
             options.model,
@@ -73,7 +59,7 @@ def run_harden(options: Any) -> int:
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
     with checkpoint.also_in_run({"command": _command(options)}):
-        harden(model, loader, **_own(harden, settings), val_loader=_split(options, options.val_split))
+        harden(model, loader, **_own(harden, settings), val_loader=_split(options, options.val_split, loader))
     print(
         f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
     )
@@ -96,16 +82,20 @@ def run_replay(options: Any) -> int:
         )
     again = SimpleNamespace(**{**dict.fromkeys(SOURCES), **facts["command"], "seed": facts["arguments"]["seed"]})
     model, loader, _ = _sources(again, shuffle=True)
-    held = _split(again, again.val_split)
+    held = _split(again, again.val_split, loader)
     more = {} if held is None else {"val_loader": held}
     found = replay(folder, model, loader, out=options.out, tolerance=options.tolerance, device=options.device, **more)
     print(found.table())
     return 0 if found.same or found.close else 1
 
 
-def _split(options: Any, split: str | None) -> Any:
-    """The loader of another split of the data; None where none is named."""
-    return None if split is None else _loader(options, split, strict=True)
+def _split(options: Any, split: str | None, like: Any) -> Any:
+    """The loader of another split of the data, which has the classes of the one given; None where none is named."""
+    if split is None:
+        return None
+    found = _loader(options, split, strict=True)
+    check_same_classes(like, found, split)
+    return found
 
 
 def _loader(options: Any, split: str, *, data: str | None = None, shuffle: bool = False, strict: bool = False) -> Any:
@@ -129,7 +119,11 @@ def run_estimate(options: Any) -> int:
     """Say what hardening would take."""
     model, loader, settings = _sources(options, shuffle=True)
     found = estimate(
-        model, loader, devices=options.devices, **_own(harden, settings), val_loader=_split(options, options.val_split)
+        model,
+        loader,
+        devices=options.devices,
+        **_own(harden, settings),
+        val_loader=_split(options, options.val_split, loader),
     )
     print(found.table())
     return 0
@@ -160,8 +154,10 @@ def _evaluation(wanted: Any) -> Any:
     """A name, or one with settings, {name: {setting: value}}."""
     if not isinstance(wanted, Mapping):
         return wanted
-    ((name, settings),) = wanted.items()
-    return partial(lookup.find("evaluations", name), **_read(settings or {}))
+    ((name, settings),) = wanted.items() if len(wanted) == 1 else [(None, 0)]
+    if not isinstance(name, str) or not isinstance(settings, Mapping | None):
+        raise ValueError(f"which={wanted!r}, but names are needed, or {{name: {{setting: value}}}} for each")
+    return lookup.configured("evaluations", name, **_read(settings or {}))
 
 
 def _read(given: Any) -> Any:
@@ -185,7 +181,7 @@ def run_poc(options: Any) -> int:
     more = None
     if options.unlabeled is not None:
         more = _loader(options, options.unlabeled_split, data=options.unlabeled, shuffle=True)
-    test = _split(options, options.test_split)
+    test = _split(options, options.test_split, loader)
     with checkpoint.also_in_run({"command": _command(options)}):
         path = poc(
             model,
@@ -248,7 +244,7 @@ def _named(given: str) -> tuple[str, Records]:
 
 
 def _needs_out(options: Any, what: str) -> None:
-    if options.out is None:
+    if not options.out:
         raise ValueError(f"--out is missing: {what} would be lost")
 
 

@@ -33,6 +33,7 @@ OBJECTS = {  # what no text can name, or what other options stand for
     "evaluation",
 }
 KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
+LISTS = ("which", "threats", "corruptions", "arms", "seeds", "evaluation")  # several words may follow these
 SOURCES = ("model", "data")
 GROUPS = {
     "method": {
@@ -52,6 +53,8 @@ TYPES = {
     "Number": "number",
     "bool": "true or false",
     "dict": "list {name: value}",
+    "Mapping": "list {name: value}",
+    "Sequence": "list [a, b]",
     "Mapping[str, float]": "list {name: value}",
     "Sequence[int]": "list",
 }
@@ -78,7 +81,7 @@ def parser(commands: Mapping[str, Command]) -> Any:
         from jsonargparse.typing import register_type
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install 'robusttune[cli]'") from error
-    set_parsing_settings(add_print_completion_argument=True)
+    set_parsing_settings(add_print_completion_argument=completes())
     register_type(Number, serializer=float, deserializer=Number, fail_already_registered=False)
     strict = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": _formatter()}
     whole = ArgumentParser(
@@ -99,6 +102,15 @@ def parser(commands: Mapping[str, Command]) -> Any:
         command.add(own)
         subcommands.add_subcommand(name, own, help=command.about.splitlines()[0])
     return whole
+
+
+def completes() -> bool:
+    """Whether what prints completion scripts is installed; without it, all else works."""
+    try:
+        import shtab  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _usage(name: str, command: Command) -> str | None:

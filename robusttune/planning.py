@@ -113,7 +113,7 @@ def chosen_arms(wanted: Any, tasks: Mapping[str, float] | None) -> Arms:
     found: Arms = {}
     for each in [wanted] if isinstance(wanted, str | Mapping) or callable(wanted) else wanted:
         if isinstance(each, Mapping):
-            found |= {str(name): list(phases or []) for name, phases in each.items()}
+            found |= {str(name): [] if phases is None else phases for name, phases in each.items()}
         elif callable(each):
             found |= each(tasks or {})
         elif each in made:

@@ -18,6 +18,7 @@ from torchvision import models as zoo
 from torchvision import transforms
 
 from robusttune import checkpoint
+from robusttune.arguments import COUNT, NOT_NEGATIVE_COUNT, check_number
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
 SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
@@ -130,7 +131,10 @@ def loader_of(
         ValueError: there are no images there, no such split, or nothing in the column that is looked in.
         ImportError: timm's reader needs a package that is not installed.
     """
-    named = folder is not None or not Path(data).exists()
+    check_number("size", side, COUNT)
+    check_number("batch_size", batch, COUNT)
+    check_number("workers", workers, NOT_NEGATIVE_COUNT)
+    named = folder is not None or not data or not Path(data).exists()
     if named and "/" not in data:
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
@@ -143,7 +147,7 @@ def loader_of(
     if mode is None:
         raise ValueError(f"channels is {channels}, but it must be 1 or 3")
     found = _called(
-        data,
+        repr(data) if named else f"a data set of {data!r}, which must have a folder of images for each class,",
         create_dataset,
         data if named else "",
         root=folder if named else data,
@@ -192,6 +196,21 @@ def _check_columns(data: str, reader: Any) -> None:
 
 def classes_of(loader: DataLoader[Any]) -> int | None:
     """How many classes the data set has, where it knows."""
-    data: Any = loader.dataset
-    known = getattr(getattr(data, "reader", None), "class_to_idx", None) or getattr(data, "classes", None)
+    known = _known_classes(loader)
     return len(known) if known else None
+
+
+def check_same_classes(first: DataLoader[Any], second: DataLoader[Any], split: str) -> None:
+    """Raise a ValueError where another split has other classes, as each numbers its own from 0."""
+    one, other = _known_classes(first), _known_classes(second)
+    if one and other and list(one) != list(other):
+        odd = sorted(set(map(str, one)) ^ set(map(str, other)))
+        raise ValueError(
+            f"the split {split!r} has images of other classes than those to train on, so that labels would mean something "
+            f"else: only one of them has {', '.join(odd[:8]) or 'this order'}; every split needs an image of each class"
+        )
+
+
+def _known_classes(loader: DataLoader[Any]) -> Any:
+    data: Any = loader.dataset
+    return getattr(getattr(data, "reader", None), "class_to_idx", None) or getattr(data, "classes", None)

@@ -116,8 +116,8 @@ def test_numbers_that_cannot_be_used(name, needed, value):
         ({"clip_grad": 0}, "clip_grad is 0, but a finite number above 0 is needed, or None for the default"),
         ({"ema": 1}, "ema is 1, but a number from 0 to below 1"),
         ({"min_clean": 90}, "min_clean is 90, but a number from 0 to 1 is needed"),
-        ({"seed": 0.5}, r"seed is 0\.5, but a whole number is needed"),
-        ({"seed": None}, "seed is None, but a whole number is needed"),
+        ({"seed": 0.5}, r"seed is 0\.5, but a whole number of 64 bits is needed"),
+        ({"seed": None}, "seed is None, but a whole number of 64 bits is needed"),
     ],
 )
 def test_numbers_out_of_range(settings, match):
@@ -129,7 +129,7 @@ def test_numbers_out_of_range(settings, match):
     [
         ({"subset": 0}, "subset is 0, but a whole number of at least 1 is needed, or None for the default"),
         ({"subset": 0.5}, r"subset is 0\.5, but a whole number of at least 1"),
-        ({"seed": "0"}, "seed is '0', but a whole number is needed"),
+        ({"seed": "0"}, "seed is '0', but a whole number of 64 bits is needed"),
     ],
 )
 def test_numbers_that_cannot_be_evaluated_with(settings, match):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -406,3 +407,95 @@ def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, s
     assert main([*run, *named]) == 0
     command = json.loads((tmp_path / "runs/a/run.json").read_text())["command"]
     assert command["data_args"] == {"input_key": "img", "target_key": "fine"}
+
+
+FILES = [
+    (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "no UTF-8 text"),
+    (b"modle: timm:test_resnet\n", 2, "there is no option --modle: did you mean --model?"),
+    (b"model: [timm\n", 2, "--config 'a file.yaml' is no YAML file of options"),
+    (b"- a\n- b\n", 2, "'name: value' line by line, as --print_config shows: - a - b"),
+    (b"", 2, "it is empty"),
+    (b"epochs: two\n", 2, "--epochs is 'two', but it must be a whole number"),
+]
+
+
+@pytest.mark.parametrize("command", ["harden", "poc"])
+@pytest.mark.parametrize(("content", "code", "says"), FILES, ids=[str(each) for each in range(len(FILES))])
+def test_a_file_of_options_that_cannot_be_read_is_told_of(content, code, says, command, source, capsys, tmp_path):
+    if command == "poc" and b"two" in content:
+        says = "--epochs is 'two', but it must be a number"
+    (tmp_path / "a file.yaml").write_bytes(content)
+    assert main([command, *source, "--config", "a file.yaml"]) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+    assert [each.name for each in tmp_path.iterdir()] == ["a file.yaml"]
+
+
+BAD = [
+    (["--out", "full"], "--out 'full' is not empty: pass --resume true to go on"),
+    (["--out", "full/note.txt"], "--out 'full/note.txt' is a file, but a folder is needed"),
+    (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be made (Not a directory)"),
+    (["--out", ""], "--out is missing"),
+    (["--epochs", "0"], "epochs is 0, but a whole number of at least 1"),
+    (["--seed", "9" * 30], "but a whole number of 64 bits is needed"),
+    (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
+    (["--size", "-3"], "size is -3, but a whole number of at least 1"),
+    (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
+    (["--data", "full"], "which must have a folder of images for each class, cannot be made"),
+    (["--data", ""], "'' is not there: pass a folder of images"),
+    (["--device", "foo"], "--device 'foo' is no device"),
+]
+
+
+@pytest.mark.parametrize(("more", "says"), BAD, ids=[str(each) for each in range(len(BAD))])
+def test_what_a_newcomer_gets_wrong_is_told_in_options_and_nothing_is_written(more, says, source, capsys, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/note.txt").write_text("mine")
+    assert main(["harden", *source, "--out", "new", *more]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")) == ["full", "full/note.txt"]
+
+
+def test_a_split_with_other_classes_is_refused_as_its_labels_would_mean_something_else(source, data, capsys, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(data, mine)
+    shutil.rmtree(mine / "validation" / "3")  # so that 4 would be read as 3
+    source[source.index(str(data))] = str(mine)
+    assert main(["harden", *source, *QUICK, "--val_split", "validation", "--out", "new"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "the split 'validation' has images of other classes" in line
+    assert "only one of them has 3; every split needs an image of each class" in line
+    assert not (tmp_path / "new").exists()
+
+
+WHICH = [
+    ("{clean: {a: 1}}", "the evaluation 'clean' takes no a: leave it out"),
+    ("{clean: 5}", "--which {'clean': 5}, but names are needed"),
+    ("{clean: {}, sweep: {}}", "but names are needed, or {name: {setting: value}} for each"),
+]
+
+
+@pytest.mark.parametrize(("which", "says"), WHICH, ids=[str(each) for each in range(len(WHICH))])
+def test_evaluations_that_are_written_wrongly_are_told_of(which, says, source, capsys):
+    assert main(["evaluate", *source, "--which", which]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_a_negative_seed_and_spaces_in_paths_work(source, data, tmp_path):
+    (tmp_path / "my images").symlink_to(data)
+    source[source.index(str(data))] = "my images"
+    assert main(["harden", *source, *QUICK, "--max-steps", "1", "--seed", "-1", "--out", "my runs/a b"]) == 0
+    assert (tmp_path / "my runs/a b/model.safetensors").exists()
+
+
+def test_without_an_extra_the_line_says_what_to_install(source, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print_completion", "shtab-bash"]) == 2
+    assert "pip install 'robusttune[cli]'" in capsys.readouterr().err
+    assert main(["harden", *source]) == 1  # all else works without it
+    assert "--out is missing" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert main(["harden", *source]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "the command line needs jsonargparse: pip install 'robusttune[cli]'" in line

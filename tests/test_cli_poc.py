@@ -173,3 +173,47 @@ def test_the_shell_can_complete_its_options(shell, capsys):
 def test_every_option_of_the_trial_is_explained():
     own = parser(COMMANDS)._subcommands_action._name_parser_map["poc"]
     assert [action.dest for action in own._actions if not action.help] == []
+
+
+STOPPED = """
+import timm, torch
+from pathlib import Path
+
+class Stopped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = timm.create_model("test_resnet", in_chans=1, num_classes=10)
+
+    def forward(self, images):
+        if self.training and Path("stop").exists() and Path("runs/poc/plan.yaml").exists():
+            raise KeyboardInterrupt
+        return self.layers(images)
+"""
+
+
+def test_after_ctrl_c_inside_an_arm_the_same_command_goes_on(there, capsys):
+    (there / "stopped_trial.py").write_text(STOPPED)
+    (there / "stop").touch()
+    command = ["poc", "--config", "poc.yaml", "--model", "stopped_trial:Stopped", "--seeds", "0", "1"]
+    command += ["--evaluation", "clean"]
+    assert main(command) == 130
+    assert "--resume true goes on" in capsys.readouterr().err
+    assert not (there / "runs/poc/decision.md").exists()
+    (there / "stop").unlink()
+    assert main([*command, "--resume", "true"]) == 0
+    assert {(each.arm, each.seed) for each in Trial.load(there / "runs/poc").results} == {
+        (arm, seed) for arm in ("nothing", "adversarial") for seed in (0, 1)
+    }
+
+
+def test_a_folder_that_is_not_empty_is_left_as_it_is(there, capsys):
+    (there / "mine").mkdir()
+    (there / "mine/thesis.txt").write_text("words")
+    assert main(["poc", "--config", "poc.yaml", "--out", "mine"]) == 1
+    assert "--out 'mine' is not empty: pass --resume true to go on" in capsys.readouterr().err
+    assert [each.name for each in (there / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_flags_come_before_the_file(there, capsys):
+    assert main(["poc", "--config", "poc.yaml", "--epochs", "0"]) == 1
+    assert "epochs is 0.0" in capsys.readouterr().err
