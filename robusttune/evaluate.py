@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,10 +23,12 @@ from robusttune.load_heads import load_heads
 from robusttune.look import first_logits
 from robusttune.modes import (
     chosen_device,
+    chosen_format,
     device_of,
     differentiable,
     dtype_of,
     evaluating,
+    formatted,
     frozen,
     gradients_kept,
     own_randomness,
@@ -110,12 +113,14 @@ def evaluate(
         evaluating(model),
         gradients_kept(model),
         frozen(model.parameters()),
+        ExitStack() as until_the_end,
     ):
         source = loader
         loader = loader if subset is None else subset_of(loader, subset, seed)
         images, _ = unpacked(first_batch(loader))
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
+        until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
         logits = first_logits(model, inputs)
         own_heads = None if heads is None else heads_for(heads, model)
         if logits.shape[1] < 2:

@@ -197,6 +197,7 @@ def prepared(given: dict[str, Any]) -> Iterator[Run]:
         batches = Batches(processes.sharded(loader, given["sharded"], seed=seed))
         images, labels = batches.first()
         pixels = find_pixels(images, loader, **{key: given[key] for key in OF_PIXELS})
+        place.lay_out(images, pixels)
         radius = default_radius(given["purpose"], norm, images) if given["eps"] is None else given["eps"]
         threat = ThreatModel(norm, radius)
         late = None if (given["attack"], given["steps"]) != ("auto", None) else late_attack(chosen)

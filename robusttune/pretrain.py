@@ -94,6 +94,7 @@ def pretrain(
         batches = Batches(processes.sharded(images, sharded, seed=seed), labelled=False)
         first, _ = batches.first()
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
+        place.lay_out(first, pixels)
         radius = 0.0 if norm is None else default_eps(canonical(norm), tuple(first.shape[1:])) if eps is None else eps
         threat = ThreatModel("linf" if norm is None else norm, radius)
         attack, steps = default_attack(first, threat, attack, steps)

@@ -1,7 +1,7 @@
 """What `harden` and `pretrain` share: a borrowed model, a folder, and a run made from the arguments that were given."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from robusttune.batches import Batches
 from robusttune.journal import Journal, chosen_tracker, tell
 from robusttune.loss import RobustLoss
 from robusttune.memory import checkpointed
-from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, formatted
+from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, dtype_of, formatted
 from robusttune.pixels import Pixels
 from robusttune.precision import chosen_precision
 from robusttune.provenance import fingerprint, versions
@@ -29,10 +29,11 @@ OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
 
 
 class Place(NamedTuple):
-    """Where a run works, and the folder that it writes to, if any."""
+    """Where a run works, the folder that it writes to, if any, and what chooses the memory format by the first images."""
 
     device: torch.device
     folder: Path | None
+    lay_out: Callable[[Tensor, Pixels], None]
 
 
 @contextmanager
@@ -47,9 +48,14 @@ def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
         differentiable(),
         checkpoint.told_on_failure(folder),
         borrowed(model, device, given["seed"]),
-        formatted(model, chosen_format(given["channels_last"], model)),
+        ExitStack() as until_the_end,
     ):
-        yield Place(device, folder)
+
+        def lay_out(images: Tensor, pixels: Pixels) -> None:
+            inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device, dtype_of(model))
+            until_the_end.enter_context(formatted(model, chosen_format(given["channels_last"], model, inputs)))
+
+        yield Place(device, folder, lay_out)
 
 
 def statistics(pixels: Pixels) -> dict[str, Any]:

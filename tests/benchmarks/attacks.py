@@ -101,7 +101,7 @@ def robusttune(*, model, side, batch, norm, device):
     from robusttune.modes import attacking, chosen_format
 
     net, images, labels = scene(model, side, batch, device)
-    if chosen_format("auto", net):
+    if chosen_format("auto", net, images[:2]):
         net.to(memory_format=torch.channels_last)
     goal, threat = LossOf(lambda x: F.cross_entropy(net(x), labels, reduction="none")), ThreatModel(norm, EPS[norm])
     generator = torch.Generator(device).manual_seed(0)

@@ -69,7 +69,7 @@ def robusttune(*, model, side, batch, device, fold=False, precision="fp32", **se
     from robusttune.precision import Precision
 
     net, images, labels = scene(model, side, batch, device)
-    if chosen_format("auto", net):
+    if chosen_format("auto", net, images[:2]):
         net.to(memory_format=torch.channels_last)
     settings = {"tasks": None, **settings}
     robust_loss = RobustLoss(net, ThreatModel(NORM, EPS[NORM]), steps=STEPS, images=images.cpu(), **settings)
