@@ -52,22 +52,22 @@ def main() -> None:
             if arm not in known:
                 known[arm] = {"seed": seed, "arm": arm, **run(arm, seed, start, training, testing, options)}
                 rows.append(known[arm])
-                save(rows, options)
+                save(rows, options, known[arm])
             if attacked:
                 model = hardened(arm, seed, start, training, options)[0]
                 known[arm]["autoattack"] = judged(model, "autoattack", testing, options, name=f"{arm}-{seed}")
-                save(rows, options)
+                save(rows, options, known[arm])
     text = table(rows, options)
     print(text)
     options.out.with_suffix(".md").write_text(f"{text}\n\n![curve]({options.out.stem}.png)\n")
     drawn(rows, options)
 
 
-def save(rows: list[dict], options: argparse.Namespace) -> None:
-    """Write all rows, and tell of the last one."""
+def save(rows: list[dict], options: argparse.Namespace, new: dict) -> None:
+    """Write all rows, and tell of the one that is new, or newly judged."""
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"setting": setting(options), "rows": rows}, indent=1) + "\n")
-    print(rows[-1], flush=True)
+    print(new, flush=True)
 
 
 def started(seed: int, training, options: argparse.Namespace):
