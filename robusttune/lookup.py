@@ -13,14 +13,14 @@ def names(kind: str) -> list[str]:
 
     Args:
         kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "corruptions",
-            "augmentations", "evaluations", "sections" or "arms".
+            "augmentations", "evaluations", "sections" or "arms". Files whose names begin with _ are what a kind shares.
 
     Example:
         >>> names("norms")
         ['l2', 'linf']
     """
     package = importlib.import_module(f"robusttune.{kind}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 def find(kind: str, name: Any) -> Any:
@@ -39,7 +39,7 @@ def find(kind: str, name: Any) -> Any:
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown {kind[:-1]} {name!r}{hint}: known are {', '.join(known)}; an object is taken too")
+        raise ValueError(f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too")
     return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
 
 
@@ -66,7 +66,7 @@ def configured(kind: str, name: Any, **settings: Any) -> Any:
     taken = inspect.signature(found).parameters if given else {}
     strange = [key for key in given if key not in taken]
     if strange and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        raise ValueError(f"the {kind[:-1]} {name!r} takes no {' and no '.join(strange)}: leave it out")
+        raise ValueError(f"the {_singular(kind)} {name!r} takes no {' and no '.join(strange)}: leave it out")
     return partial(found, **given) if given else found
 
 
@@ -82,6 +82,11 @@ def check_installed(kind: str, name: Any) -> None:
             check_installed("attacks", found.keywords["attack"])
         found = found.func
     getattr(found, "installed", lambda: None)()
+
+
+def _singular(kind: str) -> str:
+    """One of a kind: the last part of its path, without the s."""
+    return kind.rpartition(".")[2].removesuffix("s")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
