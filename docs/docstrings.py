@@ -6,12 +6,12 @@ from typing import Any
 import griffe
 
 LINKED = {  # names in the text that lead to their own place in the reference
-    "harden": "robusttune.harden.harden",
-    "RobustLoss": "robusttune.loss.RobustLoss",
+    "harden": "robusttune.training.harden.harden",
+    "RobustLoss": "robusttune.training.robust_loss.RobustLoss",
     "evaluate": "robusttune.evaluate.evaluate",
     "load_heads": "robusttune.load_heads.load_heads",
-    "Recipe": "robusttune.recipe.Recipe",
-    "pretrain": "robusttune.pretrain.pretrain",
+    "Recipe": "robusttune.training.recipe.Recipe",
+    "pretrain": "robusttune.training.pretrain.pretrain",
     "poc": "robusttune.poc.poc",
 }
 ENTRY = re.compile(r"^( *)(\w+(?:,\s+\w+)+): ((?:.*)(?:\n\1 +.*)*)", re.MULTILINE)

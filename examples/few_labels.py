@@ -16,7 +16,7 @@ from ordinary import new_model, train
 from torch.utils.data import DataLoader, Subset
 
 import robusttune
-from robusttune.chance import pretext_scores
+from robusttune.training.pretext_accuracy import pretext_scores
 
 
 def main() -> None:

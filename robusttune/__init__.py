@@ -4,18 +4,18 @@ from robusttune.doctor import unusable
 
 try:
     from robusttune.compare import compare
-    from robusttune.estimate import Estimate, estimate
     from robusttune.evaluate import evaluate
-    from robusttune.harden import harden
     from robusttune.load_heads import load_heads
-    from robusttune.loss import RobustLoss
     from robusttune.monitor import Drift, Monitor
     from robusttune.poc import poc
-    from robusttune.pretrain import pretrain
     from robusttune.records import Record, Records
-    from robusttune.replay import Replay, replay
     from robusttune.report import report
     from robusttune.threat import LossOf, ThreatModel
+    from robusttune.training.estimate import Estimate, estimate
+    from robusttune.training.harden import harden
+    from robusttune.training.pretrain import pretrain
+    from robusttune.training.replay import Replay, replay
+    from robusttune.training.robust_loss import RobustLoss
 except (ImportError, RuntimeError, AttributeError, OSError) as error:
     # As where torch and torchvision do not fit each other: `robusttune doctor` must be able to say so.
     globals()["__getattr__"] = unusable(error)

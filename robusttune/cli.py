@@ -9,11 +9,11 @@ from typing import Any
 
 from robusttune import commands, lookup
 from robusttune.evaluate import evaluate
-from robusttune.harden import harden
 from robusttune.mistakes import UNREADABLE, in_options, mistake
 from robusttune.options import LISTS, Command, parser
 from robusttune.poc import poc
-from robusttune.pretrain import pretrain
+from robusttune.training.harden import harden
+from robusttune.training.pretrain import pretrain
 
 EVALUATE = """
 Examples:

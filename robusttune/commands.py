@@ -9,17 +9,17 @@ from robusttune import checkpoint, decision, lookup
 from robusttune.arguments import check_settings
 from robusttune.compare import compare
 from robusttune.doctor import doctor
-from robusttune.estimate import estimate
 from robusttune.evaluate import FILE, evaluate
-from robusttune.harden import harden
 from robusttune.modes import own_randomness
 from robusttune.options import options_of
 from robusttune.poc import poc
-from robusttune.pretrain import pretrain
 from robusttune.records import Records
-from robusttune.replay import replay, told
 from robusttune.report import report
 from robusttune.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
+from robusttune.training.estimate import estimate
+from robusttune.training.harden import harden
+from robusttune.training.pretrain import pretrain
+from robusttune.training.replay import replay, told
 from robusttune.trials import START, Trial, numbers, read_plan
 from robusttune.values import Number
 

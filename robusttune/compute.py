@@ -9,9 +9,9 @@ import torch
 
 from robusttune import lookup
 from robusttune.heads import TASKS
-from robusttune.recipe import chosen_preset, default_attack, for_purpose
-from robusttune.schedule import LATE
 from robusttune.threat import ThreatModel
+from robusttune.training.presets import chosen_preset, default_attack, for_purpose
+from robusttune.training.schedule import LATE
 from robusttune.trials import named
 
 FORWARD = 1 / 3  # of a forward and backward pass

@@ -17,15 +17,15 @@ from robusttune import lookup
 from robusttune.batches import first_batch, unpacked
 from robusttune.budget import Cost, seconds_in_all, told
 from robusttune.checkpoint import write_bytes
-from robusttune.estimate import estimate
 from robusttune.evaluate import evaluate
 from robusttune.features import logits_of
 from robusttune.journal import tell
 from robusttune.modes import chosen_device, dtype_of, evaluating, placed
 from robusttune.phases import Call
 from robusttune.pixels import find_pixels
-from robusttune.pretrain import pretrain
-from robusttune.runs import statistics
+from robusttune.training.estimate import estimate
+from robusttune.training.pretrain import pretrain
+from robusttune.training.setup import statistics
 from robusttune.trial_data import Data
 from robusttune.trials import digest, named, threat_of
 

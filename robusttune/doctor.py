@@ -72,7 +72,7 @@ def _operators() -> str:
 
 def _library() -> str:
     try:
-        import_module("robusttune.harden")
+        import_module("robusttune.training.harden")
     except Exception as error:
         return f"robusttune cannot be imported ({type(error).__name__}: {_first(error)})"
     return ""

@@ -39,7 +39,9 @@ def find(kind: str, name: Any) -> Any:
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too")
+        raise ValueError(
+            f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too"
+        )
     return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
 
 

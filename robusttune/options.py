@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from robusttune import lookup
-from robusttune.harden import harden
-from robusttune.loss import RobustLoss
-from robusttune.recipe import Recipe
 from robusttune.sources import NAMES
+from robusttune.training.harden import harden
+from robusttune.training.recipe import Recipe
+from robusttune.training.robust_loss import RobustLoss
 from robusttune.values import Number
 
 OBJECTS = {  # what no text can name, or what other options stand for

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from robusttune.checkpoint import also_in_run
 from robusttune.compute import Length, lengths
-from robusttune.harden import harden
-from robusttune.pretrain import pretrain
 from robusttune.threat import LossOf, ThreatModel, canonical
+from robusttune.training.harden import harden
+from robusttune.training.pretrain import pretrain
 from robusttune.trial_data import Data
 from robusttune.trials import named, threat_of
 

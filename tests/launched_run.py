@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import robusttune
-from robusttune import tuning
 from robusttune.evaluations.sweep import sweep
+from robusttune.training import autotune
 
 
 def digits():
@@ -34,13 +34,13 @@ class Failing(list):
 def disagreeing():
     """Let the first process find compiled attacks faster, the second slower; the last stage of compiling is left out."""
     torch.compile = partial(torch.compile, backend="aot_eager")
-    tuning.WORTH_MEASURING = 2
+    autotune.WORTH_MEASURING = 2
 
     def seconds(training, images, labels):
         faster = os.environ.get("RANK") == "0"
         return 1000.0 if (training.robust_loss.passes.compiled == "no") == faster else 500.0
 
-    tuning._seconds = seconds
+    autotune._seconds = seconds
 
 
 def main(folder, case):
@@ -62,14 +62,14 @@ def main(folder, case):
     chosen = []
     if case == "tuned":
         disagreeing()
-        run = tuning.Training.run
+        run = autotune.Training.run
 
         def noted(self, **given):
             passes = self.robust_loss.passes
             chosen.extend([passes.compiled, passes.folded is not None])
             run(self, **given)
 
-        tuning.Training.run = noted
+        autotune.Training.run = noted
     robusttune.harden(model, loader, sharded=sharded, out=folder / "run", **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False

@@ -7,9 +7,9 @@ import torch
 from third_parties import Tiny, Trades, a_batch, a_loss, after_backward, difference, no_attack
 from torch.nn import functional as F
 
-from robusttune.awp import perturbed_weights
-from robusttune.loss import RobustLoss
 from robusttune.threat import ThreatModel
+from robusttune.training.awp import perturbed_weights
+from robusttune.training.robust_loss import RobustLoss
 
 GAMMA = 0.02
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from robusttune.classifier import find_classifier
 from robusttune.features import forward, logits_of
-from robusttune.loss import RobustLoss
 from robusttune.shapes import patch_size_of, sample_inputs
 from robusttune.threat import ThreatModel
+from robusttune.training.robust_loss import RobustLoss
 
 CLASSES = 7
 SIDES = (64, 96, 128, 160, 192, 224, 240, 256, 299, 331, 384)

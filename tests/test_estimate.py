@@ -8,11 +8,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import estimate, footprint, trial
-from robusttune.estimate import extent_of
-from robusttune.harden import prepared
+from robusttune import estimate
 from robusttune.trained_on import trained_on
-from robusttune.trial import Pace, Passes
+from robusttune.training import memory, profiling
+from robusttune.training.estimate import extent_of
+from robusttune.training.harden import prepared
+from robusttune.training.profiling import Pace, Passes
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
@@ -22,7 +23,7 @@ TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 
 @pytest.fixture(autouse=True)
 def few_batches(monkeypatch):
-    monkeypatch.setattr(trial, "ENOUGH", 0.0)
+    monkeypatch.setattr(profiling, "ENOUGH", 0.0)
 
 
 def net():
@@ -112,7 +113,7 @@ class Slow(nn.Module):
 def test_seconds_are_those_of_steps_and_judgements(monkeypatch):
     """A clock that each image through the model moves on by a millisecond."""
     monkeypatch.setitem(globals(), "now", 0.0)
-    monkeypatch.setattr(trial, "clock", lambda: now)
+    monkeypatch.setattr(profiling, "clock", lambda: now)
     held = [(images(6, 3, 8, 8, seed=9), labels()[:6])]
     found = estimate(
         Slow(), [GOOD] * 4, val_loader=held, tasks=None, epochs=5, devices={"own": 3.6, "free": 0}, **QUICK
@@ -142,7 +143,11 @@ def test_seconds_are_those_of_steps_and_judgements(monkeypatch):
 )
 def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     held = [(images(6, 3, 8, 8, seed=9), labels()[:6])]
-    given = robusttune.harden.__kwdefaults__ | {"model": small_model(), "loader": [GOOD] * 3, "val_loader": held}
+    given = robusttune.harden.__kwdefaults__ | {
+        "model": small_model(),
+        "loader": [GOOD] * 3,
+        "val_loader": held,
+    }
     with prepared({**given, "tasks": None, "progress": False, **QUICK, **settings}) as run:
         found = extent_of(run.training, Pace(opening=0.0, per_image=1.0, warming=0.0))
     assert (found.steps, found.epochs, found.judged) == (steps, epochs, judged)
@@ -156,11 +161,11 @@ def test_memory_is_that_of_the_tensors_that_live_at_once():
         del first, second
         return view.exp() + 1  # the view, its exponentials, and the sum
 
-    assert footprint.most_bytes(work, torch.device("cpu")) == 3_000_000
+    assert memory.most_bytes(work, torch.device("cpu")) == 3_000_000
     weights = torch.ones(10, 10)
-    assert footprint.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
+    assert memory.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
     linear, given = nn.Linear(100, 2000), torch.ones(512, 100)
-    most = footprint.most_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
+    most = memory.most_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
     # Backward holds both outputs' worth of what the forward kept, and one of gradients.
     assert 2 * 512 * 2000 * 4 <= most <= 4 * 512 * 2000 * 4
 
@@ -172,7 +177,7 @@ def deep(width=16):
 
 def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
     def found(free, **settings):
-        monkeypatch.setattr(trial, "free_bytes", lambda device: free)
+        monkeypatch.setattr(profiling, "free_bytes", lambda device: free)
         batch = [(images(16, 3, 16, 16), labels().repeat(2))]
         return estimate(deep(), batch, tasks=None, epochs=1, **QUICK, **settings)
 

@@ -17,7 +17,8 @@ from robusttune.classifier import find_classifier
 from robusttune.evaluations.sweep import sweep
 from robusttune.fast import folded, pairs_of
 from robusttune.features import forward
-from robusttune.recipe import PRESETS, default_recipe
+from robusttune.training.presets import PRESETS
+from robusttune.training.recipe import default_recipe
 
 FAMILIES = [
     "test_resnet",

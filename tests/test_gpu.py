@@ -14,7 +14,7 @@ from robusttune.attacks.pgd import pgd
 from robusttune.augment import applied, chosen_augment
 from robusttune.graphs import Graphs
 from robusttune.modes import available_accelerator
-from robusttune.precision import chosen_precision
+from robusttune.training.precision import chosen_precision
 
 ACCELERATOR = available_accelerator()
 pytestmark = [

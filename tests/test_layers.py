@@ -65,7 +65,7 @@ def test_a_package_imports_only_from_layers_above_its_own(path):
         ("tasks", "from robusttune.threat import ThreatModel", set()),
         ("tasks", "from robusttune.attacks.pgd import pgd", {"attacks"}),
         ("tasks", "from robusttune.tasks._view import View", set()),
-        ("threat", "def later():\n    import robusttune.training.step as step", {"training"}),
+        ("threat", "def later():\n    import robusttune.training.loop.step as step", {"training"}),
         ("threat", "from robusttune import plugins, training", {"training"}),
         ("training", "import torchattacks", set()),
     ],

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from third_parties import Tiny
 from torch import nn
 
-from robusttune.loss import RobustLoss
 from robusttune.tasks.patch_rotation import patch_rotation
 from robusttune.threat import ThreatModel
+from robusttune.training.robust_loss import RobustLoss
 
 # Whole grids, sizes that no grid divides, images that are not square, and grey ones.
 SHAPES = [(3, 32, 32), (3, 33, 35), (1, 7, 9), (1, 28, 28), (2, 9, 20), (3, 50, 24)]

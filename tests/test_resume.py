@@ -12,8 +12,9 @@ import pytest
 import torch
 from killed_run import a_model, run
 
-from robusttune import checkpoint, runs
+from robusttune import checkpoint
 from robusttune.journal import Journal
+from robusttune.training import setup
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -81,7 +82,7 @@ def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "Journal", Cut)
+        patch.setattr(setup, "Journal", Cut)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", resume=False)
     assert len(timeless_log(tmp_path / "run")) == 1

@@ -23,8 +23,8 @@ from third_parties import (
 from torch.nn import functional as F
 
 from robusttune.attacks.torchattacks import torchattacks
-from robusttune.loss import RobustLoss
 from robusttune.threat import LossOf
+from robusttune.training.robust_loss import RobustLoss
 
 SHAPES = {"oblong": (5, 3, 8, 9), "square": (4, 3, 7, 7)}
 ALL = ("rotation", "jigsaw", "patch")

@@ -17,14 +17,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import RobustLoss, ThreatModel, lookup, validation
+from robusttune import RobustLoss, ThreatModel, lookup
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
-from robusttune.averages import Average
 from robusttune.checkpoint import load_weights
-from robusttune.schedule import Plan, radius_factor
 from robusttune.tasks.rotation import rotation
-from robusttune.validation import Best, Score, collapsed
+from robusttune.training import validation
+from robusttune.training.ema import Average
+from robusttune.training.schedule import Plan, radius_factor
+from robusttune.training.validation import Best, Score, collapsed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 

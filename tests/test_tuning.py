@@ -14,9 +14,10 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
-from robusttune import RobustLoss, ThreatModel, recipe, tuning
+from robusttune import RobustLoss, ThreatModel
 from robusttune.passes import Passes
-from robusttune.precision import chosen_precision
+from robusttune.training import autotune, recipe
+from robusttune.training.precision import chosen_precision
 
 SETTINGS = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 2, "progress": False, "tune": "auto"}
 
@@ -160,8 +161,8 @@ def clock(monkeypatch, step, gain):
         seen.append(training.robust_loss.passes.compiled)
         return step / gain if seen[-1] != "no" else step
 
-    monkeypatch.setattr(tuning, "_seconds", seconds)
-    monkeypatch.setattr(tuning, "WORTH_MEASURING", 2)
+    monkeypatch.setattr(autotune, "_seconds", seconds)
+    monkeypatch.setattr(autotune, "WORTH_MEASURING", 2)
     return seen
 
 
@@ -187,9 +188,9 @@ def test_a_long_run_is_compiled_if_that_is_faster(graphs, monkeypatch, caplog, g
     caplog.set_level(logging.INFO, "robusttune")
     during = []
     clock(monkeypatch, 1000.0, gain)
-    taken = tuning.Training.run
+    taken = autotune.Training.run
     monkeypatch.setattr(
-        tuning.Training,
+        autotune.Training,
         "run",
         lambda self, **given: (during.append(self.robust_loss.passes.compiled), taken(self, **given)),
     )
@@ -205,8 +206,8 @@ def test_a_long_run_is_compiled_if_that_is_faster(graphs, monkeypatch, caplog, g
 def test_measuring_changes_nothing_of_the_run(monkeypatch):
     results = []
     for most in (10**9, 2):
-        monkeypatch.setattr(tuning, "WORTH_MEASURING", most)
-        monkeypatch.setattr(tuning, "PAYS", 1e9)
+        monkeypatch.setattr(autotune, "WORTH_MEASURING", most)
+        monkeypatch.setattr(autotune, "PAYS", 1e9)
         model = a_net()
         robusttune.harden(model, loader(200, 50), **{**SETTINGS, "tasks": {"rotation": 0.5}})
         results.append(model.state_dict())

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune.loss import RobustLoss
 from robusttune.threat import ThreatModel
+from robusttune.training.robust_loss import RobustLoss
 from robusttune.views import View, pixel_numbers, reindex
 
 EPS, STEP, BETA, SIDE = 0.6, 0.4, 3.0, 3

@@ -22,7 +22,7 @@ from images import SIDE, loaders
 from ordinary import new_model
 
 import robusttune
-from robusttune import trial
+from robusttune.training import profiling
 
 NEAR = 0.25
 SETTINGS = {
@@ -38,7 +38,7 @@ def main() -> None:
     """Estimate, run, print the table, save the numbers after each row."""
     options = arguments()
     torch.set_num_threads(1)
-    trial.clock = time.process_time
+    profiling.clock = time.process_time
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     training, _ = loaders("fashion-mnist", train=options.train)
     for model in options.models:

@@ -66,7 +66,7 @@ def robusttune(*, model, side, batch, device, fold=False, precision="fp32", **se
 
     from robusttune import RobustLoss, ThreatModel
     from robusttune.modes import chosen_format
-    from robusttune.precision import Precision
+    from robusttune.training.precision import Precision
 
     net, images, labels = scene(model, side, batch, device)
     if chosen_format("auto", net, images[:2]):

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from robusttune import checkpoint, lookup, processes, trained_on
 from robusttune.augment import chosen_augment, overlaps
 from robusttune.batches import Batches
-from robusttune.chance import doubts
-from robusttune.first_look import check_arguments, check_first, check_held
 from robusttune.journal import tell
-from robusttune.loss import RobustLoss
 from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.recipe import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack
 from robusttune.records import percent
-from robusttune.runs import begun, checkpointed_if, made, statistics, taken
 from robusttune.selection import LEAST_HELD, held_back
 from robusttune.threat import ThreatModel, stays_in_ball
-from robusttune.training import Training
-from robusttune.validation import score
+from robusttune.training.checks import check_arguments, check_first, check_held
+from robusttune.training.loop import Training
+from robusttune.training.presets import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack
+from robusttune.training.pretext_accuracy import doubts
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.setup import begun, checkpointed_if, made, statistics, taken
+from robusttune.training.validation import score
 
 HELD_BACK = 0.05
 ROBUST_START = 0.5

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from robusttune import processes
 from robusttune.attacks.pgd import pgd
-from robusttune.loss import RobustLoss
 from robusttune.modes import device_of, evaluating, frozen
 from robusttune.subject import Subject
 from robusttune.threat import Attack, ThreatModel
+from robusttune.training.robust_loss import RobustLoss
 
 STEPS = 10
 COLLAPSE = 0.2

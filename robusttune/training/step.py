@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import processes
-from robusttune.averages import Average
-from robusttune.loss import RobustLoss
 from robusttune.modes import device_of, has_batch_norm
-from robusttune.precision import Precision
-from robusttune.recipe import Recipe
-from robusttune.schedule import Plan, radius_factor, rate_factor
 from robusttune.threat import ThreatModel
+from robusttune.training.ema import Average
+from robusttune.training.precision import Precision
+from robusttune.training.recipe import Recipe
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.schedule import Plan, radius_factor, rate_factor
 
 
 class Stepper:

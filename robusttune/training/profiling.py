@@ -10,15 +10,15 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune import processes
 from robusttune.batches import stream
-from robusttune.chance import pretext_scores
 from robusttune.fast import wait
-from robusttune.footprint import bytes_of, free_bytes, most_bytes
 from robusttune.modes import evaluating
-from robusttune.schedule import LATE
 from robusttune.subject import Subject
 from robusttune.threat import Attack, LossOf
-from robusttune.training import Training
-from robusttune.validation import STEPS, score
+from robusttune.training.loop import Training
+from robusttune.training.memory import bytes_of, free_bytes, most_bytes
+from robusttune.training.pretext_accuracy import pretext_scores
+from robusttune.training.schedule import LATE
+from robusttune.training.validation import STEPS, score
 
 WARM_UP, LEAST, MOST, ENOUGH = 2, 4, 50, 4.0  # batches, and seconds after which no more are taken
 USABLE = 0.9  # of free memory: the rest is lost between what is allocated

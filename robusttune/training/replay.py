@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from robusttune import checkpoint
-from robusttune.harden import harden
 from robusttune.journal import FILE
 from robusttune.modes import chosen_device
-from robusttune.pretrain import pretrain
+from robusttune.training.harden import harden
+from robusttune.training.pretrain import pretrain
 
 RUNS = {"harden": harden, "pretrain": pretrain}
 WEIGHTS = (checkpoint.MODEL, checkpoint.LAST, checkpoint.HEADS)

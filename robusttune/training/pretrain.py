@@ -10,12 +10,12 @@ from robusttune.arguments import check_loader, check_settings
 from robusttune.augment import chosen_augment
 from robusttune.batches import Batches
 from robusttune.heads import TASKS
-from robusttune.loss import RobustLoss
 from robusttune.modes import check_model, frozen, trainable
 from robusttune.pixels import find_pixels
-from robusttune.recipe import default_attack
-from robusttune.runs import begun, made, statistics, taken
 from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training.presets import default_attack
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.setup import begun, made, statistics, taken
 
 
 def pretrain(

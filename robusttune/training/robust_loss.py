@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from robusttune import augment as augmentation
 from robusttune import lookup, trained_on
 from robusttune.arguments import check_settings
-from robusttune.awp import perturbed_weights
 from robusttune.batches import check_classes, check_images, checked_labels
 from robusttune.fast import Folded
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
@@ -22,6 +21,7 @@ from robusttune.passes import Passes
 from robusttune.pixels import check_later
 from robusttune.shapes import patch_size_of
 from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.training.awp import perturbed_weights
 
 ATTACK_TASKS = ("none", "separate", "joint")
 

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import checkpoint, processes
-from robusttune.averages import Average
 from robusttune.batches import Batches
 from robusttune.journal import Journal, chosen_tracker, tell
-from robusttune.loss import RobustLoss
 from robusttune.memory import checkpointed
 from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, dtype_of, formatted
 from robusttune.pixels import Pixels
-from robusttune.precision import chosen_precision
 from robusttune.provenance import fingerprint, versions
-from robusttune.recipe import default_recipe
-from robusttune.schedule import Plan
-from robusttune.stepping import Stepper
-from robusttune.training import Training
-from robusttune.tuning import check_choices, choose
+from robusttune.training.autotune import check_choices, choose
+from robusttune.training.ema import Average
+from robusttune.training.loop import Training
+from robusttune.training.precision import chosen_precision
+from robusttune.training.recipe import default_recipe
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.schedule import Plan
+from robusttune.training.step import Stepper
 
 LOADERS = ("val_loader", "unlabeled_loader")
 OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")

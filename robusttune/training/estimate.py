@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from robusttune import checkpoint, footprint, processes, trained_on, trial
+from robusttune import checkpoint, processes, trained_on
 from robusttune.arguments import check_loader
 from robusttune.fast import wait
-from robusttune.harden import harden, prepared
 from robusttune.modes import restored, trainable
-from robusttune.runs import checkpointed_if
-from robusttune.training import Training
-from robusttune.trial import Pace, Passes
-from robusttune.tuning import choose
+from robusttune.training import profiling
+from robusttune.training.autotune import choose
+from robusttune.training.harden import harden, prepared
+from robusttune.training.loop import Training
+from robusttune.training.memory import COUNTED, MEASURED
+from robusttune.training.profiling import Pace, Passes
+from robusttune.training.setup import checkpointed_if
 
 # What a run would write or show; an estimate does neither.
 UNUSED = {"out": None, "resume": False, "log": None, "progress": False}
@@ -112,17 +114,17 @@ def estimate(
     given, prices = _given(model, loader, as_for_harden), checked_prices(devices)
     check_loader(loader, passes=2)
     with trained_on.forgotten(model), restored(model), _untouched(given):
-        began = trial.clock()
+        began = profiling.clock()
         with prepared(given) as run:
             training, device = run.training, run.training.stepper.device
             wait(device)
-            first = trial.clock() - began
+            first = profiling.clock() - began
             with trainable(model), checkpointed_if(given):
                 # Whether "auto" compiles is left to the run: to find out takes minutes.
                 choose(training, {**given, "compile": given["compile"] is True}, resumed=False)
-                pace, judging = trial.pace(training), trial.judging(training)
+                pace, judging = profiling.pace(training), profiling.judging(training)
                 training.robust_loss.passes.compile("no")
-                passes, memory = trial.passes(training), trial.memory(training)
+                passes, memory = profiling.passes(training), profiling.memory(training)
             extent = extent_of(training, pace)
     parts = {
         "first look": first + pace.warming,
@@ -132,7 +134,7 @@ def estimate(
     }
     seconds, images = sum(parts.values()), extent.images
     passes = {part: each.times(images) for part, each in passes.items()}
-    passes["judging"] = trial.JUDGED.times(extent.judged * judging.images) if judging else Passes(0.0, 0.0)
+    passes["judging"] = profiling.JUDGED.times(extent.judged * judging.images) if judging else Passes(0.0, 0.0)
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
@@ -142,7 +144,7 @@ def estimate(
         extent.steps,
         passes,
         memory.most,
-        footprint.COUNTED if device.type == "cpu" else footprint.MEASURED,
+        COUNTED if device.type == "cpu" else MEASURED,
         len(training.batches.peeked[0]),
         memory.largest_batch,
         str(device),

@@ -14,7 +14,7 @@ from robusttune.features import forward
 from robusttune.graphs import Graphs
 from robusttune.journal import tell
 from robusttune.modes import attacking, evaluating
-from robusttune.training import Training
+from robusttune.training.loop import Training
 
 WORTH_MEASURING = 200  # optimiser steps
 COMPILING = 120.0  # seconds, of the slower models on two cores

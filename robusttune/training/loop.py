@@ -17,10 +17,11 @@ from robusttune.batches import Batches, check_classes
 from robusttune.journal import Journal
 from robusttune.modes import has_batch_norm
 from robusttune.records import percent
-from robusttune.schedule import LATE, RAMP, READ_EVERY, Meter
-from robusttune.stepping import Stepper
 from robusttune.threat import Attack
-from robusttune.validation import STEPS, Best, Score, collapsed, judge, score
+from robusttune.training.meter import READ_EVERY, Meter
+from robusttune.training.schedule import LATE, RAMP
+from robusttune.training.step import Stepper
+from robusttune.training.validation import STEPS, Best, Score, collapsed, judge, score
 
 logger = logging.getLogger("robusttune")
 

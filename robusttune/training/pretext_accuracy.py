@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from robusttune.batches import stream
-from robusttune.loss import RobustLoss
 from robusttune.modes import device_of, evaluating
+from robusttune.training.robust_loss import RobustLoss
 
 NEAR = 0.15
 
