@@ -12,7 +12,7 @@ LINKED = {  # names in the text that lead to their own place in the reference
     "load_heads": "robusttune.load_heads.load_heads",
     "Recipe": "robusttune.training.recipe.Recipe",
     "pretrain": "robusttune.training.pretrain.pretrain",
-    "poc": "robusttune.poc.poc",
+    "poc": "robusttune.trial.poc.poc",
 }
 ENTRY = re.compile(r"^( *)(\w+(?:,\s+\w+)+): ((?:.*)(?:\n\1 +.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(?:Args|Attributes):\n(?:(?:    .*)?\n?)*", re.MULTILINE)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import robusttune
 from robusttune import lookup
-from robusttune.trials import START, Trial
+from robusttune.trial.results import START, Trial
 
 THREATS = {"linf": 0.1, "l2": 1.0}
 

@@ -7,7 +7,6 @@ try:
     from robusttune.evaluate import evaluate
     from robusttune.load_heads import load_heads
     from robusttune.monitor import Drift, Monitor
-    from robusttune.poc import poc
     from robusttune.records import Record, Records
     from robusttune.report import report
     from robusttune.threat import LossOf, ThreatModel
@@ -16,6 +15,7 @@ try:
     from robusttune.training.pretrain import pretrain
     from robusttune.training.replay import Replay, replay
     from robusttune.training.robust_loss import RobustLoss
+    from robusttune.trial.poc import poc
 except (ImportError, RuntimeError, AttributeError, OSError) as error:
     # As where torch and torchvision do not fit each other: `robusttune doctor` must be able to say so.
     globals()["__getattr__"] = unusable(error)

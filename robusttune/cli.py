@@ -11,9 +11,9 @@ from robusttune import commands, lookup
 from robusttune.evaluate import evaluate
 from robusttune.mistakes import UNREADABLE, in_options, mistake
 from robusttune.options import LISTS, Command, parser
-from robusttune.poc import poc
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
+from robusttune.trial.poc import poc
 
 EVALUATE = """
 Examples:
@@ -107,7 +107,7 @@ def _trial(own: Any) -> None:
     lists = {
         "threats": "norms, or {norm: eps}, linf and l2 unless given; arms train against the first one",
         "corruptions": "that matter, by name or by family; noise, blur, weather and digital unless given",
-        "arms": f"by name, or {{name: phases}}; all unless given (files: {', '.join(lookup.names('arms'))})",
+        "arms": f"by name, or {{name: phases}}; all unless given (files: {', '.join(lookup.names('trial.arms'))})",
         "evaluation": "what to measure instead, by name or {name: {setting: value}}",
     }
     for name, said in lists.items():

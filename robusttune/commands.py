@@ -5,14 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from robusttune import checkpoint, decision, lookup
+from robusttune import checkpoint, lookup
 from robusttune.arguments import check_settings
 from robusttune.compare import compare
 from robusttune.doctor import doctor
 from robusttune.evaluate import FILE, evaluate
 from robusttune.modes import own_randomness
 from robusttune.options import options_of
-from robusttune.poc import poc
 from robusttune.records import Records
 from robusttune.report import report
 from robusttune.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
@@ -20,7 +19,9 @@ from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.training.replay import replay, told
-from robusttune.trials import START, Trial, numbers, read_plan
+from robusttune.trial.decision import decide
+from robusttune.trial.poc import poc
+from robusttune.trial.results import START, Trial, numbers, read_plan
 from robusttune.values import Number
 
 SOURCES = (
@@ -195,7 +196,7 @@ def run_poc(options: Any) -> int:
         print(f"plan: {path}, {read_plan(path.parent)['estimated']['in all']}")
         print(f"next: edit it if you like, then robusttune poc … --out {options.out} --resume true")
         return 0
-    found = decision.decide(Trial.load(options.out))
+    found = decide.decide(Trial.load(options.out))
     print(f"{found.verdict.value}. {found.reason}\npage: {path.with_suffix('.html')}")
     return 0
 

@@ -13,7 +13,7 @@ def names(kind: str) -> list[str]:
 
     Args:
         kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "corruptions",
-            "augmentations", "evaluations", "sections" or "arms". Files whose names begin with _ are what a kind shares.
+            "augmentations", "evaluations", "measuring.sections" or "trial.arms". Files whose names begin with _ are what a kind shares.
 
     Example:
         >>> names("norms")

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 
 from robusttune.records import Records, accuracy
-from robusttune.trials import Result, Trial
+from robusttune.trial.results import Result, Trial
 
 ARMS = {
     "nothing": [],

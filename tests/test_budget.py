@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robusttune.budget import Cost, check_budget, seconds_in_all, ways_under
+from robusttune.trial.budget import Cost, check_budget, seconds_in_all, ways_under
 
 NONE = {"harden": {"tasks": None}}
 ARMS = {"nothing": [], "ordinary": [{"ordinary": {}}], "adversarial": [NONE], "joint": [{"harden": {}}]}

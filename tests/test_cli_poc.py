@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from robusttune.cli import COMMANDS, main, parser
-from robusttune.trials import Trial
+from robusttune.trial.results import Trial
 
 pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from simulated import ARMS, NEEDS, equal, hardened, trial
 
-from robusttune.claims import leaders
-from robusttune.decision import decide, write
-from robusttune.front import front
-from robusttune.needs import Need, measured
-from robusttune.next_stage import detectable, needed_seeds
 from robusttune.records import Record, Records
-from robusttune.trials import Trial
-from robusttune.verdict import Verdict
+from robusttune.trial.decision.decide import decide, write
+from robusttune.trial.decision.findings import leaders
+from robusttune.trial.decision.metrics import Need, measured
+from robusttune.trial.decision.next_stage import detectable, needed_seeds
+from robusttune.trial.decision.pareto import front
+from robusttune.trial.decision.verdict import Verdict
+from robusttune.trial.results import Trial
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -166,7 +166,7 @@ def test_the_next_stage_costs_by_images_epochs_and_price(gain):
 
 
 def test_the_seeds_asked_for_find_the_difference_8_times_in_10():
-    from robusttune.differences import differences
+    from robusttune.trial.decision.significance import differences
 
     arms, comparisons, sd = 5, 20, 0.01
     seeds = needed_seeds(2 * sd**2, 0.0, 0.03, comparisons=comparisons, arms=arms)

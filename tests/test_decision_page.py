@@ -7,7 +7,7 @@ import pytest
 from simulated import hardened, trial
 from test_page import A4, needs_browser, shown_in
 
-from robusttune.decision import decide, write
+from robusttune.trial.decision.decide import decide, write
 
 pytest.importorskip("scipy")
 HEADINGS = [

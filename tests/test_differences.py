@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robusttune.differences import differences, half_width, holm, images_variance
+from robusttune.trial.decision.significance import differences, half_width, holm, images_variance
 
 pytest.importorskip("scipy")
 ARMS, NEEDS, IMAGES = 8, 11, 1000

@@ -9,7 +9,7 @@ from earlier import a_loader, a_model, hardened, tried
 from safetensors.torch import load_file
 
 import robusttune
-from robusttune.trials import Trial
+from robusttune.trial.results import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 EARLIER = Path(__file__).parent / "earlier"

@@ -16,12 +16,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup, phases
-from robusttune.compute import Sizes, lengths, passes
-from robusttune.decision import decide
-from robusttune.planning import chosen_arms, items_of
+from robusttune import lookup
 from robusttune.threat import ThreatModel
-from robusttune.trials import RECORDS, Trial
+from robusttune.trial import phases
+from robusttune.trial.decision.decide import decide
+from robusttune.trial.equal_compute import Sizes, lengths, passes
+from robusttune.trial.plan_defaults import chosen_arms, items_of
+from robusttune.trial.results import RECORDS, Trial
 
 SIDE, IMAGES = 16, 64
 ARMS = ["nothing", "adversarial", "rotation_joint"]
@@ -103,8 +104,8 @@ def test_arms_take_equal_compute():
 
 
 def test_arms_follow_the_folder_and_unknown_ones_are_refused():
-    files = {each.stem for each in Path(robusttune.__file__).parent.joinpath("arms").glob("[a-z]*.py")}
-    assert set(lookup.names("arms")) == files
+    files = {each.stem for each in Path(robusttune.__file__).parent.joinpath("trial", "arms").glob("[a-z]*.py")}
+    assert set(lookup.names("trial.arms")) == files
     with pytest.raises(ValueError, match=r"unknown arm 'best': known are .*adversarial"):
         chosen_arms(["best"], {"rotation": 0.5})
 

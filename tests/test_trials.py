@@ -6,7 +6,17 @@ import pytest
 import yaml
 
 from robusttune.records import Records, accuracy
-from robusttune.trials import PLAN, RECORDS, Trial, item_place, named, phase_place, place_of, read_plan, seconds_of
+from robusttune.trial.results import (
+    PLAN,
+    RECORDS,
+    Trial,
+    item_place,
+    named,
+    phase_place,
+    place_of,
+    read_plan,
+    seconds_of,
+)
 
 SETTING = {"norm": "linf", "eps": 0.1}
 PLAIN = {

@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from simulated import ARMS, answers, equal
 
-from robusttune.differences import differences, holm, images_variance, student
+from robusttune.trial.decision.significance import differences, holm, images_variance, student
 
 COUNT = len(ARMS)
 PAIRS = [(0, arm) for arm in range(1, COUNT)] + [(2, arm) for arm in range(1, COUNT) if arm != 2]

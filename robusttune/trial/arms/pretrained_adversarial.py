@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from robusttune.trials import Arms
+from robusttune.trial.results import Arms
 
 __all__ = ["pretrained_adversarial"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from robusttune import lookup
-from robusttune.trials import Arms
+from robusttune.trial.results import Arms
 
 __all__ = ["separate"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robusttune.differences import student
+from robusttune.trial.decision.significance import student
 
 POWER = 0.8
 FEWEST, MOST = 3, 20

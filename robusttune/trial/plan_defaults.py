@@ -8,12 +8,12 @@ import yaml
 
 from robusttune import lookup
 from robusttune.checkpoint import write_bytes
-from robusttune.compute import shares
 from robusttune.conditions import family_of, standard_names
 from robusttune.corruption import FAMILIES
-from robusttune.criteria import criteria
 from robusttune.threat import ThreatModel, canonical, default_eps
-from robusttune.trials import PLAN, Arms, named, numbers
+from robusttune.trial.decision.criteria import criteria
+from robusttune.trial.equal_compute import shares
+from robusttune.trial.results import PLAN, Arms, named, numbers
 
 MULTIPLES = (0.5, 1.0, 1.5, 2.0)  # of a threat's radius, at which arms are attacked
 STEPS, SEVERITIES = 20, (1, 3, 5)
@@ -99,14 +99,14 @@ def chosen_arms(wanted: Any, tasks: Mapping[str, float] | None) -> Arms:
     """Arms by name, the plainest first unless the user gave an order.
 
     Args:
-        wanted: None for all; or names of arms or of files in `robusttune/arms`, functions as those there, {name: phases}, or
+        wanted: None for all; or names of arms or of files in `robusttune/trial/arms`, functions as those there, {name: phases}, or
             a list of such.
         tasks: pretext tasks and their weights.
 
     Raises:
         ValueError: an unknown name.
     """
-    made = {name: lookup.find("arms", name)(tasks or {}) for name in lookup.names("arms")}
+    made = {name: lookup.find("trial.arms", name)(tasks or {}) for name in lookup.names("trial.arms")}
     every: Arms = {arm: phases for family in made.values() for arm, phases in family.items()}
     if wanted is None:
         return dict(sorted(every.items(), key=lambda each: _elaborate(each[1])))
@@ -186,7 +186,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"seeds are {seeds!r}, but different whole numbers are needed, such as [0, 1, 2]")
     if not arms:
-        raise ValueError(f"there are no arms: name some out of {', '.join(lookup.names('arms'))}")
+        raise ValueError(f"there are no arms: name some out of {', '.join(lookup.names('trial.arms'))}")
     for name, phases in arms.items():
         if not isinstance(phases, list):
             raise ValueError(f"arm {name!r} is {phases!r}, but a list of phases is needed, [] for no training")

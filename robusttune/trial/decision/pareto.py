@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from robusttune.criteria import ATTACK, CLEAN
-from robusttune.differences import Numbers
-from robusttune.needs import Measured, Need
+from robusttune.trial.decision.criteria import ATTACK, CLEAN
+from robusttune.trial.decision.metrics import Measured, Need
+from robusttune.trial.decision.significance import Numbers
 
 MARKERS = "osD^vP*X<>ph8d"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from robusttune.trials import unpretexted, untouched
+from robusttune.trial.results import unpretexted, untouched
 
 HOUR = 3600
 ENOUGH_SEEDS = 3

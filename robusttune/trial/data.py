@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from robusttune.arguments import check_loader
 from robusttune.batches import Batches
-from robusttune.compute import Sizes
 from robusttune.selection import held_back
+from robusttune.trial.equal_compute import Sizes
 
 HELD_BACK, TESTED = 0.05, 0.2
 

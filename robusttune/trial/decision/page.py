@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from robusttune import decision_lists
-from robusttune.claims import FEWEST_SEEDS, Claim, leaders
-from robusttune.criteria import ATTACK, CORRUPTION
-from robusttune.differences import Numbers, half_width
-from robusttune.front import draw, front, goals
-from robusttune.needs import Measured, Need
-from robusttune.next_stage import Stage
 from robusttune.records import percent
-from robusttune.verdict import Decision, Verdict, pretext_arms
+from robusttune.trial.decision import checklists
+from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
+from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, leaders
+from robusttune.trial.decision.metrics import Measured, Need
+from robusttune.trial.decision.next_stage import Stage
+from robusttune.trial.decision.pareto import draw, front, goals
+from robusttune.trial.decision.significance import Numbers, half_width
+from robusttune.trial.decision.verdict import Decision, Verdict, pretext_arms
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
@@ -40,13 +40,13 @@ def markdown(decision: Decision, folder: Path) -> str:
         "## Cost, clean and robust accuracy",
         _front(decision, folder),
         "## What was not tested",
-        _bullets(decision_lists.not_tested(decision)),
+        _bullets(checklists.not_tested(decision)),
         "## Next stage",
         _next(decision),
         "## Questions before production",
-        _bullets(decision_lists.questions(decision)),
+        _bullets(checklists.questions(decision)),
         "## Standard evaluation items",
-        decision_lists.items(decision),
+        checklists.items(decision),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -54,7 +54,7 @@ def markdown(decision: Decision, folder: Path) -> str:
 def _verdict(decision: Decision) -> str:
     seen, titles = decision.measured, {Verdict.GO_ON: "Go on", Verdict.DO_NOTHING: "Do nothing"}
     lines = [f"**{titles.get(decision.verdict, 'Not enough data to tell')}.** {decision.reason}", ""]
-    lines += [f"- **Do not rely on this before it is cleared up**: {each}" for each in decision_lists.doubts(decision)]
+    lines += [f"- **Do not rely on this before it is cleared up**: {each}" for each in checklists.doubts(decision)]
     if decision.verdict is Verdict.GO_ON:
         lines += [f"- {_pretext(decision)}"]
     count = f"{len(seen.arms)} arms, {len(seen.seeds)} seed{'s' * (len(seen.seeds) > 1)}, {seen.images} held-out images"

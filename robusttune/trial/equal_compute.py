@@ -12,7 +12,7 @@ from robusttune.heads import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
 from robusttune.training.schedule import LATE
-from robusttune.trials import named
+from robusttune.trial.results import named
 
 FORWARD = 1 / 3  # of a forward and backward pass
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from robusttune.checkpoint import also_in_run
-from robusttune.compute import Length, lengths
 from robusttune.threat import LossOf, ThreatModel, canonical
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.trial_data import Data
-from robusttune.trials import named, threat_of
+from robusttune.trial.data import Data
+from robusttune.trial.equal_compute import Length, lengths
+from robusttune.trial.results import named, threat_of
 
 KINDS = ("pretrain", "ordinary", "harden")
 ADVERSARY = {

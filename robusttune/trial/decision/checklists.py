@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from robusttune import lookup
 from robusttune.corruption import FAMILIES
-from robusttune.criteria import ATTACK, CORRUPTION
-from robusttune.verdict import Decision
+from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
+from robusttune.trial.decision.verdict import Decision
 
 NOT_PIXELS = (
     "Adversaries that do more than change pixels a little: patches and stickers, turning and shifting, other objects in the "

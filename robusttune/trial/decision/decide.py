@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from robusttune.claims import Findings, findings
-from robusttune.criteria import criteria
-from robusttune.decision_text import markdown
-from robusttune.differences import pair_scatter
-from robusttune.needs import Measured, measured
-from robusttune.next_stage import Stage, chosen_seeds, stage
 from robusttune.page import page
-from robusttune.trials import Trial
-from robusttune.verdict import Decision, Verdict, baselines, judged
+from robusttune.trial.decision.criteria import criteria
+from robusttune.trial.decision.findings import Findings, findings
+from robusttune.trial.decision.metrics import Measured, measured
+from robusttune.trial.decision.next_stage import Stage, chosen_seeds, stage
+from robusttune.trial.decision.page import markdown
+from robusttune.trial.decision.significance import pair_scatter
+from robusttune.trial.decision.verdict import Decision, Verdict, baselines, judged
+from robusttune.trial.results import Trial
 
 AGAIN = 2  # arms beside the baselines that the next stage repeats
 

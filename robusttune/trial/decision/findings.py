@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from robusttune.differences import Differences, Numbers, differences, half_width, holm, images_variance
-from robusttune.needs import Measured, Need
+from robusttune.trial.decision.metrics import Measured, Need
+from robusttune.trial.decision.significance import Differences, Numbers, differences, half_width, holm, images_variance
 
 FEWEST_SEEDS = 3
 LEVEL = 0.05

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 from robusttune import lookup
 from robusttune.batches import first_batch, unpacked
-from robusttune.budget import Cost, seconds_in_all, told
 from robusttune.checkpoint import write_bytes
 from robusttune.evaluate import evaluate
 from robusttune.features import logits_of
 from robusttune.journal import tell
 from robusttune.modes import chosen_device, dtype_of, evaluating, placed
-from robusttune.phases import Call
 from robusttune.pixels import find_pixels
 from robusttune.training.estimate import estimate
 from robusttune.training.pretrain import pretrain
 from robusttune.training.setup import statistics
-from robusttune.trial_data import Data
-from robusttune.trials import digest, named, threat_of
+from robusttune.trial.budget import Cost, seconds_in_all, told
+from robusttune.trial.data import Data
+from robusttune.trial.phases import Call
+from robusttune.trial.results import digest, named, threat_of
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out

@@ -8,10 +8,10 @@ import numpy as np
 
 from robusttune.conditions import family_of
 from robusttune.corruption import FAMILIES
-from robusttune.criteria import ATTACK, CLEAN, CORRUPTION
-from robusttune.differences import Numbers
 from robusttune.records import Z95, Record, Records
-from robusttune.trials import Result, Trial, threat_of
+from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION
+from robusttune.trial.decision.significance import Numbers
+from robusttune.trial.results import Result, Trial, threat_of
 
 ATTACKS = ("sweep", "strong", "autoattack")
 PLACES = ("below", "at", "above")

@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune import checkpoint, decision, lookup
-from robusttune.budget import check_budget
-from robusttune.costs import Costs, estimated
+from robusttune import checkpoint, lookup
 from robusttune.evaluate import evaluate
 from robusttune.heads import TASKS
 from robusttune.journal import tell
 from robusttune.modes import check_model, own_randomness
-from robusttune.phases import calls_of
-from robusttune.planning import (
+from robusttune.provenance import fingerprint
+from robusttune.trial.budget import check_budget
+from robusttune.trial.cost import Costs, estimated
+from robusttune.trial.data import Data, divided
+from robusttune.trial.decision import decide
+from robusttune.trial.phases import calls_of
+from robusttune.trial.plan_defaults import (
     RULE,
     check_plan,
     chosen_arms,
@@ -31,9 +34,7 @@ from robusttune.planning import (
     items_of,
     write_plan,
 )
-from robusttune.provenance import fingerprint
-from robusttune.trial_data import Data, divided
-from robusttune.trials import (
+from robusttune.trial.results import (
     PLAN,
     RECORDS,
     START,
@@ -87,7 +88,7 @@ def poc(
 
     First a plan is written, `plan.yaml`, with arms, seeds, what is measured, and what that is estimated to cost. Then
     arms are trained and measured, seed by seed, all from the model's weights, at equal compute, on the same images; what
-    was finished before a kill is not repeated. `robusttune.trials.Trial.load(out)` reads the plan and the numbers.
+    was finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the numbers.
 
     Args:
         model: images -> logits (N,K): where every arm starts.
@@ -97,7 +98,7 @@ def poc(
         corruptions: that matter, by name, or by family: "noise", "blur", "weather", "digital".
         test_loader: images to measure on, which nothing is trained on; a fifth of a plain DataLoader's unless given.
         unlabeled_loader: more images, for pretext tasks: pre-training takes these alone.
-        arms: what to compare: names in `robusttune.arms`, such as "adversarial", or of single arms, such as
+        arms: what to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
             "rotation_joint"; {name: phases} for one's own, as in the plan; all unless given.
         tasks: pretext tasks and their weights.
         seeds: how many, or which; under three, differences cannot be told from chance.
@@ -108,7 +109,7 @@ def poc(
         price: of an hour.
         settings: of `harden`, for all arms, such as {"lr": 0.01}.
         decision: what it is decided by, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
-            `robusttune.decision.decide`.
+            `robusttune.trial.decision.decide.decide`.
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
         plan_only: only write the plan, whose path comes back.
@@ -168,7 +169,7 @@ def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
             )
         _measure(arm, plan, place, data, given)
     trial = Trial.load(folder)
-    return decision.write(decision.decide(trial), folder)
+    return decide.write(decide.decide(trial), folder)
 
 
 @contextmanager

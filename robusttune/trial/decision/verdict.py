@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from robusttune.claims import FEWEST_SEEDS, Claim, Findings
-from robusttune.criteria import CLEAN
-from robusttune.needs import Measured, Need
-from robusttune.next_stage import Stage
-from robusttune.trials import Trial, named, unpretexted, untouched
+from robusttune.trial.decision.criteria import CLEAN
+from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, Findings
+from robusttune.trial.decision.metrics import Measured, Need
+from robusttune.trial.decision.next_stage import Stage
+from robusttune.trial.results import Trial, named, unpretexted, untouched
 
 
 class Verdict(str, Enum):
