@@ -1,6 +1,6 @@
 """Makes an existing image classifier hard to fool."""
 
-from robusttune.doctor import unusable
+from robusttune.cli.doctor import unusable
 
 try:
     from robusttune.compare import compare

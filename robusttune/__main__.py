@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from robusttune.doctor import doctor
+from robusttune.cli.doctor import doctor, why_unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,16 +14,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text)
         return 1 if wrong else 0
     try:
-        from robusttune import cli
+        from robusttune.cli.main import main as command_line
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if "--debug" in given:
             raise
-        said = " ".join(str(error).split())
+        said = " ".join(why_unusable(error).split())
         print(f"robusttune: error: {said} (--debug shows where)", file=sys.stderr)
         return 1
-    return cli.main(given)
+    return command_line(given)
 
 
 if __name__ == "__main__":

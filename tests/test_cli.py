@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 
 import robusttune
 from robusttune import Records, lookup
-from robusttune.cli import COMMANDS, main
-from robusttune.doctor import doctor
-from robusttune.options import described, parser
-from robusttune.sources import classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.doctor import doctor
+from robusttune.cli.main import COMMANDS, main
+from robusttune.cli.options import described, parser
+from robusttune.cli.sources import classes_of, loader_of, model_of, statistics_of
 
 pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector

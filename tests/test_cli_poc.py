@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from robusttune.cli import COMMANDS, main, parser
+from robusttune.cli.main import COMMANDS, main, parser
 from robusttune.trial.results import Trial
 
 pytest.importorskip("jsonargparse")

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import robusttune
-from robusttune import cli, lookup
+from robusttune import lookup
+from robusttune.cli import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -149,9 +150,9 @@ COMMANDS = [
 def test_commands_on_pages_have_options_that_exist(page, line, monkeypatch):
     pytest.importorskip("jsonargparse")
     ran = []
-    for name, command in cli.COMMANDS.items():
-        monkeypatch.setitem(cli.COMMANDS, name, command._replace(run=lambda options: ran.append(options) or 0))
-    assert cli.main(shlex.split(line)[1:]) == 0
+    for name, command in main.COMMANDS.items():
+        monkeypatch.setitem(main.COMMANDS, name, command._replace(run=lambda options: ran.append(options) or 0))
+    assert main.main(shlex.split(line)[1:]) == 0
     assert len(ran) == 1
 
 

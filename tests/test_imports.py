@@ -65,10 +65,10 @@ for name in {EXTRAS + BESIDE}:
     sys.modules[name] = None
 from functools import partial
 import torch, robusttune
-from robusttune.cli import COMMANDS, main
+from robusttune.cli.main import COMMANDS, main
 from robusttune.evaluations.sweep import sweep
-from robusttune.options import parser
-from robusttune.sources import loader_of
+from robusttune.cli.options import parser
+from robusttune.cli.sources import loader_of
 
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
 batches = [(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 0, 1]))]

@@ -34,16 +34,21 @@ def doctor() -> tuple[str, list[str]]:
     return "\n".join(lines), wrong
 
 
-def unusable(reason: Exception) -> Callable[[str], Any]:
-    """A module's `__getattr__` that tells why the library could not be imported."""
+def unusable(error: Exception) -> Callable[[str], Any]:
+    """A module-level `__getattr__` that raises why the library could not be imported."""
 
-    def told(name: str) -> Any:
+    def missing(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        what = _torch() or _operators() or f"{type(reason).__name__}: {reason}"
-        raise ImportError(f"robusttune cannot work here: {what}; `python -m robusttune doctor` says more") from reason
+        raise ImportError(why_unusable(error)) from error
 
-    return told
+    return missing
+
+
+def why_unusable(error: Exception) -> str:
+    """The fault of this installation behind an error of importing the library, in one line."""
+    fault = _torch() or _operators() or f"{type(error).__name__}: {error}"
+    return f"robusttune cannot work here: {fault}; `python -m robusttune doctor` says more"
 
 
 def _torch() -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 from robusttune import checkpoint, lookup
 from robusttune.arguments import check_settings
+from robusttune.cli.doctor import doctor
+from robusttune.cli.options import options_of
+from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.values import Number
 from robusttune.compare import compare
-from robusttune.doctor import doctor
 from robusttune.evaluate import FILE, evaluate
 from robusttune.modes import own_randomness
-from robusttune.options import options_of
 from robusttune.records import Records
 from robusttune.report import report
-from robusttune.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -22,7 +23,6 @@ from robusttune.training.replay import replay, told
 from robusttune.trial.decision import decide
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial, numbers, read_plan
-from robusttune.values import Number
 
 SOURCES = (
     *("model", "checkpoint", "pretrained", "model_args", "classes", "data", "data_dir", "data_args", "split"),

@@ -7,11 +7,11 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from robusttune import lookup
-from robusttune.sources import NAMES
+from robusttune.cli.sources import NAMES
+from robusttune.cli.values import Number
 from robusttune.training.harden import harden
 from robusttune.training.recipe import Recipe
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.values import Number
 
 OBJECTS = {  # what no text can name, or what other options stand for
     "model",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
-from robusttune.options import LISTS, SOURCES, Command, completes, parser, plain_type
+from robusttune.cli.options import LISTS, SOURCES, Command, completes, parser, plain_type
 
 UNREADABLE = "Problems parsing config:"
 # Arguments that are options of another name, or none.

@@ -7,10 +7,11 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from robusttune import commands, lookup
+from robusttune import lookup
+from robusttune.cli import commands
+from robusttune.cli.errors import UNREADABLE, in_options, mistake
+from robusttune.cli.options import LISTS, Command, parser
 from robusttune.evaluate import evaluate
-from robusttune.mistakes import UNREADABLE, in_options, mistake
-from robusttune.options import LISTS, Command, parser
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.trial.poc import poc
