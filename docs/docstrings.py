@@ -8,7 +8,7 @@ import griffe
 LINKED = {  # names in the text that lead to their own place in the reference
     "harden": "robusttune.training.harden.harden",
     "RobustLoss": "robusttune.training.robust_loss.RobustLoss",
-    "evaluate": "robusttune.evaluate.evaluate",
+    "evaluate": "robusttune.measuring.evaluate.evaluate",
     "load_heads": "robusttune.load_heads.load_heads",
     "Recipe": "robusttune.training.recipe.Recipe",
     "pretrain": "robusttune.training.pretrain.pretrain",

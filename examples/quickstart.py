@@ -19,7 +19,8 @@ from ordinary import new_model, train
 import robusttune
 from robusttune.attacks.torchattacks import torchattacks
 from robusttune.evaluations.sweep import sweep
-from robusttune.records import Records, percent
+from robusttune.measuring.record import percent
+from robusttune.measuring.records import Records
 
 EPS = {"l2": 1.0, "linf": 0.1}
 MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)

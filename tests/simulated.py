@@ -4,7 +4,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from robusttune.records import Records, accuracy
+from robusttune.measuring.record import accuracy
+from robusttune.measuring.records import Records
 from robusttune.trial.results import Result, Trial
 
 ARMS = {

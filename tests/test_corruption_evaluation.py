@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import robusttune
 from robusttune import lookup, mce
 from robusttune.evaluations.corruptions import corruptions
-from robusttune.records import Records, repeated, wilson
+from robusttune.measuring.intervals import wilson
+from robusttune.measuring.record import repeated
+from robusttune.measuring.records import Records
 from robusttune.trained_on import remember, trained_on
 
 COUNT = 90

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from simulated import ARMS, NEEDS, equal, hardened, trial
 
-from robusttune.records import Record, Records
+from robusttune.measuring.record import Record
+from robusttune.measuring.records import Records
 from robusttune.trial.decision.decide import decide, write
 from robusttune.trial.decision.findings import leaders
 from robusttune.trial.decision.metrics import Need, measured

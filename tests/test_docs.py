@@ -28,7 +28,7 @@ CONTRACTS = {
     "corruptions": ["test_corruptions"],
     "augmentations": ["test_augment"],
     "evaluations": [],
-    "sections": [],
+    "measuring.sections": [],
 }
 PAGES = sorted(path for path in DOCS.rglob("*.md") if BLOCK.search(path.read_text(encoding="utf-8")))
 
@@ -41,6 +41,11 @@ def blocks_of(page):
 def added():
     """The files that pages add to the package, {path: code}."""
     return {title: code for page in PAGES for title, code in blocks_of(page) if title}
+
+
+def kind_of(path):
+    """The kind of a part by its file's path in the package, such as "attacks" or "measuring.sections"."""
+    return ".".join(Path(path).parts[1:-1])
 
 
 def named(page):
@@ -80,9 +85,9 @@ def a_place(tmp_path, monkeypatch):
                 path = tmp_path / title
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(code, encoding="utf-8")
-                kind = importlib.import_module(f"robusttune.{path.parent.name}")
+                kind = importlib.import_module(f"robusttune.{kind_of(title)}")
                 monkeypatch.setattr(kind, "__path__", [*kind.__path__, str(path.parent)])
-                monkeypatch.delitem(sys.modules, f"robusttune.{path.parent.name}.{path.stem}", raising=False)
+                monkeypatch.delitem(sys.modules, f"{kind.__name__}.{path.stem}", raising=False)
                 importlib.invalidate_caches()
         return tmp_path
 
@@ -108,10 +113,9 @@ def test_the_python_of_a_page_runs(page, a_place):
     before = names["model"][0].weight.detach().clone()
     for title, code in blocks_of(page):
         if title:
-            found = lookup.find(Path(title).parent.name, Path(title).stem)
-            assert Path(
-                sys.modules[f"robusttune.{Path(title).parent.name}.{Path(title).stem}"].__file__
-            ).is_relative_to(folder)
+            found = lookup.find(kind_of(title), Path(title).stem)
+            module = sys.modules[f"robusttune.{kind_of(title)}.{Path(title).stem}"]
+            assert Path(module.__file__).is_relative_to(folder)
             assert callable(found)
         else:
             exec(compile(code, str(page), "exec"), names)
@@ -122,8 +126,8 @@ def test_the_python_of_a_page_runs(page, a_place):
 def test_every_kind_has_a_page_with_a_file():
     folders = {path.name for path in Path(robusttune.__file__).parent.iterdir() if (path / "__init__.py").exists()}
     kinds = {name for name in folders if name.endswith("s")}  # plural: a kind that is extended by one file
-    assert {Path(path).parent.name for path in added()} == kinds == set(CONTRACTS)
-    assert all((DOCS / "extending" / f"{kind}.md").exists() for kind in kinds)
+    assert {kind_of(path) for path in added()} == kinds | {"measuring.sections"} == set(CONTRACTS)
+    assert all((DOCS / "extending" / f"{kind.rpartition('.')[2]}.md").exists() for kind in CONTRACTS)
 
 
 def test_every_public_name_is_in_the_reference():
@@ -182,7 +186,7 @@ def test_parts_that_pages_add_keep_the_contracts_of_their_kinds(a_copy):
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
     passed = re.findall(r"^PASSED (.+)$", ran.stdout, re.MULTILINE)
     for path in files:
-        kind, name = Path(path).parent.name, Path(path).stem
+        kind, name = kind_of(path), Path(path).stem
         own = [test for test in passed if name in test]
         assert len(own) >= (10 if CONTRACTS[kind] else 2), (name, own)
 

@@ -22,7 +22,8 @@ from robusttune.attacks.nfgsm import nfgsm
 from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
-from robusttune.records import accuracy, wilson
+from robusttune.measuring.intervals import wilson
+from robusttune.measuring.record import accuracy
 from robusttune.selection import held_back, subset_of
 
 COUNT = 60

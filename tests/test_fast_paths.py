@@ -17,9 +17,9 @@ from robusttune.classifier import find_classifier
 from robusttune.fast import folded
 from robusttune.features import CompiledForward, forward
 from robusttune.graphs import Graphs
+from robusttune.measuring.intervals import wilson
 from robusttune.memory import checkpointed
 from robusttune.modes import formatted
-from robusttune.records import wilson
 
 COUNT = 300
 

@@ -9,8 +9,8 @@ from torch import nn
 
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel
-from robusttune.monitor import FACTS, VALUES
-from robusttune.traits import of_pixels
+from robusttune.measuring.image_statistics import of_pixels
+from robusttune.measuring.monitor import FACTS, VALUES
 
 ALONE = pytest.mark.filterwarnings("ignore:there is no rotation head")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robusttune import Records
-from robusttune.records import accuracy
+from robusttune.measuring.record import accuracy
 
 README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

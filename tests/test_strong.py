@@ -15,8 +15,8 @@ from robusttune.evaluations import autoattack as autoattack_file
 from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
-from robusttune.records import accuracy
-from robusttune.subject import Subject
+from robusttune.measuring.record import accuracy
+from robusttune.measuring.subject import Subject
 
 needs_torchattacks = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("torchattacks"), reason="torchattacks is an extra"

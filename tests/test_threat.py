@@ -13,7 +13,9 @@ from robusttune import lookup
 from robusttune.augment import chosen_augment, names
 from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
 
-every_kind = pytest.mark.parametrize("kind", ["norms", "attacks", "objectives", "tasks", "evaluations", "sections"])
+every_kind = pytest.mark.parametrize(
+    "kind", ["norms", "attacks", "objectives", "tasks", "evaluations", "measuring.sections"]
+)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,9 @@ def test_a_loss_carries_labels_and_logits_only_if_given():
 @every_kind
 def test_an_unknown_name_lists_the_known(kind):
     known = ", ".join(lookup.names(kind))
-    with pytest.raises(ValueError, match=f"unknown {kind[:-1]} 'xyzzy': known are {known}; an object is taken too"):
+    with pytest.raises(
+        ValueError, match=f"unknown {kind.rpartition('.')[2][:-1]} 'xyzzy': known are {known}; an object is taken too"
+    ):
         lookup.find(kind, "xyzzy")
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from robusttune.records import Records, accuracy
+from robusttune.measuring.record import accuracy
+from robusttune.measuring.records import Records
 from robusttune.trial.results import (
     PLAN,
     RECORDS,

@@ -11,11 +11,11 @@ from robusttune.cli.doctor import doctor
 from robusttune.cli.options import options_of
 from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.cli.values import Number
-from robusttune.compare import compare
-from robusttune.evaluate import FILE, evaluate
+from robusttune.measuring.compare import compare
+from robusttune.measuring.evaluate import FILE, evaluate
+from robusttune.measuring.records import Records
+from robusttune.measuring.report import report
 from robusttune.modes import own_randomness
-from robusttune.records import Records
-from robusttune.report import report
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain

@@ -11,7 +11,7 @@ from robusttune import lookup
 from robusttune.cli import commands
 from robusttune.cli.errors import UNREADABLE, in_options, mistake
 from robusttune.cli.options import LISTS, Command, parser
-from robusttune.evaluate import evaluate
+from robusttune.measuring.evaluate import evaluate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.trial.poc import poc

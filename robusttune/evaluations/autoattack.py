@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from robusttune import lookup
+from robusttune.measuring.record import Record, accuracy
+from robusttune.measuring.subject import Subject, hashed
 from robusttune.provenance import fingerprint
-from robusttune.records import Record, accuracy
-from robusttune.subject import Subject, hashed
 from robusttune.threat import ThreatModel
 
 __all__ = ["autoattack"]

@@ -2,8 +2,8 @@
 
 import torch
 
-from robusttune.records import Record, accuracy, balanced
-from robusttune.subject import Subject
+from robusttune.measuring.record import Record, accuracy, balanced
+from robusttune.measuring.subject import Subject
 
 __all__ = ["clean"]
 

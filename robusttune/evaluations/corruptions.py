@@ -12,9 +12,10 @@ from robusttune import mce, processes
 from robusttune.batches import check_classes
 from robusttune.conditions import SAVED_AT, family_of, generated, standard_names
 from robusttune.corruption import SEVERITIES, preset_of
+from robusttune.measuring.intervals import Z95
+from robusttune.measuring.record import Record, accuracy, repeated
+from robusttune.measuring.subject import Subject
 from robusttune.published import Published
-from robusttune.records import Z95, Record, accuracy, repeated
-from robusttune.subject import Subject
 from robusttune.trained_on import trained_on
 
 __all__ = ["corruptions"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from robusttune.records import Record, accuracy
-from robusttune.subject import Subject
+from robusttune.measuring.record import Record, accuracy
+from robusttune.measuring.subject import Subject
 from robusttune.threat import ThreatModel, default_eps, radii
 
 __all__ = ["noise"]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from robusttune.batches import images_only, located
+from robusttune.measuring.intervals import Z95, wilson
+from robusttune.measuring.ood_score import strangeness
+from robusttune.measuring.record import Record
+from robusttune.measuring.subject import Subject
 from robusttune.pixels import check_later
-from robusttune.records import Z95, Record, wilson
-from robusttune.strangeness import strangeness
-from robusttune.subject import Subject
 
 __all__ = ["ood"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from robusttune.records import Record, accuracy
-from robusttune.subject import Subject
+from robusttune.measuring.record import Record, accuracy
+from robusttune.measuring.subject import Subject
 
 __all__ = ["pretext"]
 

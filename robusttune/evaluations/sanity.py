@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import lookup
+from robusttune.measuring.intervals import wilson
+from robusttune.measuring.record import Record
+from robusttune.measuring.subject import LOSSES, Subject
 from robusttune.modes import differentiable
 from robusttune.provenance import fingerprint
-from robusttune.records import Record, wilson
-from robusttune.subject import LOSSES, Subject
 from robusttune.threat import LossOf, ThreatModel, default_eps, radii
 
 __all__ = ["sanity"]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from robusttune import lookup
-from robusttune.records import Record, accuracy
-from robusttune.subject import Subject
+from robusttune.measuring.record import Record, accuracy
+from robusttune.measuring.subject import Subject
 
 __all__ = ["strong"]
 

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from robusttune import lookup
-from robusttune.records import Record, accuracy
-from robusttune.subject import Subject
+from robusttune.measuring.record import Record, accuracy
+from robusttune.measuring.subject import Subject
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]

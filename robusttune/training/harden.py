@@ -16,9 +16,9 @@ from robusttune import checkpoint, lookup, processes, trained_on
 from robusttune.augment import chosen_augment, overlaps
 from robusttune.batches import Batches
 from robusttune.journal import tell
+from robusttune.measuring.record import percent
 from robusttune.modes import trainable
 from robusttune.pixels import find_pixels
-from robusttune.records import percent
 from robusttune.selection import LEAST_HELD, held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training.checks import check_arguments, check_first, check_held

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 from robusttune import processes
 from robusttune.batches import stream
 from robusttune.fast import wait
+from robusttune.measuring.subject import Subject
 from robusttune.modes import evaluating
-from robusttune.subject import Subject
 from robusttune.threat import Attack, LossOf
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, most_bytes

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robusttune import processes
 from robusttune.attacks.pgd import pgd
+from robusttune.measuring.subject import Subject
 from robusttune.modes import device_of, evaluating, frozen
-from robusttune.subject import Subject
 from robusttune.threat import Attack, ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from robusttune import lookup
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import write_bytes
-from robusttune.evaluate import evaluate
 from robusttune.features import logits_of
 from robusttune.journal import tell
+from robusttune.measuring.evaluate import evaluate
 from robusttune.modes import chosen_device, dtype_of, evaluating, placed
 from robusttune.pixels import find_pixels
 from robusttune.training.estimate import estimate

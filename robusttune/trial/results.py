@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from robusttune import checkpoint, failures, journal
-from robusttune.records import Records
+from robusttune import checkpoint, journal
+from robusttune.measuring import failures
+from robusttune.measuring.records import Records
 
 PLAN, START, RECORDS = "plan.yaml", "start.safetensors", "records.jsonl"
 NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:/(\d+(?:\.\d+)?))?", re.IGNORECASE)

@@ -23,7 +23,7 @@ from ordinary import new_model
 
 import robusttune
 from robusttune import Monitor, lookup
-from robusttune.records import wilson
+from robusttune.measuring.intervals import wilson
 
 SIZES = (32, 128)
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast", "brightness", "fog", "pixelate", "jpeg_compression")

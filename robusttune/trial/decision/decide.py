@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robusttune.page import page
+from robusttune.measuring.html import page
 from robusttune.trial.decision.criteria import criteria
 from robusttune.trial.decision.findings import Findings, findings
 from robusttune.trial.decision.metrics import Measured, measured

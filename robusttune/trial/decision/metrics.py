@@ -8,7 +8,9 @@ import numpy as np
 
 from robusttune.conditions import family_of
 from robusttune.corruption import FAMILIES
-from robusttune.records import Z95, Record, Records
+from robusttune.measuring.intervals import Z95
+from robusttune.measuring.record import Record
+from robusttune.measuring.records import Records
 from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION
 from robusttune.trial.decision.significance import Numbers
 from robusttune.trial.results import Result, Trial, threat_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robusttune.records import percent
+from robusttune.measuring.record import percent
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, leaders

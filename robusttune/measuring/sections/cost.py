@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.records import Records
+from robusttune.measuring.records import Records
 
 __all__ = ["cost"]
 

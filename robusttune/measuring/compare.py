@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from robusttune.records import Record, Records, described, percent
+from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.records import Records
 
 # What may differ between two measurements of the same thing.
 ASIDE = ("seed", "in training")

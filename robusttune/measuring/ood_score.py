@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.subject import Subject
+from robusttune.measuring.subject import Subject
 
 
 def strangeness(subject: Subject, pixels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robusttune.records import Records
+from robusttune.measuring.records import Records
 
 __all__ = ["curve"]
 

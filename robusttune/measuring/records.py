@@ -1,40 +1,15 @@
-"""Measured numbers with their settings: what evaluations return and reports show."""
+"""Lists of measured numbers: shown, searched, saved and read."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from robusttune import failures
-from robusttune.failures import Failure
-
-Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Record:
-    """One measured number.
-
-    Attributes:
-        evaluation: what measured it, a name in `robusttune.evaluations`.
-        metric: what it is, such as "accuracy".
-        value: the number; accuracies are shares from 0 to 1.
-        images: how many images it was measured on.
-        interval: its 95% interval.
-        setting: all that the number depends on: norm, eps, attack, steps, seed.
-        right: for each image whether the answer was right, in the order of `Records.hashes`; None where a number is not
-            of single images.
-    """
-
-    evaluation: str
-    metric: str
-    value: float
-    images: int
-    interval: tuple[float, float]
-    setting: Mapping[str, Any] = field(default_factory=dict)
-    right: tuple[bool, ...] | None = field(default=None, repr=False, compare=False)
+from robusttune.measuring import failures
+from robusttune.measuring.failures import Failure
+from robusttune.measuring.record import Record, accuracy, described, percent
 
 
 class Records(list[Record]):
@@ -158,98 +133,6 @@ class Records(list[Record]):
 
     def _repr_markdown_(self) -> str:
         return self.table()
-
-
-def accuracy(
-    evaluation: str,
-    correct: int,
-    images: int,
-    setting: Mapping[str, Any] | None = None,
-    *,
-    metric: str = "accuracy",
-    right: Iterable[bool] | None = None,
-) -> Record:
-    """The Record of a share of correct answers, with its Wilson interval; `right` tells of each image.
-
-    Raises:
-        ValueError: there are no images.
-    """
-    if images < 1:
-        raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    single = None if right is None else tuple(bool(each) for each in right)
-    return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
-
-
-def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mapping[str, Any] | None = None) -> Record:
-    """The Record of the mean of the classes' own accuracies, each given as (correct, images).
-
-    The interval combines those of the classes, as Zou and Donner, doi:10.1002/sim.3095, do for sums.
-
-    Example:
-        >>> record = balanced("clean", [(9, 10), (1, 2)])
-        >>> record.value, record.images
-        (0.7, 12)
-    """
-    shares = [correct / images for correct, images in classes]
-    bounds = [wilson(correct, images) for correct, images in classes]
-    mean = math.fsum(shares) / len(shares)
-    below = math.hypot(*(share - low for share, (low, _) in zip(shares, bounds, strict=True))) / len(shares)
-    above = math.hypot(*(high - share for share, (_, high) in zip(shares, bounds, strict=True))) / len(shares)
-    images = sum(images for _, images in classes)
-    interval = (max(0.0, mean - below), min(1.0, mean + above))
-    return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
-
-
-def repeated(evaluation: str, right: Sequence[int], times: int, setting: Mapping[str, Any] | None = None) -> Record:
-    """The Record of the mean accuracy over several looks at each image, given how often each image was right.
-
-    Looks at one image are no independent trials: the interval is Wilson's for as many trials as would scatter as much as
-    the images' own shares do (Kish's effective number).
-
-    Args:
-        right: (sum, sum of squares, number) over images of how many looks were right.
-        times: looks at each image.
-
-    Example:
-        >>> repeated("corruptions", [50, 500, 10], 10).interval  # half of the images always right: 10 trials, not 100
-        (0.2365..., 0.7634...)
-    """
-    total, squares, images = right
-    if images < 1:
-        raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    share = total / (images * times)
-    scatter = squares / (images * times**2) - share**2
-    alone = images * share * (1 - share)
-    # Of images that are all right, or all wrong, nothing is known of how they scatter.
-    trials = min(alone / max(scatter, 1e-12), images * times) if alone > 0 else images
-    return Record(evaluation, "accuracy", share, images, wilson(share * trials, trials), dict(setting or {}))
-
-
-def wilson(successes: float, trials: float) -> tuple[float, float]:
-    """The 95% score interval of a proportion.
-
-    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
-
-    Example:
-        >>> wilson(0, 10)
-        (0.0, 0.2775...)
-    """
-    share = successes / trials
-    spread = Z95 * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
-    middle, scale = share + Z95**2 / (2 * trials), 1 + Z95**2 / trials
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
-def percent(value: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{100 * value:.1f}%"
-
-
-def described(setting: Mapping[str, Any]) -> str:
-    """A setting in one line."""
-    return ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
-    )
 
 
 def _sidecar(path: Path) -> Path:

@@ -16,11 +16,14 @@ from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
 from robusttune.classifier import find_classifier
-from robusttune.failures import worst
 from robusttune.heads import Heads
 from robusttune.journal import tell
 from robusttune.load_heads import load_heads
 from robusttune.look import first_logits
+from robusttune.measuring.failures import worst
+from robusttune.measuring.record import Record
+from robusttune.measuring.records import Records
+from robusttune.measuring.subject import Subject
 from robusttune.modes import (
     chosen_device,
     chosen_format,
@@ -36,9 +39,7 @@ from robusttune.modes import (
 )
 from robusttune.pixels import find_pixels
 from robusttune.provenance import fingerprint, of_all, versions
-from robusttune.records import Record, Records
 from robusttune.selection import subset_of
-from robusttune.subject import Subject
 from robusttune.threat import ThreatModel, canonical, default_eps
 
 FILE = "records.jsonl"

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.records import Record, Records, percent
+from robusttune.measuring.record import Record, percent
+from robusttune.measuring.records import Records
 
 __all__ = ["overview"]
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robusttune.failures import Failure
-from robusttune.records import Records, percent
+from robusttune.measuring.failures import Failure
+from robusttune.measuring.record import percent
+from robusttune.measuring.records import Records
 
 __all__ = ["failures"]
 

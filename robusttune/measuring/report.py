@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from robusttune import lookup
-from robusttune.page import page
-from robusttune.records import Records
+from robusttune.measuring.html import page
+from robusttune.measuring.records import Records
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     }
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
-    wanted = [(section, lookup.find("sections", section)) for section in sections]
+    wanted = [(section, lookup.find("measuring.sections", section)) for section in sections]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     pages = [f"## {_title(section)}\n\n{text}" for section, make in wanted if (text := make(named, folder))]

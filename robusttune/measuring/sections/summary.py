@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.records import Record, Records, described, percent
+from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.records import Records
 
 __all__ = ["summary"]
 
