@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup, mce
+from robusttune import lookup
+from robusttune.evaluations import _mean_corruption_error
 from robusttune.evaluations.corruptions import corruptions
 from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import repeated
@@ -110,7 +111,7 @@ def test_another_seed_draws_other_noise():
 def test_the_fifteen_are_measured_at_all_severities_unless_told_otherwise():
     records = measured({}, batches=loader(10, 10))
     names = {record.setting["corruption"] for record in records if "severity" in record.setting}
-    assert names == set(mce.ALEXNET)
+    assert names == set(_mean_corruption_error.ALEXNET)
     assert len([record for record in records if "severity" in record.setting]) == 75
     assert [r.setting["over"] for r in records if "over" in r.setting] == [
         "noise",
@@ -287,18 +288,24 @@ class Thousand(nn.Module):
 
 
 def test_alexnet_is_compared_with_only_for_all_of_imagenets_published_files(tmp_path):
-    save_arrays(tmp_path, mce.ALEXNET)
+    save_arrays(tmp_path, _mean_corruption_error.ALEXNET)
     batches = loader()
     records = measured({"published": tmp_path}, model=Thousand(), batches=batches)
     errors = {(r.setting["corruption"], r.setting["severity"]): 1 - r.value for r in records if "severity" in r.setting}
     (found,) = [record for record in records if record.metric == "mCE"]
-    by_hand = np.mean([sum(errors[n, s] for s in range(1, 6)) / sum(mce.ALEXNET[n]) for n in mce.ALEXNET])
+    by_hand = np.mean(
+        [
+            sum(errors[n, s] for s in range(1, 6)) / sum(_mean_corruption_error.ALEXNET[n])
+            for n in _mean_corruption_error.ALEXNET
+        ]
+    )
     assert found.value == pytest.approx(by_hand)
     (found,) = [record for record in records if record.metric == "relative mCE"]
     clean = 1 - robusttune.evaluate(Thousand(), batches, "clean", progress=False)[0].value
     ratios = [
-        sum(errors[n, s] - clean for s in range(1, 6)) / sum(e - mce.ALEXNET_CLEAN for e in mce.ALEXNET[n])
-        for n in mce.ALEXNET
+        sum(errors[n, s] - clean for s in range(1, 6))
+        / sum(e - _mean_corruption_error.ALEXNET_CLEAN for e in _mean_corruption_error.ALEXNET[n])
+        for n in _mean_corruption_error.ALEXNET
     ]
     assert found.value == pytest.approx(np.mean(ratios))
     for which, model in (

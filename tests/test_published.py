@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from robusttune import mce
+from robusttune.evaluations import _mean_corruption_error
 from robusttune.published import Published
 
 COUNT = 12
@@ -241,27 +241,35 @@ ALEXNET_MEANS = {
 
 
 def test_alexnets_errors_have_their_published_means():
-    assert {name: round(20 * sum(errors), 4) for name, errors in mce.ALEXNET.items()} == ALEXNET_MEANS
+    assert {
+        name: round(20 * sum(errors), 4) for name, errors in _mean_corruption_error.ALEXNET.items()
+    } == ALEXNET_MEANS
 
 
-@pytest.mark.parametrize("clean", [0.0, mce.ALEXNET_CLEAN])
+@pytest.mark.parametrize("clean", [0.0, _mean_corruption_error.ALEXNET_CLEAN])
 def test_alexnet_itself_has_a_relative_error_of_one(clean):
-    weights = mce.weights(clean=clean)
-    errors = {(name, s): mce.ALEXNET[name][s - 1] - clean for name in reversed(mce.ALEXNET) for s in mce.SEVERITIES}
+    weights = _mean_corruption_error.weights(clean=clean)
+    errors = {
+        (name, s): _mean_corruption_error.ALEXNET[name][s - 1] - clean
+        for name in reversed(_mean_corruption_error.ALEXNET)
+        for s in _mean_corruption_error.SEVERITIES
+    }
     assert sum(weights[key] * error for key, error in errors.items()) == pytest.approx(1)
 
 
 def test_mce_weighs_each_corruption_by_alexnets_errors():
-    half = dict.fromkeys(mce.weights(), 0.5)
-    by_hand = sum(2.5 / sum(errors) for errors in mce.ALEXNET.values()) / 15
-    assert sum(mce.weights()[key] * half[key] for key in half) == pytest.approx(by_hand)
+    half = dict.fromkeys(_mean_corruption_error.weights(), 0.5)
+    by_hand = sum(2.5 / sum(errors) for errors in _mean_corruption_error.ALEXNET.values()) / 15
+    assert sum(_mean_corruption_error.weights()[key] * half[key] for key in half) == pytest.approx(by_hand)
 
 
 def test_what_is_missing_is_named_and_bad_baselines_are_refused():
-    keys = [(name, severity) for name in mce.ALEXNET for severity in mce.SEVERITIES]
-    assert mce.is_complete(keys)
-    assert mce.missing(keys[1:]) == [("gaussian_noise", 1)]
+    keys = [
+        (name, severity) for name in _mean_corruption_error.ALEXNET for severity in _mean_corruption_error.SEVERITIES
+    ]
+    assert _mean_corruption_error.is_complete(keys)
+    assert _mean_corruption_error.missing(keys[1:]) == [("gaussian_noise", 1)]
     with pytest.raises(ValueError, match="errors on fog are"):
-        mce.weights({"fog": [0.5, 0.5]})
+        _mean_corruption_error.weights({"fog": [0.5, 0.5]})
     with pytest.raises(ValueError, match="errors on fog are"):
-        mce.weights({"fog": [0.1] * 5}, clean=0.2)
+        _mean_corruption_error.weights({"fog": [0.1] * 5}, clean=0.2)

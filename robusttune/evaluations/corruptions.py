@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import mce, processes
+from robusttune import processes
 from robusttune.batches import check_classes
 from robusttune.conditions import SAVED_AT, family_of, generated, standard_names
 from robusttune.corruption import SEVERITIES, preset_of
+from robusttune.evaluations import _mean_corruption_error
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record, accuracy, repeated
 from robusttune.measuring.subject import Subject
@@ -68,7 +69,11 @@ def corruptions(
         answers, how = _of_published(subject, files, names, severities, images=images, transform=transform)
     how = {**how, "seed": subject.seed}
     records = [*_accuracies(answers, subject, how), *_means(answers, subject, how)]
-    of_imagenet = published is not None and subject.classes == mce.CLASSES and mce.is_complete(answers)
+    of_imagenet = (
+        published is not None
+        and subject.classes == _mean_corruption_error.CLASSES
+        and _mean_corruption_error.is_complete(answers)
+    )
     if baseline is not None or of_imagenet:
         records += _against_baseline(answers, subject, baseline, how)
     return records
@@ -189,8 +194,8 @@ def _against_baseline(
     answers: Answers, subject: Subject, baseline: Mapping[str, Sequence[float]] | None, how: Mapping[str, Any]
 ) -> Iterator[Record]:
     """The error divided by AlexNet's, or that of the baseline given; for AlexNet's the error beyond the clean one, too."""
-    errors = mce.ALEXNET if baseline is None else baseline
-    lost = mce.missing(answers, errors)
+    errors = _mean_corruption_error.ALEXNET if baseline is None else baseline
+    lost = _mean_corruption_error.missing(answers, errors)
     if lost:
         raise ValueError(
             f"the baseline knows {len(lost)} corruptions and severities that were not measured, such as {lost[0]}: measure "
@@ -200,11 +205,11 @@ def _against_baseline(
         "over": f"{len(errors)} corruptions, {'AlexNet' if baseline is None else 'the baseline given'} = 100%",
         **how,
     }
-    each = mce.weights(errors)
+    each = _mean_corruption_error.weights(errors)
     yield _weighted("mCE", answers, each, subject, how)
     if baseline is None:
         right = [(subject.predicted(pixels) == labels).cpu() for pixels, labels in subject.batches()]
-        excess = mce.weights(errors, mce.ALEXNET_CLEAN)
+        excess = _mean_corruption_error.weights(errors, _mean_corruption_error.ALEXNET_CLEAN)
         yield _weighted("relative mCE", answers, excess, subject, how, clean=torch.cat(right))
 
 
