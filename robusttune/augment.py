@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import lookup
-from robusttune.corruption import SEVERITIES, Corruption
+from robusttune.corruptions._corruption import SEVERITIES, Corruption
 from robusttune.modes import own_randomness
 from robusttune.pixels import transforms_of
 

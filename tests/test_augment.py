@@ -17,7 +17,7 @@ import robusttune
 from robusttune import RobustLoss, ThreatModel, lookup
 from robusttune.augment import applied, chosen_augment, names, overlaps
 from robusttune.augmentations import augmix as augmix_file
-from robusttune.corruption import SEVERITIES
+from robusttune.corruptions._corruption import SEVERITIES
 from robusttune.trained_on import trained_on
 
 NAMES = lookup.names("augmentations")

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robusttune import lookup
-from robusttune.corruption import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
 
 NAMES = lookup.names("corruptions")
 STANDARD = {

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from robusttune.corruptions._published import Published
 from robusttune.evaluations import _mean_corruption_error
-from robusttune.published import Published
 
 COUNT = 12
 PAIR = ("fog", "snow")

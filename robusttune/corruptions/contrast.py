@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from robusttune.corruption import Corruption
+from robusttune.corruptions._corruption import Corruption
 
 __all__ = ["contrast"]
 

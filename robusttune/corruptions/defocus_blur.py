@@ -6,8 +6,8 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import convolved
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import convolved
 
 __all__ = ["defocus_blur"]
 

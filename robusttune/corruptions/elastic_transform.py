@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruption import Corruption
-from robusttune.filters import bell
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import bell
 
 __all__ = ["elastic_transform"]
 

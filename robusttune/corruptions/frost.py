@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruption import Corruption, preset_of
-from robusttune.filters import drawn_out, grey
+from robusttune.corruptions._corruption import Corruption, preset_of
+from robusttune.corruptions._filters import drawn_out, grey
 
 __all__ = ["frost"]
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import smoothed
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import smoothed
 
 __all__ = ["gaussian_blur"]
 

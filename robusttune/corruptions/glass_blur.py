@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import floored, smoothed
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import floored, smoothed
 
 __all__ = ["glass_blur"]
 

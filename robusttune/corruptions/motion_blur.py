@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import drawn_out
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import drawn_out
 
 __all__ = ["motion_blur"]
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robusttune.corruption import Corruption
+from robusttune.corruptions._corruption import Corruption
 
 __all__ = ["pixelate"]
 

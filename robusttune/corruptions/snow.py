@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import drawn_out, enlarged, floored, grey
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import drawn_out, enlarged, floored, grey
 
 __all__ = ["snow"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from robusttune.corruption import Corruption
-from robusttune.filters import enlarged
+from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions._filters import enlarged
 
 __all__ = ["zoom_blur"]
 

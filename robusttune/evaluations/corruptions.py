@@ -10,13 +10,13 @@ from torch import Tensor
 
 from robusttune import processes
 from robusttune.batches import check_classes
-from robusttune.conditions import SAVED_AT, family_of, generated, standard_names
-from robusttune.corruption import SEVERITIES, preset_of
+from robusttune.corruptions._benchmark import SAVED_AT, family_of, generated, standard_names
+from robusttune.corruptions._corruption import SEVERITIES, preset_of
+from robusttune.corruptions._published import Published
 from robusttune.evaluations import _mean_corruption_error
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record, accuracy, repeated
 from robusttune.measuring.subject import Subject
-from robusttune.published import Published
 from robusttune.trained_on import trained_on
 
 __all__ = ["corruptions"]

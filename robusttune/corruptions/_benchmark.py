@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robusttune import lookup
-from robusttune.corruption import FAMILIES, SEVERITIES, Corruption, preset_of
-from robusttune.filters import floored
+from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions._filters import floored
 from robusttune.modes import own_randomness
 
 OTHER = "other"
