@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel, lookup
-from robusttune.augment import applied, chosen_augment, names, overlaps
 from robusttune.augmentations import augmix as augmix_file
+from robusttune.augmentations._augment import applied, chosen_augment, names, overlaps
 from robusttune.corruptions._corruption import SEVERITIES
 from robusttune.trained_on import trained_on
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, lookup
 from robusttune.attacks.pgd import pgd
-from robusttune.augment import applied, chosen_augment
+from robusttune.augmentations._augment import applied, chosen_augment
 from robusttune.graphs import Graphs
 from robusttune.modes import available_accelerator
 from robusttune.training.precision import chosen_precision

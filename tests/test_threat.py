@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robusttune import lookup
-from robusttune.augment import chosen_augment, names
+from robusttune.augmentations._augment import chosen_augment, names
 from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
 
 every_kind = pytest.mark.parametrize(

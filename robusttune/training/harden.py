@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import checkpoint, lookup, processes, trained_on
-from robusttune.augment import chosen_augment, overlaps
+from robusttune.augmentations._augment import chosen_augment, overlaps
 from robusttune.batches import Batches
 from robusttune.journal import tell
 from robusttune.measuring.record import percent

@@ -7,7 +7,7 @@ from torch import nn
 
 from robusttune import processes
 from robusttune.arguments import check_loader, check_settings
-from robusttune.augment import chosen_augment
+from robusttune.augmentations._augment import chosen_augment
 from robusttune.batches import Batches
 from robusttune.heads import TASKS
 from robusttune.modes import check_model, frozen, trainable

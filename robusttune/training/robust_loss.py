@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import augment as augmentation
 from robusttune import lookup, trained_on
 from robusttune.arguments import check_settings
+from robusttune.augmentations import _augment as augmentation
 from robusttune.batches import check_classes, check_images, checked_labels
 from robusttune.fast import Folded
 from robusttune.heads import TASKS, Heads, Part, Watch, views_of
