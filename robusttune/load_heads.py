@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from robusttune import checkpoint, lookup
-from robusttune.heads import Heads
 from robusttune.modes import device_of, dtype_of
 from robusttune.shapes import patch_size_of
+from robusttune.tasks._heads import Heads
 
 
 def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, float] | None = None) -> Heads:

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from robusttune.tasks._view import View, pixel_numbers, reindex
 from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.views import View, pixel_numbers, reindex
 
 EPS, STEP, BETA, SIDE = 0.6, 0.4, 3.0, 3
 WEIGHTS = {"rotation": 0.5, "jigsaw": 0.3, "patch": 0.7}

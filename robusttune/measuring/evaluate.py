@@ -16,7 +16,6 @@ from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
 from robusttune.classifier import find_classifier
-from robusttune.heads import Heads
 from robusttune.journal import tell
 from robusttune.load_heads import load_heads
 from robusttune.look import first_logits
@@ -40,6 +39,7 @@ from robusttune.modes import (
 from robusttune.pixels import find_pixels
 from robusttune.provenance import fingerprint, of_all, versions
 from robusttune.selection import subset_of
+from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel, canonical, default_eps
 
 FILE = "records.jsonl"

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from robusttune.heads import TASKS
 from robusttune.lookup import configured, one_of
+from robusttune.tasks._heads import TASKS
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps
 
 LARGE_SIDE = 160

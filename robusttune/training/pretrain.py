@@ -9,9 +9,9 @@ from robusttune import processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.batches import Batches
-from robusttune.heads import TASKS
 from robusttune.modes import check_model, frozen, trainable
 from robusttune.pixels import find_pixels
+from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss

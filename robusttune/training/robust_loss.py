@@ -14,12 +14,12 @@ from robusttune.arguments import check_settings
 from robusttune.augmentations import _augment as augmentation
 from robusttune.batches import check_classes, check_images, checked_labels
 from robusttune.fast import Folded
-from robusttune.heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.look import look
 from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
 from robusttune.passes import Passes
 from robusttune.pixels import check_later
 from robusttune.shapes import patch_size_of
+from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 

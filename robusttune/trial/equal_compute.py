@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from robusttune import lookup
-from robusttune.heads import TASKS
+from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
 from robusttune.training.schedule import LATE

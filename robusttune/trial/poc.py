@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from robusttune import checkpoint, lookup
-from robusttune.heads import TASKS
 from robusttune.journal import tell
 from robusttune.measuring.evaluate import evaluate
 from robusttune.modes import check_model, own_randomness
 from robusttune.provenance import fingerprint
+from robusttune.tasks._heads import TASKS
 from robusttune.trial.budget import check_budget
 from robusttune.trial.cost import Costs, estimated
 from robusttune.trial.data import Data, divided

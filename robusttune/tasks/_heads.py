@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import lookup
-from robusttune.views import Task, View
+from robusttune.tasks._view import Task, View
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 PATIENCE = 10
