@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import foreign
+from robusttune.attacks import _adapters
 from robusttune.modes import differentiable, own_randomness
 from robusttune.threat import LossOf, ThreatModel
 
@@ -56,17 +56,17 @@ def adv_lib(
         ValueError: the loss is not one of labels (a joint attack), no such function or setting, or one for another norm.
     """
     library = _imported()
-    model, labels = foreign.problem(loss_of, images, "adv-lib")
+    model, labels = _adapters.problem(loss_of, images, "adv-lib")
     settings = {"loss_function": "ce"} | settings if name is None else settings
     known = [key for key, one in vars(library).items() if inspect.isfunction(one)]
-    name = foreign.known_name(name or "apgd", known, "adv-lib")
+    name = _adapters.known_name(name or "apgd", known, "adv-lib")
     attack = getattr(library, name)
-    given = foreign.arguments(attack, settings, f"adv-lib's {name}")
+    given = _adapters.arguments(attack, settings, f"adv-lib's {name}")
     given = _offered(attack, name, threat, given) | given
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
-        found = attack(model, foreign.copied(images), labels, **given)
-    return foreign.brought_back(found, images, threat)
+        found = attack(model, _adapters.copied(images), labels, **given)
+    return _adapters.brought_back(found, images, threat)
 
 
 def _offered(attack: Any, name: str, threat: ThreatModel, given: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _offered(attack: Any, name: str, threat: ThreatModel, given: dict[str, Any])
 
 
 def _imported() -> Any:
-    with foreign.needing("adv-lib", INSTALL):
+    with _adapters.needing("adv-lib", INSTALL):
         import adv_lib.attacks as library
     return library
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import foreign
+from robusttune.attacks import _adapters
 from robusttune.modes import differentiable, own_randomness
 from robusttune.threat import LossOf, ThreatModel
 
@@ -43,19 +43,19 @@ def foolbox(
         ValueError: the loss is not one of labels (a joint attack), no such class or setting, or one for another norm.
     """
     library = _imported()
-    model, labels = foreign.problem(loss_of, images, "foolbox")
+    model, labels = _adapters.problem(loss_of, images, "foolbox")
     if name is None and threat.norm not in PGD:
         raise ValueError(f"foolbox has no PGD for {threat.norm!r}: pass name=… of a class made for this norm")
-    name = foreign.known_name(name or PGD[threat.norm], _names(library), "foolbox")
+    name = _adapters.known_name(name or PGD[threat.norm], _names(library), "foolbox")
     kind = getattr(library.attacks, name)
-    given = _offered(library, kind, threat) | foreign.arguments(kind, settings, f"foolbox's {name}")
+    given = _offered(library, kind, threat) | _adapters.arguments(kind, settings, f"foolbox's {name}")
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
         attack = kind(**given)
         _check_distance(attack, name, threat)
         borrowed = library.PyTorchModel(model, bounds=(0, 1), device=images.device)
-        _, found, _ = attack(borrowed, foreign.copied(images), labels, epsilons=threat.eps)
-    return foreign.brought_back(found, images, threat)
+        _, found, _ = attack(borrowed, _adapters.copied(images), labels, epsilons=threat.eps)
+    return _adapters.brought_back(found, images, threat)
 
 
 def _offered(library: Any, kind: type, threat: ThreatModel) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _names(library: Any) -> list[str]:
 
 
 def _imported() -> Any:
-    with foreign.needing("foolbox", "pip install 'robusttune[foolbox]'"):
+    with _adapters.needing("foolbox", "pip install 'robusttune[foolbox]'"):
         import foolbox as library
     return library
 

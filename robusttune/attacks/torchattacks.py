@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import foreign
+from robusttune.attacks import _adapters
 from robusttune.modes import differentiable, own_randomness
 from robusttune.threat import LossOf, ThreatModel
 
@@ -43,19 +43,19 @@ def torchattacks(
         ValueError: the loss is not one of labels (a joint attack), no such class or setting, or one that leaves the ball.
     """
     library = _imported()
-    model, labels = foreign.problem(loss_of, images, "torchattacks")
+    model, labels = _adapters.problem(loss_of, images, "torchattacks")
     if name is None and threat.norm not in PGD:
         raise ValueError(f"torchattacks has no PGD for {threat.norm!r}: pass name=… of a class made for this norm")
-    name = foreign.known_name(name or PGD[threat.norm], _names(library), "torchattacks")
+    name = _adapters.known_name(name or PGD[threat.norm], _names(library), "torchattacks")
     kind = getattr(library, name)
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
-        given = _offered(kind, threat, seed) | foreign.arguments(kind, settings, f"torchattacks' {name}")
-        found: Tensor = kind(model, **given)(foreign.copied(images), labels)
+        given = _offered(kind, threat, seed) | _adapters.arguments(kind, settings, f"torchattacks' {name}")
+        found: Tensor = kind(model, **given)(_adapters.copied(images), labels)
     bounded = any(radius in given for radius in RADIUS)
     if bounded and bool((threat.size(found, images) > threat.eps * (1 + SLACK) + 1e-6).any()):
         raise ValueError(f"{name} left the {threat.norm} ball of radius eps: it is made for another norm")
-    return foreign.as_laid_out(found, images) if bounded else foreign.brought_back(found, images, threat)
+    return _adapters.as_laid_out(found, images) if bounded else _adapters.brought_back(found, images, threat)
 
 
 def _offered(kind: type, threat: ThreatModel, seed: int) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _names(library: Any) -> list[str]:
 
 
 def _imported() -> Any:
-    with foreign.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
+    with _adapters.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
         import torchattacks as library
     return library
 
