@@ -9,7 +9,7 @@ LINKED = {  # names in the text that lead to their own place in the reference
     "harden": "robusttune.training.harden.harden",
     "RobustLoss": "robusttune.training.robust_loss.RobustLoss",
     "evaluate": "robusttune.measuring.evaluate.evaluate",
-    "load_heads": "robusttune.load_heads.load_heads",
+    "load_heads": "robusttune.tasks._heads.load_heads",
     "Recipe": "robusttune.training.recipe.Recipe",
     "pretrain": "robusttune.training.pretrain.pretrain",
     "poc": "robusttune.trial.poc.poc",

@@ -3,13 +3,13 @@
 from robusttune.cli.doctor import unusable
 
 try:
-    from robusttune.load_heads import load_heads
     from robusttune.measuring.compare import compare
     from robusttune.measuring.evaluate import evaluate
     from robusttune.measuring.monitor import Drift, Monitor
     from robusttune.measuring.record import Record
     from robusttune.measuring.records import Records
     from robusttune.measuring.report import report
+    from robusttune.tasks._heads import load_heads
     from robusttune.threat import LossOf, ThreatModel
     from robusttune.training.estimate import Estimate, estimate
     from robusttune.training.harden import harden

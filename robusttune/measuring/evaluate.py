@@ -17,7 +17,6 @@ from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
 from robusttune.classifier import find_classifier
 from robusttune.journal import tell
-from robusttune.load_heads import load_heads
 from robusttune.look import first_logits
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
@@ -39,7 +38,7 @@ from robusttune.modes import (
 from robusttune.pixels import find_pixels
 from robusttune.provenance import fingerprint, of_all, versions
 from robusttune.selection import subset_of
-from robusttune.tasks._heads import Heads
+from robusttune.tasks._heads import Heads, load_heads
 from robusttune.threat import ThreatModel, canonical, default_eps
 
 FILE = "records.jsonl"
