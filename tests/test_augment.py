@@ -18,7 +18,7 @@ from robusttune import RobustLoss, ThreatModel, lookup
 from robusttune.augmentations import augmix as augmix_file
 from robusttune.augmentations._augment import applied, chosen_augment, names, overlaps
 from robusttune.corruptions._corruption import SEVERITIES
-from robusttune.trained_on import trained_on
+from robusttune.model.seen_corruptions import trained_on
 
 NAMES = lookup.names("augmentations")
 every = pytest.mark.parametrize("name", NAMES)

@@ -16,9 +16,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune.classifier import find_classifier
-from robusttune.features import forward, logits_of
-from robusttune.shapes import patch_size_of, sample_inputs
+from robusttune.model.classifier import find_classifier
+from robusttune.model.features import forward, logits_of
+from robusttune.model.input_shapes import patch_size_of, sample_inputs
 from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 

@@ -10,8 +10,9 @@ import torch
 from guarded import GOOD, evaluated, hardened, images, labels, one_loss, refused, small_model, unchanged
 from torch import nn
 
-from robusttune import RobustLoss, ThreatModel, modes
-from robusttune.look import first_logits
+from robusttune import RobustLoss, ThreatModel
+from robusttune.model import devices
+from robusttune.model.probe import first_logits
 
 everywhere = pytest.mark.parametrize("way", [hardened, one_loss, evaluated])
 
@@ -276,7 +277,7 @@ def test_what_cannot_be_trained_may_still_be_evaluated(kind):
 
 
 def test_a_model_on_another_device_than_asked_for_is_refused(monkeypatch):
-    monkeypatch.setattr(modes, "device_of", lambda model: torch.device("cuda:1"))
+    monkeypatch.setattr(devices, "device_of", lambda model: torch.device("cuda:1"))
     for way in (hardened, evaluated):
         refused(
             way, "the model is on cuda:1, but device='cpu' was asked for: move the model, or leave dev", device="cpu"

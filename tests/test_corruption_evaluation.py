@@ -19,7 +19,7 @@ from robusttune.evaluations.corruptions import corruptions
 from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import repeated
 from robusttune.measuring.records import Records
-from robusttune.trained_on import remember, trained_on
+from robusttune.model.seen_corruptions import remember, trained_on
 
 COUNT = 90
 BRIEF = {"names": ["gaussian_noise", "fog", "contrast"], "severities": [1, 5]}

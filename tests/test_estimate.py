@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import estimate
-from robusttune.trained_on import trained_on
+from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
 from robusttune.training.estimate import extent_of
 from robusttune.training.harden import prepared

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.classifier import find_classifier
 from robusttune.evaluations.sweep import sweep
-from robusttune.fast import folded, pairs_of
-from robusttune.features import forward
+from robusttune.model.classifier import find_classifier
+from robusttune.model.features import forward
+from robusttune.model.folding import folded, pairs_of
 from robusttune.training.presets import PRESETS
 from robusttune.training.recipe import default_recipe
 

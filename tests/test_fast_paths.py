@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from robusttune import LossOf, ThreatModel
 from robusttune.attacks.pgd import pgd
-from robusttune.classifier import find_classifier
-from robusttune.fast import folded
-from robusttune.features import CompiledForward, forward
-from robusttune.graphs import Graphs
 from robusttune.measuring.intervals import wilson
-from robusttune.memory import checkpointed
-from robusttune.modes import formatted
+from robusttune.model.activation_checkpointing import checkpointed
+from robusttune.model.classifier import find_classifier
+from robusttune.model.cuda_graphs import Graphs
+from robusttune.model.features import CompiledForward, forward
+from robusttune.model.folding import folded
+from robusttune.model.memory_format import formatted
 
 COUNT = 300
 

@@ -12,8 +12,8 @@ import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, lookup
 from robusttune.attacks.pgd import pgd
 from robusttune.augmentations._augment import applied, chosen_augment
-from robusttune.graphs import Graphs
-from robusttune.modes import available_accelerator
+from robusttune.model.cuda_graphs import Graphs
+from robusttune.model.devices import available_accelerator
 from robusttune.training.precision import chosen_precision
 
 ACCELERATOR = available_accelerator()

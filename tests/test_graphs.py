@@ -10,7 +10,7 @@ from torch import nn
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.graphs import MOST, Graphs
+from robusttune.model.cuda_graphs import MOST, Graphs
 
 
 class Counted:

@@ -15,7 +15,7 @@ from torch import nn
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.memory import blocks, checkpointed
+from robusttune.model.activation_checkpointing import blocks, checkpointed
 
 FAMILIES = {"test_resnet": 4, "resnet18": 8, "test_vit": 6, "test_convnext": 4, "mobilenetv3_small_050": 8}
 
@@ -67,7 +67,7 @@ PEAK = """
     import re, sys, torch, timm
     from pathlib import Path
     from robusttune import RobustLoss, ThreatModel
-    from robusttune.memory import checkpointed
+    from robusttune.model.activation_checkpointing import checkpointed
     from contextlib import nullcontext
 
     def peak():  # not ru_maxrss, which a child inherits from its parent

@@ -9,7 +9,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from robusttune import modes
+from robusttune.model import borrowing, checks, devices
+from robusttune.run import randomness
 
 CPU = torch.device("cpu")
 
@@ -77,14 +78,14 @@ def test_every_submodule_gets_its_own_mode_back(training):
     assert True in before
     assert False in before
     for change in (model.eval, model.train):
-        used_and_broken(lambda: modes.modes_kept(model), change)
+        used_and_broken(lambda: borrowing.modes_kept(model), change)
         assert flags(model) == before
 
 
 def test_evaluating_puts_all_in_eval_mode_and_leaves_frozen_batch_norms_frozen_after():
     model = model_with_frozen_parts()
     before = flags(model)
-    used_and_broken(lambda: modes.evaluating(model), lambda: check(not any(flags(model))))
+    used_and_broken(lambda: borrowing.evaluating(model), lambda: check(not any(flags(model))))
     assert flags(model) == before
 
 
@@ -95,13 +96,13 @@ def check(condition):
 def test_trainable_leaves_the_submodules_of_a_model_in_train_mode_as_they_are():
     model = model_with_frozen_parts()
     before = flags(model)
-    used_and_broken(lambda: modes.trainable(model), lambda: check(flags(model) == before))
+    used_and_broken(lambda: borrowing.trainable(model), lambda: check(flags(model) == before))
     assert flags(model) == before
 
 
 def test_trainable_trains_all_of_a_model_in_eval_mode():
     model = model_with_frozen_parts().eval()
-    used_and_broken(lambda: modes.trainable(model), lambda: check(all(flags(model))))
+    used_and_broken(lambda: borrowing.trainable(model), lambda: check(all(flags(model))))
     assert not any(flags(model))
 
 
@@ -113,7 +114,7 @@ def test_frozen_parameters_get_their_own_flag_back():
     def all_closed():
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
-    used_and_broken(lambda: modes.frozen(model.parameters()), all_closed)
+    used_and_broken(lambda: borrowing.frozen(model.parameters()), all_closed)
     assert [parameter.requires_grad for parameter in model.parameters()] == before
 
 
@@ -133,7 +134,7 @@ def test_statistics_are_used_but_not_recorded(layer):
     model, inputs = layer(), images()
     before, untouched = state(model), copy.deepcopy(model)
     outputs = []
-    used_and_broken(lambda: modes.statistics_untouched(model), lambda: outputs.append(model(inputs)))
+    used_and_broken(lambda: borrowing.statistics_untouched(model), lambda: outputs.append(model(inputs)))
     assert same_state(model, before)
     assert torch.equal(outputs[0], untouched(inputs))
     assert model.track_running_stats
@@ -147,7 +148,7 @@ def test_statistics_of_a_layer_in_eval_mode_are_used_as_ever():
     layer(inputs)
     layer.eval()
     expected, before = layer(inputs), state(layer)
-    with modes.statistics_untouched(layer):
+    with borrowing.statistics_untouched(layer):
         assert torch.equal(layer(inputs), expected)
     assert same_state(layer, before)
     assert layer.track_running_stats
@@ -155,7 +156,7 @@ def test_statistics_of_a_layer_in_eval_mode_are_used_as_ever():
 
 def test_layers_without_statistics_stay_without():
     layer = nn.BatchNorm2d(3, track_running_stats=False)
-    with modes.statistics_untouched(layer):
+    with borrowing.statistics_untouched(layer):
         layer(images())
     assert not layer.track_running_stats
     assert layer.running_mean is None
@@ -164,7 +165,7 @@ def test_layers_without_statistics_stay_without():
 def test_statistics_stay_untouched_in_a_whole_model_with_frozen_parts():
     model = model_with_frozen_parts()
     before = state(model)
-    with modes.statistics_untouched(model), modes.statistics_untouched(model):
+    with borrowing.statistics_untouched(model), borrowing.statistics_untouched(model):
         model(images())
     assert same_state(model, before)
     assert all(module.track_running_stats for module in model.modules() if isinstance(module, nn.BatchNorm2d))
@@ -184,7 +185,7 @@ def test_gradients_come_back_as_the_same_tensors():
         assert all(parameter.grad is None for parameter in model.parameters())
         model(images()).square().sum().backward()
 
-    used_and_broken(lambda: modes.gradients_kept(model), another_step)
+    used_and_broken(lambda: borrowing.gradients_kept(model), another_step)
     for parameter, gradient, value in zip(model.parameters(), kept, values, strict=True):
         assert parameter.grad is gradient
         assert gradient is None or torch.equal(gradient, value)
@@ -194,7 +195,7 @@ def test_gradients_come_back_as_the_same_tensors():
 def test_gradients_can_be_computed_within_any_mode(outer):
     weight = nn.Parameter(torch.ones(3))
     with outer():
-        with modes.differentiable():
+        with borrowing.differentiable():
             (gradient,) = torch.autograd.grad((weight * 2).sum(), weight)
         assert not torch.is_grad_enabled()
     assert torch.equal(gradient, torch.full((3,), 2.0))
@@ -209,7 +210,7 @@ def test_attacking_freezes_evaluates_and_gives_all_back():
         torch.autograd.grad(model(inputs).sum(), inputs)
 
     with torch.no_grad():
-        used_and_broken(lambda: modes.attacking(model, model.parameters(), CPU), attacked)
+        used_and_broken(lambda: borrowing.attacking(model, model.parameters(), CPU), attacked)
     assert (flags(model), [parameter.requires_grad for parameter in model.parameters()]) == before[:2]
     assert same_state(model, before[2])
 
@@ -218,7 +219,7 @@ def test_weights_cast_while_attacking_are_not_reused_in_training():
     # A frozen forward and a training forward in one autocast block lose the gradient of the weight (pytorch#112583).
     model, inputs = nn.Linear(4, 3), torch.rand(2, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with modes.attacking(model, model.parameters(), CPU):
+        with borrowing.attacking(model, model.parameters(), CPU):
             assert model(inputs).dtype == torch.bfloat16
         model(inputs).float().sum().backward()
     assert model.weight.grad is not None
@@ -237,7 +238,7 @@ def spoil(model):
 def test_weights_and_buffers_are_restored_on_any_failure(error):
     model = model_with_frozen_parts()
     before, parameters, own_flags = state(model), list(model.parameters()), flags(model)
-    with pytest.raises(error), modes.restored_on_failure(model):
+    with pytest.raises(error), borrowing.restored_on_failure(model):
         fail(error, lambda: spoil(model))
     assert same_state(model, before)
     assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
@@ -248,7 +249,7 @@ def test_weights_and_buffers_are_restored_on_any_failure(error):
 def test_weights_are_kept_without_failure():
     model = model_with_frozen_parts()
     before = state(model)
-    with modes.restored_on_failure(model):
+    with borrowing.restored_on_failure(model):
         spoil(model)
     assert not same_state(model, before)
 
@@ -268,7 +269,7 @@ class Counting(nn.Module):
 def test_buffers_that_a_forward_replaces_are_restored_too():
     model = nn.Sequential(Counting())
     buffer = model[0].count
-    with pytest.raises(Interrupted), modes.restored_on_failure(model):
+    with pytest.raises(Interrupted), borrowing.restored_on_failure(model):
         fail(Interrupted, lambda: model(images()))
     assert float(model[0].count) == 0
     assert model[0].count is buffer
@@ -279,7 +280,7 @@ def test_a_borrowed_model_comes_back_but_for_its_weights():
     model(images()).sum().backward()
     kept = [parameter.grad for parameter in model.parameters()]
     before, own_flags, chance = state(model), flags(model), torch.get_rng_state()
-    with modes.borrowed(model, CPU, seed=3):
+    with borrowing.borrowed(model, CPU, seed=3):
         model.eval()
         spoil(model)
         torch.rand(3)
@@ -302,11 +303,11 @@ def some_draws():
 
 def test_random_states_are_seeded_within_and_untouched_outside():
     before = all_states()
-    used_and_broken(lambda: modes.own_randomness(0), some_draws)
+    used_and_broken(lambda: randomness.own_randomness(0), some_draws)
     assert all_states() == before
     found = []
     for seed in (1, 1, 2):
-        with modes.own_randomness(seed):
+        with randomness.own_randomness(seed):
             found.append(some_draws())
     assert found[0] == found[1]
     assert all(one != other for one, other in zip(found[0], found[2], strict=True))
@@ -317,7 +318,7 @@ def test_random_states_are_seeded_within_and_untouched_outside():
 def test_any_seed_will_do(seed):
     found = []
     for _ in range(2):
-        with modes.own_randomness(seed):
+        with randomness.own_randomness(seed):
             found.append(some_draws())
     assert found[0] == found[1]
 
@@ -327,39 +328,39 @@ def test_any_seed_will_do(seed):
 
 def test_the_device_is_the_models_own_unless_told_otherwise():
     model = nn.Linear(2, 2)
-    assert modes.device_of(model) == CPU
-    assert modes.device_of(nn.Flatten()) == CPU
+    assert devices.device_of(model) == CPU
+    assert devices.device_of(nn.Flatten()) == CPU
     for asked in ("cpu", CPU):
-        assert modes.chosen_device(model, asked) == CPU
+        assert devices.chosen_device(model, asked) == CPU
     if not torch.accelerator.is_available():
-        assert modes.chosen_device(model, "auto") == CPU
+        assert devices.chosen_device(model, "auto") == CPU
 
 
 def test_a_device_that_is_not_here_is_refused(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
     with pytest.raises(ValueError, match="device='cuda' was asked for, but torch sees only the CPU here: pass"):
-        modes.chosen_device(nn.Linear(2, 2), "cuda")
+        devices.chosen_device(nn.Linear(2, 2), "cuda")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
     with pytest.raises(ValueError, match="device='mps' was asked for, but torch sees the CPU and cuda here"):
-        modes.chosen_device(nn.Linear(2, 2), "mps")
+        devices.chosen_device(nn.Linear(2, 2), "mps")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:one", None, 1.5])
 def test_what_is_no_device_is_refused(device):
     with pytest.raises(ValueError, match="is no device: pass 'auto', 'cpu', 'cuda'"):
-        modes.chosen_device(nn.Linear(2, 2), device)
+        devices.chosen_device(nn.Linear(2, 2), device)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_model_without_weights_is_refused(device):
     with pytest.raises(ValueError, match="the model is on the meta device, so it has no weights: load them first"):
-        modes.chosen_device(nn.Linear(2, 2, device="meta"), device)
+        devices.chosen_device(nn.Linear(2, 2, device="meta"), device)
 
 
 def test_a_model_on_another_accelerator_is_refused(monkeypatch):
-    monkeypatch.setattr(modes, "device_of", lambda model: torch.device("cuda:1"))
+    monkeypatch.setattr(devices, "device_of", lambda model: torch.device("cuda:1"))
     with pytest.raises(ValueError, match="the model is on cuda:1, but device='cpu' was asked for: move the model"):
-        modes.chosen_device(nn.Linear(2, 2), "cpu")
+        devices.chosen_device(nn.Linear(2, 2), "cpu")
 
 
 class Movable(nn.Linear):
@@ -376,17 +377,17 @@ class Movable(nn.Linear):
 
 def test_a_model_moves_to_the_device_and_back():
     model, away = Movable(), torch.device("cuda:0")
-    used_and_broken(lambda: modes.placed(model, away), lambda: check(model.moves[-1] == away))
+    used_and_broken(lambda: devices.placed(model, away), lambda: check(model.moves[-1] == away))
     assert model.moves == [away, CPU] * 3
     model.moves.clear()
-    used_and_broken(lambda: modes.placed(model, CPU))
+    used_and_broken(lambda: devices.placed(model, CPU))
     assert model.moves == []
 
 
 def test_the_type_of_a_model_is_that_of_its_floats():
-    assert modes.dtype_of(nn.Linear(2, 2)) == torch.float32
-    assert modes.dtype_of(nn.Linear(2, 2, dtype=torch.bfloat16)) == torch.bfloat16
-    assert modes.dtype_of(nn.Flatten()) == torch.float32
+    assert devices.dtype_of(nn.Linear(2, 2)) == torch.float32
+    assert devices.dtype_of(nn.Linear(2, 2, dtype=torch.bfloat16)) == torch.bfloat16
+    assert devices.dtype_of(nn.Flatten()) == torch.float32
 
 
 # Models
@@ -394,10 +395,10 @@ def test_the_type_of_a_model_is_that_of_its_floats():
 
 def test_batch_norms_count_only_where_they_use_the_batch():
     model = model_with_frozen_parts()
-    assert modes.has_batch_norm(model)
+    assert checks.has_batch_norm(model)
     model[2][1].eval()
-    assert not modes.has_batch_norm(model)
-    assert not modes.has_batch_norm(nn.Sequential(nn.GroupNorm(1, 4)))
+    assert not checks.has_batch_norm(model)
+    assert not checks.has_batch_norm(nn.Sequential(nn.GroupNorm(1, 4)))
 
 
 def wrapped_in(kind):
@@ -429,8 +430,8 @@ def compiled_in_place():
 )
 def test_models_that_cannot_be_borrowed_are_refused_in_words(model, message):
     with pytest.raises(ValueError, match=message):
-        modes.check_model(model())
+        checks.check_model(model())
 
 
 def test_a_plain_model_is_taken():
-    modes.check_model(model_with_frozen_parts())
+    checks.check_model(model_with_frozen_parts())

@@ -15,7 +15,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.passes import Passes
+from robusttune.model.forward import Passes
 from robusttune.training import autotune, recipe
 from robusttune.training.precision import chosen_precision
 

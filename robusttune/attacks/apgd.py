@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune.modes import differentiable
+from robusttune.model.borrowing import differentiable
 from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["apgd"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from robusttune.attacks import _adapters
-from robusttune.modes import differentiable, own_randomness
+from robusttune.model.borrowing import differentiable
+from robusttune.run.randomness import own_randomness
 from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["foolbox"]

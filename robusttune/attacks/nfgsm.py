@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.modes import differentiable
+from robusttune.model.borrowing import differentiable
 from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["nfgsm"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robusttune import lookup
 from robusttune.corruptions._corruption import SEVERITIES, Corruption
-from robusttune.modes import own_randomness
 from robusttune.pixels import transforms_of
+from robusttune.run.randomness import own_randomness
 
 Augment = Callable[[Tensor], Tensor]
 RANDOM_WORDS = ("random", "jitter", "augment", "augmix", "erasing", "mixup", "cutmix")

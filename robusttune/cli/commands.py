@@ -15,7 +15,7 @@ from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
-from robusttune.modes import own_randomness
+from robusttune.run.randomness import own_randomness
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain

@@ -108,7 +108,7 @@ def _hardware() -> list[str]:
     """Devices, precisions and threads."""
     import torch
 
-    from robusttune.modes import available_accelerator
+    from robusttune.model.devices import available_accelerator
 
     found, precisions = ["cpu"], ["fp32", "bf16 (slow where the processor has no instructions for it)"]
     accelerator = available_accelerator()

@@ -11,7 +11,7 @@ from torch import Tensor
 from robusttune import lookup
 from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
 from robusttune.corruptions._filters import floored
-from robusttune.modes import own_randomness
+from robusttune.run.randomness import own_randomness
 
 OTHER = "other"
 SAVED_AT = 85

@@ -17,7 +17,7 @@ from robusttune.evaluations import _mean_corruption_error
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record, accuracy, repeated
 from robusttune.measuring.subject import Subject
-from robusttune.trained_on import trained_on
+from robusttune.model.seen_corruptions import trained_on
 
 __all__ = ["corruptions"]
 

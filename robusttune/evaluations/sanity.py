@@ -17,7 +17,7 @@ from robusttune import lookup
 from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import LOSSES, Subject
-from robusttune.modes import differentiable
+from robusttune.model.borrowing import differentiable
 from robusttune.provenance import fingerprint
 from robusttune.threat import LossOf, ThreatModel, default_eps, radii
 

@@ -15,28 +15,19 @@ from robusttune import lookup, processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import prepared
-from robusttune.classifier import find_classifier
 from robusttune.journal import tell
-from robusttune.look import first_logits
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.measuring.subject import Subject
-from robusttune.modes import (
-    chosen_device,
-    chosen_format,
-    device_of,
-    differentiable,
-    dtype_of,
-    evaluating,
-    formatted,
-    frozen,
-    gradients_kept,
-    own_randomness,
-    placed,
-)
+from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept
+from robusttune.model.classifier import find_classifier
+from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
+from robusttune.model.memory_format import chosen_format, formatted
+from robusttune.model.probe import first_logits
 from robusttune.pixels import find_pixels
 from robusttune.provenance import fingerprint, of_all, versions
+from robusttune.run.randomness import own_randomness
 from robusttune.selection import subset_of
 from robusttune.tasks._heads import Heads, load_heads
 from robusttune.threat import ThreatModel, canonical, default_eps

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from robusttune import processes
 from robusttune.batches import check_channels, check_classes, hard, located, stream
-from robusttune.features import Classifier, forward, logits_of
 from robusttune.measuring.failures import Failure, fallen, worst
-from robusttune.modes import dtype_of
+from robusttune.model.devices import dtype_of
+from robusttune.model.features import Classifier, forward, logits_of
 from robusttune.pixels import Pixels, check_later
 from robusttune.tasks._heads import Heads
 from robusttune.threat import Attack, LossOf, ThreatModel, canonical, default_eps

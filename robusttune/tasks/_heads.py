@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import checkpoint, lookup
-from robusttune.modes import device_of, dtype_of
-from robusttune.shapes import patch_size_of
-from robusttune.tasks._heads import Heads
+from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.input_shapes import patch_size_of
 from robusttune.tasks._view import Task, View
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}

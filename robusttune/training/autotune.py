@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robusttune import processes
-from robusttune.fast import PAYS, TURNS, how_much_faster, wait
-from robusttune.features import forward
-from robusttune.graphs import Graphs
 from robusttune.journal import tell
-from robusttune.modes import attacking, evaluating
+from robusttune.model.borrowing import attacking, evaluating
+from robusttune.model.cuda_graphs import Graphs
+from robusttune.model.features import forward
+from robusttune.model.timing import PAYS, TURNS, how_much_faster, wait
 from robusttune.training.loop import Training
 
 WORTH_MEASURING = 200  # optimiser steps

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from robusttune.arguments import check_loader, check_settings
 from robusttune.batches import check_channels, check_classes, first_batch, located, unpacked
-from robusttune.modes import check_model, device_of, evaluating, has_batch_norm, trainable
+from robusttune.model.borrowing import evaluating, trainable
+from robusttune.model.checks import check_model, has_batch_norm
+from robusttune.model.devices import device_of
 from robusttune.pixels import find_pixels
 from robusttune.training.robust_loss import RobustLoss
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from robusttune import checkpoint, processes, trained_on
+from robusttune import checkpoint, processes
 from robusttune.arguments import check_loader
-from robusttune.fast import wait
-from robusttune.modes import restored, trainable
+from robusttune.model import seen_corruptions
+from robusttune.model.borrowing import restored, trainable
+from robusttune.model.timing import wait
 from robusttune.training import profiling
 from robusttune.training.autotune import choose
 from robusttune.training.harden import harden, prepared
@@ -113,7 +114,7 @@ def estimate(
     """
     given, prices = _given(model, loader, as_for_harden), checked_prices(devices)
     check_loader(loader, passes=2)
-    with trained_on.forgotten(model), restored(model), _untouched(given):
+    with seen_corruptions.forgotten(model), restored(model), _untouched(given):
         began = profiling.clock()
         with prepared(given) as run:
             training, device = run.training, run.training.stepper.device

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint, lookup, processes, trained_on
+from robusttune import checkpoint, lookup, processes
 from robusttune.augmentations._augment import chosen_augment, overlaps
 from robusttune.batches import Batches
 from robusttune.journal import tell
 from robusttune.measuring.record import percent
-from robusttune.modes import trainable
+from robusttune.model import seen_corruptions
+from robusttune.model.borrowing import trainable
 from robusttune.pixels import find_pixels
 from robusttune.selection import LEAST_HELD, held_back
 from robusttune.threat import ThreatModel, stays_in_ball
@@ -162,7 +163,7 @@ def harden(
             taken(run.training, given)
         told = doubts(run.training.robust_loss, run.held) if run.held is not None else []
         finish(run.training, progress)
-        trained_on.remember(model, overlaps(None, run.loader))
+        seen_corruptions.remember(model, overlaps(None, run.loader))
     for doubt in told:  # out here, so that a warning that is turned into an error does not cost the weights
         warnings.warn(doubt, stacklevel=2)
     return model

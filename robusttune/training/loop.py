@@ -16,7 +16,7 @@ from robusttune import checkpoint, processes
 from robusttune.batches import Batches, check_classes
 from robusttune.journal import Journal
 from robusttune.measuring.record import percent
-from robusttune.modes import has_batch_norm
+from robusttune.model.checks import has_batch_norm
 from robusttune.threat import Attack
 from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE, RAMP

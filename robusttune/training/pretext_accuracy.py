@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from robusttune.batches import stream
-from robusttune.modes import device_of, evaluating
+from robusttune.model.borrowing import evaluating
+from robusttune.model.devices import device_of
 from robusttune.training.robust_loss import RobustLoss
 
 NEAR = 0.15

@@ -9,7 +9,8 @@ from robusttune import processes
 from robusttune.arguments import check_loader, check_settings
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.batches import Batches
-from robusttune.modes import check_model, frozen, trainable
+from robusttune.model.borrowing import frozen, trainable
+from robusttune.model.checks import check_model
 from robusttune.pixels import find_pixels
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps

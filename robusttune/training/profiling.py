@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune import processes
 from robusttune.batches import stream
-from robusttune.fast import wait
 from robusttune.measuring.subject import Subject
-from robusttune.modes import evaluating
+from robusttune.model.borrowing import evaluating
+from robusttune.model.timing import wait
 from robusttune.threat import Attack, LossOf
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, most_bytes

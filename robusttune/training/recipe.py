@@ -8,7 +8,7 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from robusttune.shapes import patch_size_of
+from robusttune.model.input_shapes import patch_size_of
 from robusttune.training.presets import LARGE_SIDE
 from robusttune.training.schedule import Plan
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from robusttune import checkpoint
 from robusttune.journal import FILE
-from robusttune.modes import chosen_device
+from robusttune.model.devices import chosen_device
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 

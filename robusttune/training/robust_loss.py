@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import lookup, trained_on
+from robusttune import lookup
 from robusttune.arguments import check_settings
 from robusttune.augmentations import _augment as augmentation
 from robusttune.batches import check_classes, check_images, checked_labels
-from robusttune.fast import Folded
-from robusttune.look import look
-from robusttune.modes import attacking, check_model, device_of, dtype_of, has_batch_norm, statistics_untouched
-from robusttune.passes import Passes
+from robusttune.model import seen_corruptions
+from robusttune.model.borrowing import attacking, statistics_untouched
+from robusttune.model.checks import check_model, has_batch_norm
+from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.folding import Folded
+from robusttune.model.forward import Passes
+from robusttune.model.input_shapes import patch_size_of
+from robusttune.model.probe import look
 from robusttune.pixels import check_later
-from robusttune.shapes import patch_size_of
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
@@ -275,7 +278,7 @@ class RobustLoss(nn.Module):
         pixels = self.pixels.pixels(images.to(device)).clone()
         if self.training:
             augment = augmentation.chosen_augment(self.augment, pixels)
-            trained_on.remember(self.model, () if augment is None else augment.overlaps)
+            seen_corruptions.remember(self.model, () if augment is None else augment.overlaps)
             pixels = augmentation.applied(augment, pixels, chance)
         pixels, shared = self.heads.shared(pixels, chance)
         if labels is not None:

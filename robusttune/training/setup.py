@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from robusttune import checkpoint, processes
 from robusttune.batches import Batches
 from robusttune.journal import Journal, chosen_tracker, tell
-from robusttune.memory import checkpointed
-from robusttune.modes import borrowed, chosen_device, chosen_format, differentiable, dtype_of, formatted
+from robusttune.model.activation_checkpointing import checkpointed
+from robusttune.model.borrowing import borrowed, differentiable
+from robusttune.model.devices import chosen_device, dtype_of
+from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.pixels import Pixels
 from robusttune.provenance import fingerprint, versions
 from robusttune.training.autotune import check_choices, choose

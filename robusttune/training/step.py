@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import processes
-from robusttune.modes import device_of, has_batch_norm
+from robusttune.model.checks import has_batch_norm
+from robusttune.model.devices import device_of
 from robusttune.threat import ThreatModel
 from robusttune.training.ema import Average
 from robusttune.training.precision import Precision

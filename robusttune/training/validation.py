@@ -11,7 +11,8 @@ from torch import Tensor
 from robusttune import processes
 from robusttune.attacks.pgd import pgd
 from robusttune.measuring.subject import Subject
-from robusttune.modes import device_of, evaluating, frozen
+from robusttune.model.borrowing import evaluating, frozen
+from robusttune.model.devices import device_of
 from robusttune.threat import Attack, ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from robusttune import lookup
 from robusttune.batches import first_batch, unpacked
 from robusttune.checkpoint import write_bytes
-from robusttune.features import logits_of
 from robusttune.journal import tell
 from robusttune.measuring.evaluate import evaluate
-from robusttune.modes import chosen_device, dtype_of, evaluating, placed
+from robusttune.model.borrowing import evaluating
+from robusttune.model.devices import chosen_device, dtype_of, placed
+from robusttune.model.features import logits_of
 from robusttune.pixels import find_pixels
 from robusttune.training.estimate import estimate
 from robusttune.training.pretrain import pretrain

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from robusttune import checkpoint, lookup
 from robusttune.journal import tell
 from robusttune.measuring.evaluate import evaluate
-from robusttune.modes import check_model, own_randomness
+from robusttune.model.checks import check_model
 from robusttune.provenance import fingerprint
+from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
 from robusttune.trial.budget import check_budget
 from robusttune.trial.cost import Costs, estimated

@@ -98,7 +98,8 @@ def robusttune(*, model, side, batch, norm, device):
 
     from robusttune import LossOf, ThreatModel
     from robusttune.attacks.pgd import pgd
-    from robusttune.modes import attacking, chosen_format
+    from robusttune.model.borrowing import attacking
+    from robusttune.model.memory_format import chosen_format
 
     net, images, labels = scene(model, side, batch, device)
     if chosen_format("auto", net, images[:2]):

@@ -96,7 +96,7 @@ def main() -> None:
     import torch
 
     from robusttune import lookup
-    from robusttune.modes import available_accelerator
+    from robusttune.model.devices import available_accelerator
 
     torch.set_num_threads(options.threads)
     device = available_accelerator() or torch.device("cpu")

@@ -65,7 +65,7 @@ def robusttune(*, model, side, batch, device, fold=False, precision="fp32", **se
     import torch
 
     from robusttune import RobustLoss, ThreatModel
-    from robusttune.modes import chosen_format
+    from robusttune.model.memory_format import chosen_format
     from robusttune.training.precision import Precision
 
     net, images, labels = scene(model, side, batch, device)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.batches import check_images
-from robusttune.classifier import find_backbone, find_classifier
-from robusttune.features import Classifier, logits_of
-from robusttune.modes import device_of, dtype_of, evaluating
+from robusttune.model.borrowing import evaluating
+from robusttune.model.classifier import find_backbone, find_classifier
+from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.features import Classifier, logits_of
+from robusttune.model.input_shapes import sample_inputs
 from robusttune.pixels import Pixels, find_pixels
-from robusttune.shapes import sample_inputs
 
 SLACK = 1e-3
 

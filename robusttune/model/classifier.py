@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune.features import Classifier, first_tensor, joined, logits_of, pooled
-from robusttune.modes import evaluating
+from robusttune.model.borrowing import evaluating
+from robusttune.model.features import Classifier, first_tensor, joined, logits_of, pooled
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -2,11 +2,9 @@
 
 import copy
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -14,16 +12,13 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from robusttune.features import Classifier, forward
-from robusttune.modes import evaluating
+from robusttune.model.borrowing import evaluating
+from robusttune.model.features import Classifier, forward
 
 logger = logging.getLogger("robusttune")
-
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # these very types: others may change their weights in the forward
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 CLOSE = 1e-6  # of the largest logit, in double precision
-PAYS = 1.15
-TURNS = 3
 
 
 class _Pair(NamedTuple):
@@ -147,24 +142,3 @@ def _unlike(model: nn.Module) -> nn.Module:
                     drawn = torch.rand(tensor.shape, generator=chance, dtype=torch.float64) + 0.5
                     tensor.copy_(drawn.to(tensor.device))
     return model
-
-
-def how_much_faster(fast: Callable[[Tensor], Any], plain: Callable[[Tensor], Any], inputs: Tensor) -> float:
-    """How many times as fast one forward with its gradient toward the inputs is as another: the median of turns."""
-
-    def seconds(run: Callable[[Tensor], Any]) -> float:
-        given = inputs.detach().clone().requires_grad_()
-        wait(inputs.device)
-        began = time.perf_counter()
-        torch.autograd.grad(run(given)[0].sum(), given)
-        wait(inputs.device)
-        return time.perf_counter() - began
-
-    seconds(fast), seconds(plain)
-    return median(seconds(plain) / seconds(fast) for _ in range(TURNS))
-
-
-def wait(device: torch.device) -> None:
-    """Let an accelerator finish what it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

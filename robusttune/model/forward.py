@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from robusttune.fast import Folded, folded
-from robusttune.features import Classifier, CompiledForward, forward
-from robusttune.graphs import Graphs, differentiates_once
+from robusttune.model.cuda_graphs import Graphs, differentiates_once
+from robusttune.model.features import Classifier, CompiledForward, forward
+from robusttune.model.folding import Folded, folded
 from robusttune.threat import Attack
 
 logger = logging.getLogger("robusttune")

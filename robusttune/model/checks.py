@@ -1,0 +1,52 @@
+"""Checks that a model can be trained."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robusttune.model.devices import check_module
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch norm in train mode would normalise by the batch."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+
+
+def check_model(model: Any) -> None:
+    """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
+    check_module(model)
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ValueError(
+            f"the model is wrapped in {type(model).__name__}: pass model.module, and wrap RobustLoss instead"
+        )
+    if hasattr(model, "_orig_mod"):
+        raise ValueError("the model is compiled by torch.compile: pass model._orig_mod, the module it was made from")
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            "the model was compiled in place by model.compile(), which hides its layers: pass a fresh module"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "the model is TorchScript, whose layers cannot be read: pass the Python module it was made from"
+        )
+    packed = next(_packed(model), None)
+    if packed is not None:
+        raise ValueError(f"{packed}, and quantised weights cannot be trained: harden the float model, then quantise it")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "no parameter of the model requires grad, so there is nothing to train: call model.requires_grad_()"
+        )
+
+
+def _packed(model: nn.Module) -> Iterator[str]:
+    """What holds weights in a byte each or less."""
+    for name, module in model.named_modules():
+        # Static and dynamic quantisation hide packed weights from `parameters()`.
+        if ".quantized." in f"{type(module).__module__}.":
+            yield f"the layer {name!r} is a quantised {type(module).__name__}"
+    for name, parameter in model.named_parameters():
+        if parameter.dtype.itemsize == 1 and parameter.dtype != torch.bool:
+            yield f"the weight {name!r} is {parameter.dtype}"

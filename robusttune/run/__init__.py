@@ -1,0 +1,1 @@
+"""Runs: their settings, processes, random states, files, folder, log and provenance."""
