@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robusttune import RobustLoss, ThreatModel, evaluate, harden
-from robusttune.batches import unpacked
+from robusttune.data.batches import unpacked
 
 CLASSES = 5
 

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from robusttune import RobustLoss, ThreatModel
-from robusttune.arguments import check_loader, is_exhaustible
-from robusttune.batches import (
+from robusttune.data.batches import (
     IMAGE_KEYS,
     LABEL_KEYS,
     Batches,
@@ -26,6 +25,7 @@ from robusttune.batches import (
     stream,
     unpacked,
 )
+from robusttune.data.loaders import check_loader, is_exhaustible
 
 # Training
 

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 import robusttune
 from robusttune import Record, Records
 from robusttune.attacks.nfgsm import nfgsm
+from robusttune.data.splits import held_back, subset_of
 from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import accuracy
-from robusttune.selection import held_back, subset_of
 
 COUNT = 60
 

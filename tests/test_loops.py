@@ -18,8 +18,8 @@ from torch import nn
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
+from robusttune.data.pixels import find_pixels
 from robusttune.evaluations.sweep import sweep
-from robusttune.pixels import find_pixels
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = ["plain", "accelerate", "timm", "lightning", "transformers"]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
 from robusttune import RobustLoss, ThreatModel
-from robusttune.pixels import Pixels, find_pixels, found_statistics, transforms_of
+from robusttune.data.pixels import Pixels, find_pixels, found_statistics, transforms_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.5, 0.2)
 OTHER = (0.1, 0.2, 0.3)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from robusttune import checkpoint, lookup
-from robusttune.arguments import check_settings
 from robusttune.cli.doctor import doctor
 from robusttune.cli.options import options_of
 from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
@@ -16,6 +15,7 @@ from robusttune.measuring.evaluate import FILE, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
 from robusttune.run.randomness import own_randomness
+from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain

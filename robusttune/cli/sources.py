@@ -18,7 +18,7 @@ from torchvision import models as zoo
 from torchvision import transforms
 
 from robusttune import checkpoint
-from robusttune.arguments import COUNT, NOT_NEGATIVE_COUNT, check_number
+from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
 SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}

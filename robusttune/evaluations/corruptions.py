@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import processes
-from robusttune.batches import check_classes
 from robusttune.corruptions._benchmark import SAVED_AT, family_of, generated, standard_names
 from robusttune.corruptions._corruption import SEVERITIES, preset_of
 from robusttune.corruptions._published import Published
+from robusttune.data import sharding
+from robusttune.data.batches import check_classes
 from robusttune.evaluations import _mean_corruption_error
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record, accuracy, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.model.seen_corruptions import trained_on
+from robusttune.run import distributed
 
 __all__ = ["corruptions"]
 
@@ -89,7 +90,7 @@ def _of_generated(
         standard_names() if names is None else names,
         severities,
         example,
-        seed=subject.seed + processes.rank(),
+        seed=subject.seed + distributed.rank(),
         jpeg_save=jpeg_save,
         preset=size,
     )
@@ -120,7 +121,7 @@ def _of_published(
     size = "as they are"
     for (name, severity), parts in right.items():
         batches = files.batches(name, severity, rows=rows)
-        for levels, labels in processes.own_share(subject.watched(batches)):
+        for levels, labels in sharding.own_share(subject.watched(batches)):
             check_classes(labels, subject.classes)  # of a part of the classes: wnids=
             pixels = levels.to(subject.device).float() / 255
             pixels, size = _fitted(pixels, subject, transform)
@@ -236,7 +237,7 @@ def _weighted(
 
 def _mean_and_variance(values: Tensor, subject: Subject) -> tuple[float, float]:
     """The mean of values (N,), over all processes, and the variance of that mean."""
-    count, total, squares = processes.summed(
+    count, total, squares = distributed.summed(
         [len(values), float(values.sum()), float(values.square().sum())], subject.device
     )
     mean = total / count

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.batches import images_only, located
+from robusttune.data.batches import images_only, located
+from robusttune.data.pixels import check_later
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.ood_score import strangeness
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import Subject
-from robusttune.pixels import check_later
 
 __all__ = ["ood"]
 

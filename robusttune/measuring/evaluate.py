@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 from torch import nn
 from tqdm.auto import tqdm
 
-from robusttune import lookup, processes
-from robusttune.arguments import check_loader, check_settings
-from robusttune.batches import first_batch, unpacked
+from robusttune import lookup
 from robusttune.checkpoint import prepared
+from robusttune.data import sharding
+from robusttune.data.batches import first_batch, unpacked
+from robusttune.data.loaders import check_loader
+from robusttune.data.pixels import find_pixels
+from robusttune.data.splits import subset_of
 from robusttune.journal import tell
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
@@ -25,10 +28,10 @@ from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
-from robusttune.pixels import find_pixels
 from robusttune.provenance import fingerprint, of_all, versions
+from robusttune.run import distributed
 from robusttune.run.randomness import own_randomness
-from robusttune.selection import subset_of
+from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import Heads, load_heads
 from robusttune.threat import ThreatModel, canonical, default_eps
 
@@ -93,10 +96,10 @@ def evaluate(
     place = chosen_device(model, device)
     if getattr(model, "num_classes", None) == 0:
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
-    processes.join(place)
-    place = processes.local_device(place)
+    distributed.join(place)
+    place = distributed.local_device(place)
     folder = prepared(out, resume)
-    loader = processes.whole(loader)
+    loader = sharding.whole(loader)
     with (
         differentiable(),
         own_randomness(seed),
@@ -148,7 +151,7 @@ def evaluate(
             "evaluations": _costs(done),
             **_facts(records, subject),
         }
-    if folder is not None and processes.rank() == 0:
+    if folder is not None and distributed.rank() == 0:
         records.save(folder / FILE)
     return records
 
@@ -226,11 +229,11 @@ def _joined(done: Sequence[_Done]) -> Records:
     Loaders that shuffle give each evaluation the images in another order.
     """
     joined = Records(
-        failures=worst(one for each in done for part in processes.gathered(each.subject.failures) for one in part)
+        failures=worst(one for each in done for part in distributed.gathered(each.subject.failures) for one in part)
     )
     for each in done:
         subject = each.subject
-        parts = processes.gathered((subject.hashes, [record.right for record in each.records], subject.labels))
+        parts = distributed.gathered((subject.hashes, [record.right for record in each.records], subject.labels))
         hashes = [one for part, _, _ in parts for one in part]
         order = sorted(range(len(hashes)), key=lambda row: hashes[row])
         if not joined.hashes and any(record.right is not None for record in each.records):

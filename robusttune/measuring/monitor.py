@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import checkpoint
-from robusttune.arguments import check_loader
-from robusttune.batches import check_images, first_batch, images_only
+from robusttune.data.batches import check_images, first_batch, images_only
+from robusttune.data.loaders import check_loader
+from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import heads_for
 from robusttune.measuring.image_statistics import of_pixels
 from robusttune.measuring.ood_score import strangeness
@@ -24,7 +25,6 @@ from robusttune.model.borrowing import evaluating, frozen, gradients_kept
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier
-from robusttune.pixels import Pixels, find_pixels
 from robusttune.provenance import fingerprint
 from robusttune.threat import ThreatModel
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import processes
-from robusttune.batches import check_channels, check_classes, hard, located, stream
+from robusttune.data import sharding
+from robusttune.data.batches import check_channels, check_classes, hard, located, stream
+from robusttune.data.pixels import Pixels, check_later
 from robusttune.measuring.failures import Failure, fallen, worst
 from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
-from robusttune.pixels import Pixels, check_later
+from robusttune.run import distributed
 from robusttune.tasks._heads import Heads
 from robusttune.threat import Attack, LossOf, ThreatModel, canonical, default_eps
 
@@ -121,7 +122,7 @@ class Subject:
             if known is not None:
                 known.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
-        for number, (images, labels) in processes.own_share(self.watched(enumerate(batches, 1))):
+        for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
             with located(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
                 check_later(self.pixels, images)
@@ -200,11 +201,11 @@ class Subject:
 
     def totals(self, *counts: float) -> list[int]:
         """Each count, summed over the processes that share the images."""
-        return [round(total) for total in processes.summed(counts, self.device)]
+        return [round(total) for total in distributed.summed(counts, self.device)]
 
     def sums(self, *values: float) -> list[float]:
         """Each value, summed over the processes that share the images."""
-        return processes.summed(values, self.device)
+        return distributed.summed(values, self.device)
 
     def generator(self) -> torch.Generator:
         """A fresh source of chance on the device, the same each time."""

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.batches import check_images
+from robusttune.data.batches import check_images
+from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import evaluating
 from robusttune.model.classifier import find_backbone, find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier, logits_of
 from robusttune.model.input_shapes import sample_inputs
-from robusttune.pixels import Pixels, find_pixels
 
 SLACK = 1e-3
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import processes
 from robusttune.journal import tell
 from robusttune.model.borrowing import attacking, evaluating
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import forward
 from robusttune.model.timing import PAYS, TURNS, how_much_faster, wait
+from robusttune.run import distributed
 from robusttune.training.loop import Training
 
 WORTH_MEASURING = 200  # optimiser steps
@@ -60,7 +60,7 @@ def _fold(wanted: bool | str, training: Training, images: Tensor, progress: bool
         return
     copy = robust_loss.fold(images)
     # Processes that disagree would wait for each other for ever.
-    if processes.summed([copy is not None], training.stepper.device)[0] < processes.world():
+    if distributed.summed([copy is not None], training.stepper.device)[0] < distributed.world():
         robust_loss.fold(None)
         if wanted is True:
             tell("there are no batch norms that could be folded for the attack", progress)
@@ -88,7 +88,7 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
 
     autocast = training.stepper.precision.autocast(device)
     with autocast, attacking(robust_loss.model, robust_loss.parameters(), device):
-        return processes.agreed(how_much_faster(copy, plain, inputs), device)
+        return distributed.agreed(how_much_faster(copy, plain, inputs), device)
 
 
 def _compile(training: Training, images: Tensor, labels: Tensor | None, progress: bool) -> None:
@@ -99,7 +99,7 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, progress
     each = _seconds(training, images, labels)
     parts = -(-len(images) // (training.stepper.micro_batch or len(images)))
     left = (plan.steps - plan.taken) * plan.accumulate * parts * each
-    left = processes.agreed(left if plan.time_budget is None else min(left, plan.time_budget), device)
+    left = distributed.agreed(left if plan.time_budget is None else min(left, plan.time_budget), device)
     if left * (1 - 1 / LIKELY) < MARGIN * COMPILING:
         return
     passes.compile("attack")
@@ -107,7 +107,7 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, progress
     _seconds(training, images, labels)
     cost = time.perf_counter() - began - each
     gain = _gain_of_compiling(training, images, labels)
-    works = processes.summed([passes.compiled != "no"], device)[0] == processes.world()
+    works = distributed.summed([passes.compiled != "no"], device)[0] == distributed.world()
     if works and gain >= KEPT:
         tell(
             f"attacks are compiled, which makes them {gain:.2f} times as fast and took {cost:.0f} s of the "
@@ -127,7 +127,7 @@ def _gain_of_compiling(training: Training, images: Tensor, labels: Tensor | None
         with passes.uncompiled():
             without = _seconds(training, images, labels)
         ratios.append(without / _seconds(training, images, labels))
-    return processes.agreed(median(ratios), training.stepper.device)
+    return distributed.agreed(median(ratios), training.stepper.device)
 
 
 def _seconds(training: Training, images: Tensor, labels: Tensor | None) -> float:

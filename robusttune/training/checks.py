@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.arguments import check_loader, check_settings
-from robusttune.batches import check_channels, check_classes, first_batch, located, unpacked
+from robusttune.data.batches import check_channels, check_classes, first_batch, located, unpacked
+from robusttune.data.loaders import check_loader
+from robusttune.data.pixels import find_pixels
 from robusttune.model.borrowing import evaluating, trainable
 from robusttune.model.checks import check_model, has_batch_norm
 from robusttune.model.devices import device_of
-from robusttune.pixels import find_pixels
+from robusttune.run.settings import check_settings
 from robusttune.training.robust_loss import RobustLoss
 
 

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from robusttune import checkpoint, processes
-from robusttune.arguments import check_loader
+from robusttune import checkpoint
+from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
 from robusttune.model.timing import wait
+from robusttune.run import distributed
 from robusttune.training import profiling
 from robusttune.training.autotune import choose
 from robusttune.training.harden import harden, prepared
@@ -139,7 +140,7 @@ def estimate(
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
-        processes.world() / pace.per_image,
+        distributed.world() / pace.per_image,
         parts,
         extent.epochs,
         extent.steps,

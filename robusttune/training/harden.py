@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint, lookup, processes
+from robusttune import checkpoint, lookup
 from robusttune.augmentations._augment import chosen_augment, overlaps
-from robusttune.batches import Batches
+from robusttune.data import sharding
+from robusttune.data.batches import Batches
+from robusttune.data.pixels import find_pixels
+from robusttune.data.splits import LEAST_HELD, held_back
 from robusttune.journal import tell
 from robusttune.measuring.record import percent
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
-from robusttune.pixels import find_pixels
-from robusttune.selection import LEAST_HELD, held_back
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.loop import Training
@@ -195,7 +196,7 @@ def prepared(given: dict[str, Any]) -> Iterator[Run]:
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
         if held is None and given["min_clean"] is not None:
             raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-        batches = Batches(processes.sharded(loader, given["sharded"], seed=seed))
+        batches = Batches(sharding.sharded(loader, given["sharded"], seed=seed))
         images, labels = batches.first()
         pixels = find_pixels(images, loader, **{key: given[key] for key in OF_PIXELS})
         place.lay_out(images, pixels)
@@ -286,7 +287,7 @@ def _ramps(wanted: bool | str, robust_loss: RobustLoss, batch: tuple[Tensor, Ten
 def _unlabeled(loader: Any, sharded: bool | None, seed: int) -> Batches | None:
     if loader is None:
         return None
-    batches = Batches(processes.sharded(loader, sharded, seed=seed), labelled=False)
+    batches = Batches(sharding.sharded(loader, sharded, seed=seed), labelled=False)
     batches.first()
     return batches
 

@@ -12,11 +12,13 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from robusttune import checkpoint, processes
-from robusttune.batches import Batches, check_classes
+from robusttune import checkpoint
+from robusttune.data import sharding
+from robusttune.data.batches import Batches, check_classes
 from robusttune.journal import Journal
 from robusttune.measuring.record import percent
 from robusttune.model.checks import has_batch_norm
+from robusttune.run import distributed
 from robusttune.threat import Attack
 from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE, RAMP
@@ -118,7 +120,7 @@ class Training:
             check_classes(labels, self.robust_loss.classifier.classes)
         done = self.plan.progress(self.epoch, self.meter.steps)
         if self.plan.time_budget is not None:
-            done = processes.agreed(done, self.stepper.device)
+            done = distributed.agreed(done, self.stepper.device)
         if self.late is not None and done >= LATE and not self.fell_back:
             self.robust_loss.attack = self.late
         out = self.stepper.take(images, labels, unlabeled, done=done, last=self.consumed == self.batches.count)
@@ -127,17 +129,17 @@ class Training:
     def _over(self) -> bool:
         if self.plan.time_budget is None:
             return self.plan.over
-        return bool(processes.agreed(float(self.plan.over), self.stepper.device))
+        return bool(distributed.agreed(float(self.plan.over), self.stepper.device))
 
     def _show(self, bar: Any) -> None:
         means = self.meter.means()
         bar.set_description(f"epoch {self.epoch + 1}/{self.plan.epochs}")
-        rate = self.meter.images * processes.world() / max(self.plan.elapsed - self._epoch_began, 1e-9)
+        rate = self.meter.images * distributed.world() / max(self.plan.elapsed - self._epoch_began, 1e-9)
         bar.set_postfix({**{key: f"{value:.3f}" for key, value in means.items()}, "images/s": f"{rate:.0f}"})
 
     def _end_epoch(self) -> None:
         average = self.stepper.average
-        processes.averaged([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
+        distributed.averaged([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
         facts: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.plan.taken, **self._means()}
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.held is not None and self._is_judged():
@@ -157,8 +159,8 @@ class Training:
     def _means(self) -> dict[str, float]:
         """The epoch's mean terms, over all processes."""
         means = self.meter.means()
-        totals = processes.summed(means.values(), self.stepper.device)
-        return {key: total / processes.world() for key, total in zip(means, totals, strict=True)}
+        totals = distributed.summed(means.values(), self.stepper.device)
+        return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def _judge(self, facts: Mapping[str, Any]) -> Score:
         """The score of what would be returned if the run ended here; the best is kept."""
@@ -195,7 +197,7 @@ class Training:
     def _batches_left(self) -> Iterator[Batch]:
         """The epoch's batches that were not taken before a resume, with as many of images without labels."""
         loader, now = self.batches.loader, checkpoint.random_states(self.batches.loader)
-        processes.set_epoch(loader, self.epoch)
+        sharding.set_epoch(loader, self.epoch)
         if self.consumed:
             checkpoint.restore_random_states(self.epoch_states, loader)
         else:
@@ -227,14 +229,14 @@ class Training:
                 if self.epoch < self.plan.epochs and not self.plan.over:
                     for each in (self.batches, self.unlabeled):
                         checkpoint.told_if_inexact(getattr(each, "loader", None))
-        processes.wait()
-        if processes.rank() == 0 and not (goes_on and (self.folder / checkpoint.RUN).exists()):
+        distributed.wait()
+        if distributed.rank() == 0 and not (goes_on and (self.folder / checkpoint.RUN).exists()):
             checkpoint.write_run(self.folder, facts)
         return goes_on
 
     def save(self, *, outputs: bool = False) -> None:
         """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""
-        if self.folder is None or processes.rank() != 0:
+        if self.folder is None or distributed.rank() != 0:
             return
         checkpoint.save_state(self.folder, self.state_dict())
         if outputs:

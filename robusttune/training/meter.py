@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.batches import hard
+from robusttune.data.batches import hard
 
 READ_EVERY = 10
 FIRST_BROKEN = "first broken"

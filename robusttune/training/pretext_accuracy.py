@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from robusttune.batches import stream
+from robusttune.data.batches import stream
 from robusttune.model.borrowing import evaluating
 from robusttune.model.devices import device_of
 from robusttune.training.robust_loss import RobustLoss

@@ -5,13 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from robusttune import processes
-from robusttune.arguments import check_loader, check_settings
 from robusttune.augmentations._augment import chosen_augment
-from robusttune.batches import Batches
+from robusttune.data import sharding
+from robusttune.data.batches import Batches
+from robusttune.data.loaders import check_loader
+from robusttune.data.pixels import find_pixels
 from robusttune.model.borrowing import frozen, trainable
 from robusttune.model.checks import check_model
-from robusttune.pixels import find_pixels
+from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.training.presets import default_attack
@@ -92,7 +93,7 @@ def pretrain(
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
     check_loader(images, "images", passes=epochs)
     with begun(model, given) as place:
-        batches = Batches(processes.sharded(images, sharded, seed=seed), labelled=False)
+        batches = Batches(sharding.sharded(images, sharded, seed=seed), labelled=False)
         first, _ = batches.first()
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
         place.lay_out(first, pixels)

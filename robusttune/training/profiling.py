@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from robusttune import processes
-from robusttune.batches import stream
+from robusttune.data.batches import stream
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating
 from robusttune.model.timing import wait
+from robusttune.run import distributed
 from robusttune.threat import Attack, LossOf
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, most_bytes
@@ -105,7 +105,7 @@ def _pace(training: Training) -> Pace:
 def _enough(taken: int, seconds: float, training: Training) -> bool:
     whole = taken % training.plan.accumulate == 0 or taken >= MOST
     done = whole and (taken >= MOST or (taken >= LEAST and seconds >= ENOUGH))
-    return bool(processes.agreed(float(done), training.stepper.device))
+    return bool(distributed.agreed(float(done), training.stepper.device))
 
 
 def _opening(training: Training) -> float:
@@ -132,7 +132,7 @@ def judging(training: Training) -> Judging | None:
     batch = [(images, _answers(training, images))]
     judged = _seconds(lambda: score(robust_loss, batch, training.stepper.threat), device)
     heads = _seconds(lambda: pretext_scores(robust_loss, batch), device) if robust_loss.heads.tasks else 0.0
-    count = _images(held) / processes.world()
+    count = _images(held) / distributed.world()
     return Judging(round(count), (judged + loading) / len(images), (heads + loading) / len(images))
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import lookup
-from robusttune.arguments import check_settings
 from robusttune.augmentations import _augment as augmentation
-from robusttune.batches import check_classes, check_images, checked_labels
+from robusttune.data.batches import check_classes, check_images, checked_labels
+from robusttune.data.pixels import check_later
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model, has_batch_norm
@@ -21,7 +21,7 @@ from robusttune.model.folding import Folded
 from robusttune.model.forward import Passes
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import look
-from robusttune.pixels import check_later
+from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
@@ -59,7 +59,7 @@ class RobustLoss(nn.Module):
         awp: how far the weights are perturbed adversarially too, as a share of their norm; 0 for not.
         augment: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1];
             in train mode only.
-        mean, std, normalized: of the model's input; see `robusttune.pixels.find_pixels`.
+        mean, std, normalized: of the model's input; see `robusttune.data.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
         images: a batch (N,C,H,W) as the loader gives it, to look at model and pixels with; made up unless given.
         seed: of the random starts, views and augmentations.

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint, processes
-from robusttune.batches import Batches
+from robusttune import checkpoint
+from robusttune.data.batches import Batches
+from robusttune.data.pixels import Pixels
 from robusttune.journal import Journal, chosen_tracker, tell
 from robusttune.model.activation_checkpointing import checkpointed
 from robusttune.model.borrowing import borrowed, differentiable
 from robusttune.model.devices import chosen_device, dtype_of
 from robusttune.model.memory_format import chosen_format, formatted
-from robusttune.pixels import Pixels
 from robusttune.provenance import fingerprint, versions
+from robusttune.run import distributed
 from robusttune.training.autotune import check_choices, choose
 from robusttune.training.ema import Average
 from robusttune.training.loop import Training
@@ -43,8 +44,8 @@ def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
     """Meet the other processes, and borrow the model for a run; on any failure it has its old weights back."""
     check_choices(given)
     device = chosen_device(model, given["device"])
-    processes.join(device)
-    device = processes.local_device(device)
+    distributed.join(device)
+    device = distributed.local_device(device)
     folder = checkpoint.prepared(given["out"], given["resume"])
     with (
         differentiable(),
@@ -87,7 +88,7 @@ def made(
     plan = Plan(given["epochs"], given["max_steps"], batches.count, given["time_budget"], given["accumulate"])
     average = Average(robust_loss, recipe.ema) if recipe.ema else None
     precision = chosen_precision(given["precision"], place.device)
-    first = processes.rank() == 0
+    first = distributed.rank() == 0
     return Training(
         Stepper(robust_loss, plan, recipe, precision=precision, ramp=ramp, average=average, micro_batch=micro_batch),
         batches,

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune import processes
 from robusttune.model.checks import has_batch_norm
 from robusttune.model.devices import device_of
+from robusttune.run import distributed
 from robusttune.threat import ThreatModel
 from robusttune.training.ema import Average
 from robusttune.training.precision import Precision
@@ -46,7 +46,7 @@ class Stepper:
         self.told = f"{recipe}; {precision.name}"
         self.threat = robust_loss.threat
         self.device = device_of(robust_loss)
-        self.module = processes.replicated(robust_loss)
+        self.module = distributed.replicated(robust_loss)
         self.optimizer, self.scheduler = recipe.made(robust_loss, plan)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = precision.scaler(self.device)
@@ -67,7 +67,7 @@ class Stepper:
         found = []
         for number, part in enumerate(parts, 1):
             share = len(part[0]) / len(images)
-            with processes.unsynchronised(self.module, not steps_now or number < len(parts)):
+            with distributed.unsynchronised(self.module, not steps_now or number < len(parts)):
                 found.append(self._backward(*part, share))
         out = found[0] if len(found) == 1 else _whole(found, [len(part[0]) for part in parts])
         self.waiting += 1

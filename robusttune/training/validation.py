@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune import processes
 from robusttune.attacks.pgd import pgd
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
+from robusttune.run import distributed
 from robusttune.threat import Attack, ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 
@@ -59,7 +59,7 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
                 held[rows] = subject.predicted(found) == own
             for count, which in ((seen, torch.ones_like(right)), (clean, right), (robust, held)):
                 count.index_add_(0, labels, which.to(count.dtype))
-    counts = processes.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
+    counts = distributed.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
     return _score(torch.tensor(counts).reshape(3, classes))
 
 

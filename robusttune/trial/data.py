@@ -3,9 +3,9 @@
 from collections.abc import Sized
 from typing import Any, NamedTuple
 
-from robusttune.arguments import check_loader
-from robusttune.batches import Batches
-from robusttune.selection import held_back
+from robusttune.data.batches import Batches
+from robusttune.data.loaders import check_loader
+from robusttune.data.splits import held_back
 from robusttune.trial.equal_compute import Sizes
 
 HELD_BACK, TESTED = 0.05, 0.2

@@ -1,116 +1,11 @@
-"""Several processes that train one model: who this one is, and what they agree on."""
+"""A loader's share for each of several processes."""
 
-import atexit
-import inspect
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
-
-def together() -> bool:
-    """Whether several processes work together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def rank() -> int:
-    """The number of this process."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def world() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def join(device: torch.device) -> None:
-    """Meet the other processes that torchrun, accelerate launch or Slurm started, unless the script has done so."""
-    started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-    if started and dist.is_available() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        # Threads of a group that is still there when the interpreter has gone can end the process with SIGABRT.
-        atexit.register(_leave)
-
-
-def _leave() -> None:
-    """Part from the other processes, unless the script has done so."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def local_device(device: torch.device) -> torch.device:
-    """The accelerator that this process should use, where several processes share a machine."""
-    if device.type == "cuda" and world() > 1 and device.index in (None, 0):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
-
-
-def summed(values: Iterable[float], device: torch.device) -> list[float]:
-    """Each value, summed over the processes."""
-    total = torch.tensor(list(values), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
-    if together():
-        dist.all_reduce(total)
-    return [float(value) for value in total.tolist()]
-
-
-def gathered(thing: Any) -> list[Any]:
-    """The things of all processes, in each of them."""
-    if not together():
-        return [thing]
-    things: list[Any] = [None] * world()
-    dist.all_gather_object(things, thing)
-    return things
-
-
-def agreed(value: float, device: torch.device) -> float:
-    """The first process's value, in every process."""
-    told = torch.tensor([value], dtype=torch.float64, device=device)
-    if together():
-        dist.broadcast(told, 0)
-    return float(told)
-
-
-@torch.no_grad()
-def averaged(tensors: Iterable[Tensor]) -> None:
-    """Replace each floating-point tensor by its mean over the processes, in place."""
-    if together():
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                dist.all_reduce(tensor)
-                tensor /= dist.get_world_size()
-
-
-def wait() -> None:
-    """Go on when every process has come this far."""
-    if together():
-        dist.barrier()
-
-
-def replicated(robust_loss: nn.Module) -> nn.Module:
-    """The module whose gradients are means over the processes; alone, the module itself."""
-    if not together():
-        return robust_loss
-    # Buffers are not sent: a step's second forward must not find them changed, and they are averaged once an epoch.
-    wrapped: Any = nn.parallel.DistributedDataParallel
-    names = inspect.signature(wrapped).parameters  # newer versions of torch have another word for it
-    word = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    replica: nn.Module = wrapped(robust_loss, **{word: False})
-    return replica
-
-
-@contextmanager
-def unsynchronised(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Leave gradients to this process alone meanwhile, as all but the last of several accumulated batches do."""
-    if wanted and isinstance(module, nn.parallel.DistributedDataParallel):
-        with module.no_sync():
-            yield
-    else:
-        yield
+from robusttune.run.distributed import rank, together, world
 
 
 def sharded(loader: Any, marked: bool | None, *, seed: int) -> Any:

@@ -1,12 +1,9 @@
-"""Whether a user's settings and loaders can be worked with, before anything runs."""
+"""Checks of numeric settings."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
-
-from torch import Tensor
-from torch.utils.data import Dataset
 
 
 class _Range(NamedTuple):
@@ -64,29 +61,3 @@ def check_number(name: str, value: Any, allowed: _Range) -> None:
     if not (right and math.isfinite(value) and allowed.holds(value)):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
-
-
-def check_loader(loader: Any, name: str = "loader", *, passes: int = 1) -> None:
-    """Raise a ValueError unless this is something that yields batches, and can be gone through so many times."""
-    if isinstance(loader, Dataset) and not hasattr(loader, "__iter__"):
-        raise ValueError(
-            f"the {name} is a {type(loader).__name__}, a data set of single images, but batches are needed: wrap it in a "
-            "DataLoader, such as torch.utils.data.DataLoader(data, batch_size=128, shuffle=True)"
-        )
-    sequence = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
-    if not sequence or isinstance(loader, str | Mapping | Tensor):
-        raise ValueError(
-            f"the {name} is a {type(loader).__name__}, but something that yields batches is needed: pass a DataLoader, "
-            "or a list of (images, labels)"
-        )
-    if passes > 1 and is_exhaustible(loader):
-        raise ValueError(
-            f"the {name} is an iterator ({type(loader).__name__}), which can be gone through only once, but it is needed "
-            f"{passes} times: pass what it was made from, such as the DataLoader itself or a list of batches"
-        )
-
-
-def is_exhaustible(loader: Any) -> bool:
-    """Whether the loader is an iterator, which can be gone through only once."""
-    # Asking for iter(loader) would start a DataLoader's workers and draw from the global random state.
-    return isinstance(loader, Iterator)

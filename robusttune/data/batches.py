@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.arguments import is_exhaustible
+from robusttune.data.loaders import is_exhaustible
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from robusttune.batches import unpacked
+from robusttune.data.batches import unpacked
 
 LEAST_HELD = 32
 

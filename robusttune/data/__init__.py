@@ -1,0 +1,1 @@
+"""Images and labels of a user's loader: batches, pixels, splits, shares of several processes."""
