@@ -12,8 +12,8 @@ import pytest
 import torch
 from killed_run import a_model, run
 
-from robusttune import checkpoint
-from robusttune.journal import Journal
+from robusttune.run import files
+from robusttune.run.log import Journal
 from robusttune.training import setup
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
@@ -27,7 +27,7 @@ def started(folder, weights, *resume):
 
 def killed_once_it_has_begun(folder, weights, pause, *resume):
     """Kill a run a moment after it has written a checkpoint of its own; whether it was still at work."""
-    state = folder / checkpoint.STATE
+    state = folder / files.STATE
     before = state.stat().st_mtime_ns if state.exists() else 0
     process = started(folder, weights, *resume)
     deadline = time.monotonic() + 120
@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unb
     assert same(run(folder, resume=True).state_dict(), weights)
     assert (folder / "log.jsonl").read_text() == before
     fresh = a_model()
-    fresh.load_state_dict(checkpoint.load_weights(folder), strict=True)
+    fresh.load_state_dict(files.load_weights(folder), strict=True)
     assert same(fresh.state_dict(), weights)
     assert {path.name for path in folder.iterdir()} == {
         "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json", "log.jsonl",

@@ -20,7 +20,7 @@ import robusttune
 from robusttune import RobustLoss, ThreatModel, lookup
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
-from robusttune.checkpoint import load_weights
+from robusttune.run.files import load_weights
 from robusttune.tasks.rotation import rotation
 from robusttune.training import validation
 from robusttune.training.ema import Average

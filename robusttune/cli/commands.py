@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from robusttune import checkpoint, lookup
+from robusttune import lookup
 from robusttune.cli.doctor import doctor
 from robusttune.cli.options import options_of
 from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
@@ -14,6 +14,7 @@ from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
+from robusttune.run import folder as run_folder
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
@@ -59,7 +60,7 @@ def run_harden(options: Any) -> int:
     """Train, and keep the weights in --out."""
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
-    with checkpoint.also_in_run({"command": _command(options)}):
+    with run_folder.also_in_run({"command": _command(options)}):
         harden(model, loader, **_own(harden, settings), val_loader=_split(options, options.val_split, loader))
     print(
         f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
@@ -134,7 +135,7 @@ def run_pretrain(options: Any) -> int:
     """Train on pretext tasks, and keep the weights in --out."""
     _needs_out(options, "the pre-trained model")
     model, loader, settings = _sources(options, shuffle=True)
-    with checkpoint.also_in_run({"command": _command(options)}):
+    with run_folder.also_in_run({"command": _command(options)}):
         pretrain(model, loader, **_own(pretrain, settings))
     print(
         f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
@@ -183,7 +184,7 @@ def run_poc(options: Any) -> int:
     if options.unlabeled is not None:
         more = _loader(options, options.unlabeled_split, data=options.unlabeled, shuffle=True)
     test = _split(options, options.test_split, loader)
-    with checkpoint.also_in_run({"command": _command(options)}):
+    with run_folder.also_in_run({"command": _command(options)}):
         path = poc(
             model,
             loader,

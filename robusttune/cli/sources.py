@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision import models as zoo
 from torchvision import transforms
 
-from robusttune import checkpoint
+from robusttune.run import files
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
@@ -67,7 +67,7 @@ def model_of(
     if not isinstance(made, nn.Module):
         raise ValueError(f"{name} made a {type(made).__name__}, but a torch.nn.Module is needed")
     if weights is not None:
-        checkpoint.give_weights(made, checkpoint.load_weights(weights), weights)
+        files.give_weights(made, files.load_weights(weights), weights)
     return made
 
 

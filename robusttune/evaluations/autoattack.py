@@ -11,7 +11,7 @@ import torch
 from robusttune import lookup
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject, hashed
-from robusttune.provenance import fingerprint
+from robusttune.run.provenance import fingerprint
 from robusttune.threat import ThreatModel
 
 __all__ = ["autoattack"]

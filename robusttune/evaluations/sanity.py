@@ -18,7 +18,7 @@ from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import LOSSES, Subject
 from robusttune.model.borrowing import differentiable
-from robusttune.provenance import fingerprint
+from robusttune.run.provenance import fingerprint
 from robusttune.threat import LossOf, ThreatModel, default_eps, radii
 
 __all__ = ["sanity"]

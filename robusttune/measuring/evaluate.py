@@ -12,13 +12,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from robusttune import lookup
-from robusttune.checkpoint import prepared
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
-from robusttune.journal import tell
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
@@ -28,8 +26,10 @@ from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
-from robusttune.provenance import fingerprint, of_all, versions
 from robusttune.run import distributed
+from robusttune.run.folder import prepared
+from robusttune.run.log import tell
+from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import Heads, load_heads

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint
 from robusttune.data.batches import check_images, first_batch, images_only
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
@@ -25,7 +24,8 @@ from robusttune.model.borrowing import evaluating, frozen, gradients_kept
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier
-from robusttune.provenance import fingerprint
+from robusttune.run import files
+from robusttune.run.provenance import fingerprint
 from robusttune.threat import ThreatModel
 
 VALUES, FACTS = "reference.safetensors", "reference.json"
@@ -221,7 +221,7 @@ class Monitor:
         """Write the reference to a folder: `reference.safetensors` and `reference.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_weights(folder / VALUES, self.reference)
+        files.save_weights(folder / VALUES, self.reference)
         known = self.space.known
         facts = {
             "format": FORMAT,
@@ -235,7 +235,7 @@ class Monitor:
             "false_alarms": self.false_alarms,
             "seed": self.seed,
         }
-        checkpoint.write_bytes(folder / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+        files.write_bytes(folder / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
         return folder
 
     @classmethod
@@ -268,6 +268,6 @@ class Monitor:
             raise ValueError(
                 "heads= are others than those that the reference was recorded with: record a new reference"
             )
-        values = checkpoint.load_weights(folder / VALUES)
+        values = files.load_weights(folder / VALUES)
         monitor._compare_with({name: values[name] for name in names})
         return monitor

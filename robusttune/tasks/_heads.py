@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import checkpoint, lookup
+from robusttune import lookup
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
+from robusttune.run import files
 from robusttune.tasks._view import Task, View
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
@@ -211,7 +212,7 @@ def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, floa
         >>> list(heads.tasks), heads["rotation"].out_features
         (['rotation'], 4)
     """
-    weights = checkpoint.heads_of(source) or {}
+    weights = files.heads_of(source) or {}
     names = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("layers.")))
     if not names:
         raise ValueError(f"{str(source)!r} holds no pretext heads: was that run made with tasks?")

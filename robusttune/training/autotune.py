@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.journal import tell
 from robusttune.model.borrowing import attacking, evaluating
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import forward
 from robusttune.model.timing import PAYS, TURNS, how_much_faster, wait
 from robusttune.run import distributed
+from robusttune.run.log import tell
 from robusttune.training.loop import Training
 
 WORTH_MEASURING = 200  # optimiser steps

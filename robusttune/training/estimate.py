@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from robusttune import checkpoint
 from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
 from robusttune.model.timing import wait
-from robusttune.run import distributed
+from robusttune.run import distributed, randomness
 from robusttune.training import profiling
 from robusttune.training.autotune import choose
 from robusttune.training.harden import harden, prepared
@@ -245,7 +244,7 @@ def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
 def _untouched(given: Mapping[str, Any]) -> Iterator[None]:
     """Give the chance of the user's loaders, and an optimiser of the user's own, back as they were."""
     loaders = [given[name] for name in ("loader", "val_loader", "unlabeled_loader")]
-    states = [(source, source.get_state()) for loader in loaders for source in checkpoint.generators(loader)]
+    states = [(source, source.get_state()) for loader in loaders for source in randomness.generators(loader)]
     optimizer, groups, state = given["optimizer"], 0, {}
     if isinstance(optimizer, torch.optim.Optimizer):
         groups, state = len(optimizer.param_groups), copy.deepcopy(optimizer.state_dict())

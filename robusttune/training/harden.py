@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint, lookup
+from robusttune import lookup
 from robusttune.augmentations._augment import chosen_augment, overlaps
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import LEAST_HELD, held_back
-from robusttune.journal import tell
 from robusttune.measuring.record import percent
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
+from robusttune.run import files
+from robusttune.run.log import tell
 from robusttune.threat import ThreatModel, stays_in_ball
 from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.loop import Training
@@ -192,7 +193,7 @@ def prepared(given: dict[str, Any]) -> Iterator[Run]:
     model, seed, progress = given["model"], given["seed"], given["progress"]
     with begun(model, given) as place:
         if given["init_from"] is not None:
-            checkpoint.give_weights(model, checkpoint.load_weights(given["init_from"]), str(given["init_from"]))
+            files.give_weights(model, files.load_weights(given["init_from"]), str(given["init_from"]))
         loader, held = (loader, val_loader) if val_loader is not None else held_back(loader, HELD_BACK, seed)
         if held is None and given["min_clean"] is not None:
             raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
@@ -218,7 +219,7 @@ def prepared(given: dict[str, Any]) -> Iterator[Run]:
         check_first(robust_loss, images, labels)
         if val_loader is not None:
             check_held(robust_loss, val_loader, given["normalized"], images.shape[1])
-        robust_loss.heads.go_on_with(checkpoint.heads_of(given["heads"]))
+        robust_loss.heads.go_on_with(files.heads_of(given["heads"]))
         ramp = _ramps(given["eps_ramp"], robust_loss, (images, labels))
         watched = {
             "held": held,

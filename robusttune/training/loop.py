@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from robusttune import checkpoint
 from robusttune.data import sharding
 from robusttune.data.batches import Batches, check_classes
-from robusttune.journal import Journal
 from robusttune.measuring.record import percent
 from robusttune.model.checks import has_batch_norm
-from robusttune.run import distributed
+from robusttune.run import distributed, files, randomness
+from robusttune.run import folder as run_folder
+from robusttune.run.log import Journal
 from robusttune.threat import Attack
 from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE, RAMP
@@ -196,10 +196,10 @@ class Training:
 
     def _batches_left(self) -> Iterator[Batch]:
         """The epoch's batches that were not taken before a resume, with as many of images without labels."""
-        loader, now = self.batches.loader, checkpoint.random_states(self.batches.loader)
+        loader, now = self.batches.loader, randomness.random_states(self.batches.loader)
         sharding.set_epoch(loader, self.epoch)
         if self.consumed:
-            checkpoint.restore_random_states(self.epoch_states, loader)
+            randomness.restore_random_states(self.epoch_states, loader)
         else:
             self.epoch_states = now
         extra: Iterator[Any] = repeat(None) if self.unlabeled is None else self.unlabeled.endless()
@@ -207,7 +207,7 @@ class Training:
         if self.consumed:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
             next(islice(pairs, self.consumed - 1, self.consumed), None)
-            checkpoint.restore_random_states(now, loader)
+            randomness.restore_random_states(now, loader)
         for (images, labels), more in pairs:
             yield images, labels, more
 
@@ -221,27 +221,27 @@ class Training:
             return False
         goes_on = False
         if resume:
-            checkpoint.check_same_run(self.folder, facts)
-            state = checkpoint.load_state(self.folder)
+            run_folder.check_same_run(self.folder, facts)
+            state = files.load_state(self.folder)
             goes_on = state is not None
             if state is not None:
                 self.load_state_dict(state)
                 if self.epoch < self.plan.epochs and not self.plan.over:
                     for each in (self.batches, self.unlabeled):
-                        checkpoint.told_if_inexact(getattr(each, "loader", None))
+                        run_folder.told_if_inexact(getattr(each, "loader", None))
         distributed.wait()
-        if distributed.rank() == 0 and not (goes_on and (self.folder / checkpoint.RUN).exists()):
-            checkpoint.write_run(self.folder, facts)
+        if distributed.rank() == 0 and not (goes_on and (self.folder / files.RUN).exists()):
+            run_folder.write_run(self.folder, facts)
         return goes_on
 
     def save(self, *, outputs: bool = False) -> None:
         """Write all that a resumed run needs, and on demand the weights so far as files, if there is a folder."""
         if self.folder is None or distributed.rank() != 0:
             return
-        checkpoint.save_state(self.folder, self.state_dict())
+        files.save_state(self.folder, self.state_dict())
         if outputs:
             last = self.weights()
-            checkpoint.save_outputs(self.folder, self.best.weights or last, last)
+            run_folder.save_outputs(self.folder, self.best.weights or last, last)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on."""
@@ -255,7 +255,7 @@ class Training:
             "epoch_states": self.epoch_states,
             "folded": self.robust_loss.passes.folded is not None,
             "compiled": self.robust_loss.passes.compiled,
-            "states": checkpoint.random_states(self.batches.loader),
+            "states": randomness.random_states(self.batches.loader),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -273,5 +273,5 @@ class Training:
         self.robust_loss.fold(self.batches.peeked[0] if state["folded"] else None)
         self.robust_loss.passes.compile(state["compiled"])
         self.epoch_states = state["epoch_states"]
-        checkpoint.restore_random_states(state["states"], self.batches.loader)
+        randomness.restore_random_states(state["states"], self.batches.loader)
         self.journal.rewind(self.epoch)

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from robusttune import checkpoint
-from robusttune.journal import FILE
 from robusttune.model.devices import chosen_device
+from robusttune.run import files
+from robusttune.run.log import FILE
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 
 RUNS = {"harden": harden, "pretrain": pretrain}
-WEIGHTS = (checkpoint.MODEL, checkpoint.LAST, checkpoint.HEADS)
+WEIGHTS = (files.MODEL, files.LAST, files.HEADS)
 TIMED = ("seconds",)  # what no two runs have in common
 
 
@@ -119,20 +119,20 @@ def told(folder: Path) -> dict[str, Any]:
         ValueError: nothing that could be repeated from.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / checkpoint.RUN).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((folder / files.RUN).read_text(encoding="utf-8"))
         missing = {"run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions"} - {
             *facts
         }
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{str(folder)!r} holds no {checkpoint.RUN} that can be read: pass the folder that harden was given as out="
+            f"{str(folder)!r} holds no {files.RUN} that can be read: pass the folder that harden was given as out="
         ) from error
     if missing or facts["run"] not in RUNS:
         raise ValueError(
-            f"{checkpoint.RUN} in {str(folder)!r} does not say {', '.join(sorted(missing)) or 'a known run'}: it is of "
+            f"{files.RUN} in {str(folder)!r} does not say {', '.join(sorted(missing)) or 'a known run'}: it is of "
             "another version of robusttune"
         )
-    if not (folder / checkpoint.LAST).exists():
+    if not (folder / files.LAST).exists():
         raise ValueError(f"the run in {str(folder)!r} has not ended an epoch, so there is nothing to compare with")
     return facts
 
@@ -143,7 +143,7 @@ def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path)
     if needed:
         shown = ", ".join(f"{name} ({facts['arguments'].get(name, 'a loader')})" for name in needed)
         raise ValueError(
-            f"the run in {str(folder)!r} was given objects that {checkpoint.RUN} cannot hold: pass the same ones again: "
+            f"the run in {str(folder)!r} was given objects that {files.RUN} cannot hold: pass the same ones again: "
             f"{shown}"
         )
     strange = [name for name in again if name in facts["arguments"] and name not in facts["objects"]]
@@ -204,7 +204,7 @@ def _apart(first: Path, second: Path) -> float:
     """The largest difference between two weights of the same name."""
     if not second.exists():
         return math.inf
-    one, other = checkpoint.load_weights(first), checkpoint.load_weights(second)
+    one, other = files.load_weights(first), files.load_weights(second)
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return math.inf
     far = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]

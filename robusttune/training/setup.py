@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import checkpoint
 from robusttune.data.batches import Batches
 from robusttune.data.pixels import Pixels
-from robusttune.journal import Journal, chosen_tracker, tell
 from robusttune.model.activation_checkpointing import checkpointed
 from robusttune.model.borrowing import borrowed, differentiable
 from robusttune.model.devices import chosen_device, dtype_of
 from robusttune.model.memory_format import chosen_format, formatted
-from robusttune.provenance import fingerprint, versions
 from robusttune.run import distributed
+from robusttune.run import folder as run_folder
+from robusttune.run.log import Journal, chosen_tracker, tell
+from robusttune.run.provenance import fingerprint, versions
 from robusttune.training.autotune import check_choices, choose
 from robusttune.training.ema import Average
 from robusttune.training.loop import Training
@@ -46,10 +46,10 @@ def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
     device = chosen_device(model, given["device"])
     distributed.join(device)
     device = distributed.local_device(device)
-    folder = checkpoint.prepared(given["out"], given["resume"])
+    folder = run_folder.prepared(given["out"], given["resume"])
     with (
         differentiable(),
-        checkpoint.told_on_failure(folder),
+        run_folder.told_on_failure(folder),
         borrowed(model, device, given["seed"]),
         ExitStack() as until_the_end,
     ):
@@ -126,11 +126,11 @@ def taken(training: Training, given: Mapping[str, Any]) -> None:
 
 def _facts(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the run is asked to do, with what, on what: all that is needed to repeat it but model and data themselves."""
-    asked = {key: value for key, value in given.items() if key not in checkpoint.FREE}
+    asked = {key: value for key, value in given.items() if key not in run_folder.FREE}
     return {
         "run": "pretrain" if "images" in given else "harden",
         "arguments": asked,
-        "objects": [key for key, value in asked.items() if not checkpoint.is_plain(value)],
+        "objects": [key for key, value in asked.items() if not run_folder.is_plain(value)],
         "loaders": [key for key in LOADERS if given.get(key) is not None],
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),

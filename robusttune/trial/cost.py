@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import lookup
-from robusttune.checkpoint import write_bytes
 from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.pixels import find_pixels
-from robusttune.journal import tell
 from robusttune.measuring.evaluate import evaluate
 from robusttune.model.borrowing import evaluating
 from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.features import logits_of
+from robusttune.run.files import write_bytes
+from robusttune.run.log import tell
 from robusttune.training.estimate import estimate
 from robusttune.training.pretrain import pretrain
 from robusttune.training.setup import statistics

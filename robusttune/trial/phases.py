@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune.checkpoint import also_in_run
+from robusttune.run.folder import also_in_run
 from robusttune.threat import LossOf, ThreatModel, canonical
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain

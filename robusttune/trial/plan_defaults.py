@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from robusttune import lookup
-from robusttune.checkpoint import write_bytes
 from robusttune.corruptions._benchmark import family_of, standard_names
 from robusttune.corruptions._corruption import FAMILIES
+from robusttune.run.files import write_bytes
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.trial.decision.criteria import criteria
 from robusttune.trial.equal_compute import shares

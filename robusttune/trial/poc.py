@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune import checkpoint, lookup
-from robusttune.journal import tell
+from robusttune import lookup
 from robusttune.measuring.evaluate import evaluate
 from robusttune.model.checks import check_model
-from robusttune.provenance import fingerprint
+from robusttune.run import files, randomness
+from robusttune.run import folder as run_folder
+from robusttune.run.log import tell
+from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
 from robusttune.trial.budget import check_budget
@@ -150,13 +152,13 @@ def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
         return {arm: calls_of(plan, arm, data, space) for arm in plan["arms"]}
 
     calls = calls_for(plan)
-    folder = checkpoint.prepared(out, given["resume"])
+    folder = run_folder.prepared(out, given["resume"])
     assert folder is not None
     costs = Costs(folder, model, data, space, progress=progress)
     known = costs.of(plan, calls)
     if not (folder / PLAN).exists():
-        checkpoint.save_weights(folder / START, _tensors(model))
-        checkpoint.write_run(folder, {"arguments": {name: given[name] for name in ASKED}})
+        files.save_weights(folder / START, _tensors(model))
+        run_folder.write_run(folder, {"arguments": {name: given[name] for name in ASKED}})
         write_plan(folder, {**plan, "estimated": estimated(plan, calls, known)})
     check_budget(plan, lambda edited: costs.of(edited, calls_for(edited)), folder / PLAN)
     if given["plan_only"]:
@@ -176,11 +178,11 @@ def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
 @contextmanager
 def _rewound(*loaders: Any) -> Iterator[Callable[[], None]]:
     """Something that brings the loaders' own generators back to where they are now, for each arm and at the end."""
-    states = [checkpoint.random_states(loader) for loader in loaders]
+    states = [randomness.random_states(loader) for loader in loaders]
 
     def rewind() -> None:
         for loader, state in zip(loaders, states, strict=True):
-            checkpoint.restore_random_states(state, loader)
+            randomness.restore_random_states(state, loader)
 
     try:
         yield rewind
@@ -236,7 +238,7 @@ def _plan_there(given: Mapping[str, Any], data: Data) -> dict[str, Any] | None:
                 f"{str(folder / PLAN)!r} is of {name} {plan.get(name)}, but this is {now}{start}: pass what the plan was "
                 "made for, or name another folder"
             )
-    before = json.loads((folder / checkpoint.RUN).read_text(encoding="utf-8"))["arguments"]
+    before = json.loads((folder / files.RUN).read_text(encoding="utf-8"))["arguments"]
     asked = {name: given[name] for name in ASKED if given[name] != inspect.signature(poc).parameters[name].default}
     new = [name for name, value in plain(asked).items() if value != before.get(name)]
     if new:

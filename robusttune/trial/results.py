@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from robusttune import checkpoint, journal
 from robusttune.measuring import failures
 from robusttune.measuring.records import Records
+from robusttune.run import folder as run_folder
+from robusttune.run import log
 
 PLAN, START, RECORDS = "plan.yaml", "start.safetensors", "records.jsonl"
 NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:/(\d+(?:\.\d+)?))?", re.IGNORECASE)
@@ -159,7 +160,7 @@ def named(given: Any) -> tuple[str, dict[str, Any]]:
 
 def seconds_of(place: Path, phases: Sequence[Any]) -> float:
     """The seconds of training so far, of all phases together."""
-    paths = [phase_place(place, number, phase) / journal.FILE for number, phase in enumerate(phases)]
+    paths = [phase_place(place, number, phase) / log.FILE for number, phase in enumerate(phases)]
     lines = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.exists()]
     return float(sum(json.loads(each[-1])["seconds"] for each in lines if each))
 
@@ -192,7 +193,7 @@ def digest(asked: Any) -> str:
 
 def plain(given: Any) -> Any:
     """The same as JSON has it, with objects as words that are the same in every process."""
-    return json.loads(json.dumps(given, default=lambda each: checkpoint.ADDRESS.sub("", str(each))))
+    return json.loads(json.dumps(given, default=lambda each: run_folder.ADDRESS.sub("", str(each))))
 
 
 def numbers(given: Any) -> Any:

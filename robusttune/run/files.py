@@ -1,0 +1,127 @@
+"""Files of weights and states that survive a kill at any moment."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
+FORMAT = 1
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a file in place at once: a reader, or a run that is killed, finds the old one or the new one."""
+    draft = path.with_name(path.name + ".part")
+    with open(draft, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state.pt`, with its checksum inside."""
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+    payload = torch.frombuffer(bytearray(content.getvalue()), dtype=torch.uint8)
+    sealed = io.BytesIO()
+    torch.save({"format": FORMAT, "sha256": _digest(payload), "payload": payload}, sealed)
+    write_bytes(folder / STATE, sealed.getvalue())
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """What `save_state` wrote; None where nothing was written yet.
+
+    Raises:
+        ValueError: the file is damaged, or of something else.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        sealed = torch.load(path, weights_only=True)
+        payload, told, kind = sealed["payload"], sealed["sha256"], sealed["format"]
+    except Exception as error:
+        raise ValueError(unusable(path, "cannot be read as a checkpoint of robusttune")) from error
+    if kind != FORMAT:
+        raise ValueError(unusable(path, f"has format {kind}, but this version reads format {FORMAT}"))
+    if _digest(payload) != told:
+        raise ValueError(unusable(path, "does not match its checksum"))
+    state: dict[str, Any] = torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True)
+    return state
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; tensors that share memory are written one by one."""
+    write_bytes(path, save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}))
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file, or of the best model of a run's folder.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    path = Path(path)
+    path = path / MODEL if path.is_dir() else path
+    if not path.exists():
+        raise ValueError(f"{str(path)!r} is not there: pass a file of weights, or the folder of a finished run")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{str(path)!r} cannot be read as weights: it may be damaged or half copied") from error
+    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
+    return dict(weights)
+
+
+def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights whose names and shapes are exactly the model's.
+
+    Raises:
+        ValueError: they are not; some of the differences are named.
+    """
+    own = model.state_dict()
+    wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
+    wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if wrong:
+        raise ValueError(
+            f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}: "
+            "pass weights of this same model"
+        )
+    model.load_state_dict(dict(weights))
+
+
+def heads_of(source: Any) -> Mapping[str, Tensor] | None:
+    """The weights of pretext heads: of a RobustLoss, or of a run's folder; None for None.
+
+    Raises:
+        ValueError: the folder holds no heads.
+    """
+    if source is None:
+        return None
+    if isinstance(source, nn.Module):
+        weights: Mapping[str, Tensor] = getattr(source, "heads", source).state_dict()
+        return weights
+    path = Path(source)
+    return load_weights(path / HEADS if path.is_dir() else path)
+
+
+def _digest(payload: Tensor) -> str:
+    return hashlib.sha256(payload.numpy().tobytes()).hexdigest()
+
+
+def unusable(path: Path, why: str) -> str:
+    return (
+        f"{str(path)!r} {why}: it may be damaged, half copied or of another program; restore it from a copy, or remove "
+        "it to start the run afresh"
+    )
