@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, preset_of
 
 MARGIN, LABEL = 2, 14
@@ -32,7 +32,7 @@ def photograph(path: str | None, side: int) -> torch.Tensor:
 def gallery(image: torch.Tensor, shown: int, seed: int = 0) -> Image.Image:
     """A picture with a row for each corruption, by family: the image as it is, then its five severities."""
     every = sorted(
-        (lookup.find("corruptions", name) for name in lookup.names("corruptions")),
+        (plugins.find("corruptions", name) for name in plugins.names("corruptions")),
         key=lambda each: (FAMILIES.index(each.family), each.extra, each.name),
     )
     step = shown + MARGIN
@@ -68,7 +68,7 @@ def main() -> None:
     page = gallery(image, args.shown, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     page.save(args.out, quality=82)
-    print(f"{args.out}: {len(lookup.names('corruptions'))} corruptions, severities for {preset_of(image[None])} px")
+    print(f"{args.out}: {len(plugins.names('corruptions'))} corruptions, severities for {preset_of(image[None])} px")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ordinary import new_model, train
 from safetensors.torch import load_file
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.trial.results import START, Trial
 
 THREATS = {"linf": 0.1, "l2": 1.0}
@@ -86,7 +86,9 @@ def arguments() -> argparse.Namespace:
         "--epochs", type=float, default=2, help="of adversarial training; other arms take as many passes"
     )
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--arms", nargs="+", help=f"of {', '.join(lookup.names('arms'))}; rotation_joint and such, too")
+    parser.add_argument(
+        "--arms", nargs="+", help=f"of {', '.join(plugins.names('arms'))}; rotation_joint and such, too"
+    )
     parser.add_argument("--corruptions", nargs="+", default=["noise", "blur", "weather", "digital"])
     parser.add_argument("--budget", type=float, default=1_200, help="seconds; 0 for no limit")
     parser.add_argument("--out", type=Path, default=Path("runs/trial"))

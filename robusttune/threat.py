@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from robusttune import lookup
+from robusttune import plugins
 
 ALIASES = {"inf": "linf", "linfinity": "linf", "l_inf": "linf", "2": "l2", "l_2": "l2"}
 
@@ -123,7 +123,7 @@ def canonical(norm: Any) -> Any:
     if isinstance(norm, str | int | float):
         word = ("inf" if norm == math.inf else f"{norm:g}") if not isinstance(norm, str) else norm.lower().strip()
         norm = ALIASES.get(word, word)
-    lookup.find("norms", norm)
+    plugins.find("norms", norm)
     return norm
 
 
@@ -144,7 +144,7 @@ def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
 
 
 def _geometry(norm: Any) -> Norm:
-    geometry: Norm = lookup.find("norms", norm)
+    geometry: Norm = plugins.find("norms", norm)
     return geometry
 
 

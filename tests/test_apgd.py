@@ -9,7 +9,7 @@ from third_parties import a_batch, a_loss
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.attacks.apgd import apgd
 from robusttune.attacks.pgd import pgd
 from robusttune.threat import LossOf, ThreatModel
@@ -240,7 +240,7 @@ def test_a_norm_of_ones_own_is_enough():
     loss_of = LossOf(lambda candidates: (candidates * slope).flatten(1).sum(1))
     one, other = (
         apgd(loss_of, images, ThreatModel(norm, 0.2), generator=generator())
-        for norm in ("l2", lookup.find("norms", "l2"))
+        for norm in ("l2", plugins.find("norms", "l2"))
     )
     assert torch.equal(one, other)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.threat import LossOf, ThreatModel
 
 SHAPE = (5, 3, 6, 7)
@@ -28,7 +28,7 @@ def generator(seed=0):
 def takes_any_loss(name):
     """Whether an attack maximises whatever loss it is given; those written elsewhere ask for labels and logits."""
     try:
-        lookup.find("attacks", name)(
+        plugins.find("attacks", name)(
             LossOf(lambda images: images.sum((1, 2, 3))),
             torch.full((1, 1, 2, 2), 0.5),
             ThreatModel("linf", 0.1),
@@ -41,15 +41,15 @@ def takes_any_loss(name):
 
 def stays_in_the_ball(name):
     """Whether what an attack finds is for evaluations; attacks for training alone may say `bounded = False`."""
-    return getattr(lookup.find("attacks", name), "bounded", True)
+    return getattr(plugins.find("attacks", name), "bounded", True)
 
 
 FOREIGN = ["adv_lib", "foolbox", "torchattacks"]
-every_attack = pytest.mark.parametrize("name", lookup.names("attacks"))
+every_attack = pytest.mark.parametrize("name", plugins.names("attacks"))
 every_norm = pytest.mark.parametrize(("norm", "eps"), NORMS)
-any_loss = pytest.mark.parametrize("name", [name for name in lookup.names("attacks") if takes_any_loss(name)])
+any_loss = pytest.mark.parametrize("name", [name for name in plugins.names("attacks") if takes_any_loss(name)])
 any_loss_in_the_ball = pytest.mark.parametrize(
-    "name", [name for name in lookup.names("attacks") if takes_any_loss(name) and stays_in_the_ball(name)]
+    "name", [name for name in plugins.names("attacks") if takes_any_loss(name) and stays_in_the_ball(name)]
 )
 
 
@@ -58,7 +58,7 @@ def attack_named(name):
         with warnings.catch_warnings():  # foolbox imports what scipy has deprecated
             warnings.simplefilter("ignore")
             pytest.importorskip(name)
-    return lookup.find("attacks", name)
+    return plugins.find("attacks", name)
 
 
 def raising_every_loss(name):

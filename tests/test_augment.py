@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
 import robusttune
-from robusttune import RobustLoss, ThreatModel, lookup
+from robusttune import RobustLoss, ThreatModel, plugins
 from robusttune.augmentations import augmix as augmix_file
 from robusttune.augmentations._augment import applied, chosen_augment, names, overlaps
 from robusttune.corruptions._corruption import SEVERITIES
 from robusttune.model.seen_corruptions import trained_on
 
-NAMES = lookup.names("augmentations")
+NAMES = plugins.names("augmentations")
 every = pytest.mark.parametrize("name", NAMES)
 
 
@@ -199,8 +199,8 @@ def test_prime_uses_all_its_primitives_and_leaves_none_out():
 @pytest.mark.parametrize(
     ("augment", "expected"),
     [
-        (lookup.find("corruptions", "fog"), {"fog"}),
-        (partial(lookup.find("corruptions", "snow"), severity=2), {"snow"}),
+        (plugins.find("corruptions", "fog"), {"fog"}),
+        (partial(plugins.find("corruptions", "snow"), severity=2), {"snow"}),
         (kornia.RandomGaussianNoise(p=1.0), {"gaussian_noise"}),
         (nn.Sequential(kornia.RandomHorizontalFlip(), kornia.ColorJitter(0.1)), {"brightness", "contrast", "saturate"}),
         (kornia.AugmentationSequential(kornia.RandomJPEG()), {"jpeg_compression"}),
@@ -230,7 +230,7 @@ def test_overlaps_of_the_users_own(augment, expected):
 )
 def test_overlaps_of_ours(name, side, expected):
     assert chosen_augment(name, torch.rand(1, 3, side, side)).overlaps == expected
-    known = lookup.names("corruptions")
+    known = plugins.names("corruptions")
     assert all(each in known for each in expected)
 
 
@@ -248,7 +248,7 @@ def test_a_transform_of_the_data_overlaps_too():
 
 
 def test_a_corruption_as_augmentation_draws_a_severity_for_each_image():
-    contrast = lookup.find("corruptions", "contrast")
+    contrast = plugins.find("corruptions", "contrast")
     images = photographs(32)[:1].expand(60, -1, -1, -1)
     changed = augmented(contrast, images)
     expected = torch.cat([contrast(images[:1], each) for each in SEVERITIES])
@@ -270,7 +270,7 @@ def a_loader():
 
 
 @pytest.mark.filterwarnings("ignore:.*held-out")
-@pytest.mark.parametrize("augment", [*NAMES, lookup.find("corruptions", "fog")], ids=str)
+@pytest.mark.parametrize("augment", [*NAMES, plugins.find("corruptions", "fog")], ids=str)
 def test_harden_trains_with_it_and_remembers_the_overlap(augment):
     model = a_model()
     robusttune.harden(model, a_loader(), norm="l2", epochs=1, steps=1, augment=augment, progress=False)

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import robusttune
-from robusttune import Records, lookup
+from robusttune import Records, plugins
 from robusttune.cli.doctor import doctor
 from robusttune.cli.main import COMMANDS, main
 from robusttune.cli.options import described, parser
@@ -181,7 +181,7 @@ def test_help_teaches(capsys):
         shown = " ".join(capsys.readouterr().out.split())
         if command in ("harden", "evaluate"):
             assert "Examples: robusttune" in shown
-            assert f"(known: {', '.join(lookup.names('norms'))})" in shown
+            assert f"(known: {', '.join(plugins.names('norms'))})" in shown
             assert "pixel units on [0,1]" in shown
 
 

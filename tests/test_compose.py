@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 
 FOREIGN = ("torchattacks", "foolbox", "adv_lib")  # which refuse a joint attack
 CHOICES = {
-    "norm": lookup.names("norms"),
-    "objective": lookup.names("objectives"),
-    "attack": [name for name in lookup.names("attacks") if name not in FOREIGN],
-    "tasks": [None, *[{name: 0.5} for name in lookup.names("tasks")], dict.fromkeys(lookup.names("tasks"), 0.5)],
+    "norm": plugins.names("norms"),
+    "objective": plugins.names("objectives"),
+    "attack": [name for name in plugins.names("attacks") if name not in FOREIGN],
+    "tasks": [None, *[{name: 0.5} for name in plugins.names("tasks")], dict.fromkeys(plugins.names("tasks"), 0.5)],
     "attack_tasks": ["none", "separate", "joint"],
     "views": [1, "all"],
     "precision": ["fp32", "bf16", "fp16"],

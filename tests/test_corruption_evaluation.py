@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.evaluations import _mean_corruption_error
 from robusttune.evaluations.corruptions import corruptions
 from robusttune.measuring.intervals import wilson
@@ -69,7 +69,7 @@ def test_each_condition_is_counted_as_by_hand():
             (record,) = records.where(corruption=name, severity=severity)
             assert record.images == COUNT
             assert record.interval == wilson(round(record.value * COUNT), COUNT)
-    changed = lookup.find("corruptions", "contrast")(images[:COUNT], 5)
+    changed = plugins.find("corruptions", "contrast")(images[:COUNT], 5)
     changed = torch.floor(changed * 255 + 1e-3) / 255
     right = (fitted()(changed).argmax(1) == labels[:COUNT]).float().mean()
     assert value(records, corruption="contrast", severity=5) == pytest.approx(float(right))
@@ -157,7 +157,7 @@ def test_saving_as_jpeg_weakens_noise():
 
 def test_kornia_augmentations_and_partials_stand_beside_ours(tmp_path):
     flip = kornia.RandomHorizontalFlip(p=1.0)
-    frost = partial(lookup.find("corruptions", "frost"), frost_dir=tmp_path)
+    frost = partial(plugins.find("corruptions", "frost"), frost_dir=tmp_path)
     Image.new("RGB", (64, 64), (200, 200, 200)).save(tmp_path / "ice.png")
     records = measured({"names": [flip, frost, "fog"], "severities": [2]})
     images, labels = digits()
@@ -176,7 +176,7 @@ def test_kornia_augmentations_and_partials_stand_beside_ours(tmp_path):
         ({"names": [3]}, "names= holds 3"),
         ({"names": ["fog"], "preset": 100}, "preset is 100"),
         ({"published": "nowhere"}, "is no folder"),
-        ({"names": ["fog", "snow", lookup.find("corruptions", "fog")]}, "names= holds fog more than once"),
+        ({"names": ["fog", "snow", plugins.find("corruptions", "fog")]}, "names= holds fog more than once"),
         ({"names": ["fog"], "baseline": {"snow": [0.5] * 5}}, r"5 corruptions and severities .* such as \('snow', 1\)"),
     ],
     ids=str,

@@ -9,10 +9,10 @@ from photographs import photographs
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
 
-NAMES = lookup.names("corruptions")
+NAMES = plugins.names("corruptions")
 STANDARD = {
     "noise": {"gaussian_noise", "shot_noise", "impulse_noise"},
     "blur": {"defocus_blur", "glass_blur", "motion_blur", "zoom_blur"},
@@ -20,7 +20,7 @@ STANDARD = {
     "digital": {"contrast", "elastic_transform", "pixelate", "jpeg_compression"},
 }
 EXTRA = {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
-RANDOM = [name for name in NAMES if lookup.find("corruptions", name).draw is not None]
+RANDOM = [name for name in NAMES if plugins.find("corruptions", name).draw is not None]
 # Where the definitions themselves take an image no farther at the next severity: (preset, severity). The programs that
 # define them do so, too, on these photographs: glass blur at 224 px and pixelate at 32 px were checked by running them.
 # Elastic: the affine part, which moves most, gets weaker. Saturate: from less colour to more. Frost: the image gets
@@ -41,11 +41,11 @@ def seeded(seed=0):
 
 
 def corrupted(name, images, severity, seed=0, **settings):
-    return lookup.find("corruptions", name)(images, severity, seeded(seed), **settings)
+    return plugins.find("corruptions", name)(images, severity, seeded(seed), **settings)
 
 
 def test_all_nineteen_are_there_in_their_families():
-    found = [lookup.find("corruptions", name) for name in NAMES]
+    found = [plugins.find("corruptions", name) for name in NAMES]
     assert {each.name for each in found if not each.extra} == set().union(*STANDARD.values())
     assert {each.name for each in found if each.extra} == EXTRA
     assert {
@@ -55,7 +55,7 @@ def test_all_nineteen_are_there_in_their_families():
 
 @every
 def test_a_file_exports_a_corruption_of_its_name_with_five_levels_a_preset(name):
-    corruption = lookup.find("corruptions", name)
+    corruption = plugins.find("corruptions", name)
     assert isinstance(corruption, Corruption)
     assert corruption.name == name
     assert corruption.family in FAMILIES
@@ -109,7 +109,7 @@ def test_the_same_generator_gives_the_same_images_and_another_one_others(name):
 @every
 def test_chance_goes_on_from_call_to_call_and_the_global_state_stays(name):
     images, generator, state = photographs(32), seeded(), torch.get_rng_state()
-    corruption = lookup.find("corruptions", name)
+    corruption = plugins.find("corruptions", name)
     parts = [corruption(images[rows], 3, generator) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
     assert torch.allclose(torch.cat(parts), corrupted(name, images, 3), atol=1e-5)
     assert torch.equal(torch.get_rng_state(), state)
@@ -198,7 +198,7 @@ def test_nothing_waits_for_the_device_once_constants_are_there(name, severity):
     generator = seeded()
     # On the CPU spatter asks whether all edges are found, which an accelerator is not asked.
     with NoWaiting(but="equal.default" if name == "spatter" else None):
-        lookup.find("corruptions", name)(images, severity, generator)
+        plugins.find("corruptions", name)(images, severity, generator)
 
 
 def test_the_check_for_waiting_sees_it():
@@ -242,8 +242,8 @@ def test_the_smallest_images_and_none_at_all(name):
 def test_what_is_random_asks_for_a_generator_and_nothing_else_does():
     images = photographs(32)
     with pytest.raises(ValueError, match=r"fog is random: pass generator=torch.Generator"):
-        lookup.find("corruptions", "fog")(images, 3)
-    assert torch.equal(lookup.find("corruptions", "contrast")(images, 3), corrupted("contrast", images, 3))
+        plugins.find("corruptions", "fog")(images, 3)
+    assert torch.equal(plugins.find("corruptions", "contrast")(images, 3), corrupted("contrast", images, 3))
 
 
 def test_settings_of_another_corruption_are_refused():
@@ -265,7 +265,7 @@ def test_other_numbers_of_channels_work_where_colour_plays_no_part():
 def test_frost_takes_the_users_pictures(tmp_path, size, channels):
     Image.new("RGB", size, (0, 0, 255)).save(tmp_path / "blue.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    frost = partial(lookup.find("corruptions", "frost"), frost_dir=tmp_path)
+    frost = partial(plugins.find("corruptions", "frost"), frost_dir=tmp_path)
     changed = frost(torch.zeros(3, channels, 224, 224), 5, seeded())
     expected = 0.75 * torch.tensor([0.0, 0.0, 1.0] if channels == 3 else [0.114])
     assert torch.allclose(changed, expected.view(1, -1, 1, 1).expand_as(changed), atol=1e-4)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def published(folder):
     """A folder as CIFAR-10-C comes: fifty images, ten for each severity."""
     folder.mkdir(parents=True)
     images = (digits(0, 50).tensors[0].permute(0, 2, 3, 1) * 255).byte().numpy()
-    for name in lookup.names("corruptions"):
+    for name in plugins.names("corruptions"):
         np.save(folder / f"{name}.npy", images)
     np.save(folder / "labels.npy", digits(0, 50).tensors[1].numpy())
 
@@ -113,7 +113,7 @@ def test_the_python_of_a_page_runs(page, a_place):
     before = names["model"][0].weight.detach().clone()
     for title, code in blocks_of(page):
         if title:
-            found = lookup.find(kind_of(title), Path(title).stem)
+            found = plugins.find(kind_of(title), Path(title).stem)
             module = sys.modules[f"robusttune.{kind_of(title)}.{Path(title).stem}"]
             assert Path(module.__file__).is_relative_to(folder)
             assert callable(found)

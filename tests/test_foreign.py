@@ -11,7 +11,7 @@ from test_attacks import FOREIGN, LinearProblem, attack_named, classification, g
 from torch import nn
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.evaluations.sweep import sweep
 from robusttune.threat import ThreatModel
 
@@ -198,7 +198,7 @@ def test_what_an_attack_cannot_do_is_told(package, norm, settings, told):
 @every_package
 def test_a_norm_of_the_users_own_needs_an_attack_made_for_it(package):
     _, images, loss_of = small_problem()
-    threat = ThreatModel(lookup.find("norms", "l2"), 0.5)
+    threat = ThreatModel(plugins.find("norms", "l2"), 0.5)
     with pytest.raises(ValueError, match=r"(no PGD for|adversary's norm is).*pass name="):
         attack_named(package)(loss_of, images, threat, generator=generator())
     named = {"torchattacks": {"name": "PGDL2"}, "foolbox": {"name": "L2PGD"}, "adv_lib": {"name": "apgd", "norm": 2}}
@@ -213,7 +213,7 @@ def test_a_missing_package_gives_the_install_line(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     line = EXTRA.get(package, r"pip install 'setuptools<82' wheel && pip install --no-build-isolation adv-lib")
     with pytest.raises(ImportError, match=line):
-        lookup.find("attacks", package)(loss_of, images, ThreatModel("l2", 0.5), generator=generator())
+        plugins.find("attacks", package)(loss_of, images, ThreatModel("l2", 0.5), generator=generator())
 
 
 def test_torchattacks_with_numpy_chance_leaves_numpy_alone_and_repeats_itself():

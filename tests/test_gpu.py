@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import LossOf, RobustLoss, ThreatModel, lookup
+from robusttune import LossOf, RobustLoss, ThreatModel, plugins
 from robusttune.attacks.pgd import pgd
 from robusttune.augmentations._augment import applied, chosen_augment
 from robusttune.model.cuda_graphs import Graphs
@@ -61,7 +61,7 @@ def test_losses_and_gradients_agree_with_the_cpu(attack_tasks):
     assert all(torch.allclose(gradients[name], expected[name], atol=1e-8) for name in expected)
 
 
-@pytest.mark.parametrize("norm", lookup.names("norms"))
+@pytest.mark.parametrize("norm", plugins.names("norms"))
 def test_attacks_stay_in_the_ball_and_repeat_themselves(norm):
     images, labels = (tensor.to(ACCELERATOR) for tensor in a_batch())
     model, threat = a_model().to(ACCELERATOR).eval(), ThreatModel(norm, 0.1)
@@ -125,10 +125,10 @@ def test_a_run_goes_on_after_it_was_stopped(tmp_path):
     assert [facts["epoch"] for facts in seen] == [2]
 
 
-@pytest.mark.parametrize("name", lookup.names("corruptions"))
+@pytest.mark.parametrize("name", plugins.names("corruptions"))
 @pytest.mark.parametrize("severity", [1, 3, 5])
 def test_corruptions_there_are_those_of_the_cpu(name, severity):
-    images, corruption = photographs(224), lookup.find("corruptions", name)
+    images, corruption = photographs(224), plugins.find("corruptions", name)
     there, here = (
         corruption(images.to(device), severity, torch.Generator(device).manual_seed(0)).cpu()
         for device in (ACCELERATOR, torch.device("cpu"))
@@ -144,12 +144,12 @@ def test_corruptions_there_are_those_of_the_cpu(name, severity):
     assert torch.equal(there, again)
 
 
-@pytest.mark.parametrize("name", lookup.names("corruptions"))
+@pytest.mark.parametrize("name", plugins.names("corruptions"))
 def test_corruptions_wait_for_the_device_only_the_first_time(name):
     if ACCELERATOR.type != "cuda":
         pytest.skip("only CUDA tells of waiting")
     images, generator = photographs(64).to(ACCELERATOR), torch.Generator(ACCELERATOR).manual_seed(0)
-    corruption = lookup.find("corruptions", name)
+    corruption = plugins.find("corruptions", name)
     corruption(images, 3, generator)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -158,7 +158,7 @@ def test_corruptions_wait_for_the_device_only_the_first_time(name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", lookup.names("augmentations"))
+@pytest.mark.parametrize("name", plugins.names("augmentations"))
 def test_augmentations_there_give_images(name):
     images = photographs(32).to(ACCELERATOR)
     changed = applied(chosen_augment(name, images), images, torch.Generator().manual_seed(0))

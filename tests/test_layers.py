@@ -34,7 +34,7 @@ def imports_of(source):
             dotted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            # `from robusttune import lookup` imports a module, `from robusttune.threat import LossOf` a name of one.
+            # `from robusttune import plugins` imports a module, `from robusttune.threat import LossOf` a name of one.
             dotted = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -51,7 +51,15 @@ def place_of(path):
 
 def too_high(place, imported):
     """The packages that are imported although they do not stand in a layer before the importer's own."""
-    return {name for name in imported - {place} if LAYER.get(name, -1) >= LAYER.get(place, len(LAYERS))}
+    return {name for name in imported - {place} if LAYER.get(name, len(LAYERS)) >= LAYER[place]}
+
+
+def test_the_package_shows_its_architecture():
+    entries = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    packages = {path.removesuffix(".py") for path in entries - {"__init__.py", "py.typed"}}
+    assert packages == set(LAYER)
+    assert len(entries) <= 20
+    assert not packages & set(robusttune.__all__), "a package that shares its name with a public function hides it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from third_parties import a_batch, a_loss
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
 from robusttune.threat import LossOf, ThreatModel
@@ -44,7 +44,7 @@ def test_it_leaves_the_ball_and_says_so(norm):
     assert (sizes > 1.2).float().mean() > 0.5
     assert (sizes <= 3 + 1e-5).all()
     assert nfgsm.bounded is False
-    assert getattr(lookup.find("attacks", "pgd"), "bounded", True)
+    assert getattr(plugins.find("attacks", "pgd"), "bounded", True)
 
 
 @every_norm

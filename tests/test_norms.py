@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.threat import ThreatModel, default_eps
 
-every_norm = pytest.mark.parametrize("norm", lookup.names("norms"))
+every_norm = pytest.mark.parametrize("norm", plugins.names("norms"))
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
 seeds = st.integers(0, 10_000)
 radii = st.just(0.0) | st.floats(1e-3, 1.0)
@@ -64,7 +64,7 @@ def test_a_threat_leaves_allowed_images_alone(norm, shape, seed, eps):
 @every_norm
 @given(shape=shapes, seed=seeds, eps=positive_radii, scale=st.sampled_from([0.1, 1.0, 10.0]))
 def test_a_projection_is_the_nearest_point_of_the_ball(norm, shape, seed, eps, scale):
-    geometry, delta = lookup.find("norms", norm), random_values(shape, seed, scale)
+    geometry, delta = plugins.find("norms", norm), random_values(shape, seed, scale)
     projected = geometry.project(delta, eps)
     assert (geometry.size(projected) <= eps + ROUNDING).all()
     nearest = length(delta - projected)
@@ -79,7 +79,7 @@ def test_a_projection_is_the_nearest_point_of_the_ball(norm, shape, seed, eps, s
 @every_norm
 @given(shape=shapes, seed=seeds, eps=positive_radii)
 def test_a_projection_keeps_what_is_inside(norm, shape, seed, eps):
-    geometry, delta = lookup.find("norms", norm), random_values(shape, seed)
+    geometry, delta = plugins.find("norms", norm), random_values(shape, seed)
     inside = geometry.project(delta, eps) * 0.99
     assert torch.allclose(geometry.project(inside, eps), inside, atol=0, rtol=1e-6)
 
@@ -87,7 +87,7 @@ def test_a_projection_keeps_what_is_inside(norm, shape, seed, eps):
 @every_norm
 @given(shape=shapes, seed=seeds, scale=st.sampled_from([1e-30, 1e-8, 1.0, 1e30]))
 def test_ascent_has_norm_one_however_small_the_gradient(norm, shape, seed, scale):
-    geometry, gradient = lookup.find("norms", norm), random_values(shape, seed)
+    geometry, gradient = plugins.find("norms", norm), random_values(shape, seed)
     steps = geometry.ascent(gradient * scale)
     assert torch.allclose(geometry.size(steps), torch.ones(shape[0]), atol=1e-5)
     assert torch.allclose(steps, geometry.ascent(gradient), atol=1e-5)
@@ -96,7 +96,7 @@ def test_ascent_has_norm_one_however_small_the_gradient(norm, shape, seed, scale
 @every_norm
 @given(shape=shapes, seed=seeds)
 def test_ascent_of_a_zero_gradient_is_zero_and_leaves_the_other_images_alone(norm, shape, seed):
-    geometry, gradient = lookup.find("norms", norm), random_values(shape, seed)
+    geometry, gradient = plugins.find("norms", norm), random_values(shape, seed)
     gradient[0] = 0
     steps = geometry.ascent(gradient)
     assert torch.equal(steps[0], torch.zeros(shape[1:]))
@@ -106,7 +106,7 @@ def test_ascent_of_a_zero_gradient_is_zero_and_leaves_the_other_images_alone(nor
 @every_norm
 @given(shape=shapes, seed=seeds)
 def test_no_direction_of_the_same_norm_climbs_faster_than_ascent(norm, shape, seed):
-    geometry, gradient = lookup.find("norms", norm), random_values(shape, seed)
+    geometry, gradient = plugins.find("norms", norm), random_values(shape, seed)
     gain = inner(geometry.ascent(gradient), gradient)
     for number in range(10):
         other = geometry.project(gradient + random_values(shape, seed + 1 + number, 3.0), 1.0)
@@ -116,7 +116,7 @@ def test_no_direction_of_the_same_norm_climbs_faster_than_ascent(norm, shape, se
 @every_norm
 @given(shape=shapes, seed=seeds, factor=st.floats(-3, 3))
 def test_size_grows_in_proportion_and_looks_at_each_image_alone(norm, shape, seed, factor):
-    geometry, delta = lookup.find("norms", norm), random_values(shape, seed)
+    geometry, delta = plugins.find("norms", norm), random_values(shape, seed)
     size = geometry.size(delta)
     assert size.shape == shape[:1]
     assert torch.allclose(geometry.size(delta * factor), size * abs(factor), atol=1e-5)
@@ -126,7 +126,7 @@ def test_size_grows_in_proportion_and_looks_at_each_image_alone(norm, shape, see
 @every_norm
 @given(shape=shapes, seed=seeds, eps=positive_radii)
 def test_noise_lies_in_the_ball_and_differs_between_images(norm, shape, seed, eps):
-    geometry = lookup.find("norms", norm)
+    geometry = plugins.find("norms", norm)
     images = torch.zeros(2 * shape[0], *shape[1:])
     noise = geometry.noise(images, eps, torch.Generator().manual_seed(seed))
     assert noise.shape == images.shape
@@ -147,7 +147,7 @@ def test_a_start_is_allowed_and_follows_the_generator(norm, shape, seed, eps):
 
 @every_norm
 def test_noise_reaches_far_into_the_ball_for_every_batch_size(norm):
-    geometry = lookup.find("norms", norm)
+    geometry = plugins.find("norms", norm)
     for count in (1, 5):
         images, generator = torch.zeros(count, 3, 6, 7), torch.Generator().manual_seed(0)
         sizes = torch.stack([geometry.size(geometry.noise(images, 0.5, generator)) for _ in range(50)])

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
 from robusttune.trial.decision.decide import decide
@@ -105,7 +105,7 @@ def test_arms_take_equal_compute():
 
 def test_arms_follow_the_folder_and_unknown_ones_are_refused():
     files = {each.stem for each in Path(robusttune.__file__).parent.joinpath("trial", "arms").glob("[a-z]*.py")}
-    assert set(lookup.names("trial.arms")) == files
+    assert set(plugins.names("trial.arms")) == files
     with pytest.raises(ValueError, match=r"unknown arm 'best': known are .*adversarial"):
         chosen_arms(["best"], {"rotation": 0.5})
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from robusttune import lookup
+from robusttune import plugins
 
 sys.path.insert(0, str(Path(__file__).with_name("references")))
 from statistics_of import PARTS, features
@@ -89,7 +89,7 @@ def decibels(first, second):
 @pytest.mark.parametrize("picture", PICTURES)
 def test_with_the_same_random_numbers_it_makes_the_same_picture(picture):
     name, side, severity = picture.rsplit("_", 2)
-    side, corruption = int(side), lookup.find("corruptions", name)
+    side, corruption = int(side), plugins.find("corruptions", name)
     level = corruption.levels[side][int(severity) - 1]
     chance = chance_of(name, level, side, np.random.RandomState(0))
     assert bool(chance) == (corruption.draw is not None)
@@ -99,19 +99,19 @@ def test_with_the_same_random_numbers_it_makes_the_same_picture(picture):
 
 
 def test_every_corruption_is_compared_at_every_size():
-    names = set(lookup.names("corruptions"))
+    names = set(plugins.names("corruptions"))
     for side in SIDES:
         assert {name.rsplit("_", 2)[0] for name in PICTURES if f"_{side}_" in name} == names - {
             "frost",
             "impulse_noise",
         }
-        drawn = {name for name in names if lookup.find("corruptions", name).draw is not None}
+        drawn = {name for name in names if plugins.find("corruptions", name).draw is not None}
         assert {name for name in RANDOM if f"statistics_{name}_{side}_3" in REFERENCES.files} == drawn
 
 
 def ours(name, side, severity, *, images=None, seeds=SEEDS, change=lambda images: images):
     images = photograph(side) if images is None else images
-    made = lookup.find("corruptions", name)(
+    made = plugins.find("corruptions", name)(
         images.expand(seeds, -1, -1, -1), severity, torch.Generator().manual_seed(1), preset=side
     )
     return np.stack([features(eight_bits(change(each[None])), REFERENCES[f"photograph_{side}"]) for each in made])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.augmentations._augment import chosen_augment, names
 from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
 
@@ -45,21 +45,21 @@ def test_spellings_of_norms(spelling, name):
 
 @pytest.mark.parametrize("norm", ["l3", "", 1, 7.5, -math.inf, math.nan, None, True])
 def test_an_unknown_norm_lists_the_known(norm):
-    known = ", ".join(lookup.names("norms"))
+    known = ", ".join(plugins.names("norms"))
     for rejected in (lambda: ThreatModel(norm, 0.1), lambda: default_eps(norm, (3, 32, 32))):
         with pytest.raises(ValueError, match=f"unknown norm .*known are {known}"):
             rejected()
 
 
 def test_a_norm_may_be_an_object():
-    geometry, images = lookup.find("norms", "l2"), torch.full((2, 3, 4, 5), 0.5)
+    geometry, images = plugins.find("norms", "l2"), torch.full((2, 3, 4, 5), 0.5)
     threat, named = ThreatModel(geometry, 0.5), ThreatModel("l2", 0.5)
     assert threat.geometry is geometry
     assert torch.equal(threat.project(images + 0.4, images), named.project(images + 0.4, images))
 
 
 @pytest.mark.parametrize("eps", [-0.1, -1, math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("norm", lookup.names("norms"))
+@pytest.mark.parametrize("norm", plugins.names("norms"))
 def test_a_radius_is_a_finite_number_of_at_least_zero(norm, eps):
     with pytest.raises(
         ValueError, match=rf"eps is {re.escape(str(eps))}.* finite number of at least 0, in pixel units"
@@ -106,11 +106,11 @@ def test_a_loss_carries_labels_and_logits_only_if_given():
 
 @every_kind
 def test_an_unknown_name_lists_the_known(kind):
-    known = ", ".join(lookup.names(kind))
+    known = ", ".join(plugins.names(kind))
     with pytest.raises(
         ValueError, match=f"unknown {kind.rpartition('.')[2][:-1]} 'xyzzy': known are {known}; an object is taken too"
     ):
-        lookup.find(kind, "xyzzy")
+        plugins.find(kind, "xyzzy")
 
 
 def test_an_unknown_augment_lists_the_known():
@@ -129,14 +129,14 @@ def test_an_unknown_augment_lists_the_known():
 )
 def test_a_near_miss_is_answered_with_the_name_that_was_meant(kind, written, meant):
     with pytest.raises(ValueError, match=f"did you mean '{meant}'" if meant else "known are .*pgd"):
-        lookup.find(kind, written)
+        plugins.find(kind, written)
 
 
 @every_kind
 def test_every_file_exports_the_one_thing_it_is_named_after(kind):
-    assert lookup.names(kind)
-    for name in lookup.names(kind):
-        found = lookup.find(kind, name)
+    assert plugins.names(kind)
+    for name in plugins.names(kind):
+        found = plugins.find(kind, name)
         assert callable(found)
         assert found.__name__ == name
         assert importlib.import_module(f"robusttune.{kind}.{name}").__all__ == [name]
@@ -146,21 +146,21 @@ def test_every_file_exports_the_one_thing_it_is_named_after(kind):
 @every_kind
 def test_an_object_is_taken_in_the_place_of_a_name(kind):
     thing = object()
-    assert lookup.find(kind, thing) is thing
-    assert lookup.made(kind, thing) is thing
+    assert plugins.find(kind, thing) is thing
+    assert plugins.made(kind, thing) is thing
 
 
 @pytest.mark.parametrize("kind", ["objectives", "tasks"])
 def test_a_name_stands_for_the_class_called_without_arguments(kind):
-    for name in lookup.names(kind):
-        assert lookup.made(kind, name) == lookup.find(kind, name)()
-        assert lookup.made(kind, lookup.find(kind, name)) == lookup.find(kind, name)()
+    for name in plugins.names(kind):
+        assert plugins.made(kind, name) == plugins.find(kind, name)()
+        assert plugins.made(kind, plugins.find(kind, name)) == plugins.find(kind, name)()
 
 
 def test_objectives_give_one_loss_per_image_and_say_whether_they_need_clean_logits():
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
-    for name in lookup.names("objectives"):
-        objective = lookup.made("objectives", name)
+    for name in plugins.names("objectives"):
+        objective = plugins.made("objectives", name)
         assert isinstance(objective.needs_clean, bool)
         clean = logits.flip(0) if objective.needs_clean else None
         for answered in (labels, torch.nn.functional.one_hot(labels, 3).float()):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
-from robusttune import RobustLoss, ThreatModel, lookup
+from robusttune import RobustLoss, ThreatModel, plugins
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
 from robusttune.run.files import load_weights
@@ -441,7 +441,7 @@ def test_pretraining_resumes_exactly(tmp_path):
     assert same(run(tmp_path / "b", resume=True), unbroken)
 
 
-@pytest.mark.parametrize("objective", lookup.names("objectives"))
+@pytest.mark.parametrize("objective", plugins.names("objectives"))
 def test_memory_stays_flat(objective):
     model, images = a_model(), digits(40).tensors
     peaks = []

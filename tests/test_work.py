@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import robusttune
-from robusttune import RobustLoss, ThreatModel, lookup
+from robusttune import RobustLoss, ThreatModel, plugins
 
 COUNT, STEPS = 8, 3
 PACKAGE = Path(robusttune.__file__).parent
@@ -101,7 +101,7 @@ def test_trades_takes_two_passes_more():
     assert trades["toward weights"] == 2 * COUNT
 
 
-@pytest.mark.parametrize("norm", lookup.names("norms"))
+@pytest.mark.parametrize("norm", plugins.names("norms"))
 @pytest.mark.parametrize("attack", ["pgd", "apgd", "nfgsm"])
 @pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])
 def test_nothing_in_a_step_waits_for_the_device(norm, attack, attack_tasks):

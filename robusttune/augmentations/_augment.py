@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._corruption import SEVERITIES, Corruption
 from robusttune.data.pixels import transforms_of
 from robusttune.run.randomness import own_randomness
@@ -61,7 +61,7 @@ class Checked:
 
 def names() -> list[str]:
     """What `augment=` may be called."""
-    return ["auto", "none", *lookup.names("augmentations")]
+    return ["auto", "none", *plugins.names("augmentations")]
 
 
 def chosen_augment(augment: Any, images: Tensor, loader: Any = None) -> Checked | None:
@@ -81,7 +81,7 @@ def chosen_augment(augment: Any, images: Tensor, loader: Any = None) -> Checked 
     if augment is None or augment == "none":
         return None
     if isinstance(augment, str) and augment in names():
-        return Checked(lookup.find("augmentations", augment)(images), images)
+        return Checked(plugins.find("augmentations", augment)(images), images)
     if isinstance(augment, Checked):
         return augment
     if _corruption(augment) is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.cli.doctor import doctor
 from robusttune.cli.options import options_of
 from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
@@ -159,7 +159,7 @@ def _evaluation(wanted: Any) -> Any:
     ((name, settings),) = wanted.items() if len(wanted) == 1 else [(None, 0)]
     if not isinstance(name, str) or not isinstance(settings, Mapping | None):
         raise ValueError(f"which={wanted!r}, but names are needed, or {{name: {{setting: value}}}} for each")
-    return lookup.configured("evaluations", name, **_read(settings or {}))
+    return plugins.configured("evaluations", name, **_read(settings or {}))
 
 
 def _read(given: Any) -> Any:

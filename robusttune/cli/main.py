@@ -7,7 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.cli import commands
 from robusttune.cli.errors import UNREADABLE, in_options, mistake
 from robusttune.cli.options import LISTS, Command, parser
@@ -108,7 +108,7 @@ def _trial(own: Any) -> None:
     lists = {
         "threats": "norms, or {norm: eps}, linf and l2 unless given; arms train against the first one",
         "corruptions": "that matter, by name or by family; noise, blur, weather and digital unless given",
-        "arms": f"by name, or {{name: phases}}; all unless given (files: {', '.join(lookup.names('trial.arms'))})",
+        "arms": f"by name, or {{name: phases}}; all unless given (files: {', '.join(plugins.names('trial.arms'))})",
         "evaluation": "what to measure instead, by name or {name: {setting: value}}",
     }
     for name, said in lists.items():

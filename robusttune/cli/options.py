@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.cli.sources import NAMES
 from robusttune.cli.values import Number
 from robusttune.training.harden import harden
@@ -148,7 +148,7 @@ def _group_of(name: str) -> str:
 
 
 def _told(name: str, said: str) -> str:
-    known = f" (known: {', '.join(lookup.names(KINDS[name]))})" if name in KINDS else ""
+    known = f" (known: {', '.join(plugins.names(KINDS[name]))})" if name in KINDS else ""
     return said.rstrip(".") + known
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
 from robusttune.corruptions._filters import floored
 from robusttune.run.randomness import own_randomness
@@ -36,7 +36,7 @@ class Condition(NamedTuple):
 
 def standard_names() -> list[str]:
     """The fifteen corruptions over which the benchmark's mean is taken, by family."""
-    every = [lookup.find("corruptions", name) for name in lookup.names("corruptions")]
+    every = [plugins.find("corruptions", name) for name in plugins.names("corruptions")]
     return [each.name for family in FAMILIES for each in every if each.family == family and not each.extra]
 
 
@@ -62,14 +62,14 @@ def generated(
             f"names={list(names)} and severities={list(severities)}, but at least one corruption and severities out of "
             "1 to 5 are needed"
         )
-    titles = [_name(_own(lookup.find("corruptions", each))) for each in names]
+    titles = [_name(_own(plugins.find("corruptions", each))) for each in names]
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         raise ValueError(f"names= holds {', '.join(twice)} more than once: measure them one after the other")
     finish = _saved if jpeg_save else floored
     made = []
     for wanted in names:
-        found = lookup.find("corruptions", wanted)
+        found = plugins.find("corruptions", wanted)
         own = _own(found)
         if not isinstance(own, Corruption):
             made.append(Condition(_name(found), None, OTHER, _one_by_one(found, seed, finish)))
@@ -83,7 +83,7 @@ def generated(
 
 def family_of(name: str) -> str:
     """The family of a corruption of this library, "other" for any other."""
-    return lookup.find("corruptions", name).family if name in lookup.names("corruptions") else OTHER
+    return plugins.find("corruptions", name).family if name in plugins.names("corruptions") else OTHER
 
 
 def _then(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -112,7 +112,7 @@ def _one_by_one(module: Any, seed: int, finish: Callable[[Tensor], Tensor]) -> C
 
 def _saved(images: Tensor) -> Tensor:
     """Images as they are after they were stored as JPEG of quality 85."""
-    stored: Tensor = lookup.find("corruptions", "jpeg_compression").apply(floored(images.float()), SAVED_AT)
+    stored: Tensor = plugins.find("corruptions", "jpeg_compression").apply(floored(images.float()), SAVED_AT)
     return stored
 
 

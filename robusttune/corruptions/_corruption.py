@@ -65,8 +65,8 @@ class Corruption:
             ValueError: images, severity, preset or settings that do not fit.
 
         Example:
-            >>> from robusttune import lookup
-            >>> fog = lookup.find("corruptions", "fog")
+            >>> from robusttune import plugins
+            >>> fog = plugins.find("corruptions", "fog")
             >>> fog(torch.rand(2, 3, 32, 32), severity=[1, 5], generator=torch.Generator().manual_seed(0)).shape
             torch.Size([2, 3, 32, 32])
         """

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject, hashed
 from robusttune.run.provenance import fingerprint
@@ -51,7 +51,7 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
         for name, settings in members.items():
             known = kept.find(name, batch)
             if known is None:
-                attack = partial(lookup.find("attacks", "torchattacks"), **settings)
+                attack = partial(plugins.find("attacks", "torchattacks"), **settings)
                 alive = subject.withstood(
                     pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
                 )
@@ -117,4 +117,4 @@ class _Kept:
         return hashlib.blake2b(" ".join([self.of, name, *batch]).encode(), digest_size=16).hexdigest()
 
 
-autoattack.installed = partial(lookup.check_installed, "attacks", "torchattacks")  # type: ignore[attr-defined]
+autoattack.installed = partial(plugins.check_installed, "attacks", "torchattacks")  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
 
@@ -37,7 +37,7 @@ def strong(
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """
     threat = subject.adversary(norm, eps)
-    apgd = lookup.find("attacks", "apgd")
+    apgd = plugins.find("attacks", "apgd")
     count = min(targets, subject.classes - 1)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
     for pixels, labels, size in subject.windows():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
@@ -39,7 +39,7 @@ def sweep(
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
-    found: Any = lookup.find("attacks", attack)
+    found: Any = plugins.find("attacks", attack)
     if not stays_in_ball(found):
         raise ValueError(
             f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
@@ -48,7 +48,7 @@ def sweep(
     run: Attack = partial(found, steps=steps) if steps is not None else found
     own = subject.threat.norm
     names = (
-        list(dict.fromkeys(map(canonical, norms))) if norms else [own, *(n for n in lookup.names("norms") if n != own)]
+        list(dict.fromkeys(map(canonical, norms))) if norms else [own, *(n for n in plugins.names("norms") if n != own)]
     )
     threats = [threat for norm in names for threat in _threats(subject, norm, eps)]
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from tqdm.auto import tqdm
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.loaders import check_loader
@@ -89,9 +89,9 @@ def evaluate(
     """
     check_settings({"subset": subset, "seed": seed})
     wanted = _wanted(which)
-    evaluations = [(_title(each), lookup.find("evaluations", each)) for each in wanted]
+    evaluations = [(_title(each), plugins.find("evaluations", each)) for each in wanted]
     for _, evaluation in evaluations:
-        lookup.check_installed("evaluations", evaluation)
+        plugins.check_installed("evaluations", evaluation)
     check_loader(loader, passes=1 + len(evaluations))
     place = chosen_device(model, device)
     if getattr(model, "num_classes", None) == 0:
@@ -162,7 +162,7 @@ def _wanted(which: Any) -> list[Which]:
         [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
     )
     wrong = [each for each in wanted or [which] if not isinstance(each, str) and not callable(each)]
-    known = ", ".join(lookup.names("evaluations"))
+    known = ", ".join(plugins.names("evaluations"))
     if not wanted and isinstance(which, Iterable):
         raise ValueError(f"which= is empty: name evaluations out of {known}")
     if wrong:

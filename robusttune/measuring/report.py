@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.measuring.html import page
 from robusttune.measuring.records import Records
 
@@ -34,7 +34,7 @@ def report(
     }
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
-    wanted = [(section, lookup.find("measuring.sections", section)) for section in sections]
+    wanted = [(section, plugins.find("measuring.sections", section)) for section in sections]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     pages = [f"## {_title(section)}\n\n{text}" for section, make in wanted if (text := make(named, folder))]

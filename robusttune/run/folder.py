@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, unusable, save_weights, write_bytes
+from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_bytes
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # The arguments that a resumed run may be given anew.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
@@ -174,7 +174,7 @@ def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[st
     weights: dict[str, float] = {}
     made: dict[str, Task] = {}
     for key, weight in (tasks or {}).items():
-        task = lookup.made("tasks", key)
+        task = plugins.made("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
         if task.name in made:
@@ -216,7 +216,7 @@ def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, floa
     names = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("layers.")))
     if not names:
         raise ValueError(f"{str(source)!r} holds no pretext heads: was that run made with tasks?")
-    strange = [name for name in names if name not in lookup.names("tasks")]
+    strange = [name for name in names if name not in plugins.names("tasks")]
     if tasks is None and strange:
         raise ValueError(
             f"{str(source)!r} holds heads of {', '.join(strange)}, which is no task of robusttune: pass it, tasks={{object: 1.0}}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.augmentations._augment import chosen_augment, overlaps
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
@@ -263,7 +263,7 @@ def with_criterion(objective: Any, criterion: Any, device: torch.device) -> Any:
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
-    made = lookup.made("objectives", objective)
+    made = plugins.made("objectives", objective)
     if not hasattr(made, "criterion"):
         raise ValueError(
             f"criterion= was given, but the objective {type(made).__name__} takes none: leave one of them out"

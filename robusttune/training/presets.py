@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from robusttune.lookup import configured, one_of
+from robusttune.plugins import configured, one_of
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_later
@@ -104,9 +104,9 @@ class RobustLoss(nn.Module):
         check_model(model)
         self.model = model
         self.threat = threat
-        self.attack_tasks = lookup.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
-        self.objective: Any = None if objective is None else lookup.made("objectives", objective)
-        self.attack: Attack = lookup.configured("attacks", attack, steps=steps, step_size=step_size)
+        self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
+        self.objective: Any = None if objective is None else plugins.made("objectives", objective)
+        self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
         self.pixels, self.classifier = look(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None

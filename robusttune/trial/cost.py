@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.pixels import find_pixels
 from robusttune.measuring.evaluate import evaluate
@@ -93,7 +93,7 @@ class Costs:
         name, settings = named(item)
         what = f"{name} on a few images"
         now = self._measured(what, [item, threat, *about], lambda: self._evaluated(name, settings, threat))
-        if "eps" not in inspect.signature(lookup.find("evaluations", name)).parameters:
+        if "eps" not in inspect.signature(plugins.find("evaluations", name)).parameters:
             return now, now
         # What an attack costs depends on who withstands it, and at a tiny radius all do that the model is right about.
         less = {key: _tiny(value) if key == "eps" and value is not None else value for key, value in settings.items()}
@@ -110,7 +110,7 @@ class Costs:
         pixels = find_pixels(images, self.data.test, **space, model=self.model)
         if right:
             labels = self._answers(images, pixels)
-        what: Callable[..., Any] = lookup.configured("evaluations", name, **settings)
+        what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
         given = {**statistics(pixels), "device": self.space["device"], "norm": threat[0], "eps": threat[1]}
         count, seconds = 0, 0.0
         while count < len(images) and seconds < LONG_ENOUGH:

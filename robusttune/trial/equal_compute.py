@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
@@ -59,7 +59,7 @@ def passes(kind: str, settings: Mapping[str, Any], sizes: Sizes, threat: ThreatM
     meeting = settings.get("attack_tasks", "joint") if tasks else "none"
     own, shared = _views(tasks, settings.get("views", 1))
     clean = (
-        1 if getattr(lookup.made("objectives", settings.get("objective", "adversarial")), "needs_clean", False) else 0
+        1 if getattr(plugins.made("objectives", settings.get("objective", "adversarial")), "needs_clean", False) else 0
     )
     labelled = (steps + 1 + clean + FORWARD * clean) + own * (1 if meeting == "none" else steps + 1)
     labelled += (1 + clean) if settings.get("awp") else 0
@@ -129,7 +129,7 @@ def _attack_steps(settings: Mapping[str, Any], sizes: Sizes, threat: ThreatModel
     images = torch.empty(1, *sizes.shape)
     attack, steps = default_attack(images, against, settings.get("attack", "auto"), settings.get("steps"), preset)
     if steps is None:
-        own = inspect.signature(lookup.find("attacks", attack)).parameters.get("steps")
+        own = inspect.signature(plugins.find("attacks", attack)).parameters.get("steps")
         steps = 1 if own is None else own.default
     if preset.late is not None and "attack" not in settings and "steps" not in settings:
         return LATE * steps + (1 - LATE) * preset.late[1]
@@ -138,6 +138,6 @@ def _attack_steps(settings: Mapping[str, Any], sizes: Sizes, threat: ThreatModel
 
 def _views(tasks: Mapping[str, float] | None, views: int | str) -> tuple[int, int]:
     """Views of each image that go through the model on their own, and whether tasks read the image's forward pass."""
-    made = [lookup.made("tasks", task) for task in tasks or {}]
+    made = [plugins.made("tasks", task) for task in tasks or {}]
     drawn = sum(not task.shares_forward for task in made)
     return (drawn if views == "all" else min(int(views), drawn)), int(drawn < len(made))

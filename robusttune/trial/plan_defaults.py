@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._benchmark import family_of, standard_names
 from robusttune.corruptions._corruption import FAMILIES
 from robusttune.run.files import write_bytes
@@ -48,12 +48,12 @@ def chosen_threats(threats: Any, shape: tuple[int, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
     for norm, eps in {
         **numbers(given),
-        **dict.fromkeys(each for each in lookup.names("norms") if each not in given),
+        **dict.fromkeys(each for each in plugins.names("norms") if each not in given),
     }.items():
         known = ThreatModel(norm, default_eps(norm, shape) if eps is None else eps)
         if not isinstance(known.norm, str):
             raise ValueError(
-                f"{norm!r} is an object, but a plan can name norms alone: {', '.join(lookup.names('norms'))}"
+                f"{norm!r} is an object, but a plan can name norms alone: {', '.join(plugins.names('norms'))}"
             )
         found.setdefault(known.norm, short(known.eps))
     return found
@@ -88,7 +88,7 @@ def chosen_corruptions(wanted: str | Sequence[str]) -> list[str]:
 
 
 def _check_corruption(name: Any) -> None:
-    known = lookup.names("corruptions")
+    known = plugins.names("corruptions")
     if name not in known:
         raise ValueError(
             f"unknown corruption {name!r}: families are {', '.join(FAMILIES)}, corruptions {', '.join(known)}"
@@ -106,7 +106,7 @@ def chosen_arms(wanted: Any, tasks: Mapping[str, float] | None) -> Arms:
     Raises:
         ValueError: an unknown name.
     """
-    made = {name: lookup.find("trial.arms", name)(tasks or {}) for name in lookup.names("trial.arms")}
+    made = {name: plugins.find("trial.arms", name)(tasks or {}) for name in plugins.names("trial.arms")}
     every: Arms = {arm: phases for family in made.values() for arm, phases in family.items()}
     if wanted is None:
         return dict(sorted(every.items(), key=lambda each: _elaborate(each[1])))
@@ -186,7 +186,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"seeds are {seeds!r}, but different whole numbers are needed, such as [0, 1, 2]")
     if not arms:
-        raise ValueError(f"there are no arms: name some out of {', '.join(lookup.names('trial.arms'))}")
+        raise ValueError(f"there are no arms: name some out of {', '.join(plugins.names('trial.arms'))}")
     for name, phases in arms.items():
         if not isinstance(phases, list):
             raise ValueError(f"arm {name!r} is {phases!r}, but a list of phases is needed, [] for no training")
@@ -198,10 +198,10 @@ def check_plan(plan: Mapping[str, Any]) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
             raise ValueError(f"{name} is {value!r} in the plan, but a number above 0 is needed")
     if not evaluation.get("items"):
-        raise ValueError(f"there are no evaluation items: name some out of {', '.join(lookup.names('evaluations'))}")
+        raise ValueError(f"there are no evaluation items: name some out of {', '.join(plugins.names('evaluations'))}")
     for item in evaluation["items"]:
         name, settings = named(item)
-        lookup.configured("evaluations", name, **settings)
+        plugins.configured("evaluations", name, **settings)
     criteria(plan.get("decision"))
     _check_budget(plan.get("budget"))
     threats = plan.get("threats")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.measuring.evaluate import evaluate
 from robusttune.model.checks import check_model
 from robusttune.run import files, randomness
@@ -267,7 +267,7 @@ def _measure(model: nn.Module, plan: Mapping[str, Any], place: _Place, data: Dat
         if (folder / RECORDS).exists():
             continue
         name, settings = named(item)
-        what: Callable[..., Any] = lookup.configured("evaluations", name, **settings)
+        what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
         subset = plan["evaluation"]["images"]
         evaluate(model, data.test, what, norm=norm, eps=eps, subset=subset, out=folder, resume=True, seed=0, **space)
 

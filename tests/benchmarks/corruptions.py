@@ -95,7 +95,7 @@ def main() -> None:
         return serve()
     import torch
 
-    from robusttune import lookup
+    from robusttune import plugins
     from robusttune.model.devices import available_accelerator
 
     torch.set_num_threads(options.threads)
@@ -104,8 +104,8 @@ def main() -> None:
     rows = []
     for side, count in SIZES.items():
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
-        for name in lookup.names("corruptions"):
-            rows.append(compared(lookup.find("corruptions", name), images, peer, options.rounds))
+        for name in plugins.names("corruptions"):
+            rows.append(compared(plugins.find("corruptions", name), images, peer, options.rounds))
             print(line(rows[-1]), flush=True)
     facts = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads of torch, {device}",

@@ -22,7 +22,7 @@ from images import SIDE, digits, fashion_mnist, first, loaders
 from ordinary import new_model
 
 import robusttune
-from robusttune import Monitor, lookup
+from robusttune import Monitor, plugins
 from robusttune.measuring.intervals import wilson
 
 SIZES = (32, 128)
@@ -51,7 +51,7 @@ def main() -> None:
     foreign = torch.stack([image for image, _ in first(digits()[0], options.images)])
     rows = [counted("clean", clean, monitors), counted("digits", foreign, monitors)]
     for name in CORRUPTIONS:
-        change = lookup.find("corruptions", name)
+        change = plugins.find("corruptions", name)
         for severity in SEVERITIES:
             apply = partial(change, severity=severity, generator=torch.Generator().manual_seed(0))
             rows.append(counted(f"{name}, {severity}", apply(clean[: options.images]), monitors))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from robusttune import lookup
+from robusttune import plugins
 from robusttune.corruptions._corruption import FAMILIES
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
@@ -42,7 +42,7 @@ def not_tested(decision: Decision) -> list[str]:
 def _threats(decision: Decision) -> Iterator[str]:
     needs = [need for need in decision.measured.needs if need.kind == ATTACK]
     norms = dict.fromkeys(need.norm for need in needs)
-    missing = [norm for norm in lookup.names("norms") if norm not in norms]
+    missing = [norm for norm in plugins.names("norms") if norm not in norms]
     if missing:
         yield f"Attacks in the norm{'s' * (len(missing) > 1)} {', '.join(missing)}."
     for norm in norms:
