@@ -4,7 +4,7 @@ import torch
 from hypothesis import settings
 
 # Programs that need packages of their own, or measure time: run by hand.
-collect_ignore_glob = ["references/make_references.py", "benchmarks/*"]
+collect_ignore_glob = ["support/*", "benchmarks/*"]
 
 torch.set_num_threads(1)
 settings.register_profile("robusttune", deadline=None, max_examples=30, derandomize=True, print_blob=False)

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/arms.py --trials 1000
 
-Trials are simulated image by image (tests/simulated.py): eight arms, eleven needs, seeds that scatter by a point, and
+Trials are simulated image by image (tests/support/simulated.py): eight arms, eleven needs, seeds that scatter by a point, and
 images of which some are hard for all arms, and some for one arm with every seed.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from simulated import ARMS, answers, equal
 
 from robusttune.trial.decision.significance import differences, holm, images_variance, student

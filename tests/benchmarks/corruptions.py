@@ -2,7 +2,7 @@
 
     python tests/benchmarks/corruptions.py --peer reference/bin/python --out docs/benchmarks/corruptions.json
 
-`--peer` is the interpreter of an environment with imagecorruptions 1.1.2, as `tests/references/make_references.py`
+`--peer` is the interpreter of an environment with imagecorruptions 1.1.2, as `tests/support/references/make_references.py`
 describes; it is asked for one timing at a time, in turns with ours. It works on images one by one, as it is made; ours
 on the batch. On a GPU, where the peer has nothing to show, ours is set against a plain copy of the same images.
 """

@@ -1,0 +1,158 @@
+"""A run that is killed goes on exactly where it was; what it goes on from is checked before it is believed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from killed_run import a_model, run
+
+from robusttune.run import files
+from robusttune.run.log import Journal
+from robusttune.training import setup
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
+
+SCRIPT = Path(__file__).parents[1] / "support" / "killed_run.py"
+
+
+def started(folder, weights, *resume):
+    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder), str(weights), *resume])
+
+
+def killed_once_it_has_begun(folder, weights, pause, *resume):
+    """Kill a run a moment after it has written a checkpoint of its own; whether it was still at work."""
+    state = folder / files.STATE
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    process = started(folder, weights, *resume)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def timeless_log(folder):
+    """The lines of a run's log without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = run(folder / "run", resume=False)
+    torch.set_num_threads(torch_threads)
+    return folder / "run", {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_in_the_same_weights(unbroken, tmp_path, kills):
+    chance = random.Random(kills)
+    folder, weights = tmp_path / "run", tmp_path / "weights.pt"
+    hit = [killed_once_it_has_begun(folder, weights, chance.uniform(0, 0.6))]
+    hit += [killed_once_it_has_begun(folder, weights, chance.uniform(0, 0.6), "resume") for _ in range(kills - 1)]
+    assert any(hit)
+    assert started(folder, weights, "resume").wait() == 0
+    assert same(weights_of(weights), unbroken[1])
+    assert timeless_log(folder) == timeless_log(unbroken[0])
+
+
+def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_path, monkeypatch):
+    class Cut(Journal):
+        def write(self, facts):
+            super().write(facts)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "Journal", Cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", resume=False)
+    assert len(timeless_log(tmp_path / "run")) == 1
+    assert same(run(tmp_path / "run", resume=True).state_dict(), unbroken[1])
+    assert timeless_log(tmp_path / "run") == timeless_log(unbroken[0])
+
+
+def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unbroken, tmp_path):
+    folder, weights = unbroken
+    before = (folder / "log.jsonl").read_text()
+    assert same(run(folder, resume=True).state_dict(), weights)
+    assert (folder / "log.jsonl").read_text() == before
+    fresh = a_model()
+    fresh.load_state_dict(files.load_weights(folder), strict=True)
+    assert same(fresh.state_dict(), weights)
+    assert {path.name for path in folder.iterdir()} == {
+        "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json", "log.jsonl",
+    }  # fmt: skip
+
+
+def test_resume_without_a_checkpoint_starts_afresh(unbroken, tmp_path):
+    assert same(run(tmp_path / "new", resume=True).state_dict(), unbroken[1])
+
+
+def test_a_full_folder_is_not_written_into(unbroken, tmp_path):
+    with pytest.raises(ValueError, match=r"is not empty: pass resume=True"):
+        run(unbroken[0], resume=False)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match=r"is a file, but a folder is needed"):
+        run(file, resume=False)
+    with pytest.raises(ValueError, match=r"resume=True needs out="):
+        run(None, resume=True)
+    assert file.read_text() == "mine"
+
+
+def copy_of(folder, to):
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_cut_checkpoint_is_refused_by_name(unbroken, tmp_path, share):
+    folder = copy_of(unbroken[0], tmp_path / "cut")
+    whole = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(
+        ValueError, match=r"state\.pt.*cannot be read as a checkpoint of robusttune.*start the run afresh"
+    ):
+        run(folder, resume=True)
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(unbroken, tmp_path):
+    folder = copy_of(unbroken[0], tmp_path / "changed")
+    whole = bytearray((folder / "state.pt").read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (folder / "state.pt").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"state\.pt.*(cannot be read|checksum)"):
+        run(folder, resume=True)
+
+
+def test_a_foreign_checkpoint_is_refused(unbroken, tmp_path):
+    folder = copy_of(unbroken[0], tmp_path / "foreign")
+    torch.save({"weights": torch.ones(2)}, folder / "state.pt")
+    with pytest.raises(ValueError, match=r"cannot be read as a checkpoint of robusttune"):
+        run(folder, resume=True)
+
+
+def test_other_arguments_are_told_from_the_run_s_own(unbroken):
+    with pytest.raises(ValueError, match=r"other arguments \(epochs was 5 and is 6\).*init_from="):
+        run(unbroken[0], resume=True, epochs=6)

@@ -1,0 +1,97 @@
+"""A user's script, unchanged, under torchrun and accelerate launch: really two processes, over gloo."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launched_loop import BATCH, CASES, scene, trained
+
+HERE = Path(__file__).parents[1] / "support"
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"],
+    "accelerate": [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+    ],
+}
+
+
+def launched(launcher, folder, case, port, script="launched_run.py"):
+    command = [sys.executable, *LAUNCHERS[launcher], str(port), str(HERE / script), str(folder), case]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "case", "port"),
+    [
+        ("torchrun", "plain", 29611),
+        ("torchrun", "sampler", 29612),
+        ("accelerate", "plain", 29613),
+        ("torchrun", "tuned", 29615),
+    ],
+)
+def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path, launcher, case, port):
+    pytest.importorskip("sklearn")
+    done = launched(launcher, tmp_path, case, port)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    facts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert facts[0] == facts[1]
+    assert facts[0]["world"] == "2"
+    assert facts[0]["chosen"][:1] == (["attack"] if case == "tuned" else [])
+    images = [count for _, count in facts[0]["records"]]
+    assert images[:2] == images[3:] + images[:1] == [97, 97]  # but for the worst class's own
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    # 608 images (or all 640, where the user's sampler leaves none to hold back), two processes, batches of 32, two epochs.
+    assert json.loads(lines[-1])["step"] == 20
+
+
+def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
+    pytest.importorskip("sklearn")
+    done = launched("torchrun", tmp_path, "failing", 29614)
+    assert done.returncode != 0
+    assert "the disk of process 1 is full" in done.stderr
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory):
+    """What the two processes of a loop of accelerate have found, case by case."""
+    folder = tmp_path_factory.mktemp("loops")
+    done = launched("accelerate", folder, "", 29616, "launched_loop.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loop_of_accelerate_has_the_same_gradients_and_weights_in_both_processes(case, loops):
+    first, second = ([*found[case]["gradients"], found[case]["weights"]] for found in loops)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert all(one[name].abs().max() > 0 for name in one)
+
+
+def test_two_processes_of_accelerate_have_the_gradients_of_one_with_the_whole_batch(loops):
+    found, alone = loops[0]["plain"], trained(*scene("plain", BATCH))
+    assert len(found["gradients"]) == len(alone["gradients"]) == 3
+    for one, whole in zip(
+        [*found["gradients"], found["weights"]], [*alone["gradients"], alone["weights"]], strict=True
+    ):
+        assert all((one[name] - whole[name]).abs().max() < 1e-6 for name in whole)
+    assert max(each.abs().max() for each in alone["gradients"][-1].values()) > 1e-3
