@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -43,6 +44,17 @@ def find(kind: str, name: Any) -> Any:
             f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too"
         )
     return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A hint at the known name that is closest to a misspelt one, for an error; empty where none is close.
+
+    Example:
+        >>> did_you_mean("rotations", ["jigsaw", "rotation"]), did_you_mean("xyzzy", ["jigsaw"])
+        (" (did you mean 'rotation'?)", '')
+    """
+    close = get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def made(kind: str, name: Any) -> Any:

@@ -25,6 +25,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, of text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `state.pt`, with its checksum inside."""
     content = io.BytesIO()
