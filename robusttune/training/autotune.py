@@ -1,9 +1,7 @@
 """The fast path of a run, chosen by measuring a few steps at its start."""
 
 import time
-from collections.abc import Mapping
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +13,8 @@ from robusttune.model.timing import PAYS, TURNS, how_much_faster, wait
 from robusttune.run import distributed
 from robusttune.run.log import tell
 from robusttune.training.loop import Training
+from robusttune.training.settings import Speed
+from robusttune.types import AutoBool
 
 WORTH_MEASURING = 200  # optimiser steps
 COMPILING = 120.0  # seconds, of the slower models on two cores
@@ -23,39 +23,31 @@ MARGIN = 2.0  # times what compiling costs, to be saved by it
 KEPT = 1.05
 
 
-def check_choices(given: Mapping[str, Any]) -> None:
-    """Raise a ValueError for choices that are neither True, False nor "auto"."""
-    for name in ("compile", "tune"):
-        wanted = given.get(name, "auto")
-        if not isinstance(wanted, bool) and wanted != "auto":
-            raise ValueError(f"{name} is {wanted!r}, but it must be True, False or 'auto'")
-
-
-def choose(training: Training, given: Mapping[str, Any], *, resumed: bool) -> None:
-    """Choose how attacks are run, and tell; a run that was resumed goes on with what was chosen for it.
+def choose_fast_path(training: Training, speed: Speed, *, resumed: bool, show: bool) -> None:
+    """Choose how the attack's forward passes run, and log it; a resumed run keeps the choice in its checkpoint.
 
     Args:
-        given: `tune` and `compile` of the user.
-        resumed: the choice has been made.
+        speed: the user's `tune`, `compile` and `checkpointing`.
+        resumed: whether the run was restored from a checkpoint.
+        show: print the choice, too.
     """
-    tune, compiles = given.get("tune", False), given["compile"]
-    if given.get("checkpointing"):
+    if speed.checkpointing:
         return
-    if tune is True and compiles is not True and training.stepper.device.type == "cuda":
+    if speed.tune is True and speed.compile is not True and training.stepper.device.type == "cuda":
         training.robust_loss.passes.replay(Graphs())
     if resumed:
         return
     images, labels = training.batches.peeked
-    _fold(tune, training, images, given["progress"])
-    if compiles is True:
+    _fold(speed.tune, training, images, show)
+    if speed.compile is True:
         training.robust_loss.passes.compile("whole")
-    elif compiles == "auto" and tune is not False:
-        _compile(training, images, labels, given["progress"])
+    elif speed.compile == "auto" and speed.tune is not False:
+        _compile(training, images, labels, show)
 
 
-def _fold(wanted: bool | str, training: Training, images: Tensor, progress: bool) -> None:
+def _fold(wanted: AutoBool, training: Training, images: Tensor, show: bool) -> None:
     """Fold batch norms for the attack, where that is asked for or found to be faster."""
-    robust_loss, steps = training.robust_loss, training.plan.steps
+    robust_loss, steps = training.robust_loss, training.progress.steps
     if wanted is False or (wanted == "auto" and steps is not None and steps < WORTH_MEASURING):
         return
     copy = robust_loss.fold(images)
@@ -63,7 +55,7 @@ def _fold(wanted: bool | str, training: Training, images: Tensor, progress: bool
     if distributed.summed([copy is not None], training.stepper.device)[0] < distributed.world():
         robust_loss.fold(None)
         if wanted is True:
-            tell("there are no batch norms that could be folded for the attack", progress)
+            tell("there are no batch norms that could be folded for the attack", show)
         return
     gain = ""
     if wanted == "auto":
@@ -73,7 +65,7 @@ def _fold(wanted: bool | str, training: Training, images: Tensor, progress: bool
             return
         gain = f", which makes it {times:.1f} times as fast"
     count = 0 if copy is None else len(copy.pairs)
-    tell(f"{count} batch norms are folded into convolutions for the attack{gain}", progress)
+    tell(f"{count} batch norms are folded into convolutions for the attack{gain}", show)
 
 
 def _gain_of_folding(training: Training, images: Tensor) -> float:
@@ -91,15 +83,17 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
         return distributed.agreed(how_much_faster(copy, plain, inputs), device)
 
 
-def _compile(training: Training, images: Tensor, labels: Tensor | None, progress: bool) -> None:
+def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bool) -> None:
     """Compile the attack's passes, where the run is long enough and they are found to be faster."""
-    passes, device, plan = training.robust_loss.passes, training.stepper.device, training.plan
-    if plan.steps is None or plan.steps < WORTH_MEASURING:
+    passes, device, progress = training.robust_loss.passes, training.stepper.device, training.progress
+    if progress.steps is None or progress.steps < WORTH_MEASURING:
         return
     each = _seconds(training, images, labels)
     parts = -(-len(images) // (training.stepper.micro_batch or len(images)))
-    left = (plan.steps - plan.taken) * plan.accumulate * parts * each
-    left = distributed.agreed(left if plan.time_budget is None else min(left, plan.time_budget), device)
+    left = (progress.steps - progress.taken) * progress.length.accumulate * parts * each
+    left = distributed.agreed(
+        left if progress.length.time_budget is None else min(left, progress.length.time_budget), device
+    )
     if left * (1 - 1 / LIKELY) < MARGIN * COMPILING:
         return
     passes.compile("attack")
@@ -112,11 +106,11 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, progress
         tell(
             f"attacks are compiled, which makes them {gain:.2f} times as fast and took {cost:.0f} s of the "
             f"{left / 60:.0f} minutes expected",
-            progress,
+            show,
         )
         return
     if works:
-        tell(f"compiled attacks, made in {cost:.0f} s, are {gain:.2f} times as fast: it goes on without", progress)
+        tell(f"compiled attacks, made in {cost:.0f} s, are {gain:.2f} times as fast: it goes on without", show)
     passes.compile("no")
 
 

@@ -14,6 +14,8 @@ from robusttune.model.borrowing import evaluating
 from robusttune.model.timing import wait
 from robusttune.run import distributed
 from robusttune.threat import Attack, LossOf
+from robusttune.training.batch import LoadedBatch
+from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, most_bytes
 from robusttune.training.pretext_accuracy import pretext_scores
@@ -84,7 +86,7 @@ def _pace(training: Training) -> Pace:
     warming, images, taken, since = 0.0, 0, 0, 0.0
     while taken < MOST + WARM_UP:
         training.consumed = 0
-        for count in training.taking():
+        for count in training.train_batches():
             taken += 1
             images += count
             if taken == WARM_UP:
@@ -103,7 +105,7 @@ def _pace(training: Training) -> Pace:
 
 
 def _enough(taken: int, seconds: float, training: Training) -> bool:
-    whole = taken % training.plan.accumulate == 0 or taken >= MOST
+    whole = taken % training.progress.length.accumulate == 0 or taken >= MOST
     done = whole and (taken >= MOST or (taken >= LEAST and seconds >= ENOUGH))
     return bool(distributed.agreed(float(done), training.stepper.device))
 
@@ -123,7 +125,7 @@ def judging(training: Training) -> Judging | None:
 
     Images that are classified wrongly are not attacked, and how many those will be is not known: all are counted.
     """
-    held, robust_loss, device = training.held, training.robust_loss, training.stepper.device
+    held, robust_loss, device = training.validation.loader, training.robust_loss, training.stepper.device
     if held is None:
         return None
     began = clock()
@@ -167,8 +169,8 @@ def memory(training: Training) -> Memory:
     """What a run takes at most, and what it would take with other batches: a straight line through two small ones."""
     stepper, robust_loss = training.stepper, training.robust_loss
     device, batch = stepper.device, len(training.batches.peeked[0])
-    kept = bytes_of(tree_leaves(training.state_dict()))
-    if training.held is not None:  # the best weights so far are kept, too
+    kept = bytes_of(tree_leaves(state_of(training)))
+    if training.validation.loader is not None:  # the best weights so far are kept, too
         kept += bytes_of(robust_loss.state_dict().values())
     whole, free = most_bytes(_step(training, batch), device), free_bytes(device)
     small, larger = max(2, batch // 4), max(4, batch // 2)
@@ -191,8 +193,8 @@ def _step(training: Training, count: int) -> Callable[[], Any]:
     if training.unlabeled is not None:
         more = training.unlabeled.peeked[0]
         unlabeled = _so_many(more, max(2, round(count * len(more) / len(images))))
-    batch = _so_many(images, count), _so_many(labels, count), unlabeled
-    return lambda: training.stepper.take(*batch, done=0.0, last=True)
+    batch = LoadedBatch(_so_many(images, count), _so_many(labels, count), unlabeled)
+    return lambda: training.stepper.take(batch, done=0.0, last=True)
 
 
 def _so_many(rows: Tensor, count: int) -> Tensor:

@@ -12,8 +12,10 @@ from robusttune import estimate
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
 from robusttune.training.estimate import extent_of
-from robusttune.training.harden import prepared
+from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, Passes
+from robusttune.training.settings import run_settings
+from robusttune.training.setup import hardening
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
@@ -143,13 +145,9 @@ def test_seconds_are_those_of_steps_and_judgements(monkeypatch):
 )
 def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     held = [(images(6, 3, 8, 8, seed=9), labels()[:6])]
-    given = robusttune.harden.__kwdefaults__ | {
-        "model": small_model(),
-        "loader": [GOOD] * 3,
-        "val_loader": held,
-    }
-    with prepared({**given, "tasks": None, "progress": False, **QUICK, **settings}) as run:
-        found = extent_of(run.training, Pace(opening=0.0, per_image=1.0, warming=0.0))
+    wanted = run_settings([GOOD] * 3, val_loader=held, **{"tasks": None, "progress": False, **QUICK, **settings})
+    with hardening(small_model(), with_preset(wanted)) as (training, _):
+        found = extent_of(training, Pace(opening=0.0, per_image=1.0, warming=0.0))
     assert (found.steps, found.epochs, found.judged) == (steps, epochs, judged)
 
 
@@ -196,8 +194,8 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
 @pytest.mark.parametrize(
     ("loader", "settings", "error", "says"),
     [
-        ([GOOD], {"epoch": 3}, TypeError, r"harden has no argument 'epoch': did you mean 'epochs'\?"),
-        ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes model, loader, norm"),
+        ([GOOD], {"epoch": 3}, TypeError, r"harden has no argument 'epoch' \(did you mean .epochs.\?\)"),
+        ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes norm, eps"),
         ([GOOD], {"devices": 3}, ValueError, r"devices is 3, but prices an hour by name are needed"),
         ([GOOD], {"devices": {"a": -1}}, ValueError, r"the price of 'a' is -1, but a finite number of at least 0"),
         ([GOOD], {"epochs": 0}, ValueError, r"epochs is 0, but a whole number of at least 1"),

@@ -24,7 +24,8 @@ from robusttune.run.files import load_weights
 from robusttune.tasks.rotation import rotation
 from robusttune.training import validation
 from robusttune.training.ema import Average
-from robusttune.training.schedule import Plan, radius_factor
+from robusttune.training.schedule import Progress, radius_factor
+from robusttune.training.settings import RunLength
 from robusttune.training.validation import Best, Score, collapsed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
@@ -127,14 +128,14 @@ def test_budgets_end_a_run():
     assert seen[-1]["lr"] < 0.01  # the schedule was fitted to the time
 
 
-def test_a_plan_tells_how_far_it_is():
-    plan = Plan(epochs=2, max_steps=None, batches=5, accumulate=2)
-    assert plan.steps == 6
-    plan.taken = 3
-    assert plan.progress(1, 0) == 0.5
-    timed = Plan(epochs=9, max_steps=None, batches=None, time_budget=10.0)
+def test_progress_is_the_share_of_steps_or_of_seconds():
+    progress = Progress(RunLength(epochs=2, accumulate=2), batches=5)
+    assert progress.steps == 6
+    progress.taken = 3
+    assert progress.share(1, 0) == 0.5
+    timed = Progress(RunLength(epochs=9, time_budget=10.0), batches=None)
     timed.elapsed = 5.0
-    assert timed.progress(0, 0) == 0.5
+    assert timed.share(0, 0) == 0.5
     assert not timed.over
     timed.elapsed = 10.0
     assert timed.over
@@ -338,7 +339,7 @@ def test_optimizers_and_schedulers_by_name_and_as_objects():
     hardened(optimizer="adamw", scheduler="cosine", lr=1e-3, epochs=2, on_epoch=seen.append)
     assert seen[-2]["lr"] == pytest.approx(1e-3)
     assert seen[-1]["lr"] == pytest.approx(5e-4)
-    with pytest.raises(ValueError, match=r"unknown optimizer 'sgdd': timm knows .*sgd"):
+    with pytest.raises(ValueError, match=r"unknown optimizer 'sgdd' .did you mean 'sgd'.*: timm knows .*sgd"):
         hardened(optimizer="sgdd")
 
 
