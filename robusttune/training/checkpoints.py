@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robusttune.run import distributed, files, randomness
 from robusttune.run import folder as run_folder
+from robusttune.training.step import Stepper
 from robusttune.training.validation import Score, judge
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def state_of(training: Training) -> dict[str, Any]:
     """The state of a run, for `restore`."""
     validation = training.validation
     return {
-        "stepper": training.stepper.state_dict(),
+        "stepper": _stepper_state(training.stepper),
         "plan": {"taken": training.progress.taken, "elapsed": training.progress.elapsed},
         "best": validation.best.state_dict(),
         "last": None if validation.last is None else asdict(validation.last),
@@ -84,7 +85,7 @@ def state_of(training: Training) -> dict[str, Any]:
 def restore(training: Training, state: Mapping[str, Any]) -> None:
     """Bring a run into the state that `state_of` returned."""
     validation, position = training.validation, state["place"]
-    training.stepper.load_state_dict(state["stepper"])
+    _restore_stepper(training.stepper, state["stepper"])
     training.progress.taken, training.progress.elapsed = state["plan"]["taken"], state["plan"]["elapsed"]
     validation.best.load_state_dict(state["best"])
     validation.last = None if state["last"] is None else Score(**state["last"])
@@ -99,3 +100,27 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     training.epoch_states = state["epoch_states"]
     randomness.restore_random_states(state["states"], training.batches.loader)
     training.journal.rewind(training.epoch)
+
+
+def _stepper_state(stepper: Stepper) -> dict[str, Any]:
+    """The state of weights, optimiser, scheduler, scaler and average."""
+    return {
+        "weights": stepper.robust_loss.state_dict(),
+        "calls": stepper.robust_loss.calls,
+        "ramp": stepper.ramp,
+        "optimizer": stepper.optimizer.state_dict(),
+        "scheduler": None if stepper.scheduler is None else stepper.scheduler.state_dict(),
+        "scaler": stepper.scaler.state_dict(),
+        "average": None if stepper.average is None else stepper.average.state_dict(),
+    }
+
+
+def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
+    stepper.robust_loss.load_state_dict(state["weights"])
+    stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
+    stepper.optimizer.load_state_dict(state["optimizer"])
+    if stepper.scheduler is not None:
+        stepper.scheduler.load_state_dict(state["scheduler"])
+    stepper.scaler.load_state_dict(state["scaler"])
+    if stepper.average is not None:
+        stepper.average.load_state_dict(state["average"])

@@ -1,4 +1,4 @@
-"""What hardening will cost, before it is begun."""
+"""The cost of hardening, estimated before a run."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ from robusttune.training.autotune import choose_fast_path
 from robusttune.training.loop import Training
 from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.presets import with_preset
-from robusttune.training.profiling import Pace, Passes
+from robusttune.training.profiling import Pace, PassCount
 from robusttune.training.settings import HardenSettings, Output, RunSettings, run_settings
 from robusttune.training.setup import blocks_checkpointed, hardening
 from robusttune.types import Loader
@@ -30,23 +30,24 @@ from robusttune.types import Loader
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run of `harden` will take on this machine; with several processes, images and memory are those of each.
+    """The estimated cost of a run of `harden` on this machine; with several processes, images and memory are per process.
 
     Attributes:
         seconds: of the whole run.
         seconds_per_epoch: of an epoch in the mean, judgements on held-out images included.
         images_per_second: training images, while steps are taken.
-        parts: seconds by part: "first look" (all that comes before the first step), "steps", "judging" and "last look".
-        epochs, steps: how many there will be, begun epochs included.
-        passes: by part, images that go forward through the model and backward, in the whole run, as the algorithm asks
-            for; in judging as if all held-out images were classified rightly.
-        peak_bytes: memory that training takes at most.
+        parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
+            held-out images) and "last look" (at the pretext heads).
+        epochs, steps: their expected numbers, started epochs included.
+        passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
+            images were classified correctly.
+        peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that would fit into the memory that is free, by a straight line through two small batches; None
-            where it is not known how much is free.
+        largest_batch: that fits into free memory, extrapolated from two small batches; None where free memory is not
+            known.
         cost: money by device, for `devices`.
-        device: where it was measured.
+        device: that was measured.
     """
 
     seconds: float
@@ -55,7 +56,7 @@ class Estimate:
     parts: Mapping[str, float]
     epochs: int
     steps: int
-    passes: Mapping[str, Passes]
+    passes: Mapping[str, PassCount]
     peak_bytes: int
     memory: str
     batch: int
@@ -64,7 +65,7 @@ class Estimate:
     cost: Mapping[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
-        """A Markdown table of all of it."""
+        """A Markdown table of the estimate."""
         rows = [
             ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
             ("an epoch", shown(self.seconds_per_epoch)),
@@ -128,19 +129,19 @@ def estimate(
                 # Whether "auto" compiles is left to the run: measuring that takes minutes.
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
-                pace, judging = profiling.pace(training), profiling.judging(training)
+                pace, validation = profiling.pace(training), profiling.validation_cost(training)
                 training.robust_loss.passes.compile("no")
-                passes, memory = profiling.passes(training), profiling.memory(training)
+                passes, memory = profiling.pass_counts(training), profiling.memory(training)
             extent = extent_of(training, pace)
     parts = {
-        "first look": first + pace.warming,
+        "first look": first + pace.warm_up,
         "steps": extent.seconds,
-        "judging": extent.judged * judging.images * judging.per_image if judging else 0.0,
-        "last look": judging.images * judging.heads if judging else 0.0,
+        "judging": extent.validations * validation.images * validation.per_image if validation else 0.0,
+        "last look": validation.images * validation.heads if validation else 0.0,
     }
     seconds, images = sum(parts.values()), extent.images
     passes = {part: each.times(images) for part, each in passes.items()}
-    passes["judging"] = profiling.JUDGED.times(extent.judged * judging.images) if judging else Passes(0.0, 0.0)
+    passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
@@ -149,7 +150,7 @@ def estimate(
         extent.epochs,
         extent.steps,
         passes,
-        memory.most,
+        memory.peak,
         COUNTED if device.type == "cpu" else MEASURED,
         len(training.batches.peeked[0]),
         memory.largest_batch,
@@ -159,17 +160,17 @@ def estimate(
 
 
 class Extent(NamedTuple):
-    """How far a run will come: training images of this process, seconds of its steps, epochs begun, and judgements."""
+    """The extent of a run: training images of this process, seconds of its steps, steps, started epochs, validations."""
 
     images: float
     seconds: float
     steps: int
     epochs: int
-    judged: int
+    validations: int
 
 
 def extent_of(training: Training, pace: Pace) -> Extent:
-    """How far a run will come at this pace before epochs, steps or seconds are used up.
+    """Compute how far a run comes at this pace before its epochs, steps or seconds are used up.
 
     Raises:
         ValueError: nothing says where it ends.
@@ -182,28 +183,28 @@ def extent_of(training: Training, pace: Pace) -> Extent:
     if images is None:
         # The loader may never end, so what ends the run is one long epoch.
         steps, step = steps_left, batch * length.accumulate
-        images = min(steps_left * step, max(0.0, seconds_left - pace.opening) / pace.per_image)
+        images = min(steps_left * step, max(0.0, seconds_left - pace.startup) / pace.per_image)
         if images == math.inf:
             raise ValueError(
                 "the loader does not say how many batches it has, so nothing says how long the run will be: pass "
                 "max_steps= or time_budget="
             )
         steps = math.ceil(images / step)
-    whole = pace.opening + images * pace.per_image
-    taken, spent, done, judged, epoch = 0.0, 0.0, 0.0, 0, 0
+    whole = pace.startup + images * pace.per_image
+    taken, spent, done, validations, epoch = 0.0, 0.0, 0.0, 0, 0
     for epoch in range(1, length.epochs + 1):
         share = min(1.0, steps_left / steps, seconds_left / whole)
         taken, spent, done = taken + share * steps, spent + share * whole, done + share * images
         steps_left, seconds_left = steps_left - share * steps, seconds_left - share * whole
         over = share < 1 or steps_left <= 0 or seconds_left <= 0
-        judged += over or epoch == length.epochs or epoch % training.validation.every == 0
+        validations += over or epoch == length.epochs or epoch % training.validation.every == 0
         if over:
             break
-    return Extent(done, spent, math.ceil(taken - 1e-9), epoch, judged)
+    return Extent(done, spent, math.ceil(taken - 1e-9), epoch, validations)
 
 
 def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | None:
-    """How many images this process trains on in an epoch."""
+    """The number of images that this process trains on in an epoch; None if it is not known."""
     if batches is None:
         return None
     sampler: Any = getattr(loader, "sampler", None)
@@ -212,10 +213,10 @@ def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | No
 
 
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
-    """Prices an hour by device.
+    """Check prices per hour by device.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: not a mapping of names to finite numbers of at least 0.
     """
     if devices is None:
         return {}
@@ -248,7 +249,7 @@ def _untouched(settings: RunSettings) -> Iterator[None]:
 
 
 def shown(seconds: float) -> str:
-    """A time in words.
+    """Format seconds for people.
 
     Example:
         >>> shown(0.5), shown(75), shown(7300)

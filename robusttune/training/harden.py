@@ -7,11 +7,9 @@ from typing import Literal
 from torch import nn
 
 from robusttune.augmentations._augment import overlaps
-from robusttune.measuring.record import percent
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
 from robusttune.run.log import tell
-from robusttune.training.loop import Training
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
@@ -41,6 +39,7 @@ from robusttune.training.settings import (
     Updates,
 )
 from robusttune.training.setup import blocks_checkpointed, hardening, take_all_steps
+from robusttune.training.validation import keep_best_weights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 
@@ -182,28 +181,18 @@ def harden(
     warned: list[str] = []
     settings = with_preset(settings)
     with hardening(model, settings) as (training, loader):
-        with trainable(model), blocks_checkpointed(model, settings.speed, show=settings.output.progress):
+        with trainable(model), blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
         if training.validation.loader is not None:
             warned = doubts(training.robust_loss, training.validation.loader)
-        keep_best_weights(training, show=settings.output.progress)
+        keep_best_weights(training, show=progress)
+        if training.robust_loss.heads.tasks and out is None:
+            tell(
+                f"the heads of {', '.join(training.robust_loss.heads.tasks)} are dropped: pass out= to keep them",
+                progress,
+            )
+        training.journal.close()
         seen_corruptions.remember(model, overlaps(None, loader))
     for doubt in warned:  # outside, so that a warning that is turned into an error does not cost the weights
         warnings.warn(doubt, stacklevel=2)
     return model
-
-
-def keep_best_weights(training: Training, *, show: bool) -> None:
-    """Load the weights of the best epoch, or those of the last one without validation, and log which."""
-    robust_loss, best, last = training.robust_loss, training.validation.best, training.validation.last
-    robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
-    if best.score is not None and last is not None:
-        tell(
-            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} are right, and "
-            f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
-            f"{percent(last.clean)} and {percent(last.robust)}",
-            show,
-        )
-    if robust_loss.heads.tasks and training.checkpoints.folder is None:
-        tell(f"the heads of {', '.join(robust_loss.heads.tasks)} are dropped: pass out= to keep them", show)
-    training.journal.close()

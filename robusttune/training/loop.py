@@ -1,8 +1,7 @@
 """The loop of a run: epochs, batches, validation, checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice, repeat
 from typing import Any
@@ -19,10 +18,10 @@ from robusttune.threat import Attack
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.meter import READ_EVERY, Meter
-from robusttune.training.schedule import LATE, RAMP
+from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
 from robusttune.training.step import Stepper
-from robusttune.training.validation import Score, Validation, judge, score
+from robusttune.training.validation import Validation, validate
 
 
 class Training:
@@ -137,7 +136,9 @@ class Training:
         facts: EpochFacts = {"epoch": number, "step": self.progress.taken, **self._means()}
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
-            facts |= {f"held-out {key}": value for key, value in asdict(self._validate(facts)).items()}
+            facts |= {
+                f"held-out {key}": value for key, value in asdict(validate(self, facts.get("robust accuracy"))).items()
+            }
         self.journal.write({**facts, "seconds": self.progress.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()
@@ -145,26 +146,6 @@ class Training:
         self.checkpoints.save(self, outputs=True)
         if self.on_epoch is not None:
             self.on_epoch(facts)
-
-    def _validate(self, facts: Mapping[str, float]) -> Score:
-        """Score the weights that would be returned if the run ended here, and keep them if they are the best."""
-        at_start = self.progress.share(self.epoch, 0) * self.epoch / (self.epoch + 1)
-        growing = self.stepper.ramp and at_start < RAMP[1]
-        trained = None if growing else facts.get("robust accuracy")
-        average, validation, number = self.stepper.average, self.validation, self.epoch + 1
-        assert validation.loader is not None
-        with nullcontext() if average is None else average.applied():
-            now = validation.last = score(self.robust_loss, validation.loader, self.stepper.threat)
-        if not validation.has_collapsed(now, trained):
-            validation.best.offer(number, now, self.weights())
-            return now
-        validation.fall_back(now, trained, number)
-        if validation.best.score is None:
-            validation.best.offer(number, now, self.weights())
-        self.robust_loss.attack = judge
-        self.robust_loss.load_state_dict(validation.best.weights)
-        self.stepper.restart()
-        return now
 
     def _run_is_over(self) -> bool:
         """Whether the steps or the seconds are used up, agreed on by all processes."""

@@ -11,11 +11,8 @@ from torch.nn import functional as F
 
 from robusttune import plugins
 from robusttune.augmentations import _augment as augmentation
-from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_later
-from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
-from robusttune.model.checks import check_batch_norm, check_model
+from robusttune.model.checks import check_model
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
 from robusttune.model.forward import Passes
@@ -26,7 +23,7 @@ from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import Attack, LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
-from robusttune.training.batch import PreparedBatch, summed_losses
+from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
 from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
 from robusttune.types import Channels
 
@@ -130,8 +127,8 @@ class RobustLoss(nn.Module):
             choices, noise = self._generators(device_of(self.model))
             if self.training:
                 self._watch.look()
-            batches = [self._prepared(images, labels, choices)]
-            batches += [] if unlabeled is None else [self._prepared(unlabeled, None, choices)]
+            batches = [prepared_batch(self, images, labels, choices)]
+            batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
         attacked = [self._attacked(batch, noise) for batch in batches]
         weights = self._weights_under_attack(batches[0], attacked[0][0])
 
@@ -267,31 +264,6 @@ class RobustLoss(nn.Module):
 
     def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
-
-    def _prepared(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> PreparedBatch:
-        """Check a batch, move it to the model's device, augment it in train mode, and let its tasks draw."""
-        self._check(images, labels)
-        device = device_of(self.model)
-        pixels = self.pixels.pixels(images.to(device)).clone()
-        if self.training:
-            augment = augmentation.chosen_augment(self.augment, pixels)
-            seen_corruptions.remember(self.model, () if augment is None else augment.overlaps)
-            pixels = augmentation.applied(augment, pixels, generator)
-        pixels, shared = self.heads.shared(pixels, generator)
-        if labels is not None:
-            labels = checked_labels(labels, len(images)).to(device).clone()
-        return PreparedBatch(pixels, labels, shared, self.heads.draw(pixels, generator))
-
-    def _check(self, images: Tensor, labels: Tensor | None) -> None:
-        check_images(images)
-        if labels is not None:
-            labels = checked_labels(labels, len(images))
-            if labels.device.type == "cpu":
-                check_classes(labels, self.classifier.classes)
-        if self.training:
-            check_batch_norm(self.model, len(images))
-        if images.device.type == "cpu":
-            check_later(self.pixels, images)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
         """Two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.run import distributed, files
 from robusttune.run import folder as run_folder
 from robusttune.run.log import Journal, chosen_tracker, tell
-from robusttune.run.provenance import fingerprint, versions
 from robusttune.threat import Attack
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
@@ -32,6 +31,7 @@ from robusttune.training.presets import Attacker, Preset, augment_for, chosen_at
 from robusttune.training.ramp import ramps
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.run_facts import run_facts
 from robusttune.training.schedule import Progress
 from robusttune.training.settings import Output, RunSettings, Speed
 from robusttune.training.step import Stepper
@@ -241,24 +241,3 @@ def blocks_checkpointed(model: nn.Module, speed: Speed, *, show: bool) -> Iterat
         line = f"{count} blocks compute their activations again in the backward pass"
         tell(line if count else "the model has no blocks in sequence, so there is nothing to checkpoint", show)
         yield
-
-
-def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
-    """The contents of `run.json`: all that is needed to repeat the run, but for the model and the data themselves."""
-    asked = settings.arguments(name for name in settings.names if name not in run_folder.FREE)
-    loaders = vars(settings.loaders)
-    facts = {
-        "run": settings.function,
-        "arguments": asked,
-        "objects": [name for name, value in asked.items() if not run_folder.is_plain(value)],
-        "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
-        "data": training.batches.facts(),
-        "start": fingerprint(training.robust_loss.model),
-        "device": str(training.stepper.device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-    notes = dict(settings.output.notes or {})
-    if facts.keys() & notes.keys():
-        raise ValueError(f"notes= may not hold {', '.join(facts.keys() & notes.keys())}, which run.json has already")
-    return {**facts, **notes}

@@ -1,8 +1,5 @@
 """One optimiser step: accumulated batches, learning rate, radius, precision, clipping, weight averaging."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 from robusttune.model.devices import device_of
@@ -108,26 +105,3 @@ class Stepper:
         self.optimizer.state.clear()
         if self.average is not None:
             self.average = Average(self.robust_loss, self.average.decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of weights, optimiser, scheduler, scaler and average, for `load_state_dict`."""
-        return {
-            "weights": self.robust_loss.state_dict(),
-            "calls": self.robust_loss.calls,
-            "ramp": self.ramp,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.robust_loss.load_state_dict(state["weights"])
-        self.robust_loss.calls, self.ramp = state["calls"], state["ramp"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])

@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Mapping, Sized
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,14 @@ from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
+from robusttune.run.log import tell
 from robusttune.threat import Attack, ThreatModel
 from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.schedule import RAMP
 from robusttune.types import Loader
+
+if TYPE_CHECKING:
+    from robusttune.training.loop import Training
 
 logger = logging.getLogger("robusttune")
 
@@ -172,6 +178,47 @@ class Validation:
             "an unknown share" if trained is None else percent(trained),
             STEPS,
             self.best.epoch or epoch,
+        )
+
+
+def validate(training: "Training", trained: float | None) -> Score:
+    """Score the weights that would be returned if the run ended now, and keep them if they are the best.
+
+    After a collapse of single-step training the run goes on with PGD from the best weights so far.
+
+    Args:
+        trained: the share of the epoch's adversarial training images that were classified correctly.
+    """
+    robust_loss, stepper, validation = training.robust_loss, training.stepper, training.validation
+    epoch, average = training.epoch + 1, stepper.average
+    at_start = training.progress.share(training.epoch, 0) * training.epoch / epoch
+    if stepper.ramp and at_start < RAMP[1]:
+        trained = None  # the radius was smaller
+    assert validation.loader is not None
+    with nullcontext() if average is None else average.applied():
+        now = validation.last = score(robust_loss, validation.loader, stepper.threat)
+    if not validation.has_collapsed(now, trained):
+        validation.best.offer(epoch, now, training.weights())
+        return now
+    validation.fall_back(now, trained, epoch)
+    if validation.best.score is None:
+        validation.best.offer(epoch, now, training.weights())
+    robust_loss.attack = judge
+    robust_loss.load_state_dict(validation.best.weights)
+    stepper.restart()
+    return now
+
+
+def keep_best_weights(training: "Training", *, show: bool) -> None:
+    """Load the weights of the best epoch, or those of the last one without validation, and log which."""
+    best, last = training.validation.best, training.validation.last
+    training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
+    if best.score is not None and last is not None:
+        tell(
+            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} are right, and "
+            f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
+            f"{percent(last.clean)} and {percent(last.robust)}",
+            show,
         )
 
 

@@ -13,7 +13,7 @@ from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
 from robusttune.training.estimate import extent_of
 from robusttune.training.presets import with_preset
-from robusttune.training.profiling import Pace, Passes
+from robusttune.training.profiling import Pace, PassCount
 from robusttune.training.settings import run_settings
 from robusttune.training.setup import hardening
 
@@ -147,8 +147,8 @@ def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     held = [(images(6, 3, 8, 8, seed=9), labels()[:6])]
     wanted = run_settings([GOOD] * 3, val_loader=held, **{"tasks": None, "progress": False, **QUICK, **settings})
     with hardening(small_model(), with_preset(wanted)) as (training, _):
-        found = extent_of(training, Pace(opening=0.0, per_image=1.0, warming=0.0))
-    assert (found.steps, found.epochs, found.judged) == (steps, epochs, judged)
+        found = extent_of(training, Pace(startup=0.0, per_image=1.0, warm_up=0.0))
+    assert (found.steps, found.epochs, found.validations) == (steps, epochs, judged)
 
 
 def test_memory_is_that_of_the_tensors_that_live_at_once():
@@ -221,7 +221,7 @@ def test_a_loader_without_a_length_needs_an_end():
     with pytest.raises(ValueError, match=r"does not say how many batches it has.*pass max_steps= or time_budget="):
         estimate(small_model(), Endless(), tasks=None, epochs=1, **QUICK)
     found = estimate(small_model(), Endless(), tasks=None, epochs=1, max_steps=30, accumulate=2, **QUICK)
-    assert (found.steps, found.epochs, found.passes["update"]) == (30, 1, Passes(480, 480))
+    assert (found.steps, found.epochs, found.passes["update"]) == (30, 1, PassCount(480, 480))
     timed = estimate(small_model(), Endless(), tasks=None, epochs=1, time_budget=7.0, **QUICK)
     assert timed.parts["steps"] == pytest.approx(7.0)
 
