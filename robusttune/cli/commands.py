@@ -19,7 +19,7 @@ from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.training.replay import replay, told
+from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial, numbers, read_plan
@@ -75,7 +75,7 @@ def _command(options: Any) -> dict[str, Any]:
 def run_replay(options: Any) -> int:
     """Repeat a run of the command line, and compare: 0 if it agrees."""
     folder = Path(options.run)
-    facts = told(folder)
+    facts = run_facts_of(folder)
     if "command" not in facts:
         raise ValueError(
             f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "

@@ -1,4 +1,4 @@
-"""The fast path of a run, chosen by measuring a few steps at its start."""
+"""The fast path of a run: folding and compilation for the attack, chosen by timing a few steps at its start."""
 
 import time
 from statistics import median
@@ -18,9 +18,9 @@ from robusttune.types import AutoBool
 
 WORTH_MEASURING = 200  # optimiser steps
 COMPILING = 120.0  # seconds, of the slower models on two cores
-LIKELY = 1.1  # how much faster compiled attacks are at least, where they are faster at all
-MARGIN = 2.0  # times what compiling costs, to be saved by it
-KEPT = 1.05
+LIKELY = 1.1  # the speed-up of compiled attacks that is counted on before it is measured
+MARGIN = 2.0  # the least expected saving, as a multiple of the compile time
+KEPT = 1.05  # the least measured speed-up for which compiled attacks are kept
 
 
 def choose_fast_path(training: Training, speed: Speed, *, resumed: bool, show: bool) -> None:
@@ -46,12 +46,12 @@ def choose_fast_path(training: Training, speed: Speed, *, resumed: bool, show: b
 
 
 def _fold(wanted: AutoBool, training: Training, images: Tensor, show: bool) -> None:
-    """Fold batch norms for the attack, where that is asked for or found to be faster."""
+    """Fold batch norms for the attack, if the user asks for it or timing shows that it is faster."""
     robust_loss, steps = training.robust_loss, training.progress.steps
     if wanted is False or (wanted == "auto" and steps is not None and steps < WORTH_MEASURING):
         return
     copy = robust_loss.fold(images)
-    # Processes that disagree would wait for each other for ever.
+    # Processes that chose differently would wait for each other forever.
     if distributed.summed([copy is not None], training.stepper.device)[0] < distributed.world():
         robust_loss.fold(None)
         if wanted is True:
@@ -75,8 +75,8 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
     if copy is None:
         return 1.0
 
-    def plain(given: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(robust_loss.model, robust_loss.classifier, given)
+    def plain(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return forward(robust_loss.model, robust_loss.classifier, inputs)
 
     autocast = training.stepper.precision.autocast(device)
     with autocast, attacking(robust_loss.model, robust_loss.parameters(), device):
@@ -84,7 +84,7 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
 
 
 def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bool) -> None:
-    """Compile the attack's passes, where the run is long enough and they are found to be faster."""
+    """Compile the attack's passes, if the run is long enough and timing shows that they are faster."""
     passes, device, progress = training.robust_loss.passes, training.stepper.device, training.progress
     if progress.steps is None or progress.steps < WORTH_MEASURING:
         return
@@ -115,7 +115,7 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
 
 
 def _gain_of_compiling(training: Training, images: Tensor, labels: Tensor | None) -> float:
-    """How many times as fast a step is with the attack compiled, as it is now, as without: the median of turns."""
+    """The speed-up of a step by the compiled attack: the median ratio of alternating measurements."""
     passes, ratios = training.robust_loss.passes, []
     for _ in range(TURNS):
         with passes.uncompiled():
@@ -125,12 +125,12 @@ def _gain_of_compiling(training: Training, images: Tensor, labels: Tensor | None
 
 
 def _seconds(training: Training, images: Tensor, labels: Tensor | None) -> float:
-    """How long the forward half of a step takes, attack included, of (a part of) a batch: nothing is changed by it."""
+    """Time the forward half of a step, attack included, on (a part of) a batch; changes nothing."""
     robust_loss, device, most = training.robust_loss, training.stepper.device, training.stepper.micro_batch
-    given = images[:most].to(device), None if labels is None else labels[:most].to(device)
+    batch = images[:most].to(device), None if labels is None else labels[:most].to(device)
     wait(device)
     began = time.perf_counter()
     with evaluating(robust_loss), torch.no_grad(), training.stepper.precision.autocast(device):
-        robust_loss(*given)
+        robust_loss(*batch)
     wait(device)
     return time.perf_counter() - began

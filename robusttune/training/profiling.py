@@ -17,7 +17,7 @@ from robusttune.threat import Attack, LossOf, ThreatModel
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
-from robusttune.training.memory import bytes_of, free_bytes, most_bytes
+from robusttune.training.memory import bytes_of, free_bytes, peak_bytes
 from robusttune.training.pretext_accuracy import pretext_scores
 from robusttune.training.schedule import LATE
 from robusttune.training.validation import STEPS, score
@@ -172,11 +172,11 @@ def memory(training: Training) -> Memory:
     kept = bytes_of(tree_leaves(state_of(training)))
     if training.validation.loader is not None:  # the best weights so far are kept, too
         kept += bytes_of(robust_loss.state_dict().values())
-    whole, free = most_bytes(_step(training, batch), device), free_bytes(device)
+    whole, free = peak_bytes(_step(training, batch), device), free_bytes(device)
     small, larger = max(2, batch // 4), max(4, batch // 2)
     parts, stepper.micro_batch = stepper.micro_batch, None
     try:
-        low, high = (most_bytes(_step(training, count), device) for count in (small, larger))
+        low, high = (peak_bytes(_step(training, count), device) for count in (small, larger))
     finally:
         stepper.micro_batch = parts
     slope = (high - low) / (larger - small)

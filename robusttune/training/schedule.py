@@ -11,7 +11,7 @@ LATE = 0.75
 
 
 def rate_factor(progress: float) -> float:
-    """The share of the peak learning rate at a run's progress from 0 to 1: a short linear rise, then half a cosine.
+    """The share of the peak learning rate at a run's progress from 0 to 1: a short linear warm-up, then half a cosine.
 
     Example:
         >>> rate_factor(0.05), round(rate_factor(1.0), 12)
@@ -26,7 +26,7 @@ def rate_factor(progress: float) -> float:
 def radius_factor(progress: float) -> float:
     """The share of the radius at a run's progress from 0 to 1: it grows to all of it in the first quarter.
 
-    Source: after arXiv:2509.23325, for models that are not robust to begin with; the breakpoints are ours: rises that
+    Source: after arXiv:2509.23325, for models that are not robust at the start; the breakpoints are ours: ramps that
     ended later left less robust accuracy in short runs.
 
     Example:

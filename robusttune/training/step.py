@@ -73,7 +73,7 @@ class Stepper:
         extra = {} if unlabeled is None else {"unlabeled": unlabeled}
         with self.precision.autocast(self.device):
             out: dict[str, Tensor] = self.module(images, labels, **extra)
-        self.scaler.scale(out["loss"] * (share / self.progress.length.accumulate)).backward()
+        self.scaler.scale(out["loss"] * (share / self.progress.length.accumulate)).backward()  # type: ignore[no-untyped-call]
         return out
 
     def _step(self) -> None:

@@ -159,11 +159,11 @@ def test_memory_is_that_of_the_tensors_that_live_at_once():
         del first, second
         return view.exp() + 1  # the view, its exponentials, and the sum
 
-    assert memory.most_bytes(work, torch.device("cpu")) == 3_000_000
+    assert memory.peak_bytes(work, torch.device("cpu")) == 3_000_000
     weights = torch.ones(10, 10)
     assert memory.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
     linear, given = nn.Linear(100, 2000), torch.ones(512, 100)
-    most = memory.most_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
+    most = memory.peak_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
     # Backward holds both outputs' worth of what the forward kept, and one of gradients.
     assert 2 * 512 * 2000 * 4 <= most <= 4 * 512 * 2000 * 4
 
