@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NEIGHBOURS = ["requests>=2.32", "datasets", "transformers", "jupyterlab", "lightning"]
 SHIPPED = ("robusttune/", "tests/", "examples/", "docs/")
-BESIDE = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml", "pyproject.toml", ".gitignore"}
+BESIDE = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "LICENSE"}
+BESIDE |= {"pyproject.toml", "noxfile.py", "constraints-dev.txt", "constraints-oldest.txt", "mkdocs.yml", ".gitignore"}
 
 
 def run(*command: str) -> str:
