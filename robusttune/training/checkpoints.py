@@ -40,20 +40,24 @@ class Checkpoints:
         """
         if self.folder is None:
             return False
-        restored = False
-        if resume:
-            run_folder.check_same_run(self.folder, facts)
-            state = files.load_state(self.folder)
-            restored = state is not None
-            if state is not None:
-                restore(training, state)
-                if not training.over:
-                    for batches in (training.batches, training.unlabeled):
-                        run_folder.warn_if_inexact(getattr(batches, "loader", None))
+        restored = resume and self._restore(training, facts)
         distributed.barrier()
         if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):
             run_folder.write_run(self.folder, facts)
         return restored
+
+    def _restore(self, training: Training, facts: Mapping[str, Any]) -> bool:
+        """Restore the run in the folder; returns whether there was one."""
+        assert self.folder is not None
+        run_folder.check_same_run(self.folder, facts)
+        state = files.load_state(self.folder)
+        if state is None:
+            return False
+        restore(training, state)
+        if not training.over:
+            for batches in (training.batches, training.unlabeled):
+                run_folder.warn_if_inexact(getattr(batches, "loader", None))
+        return True
 
     def save(self, training: Training, *, outputs: bool = False) -> None:
         """Write the state of a run, and with `outputs` its best and last weights, if there is a folder."""

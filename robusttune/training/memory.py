@@ -81,12 +81,11 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _available() -> int | None:
-    if os.path.exists(MEMINFO):
-        with open(MEMINFO, encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    return None
+    if not os.path.exists(MEMINFO):
+        return None
+    with open(MEMINFO, encoding="utf-8") as file:
+        lines = [line for line in file if line.startswith("MemAvailable:")]
+    return int(lines[0].split()[1]) * 1024 if lines else None
 
 
 def _key(tensor: Tensor) -> int:
