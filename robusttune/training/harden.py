@@ -10,6 +10,7 @@ from robusttune.augmentations._augment import overlaps
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
 from robusttune.run.log import tell
+from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
@@ -38,7 +39,7 @@ from robusttune.training.settings import (
     Tracker,
     Updates,
 )
-from robusttune.training.setup import blocks_checkpointed, hardening, take_all_steps
+from robusttune.training.setup import hardening, take_all_steps
 from robusttune.training.validation import keep_best_weights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
