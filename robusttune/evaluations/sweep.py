@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 from robusttune import plugins
+from robusttune.attacks import Attack
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
+from robusttune.threat import ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]
 

@@ -13,7 +13,7 @@ from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
-from robusttune.tasks._view import Task, View
+from robusttune.tasks import Task, View
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 PATIENCE = 10

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from robusttune.attacks import Attack
 from robusttune.plugins import configured, one_of
 from robusttune.tasks._heads import TASKS
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, canonical, default_eps
 
 LARGE_SIDE = 160
 # What harden is for: the norm and the augmentation unless given.
