@@ -174,7 +174,7 @@ def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[st
     weights: dict[str, float] = {}
     made: dict[str, Task] = {}
     for key, weight in (tasks or {}).items():
-        task = plugins.made("tasks", key)
+        task = plugins.instance("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
         if task.name in made:

@@ -107,7 +107,7 @@ class RobustLoss(nn.Module):
         self.model = model
         self.threat = threat
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
-        self.objective: Any = None if objective is None else plugins.made("objectives", objective)
+        self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
         self.pixels, self.classifier = look(
