@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,14 +23,6 @@ def captured(run: Run, sample: tuple[Tensor]) -> Run:
     made: Any = torch.cuda.make_graphed_callables(run, sample, capture_error_mode="thread_local")
     replayed: Run = made
     return replayed
-
-
-def differentiates_once(attack: Any) -> bool:
-    """Whether an attack is one of this package's own, which take a first derivative of each forward pass at most."""
-    while isinstance(attack, partial):
-        attack = attack.func
-    package, _, name = str(getattr(attack, "__module__", "")).rpartition(".")
-    return package == "robusttune.attacks" and name != "torchattacks"
 
 
 class Graphs:

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack
+from robusttune.attacks import Attack, differentiates_once
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_later
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model, has_batch_norm
-from robusttune.model.cuda_graphs import differentiates_once
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
 from robusttune.model.forward import Passes
