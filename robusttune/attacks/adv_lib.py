@@ -36,7 +36,7 @@ def _imported() -> Any:
 
 
 @plugins.requires(_imported)
-@declares(differentiates_once=True)
+@declares(differentiates_once=False)
 def adv_lib(
     loss_of: LossOf,
     images: Tensor,

@@ -24,7 +24,7 @@ def _imported() -> Any:
 
 
 @plugins.requires(_imported)
-@declares(differentiates_once=True)
+@declares(differentiates_once=False)
 def foolbox(
     loss_of: LossOf,
     images: Tensor,
