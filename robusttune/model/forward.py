@@ -13,7 +13,7 @@ from robusttune.model.folding import Folded, folded
 logger = logging.getLogger("robusttune")
 
 
-class Passes:
+class ForwardRunner:
     """Calling it gives the logits (N,K) and the features (N,D) of inputs (N,C,H,W), in the way that was chosen.
 
     Args:

@@ -19,7 +19,7 @@ from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model, has_batch_norm
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import look
 from robusttune.run.settings import check_settings
@@ -119,7 +119,7 @@ class RobustLoss(nn.Module):
         self.seed = seed
         self.calls = 0
         self._watch = Watch(model, self.heads)
-        self.passes = Passes(model, self.classifier)
+        self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
