@@ -17,17 +17,17 @@ def how_much_faster(fast: Callable[[Tensor], Any], plain: Callable[[Tensor], Any
 
     def seconds(run: Callable[[Tensor], Any]) -> float:
         given = inputs.detach().clone().requires_grad_()
-        wait(inputs.device)
+        synchronize(inputs.device)
         began = time.perf_counter()
         torch.autograd.grad(run(given)[0].sum(), given)
-        wait(inputs.device)
+        synchronize(inputs.device)
         return time.perf_counter() - began
 
     seconds(fast), seconds(plain)
     return median(seconds(plain) / seconds(fast) for _ in range(TURNS))
 
 
-def wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Let an accelerator finish what it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
