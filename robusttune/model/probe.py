@@ -17,7 +17,7 @@ from robusttune.model.input_shapes import sample_inputs
 SLACK = 1e-3
 
 
-def look(
+def probe(
     model: nn.Module,
     images: Tensor | None,
     mean: Any,

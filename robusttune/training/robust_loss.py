@@ -21,7 +21,7 @@ from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
 from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
-from robusttune.model.probe import look
+from robusttune.model.probe import probe
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import LossOf, ThreatModel
@@ -109,7 +109,7 @@ class RobustLoss(nn.Module):
         self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
-        self.pixels, self.classifier = look(
+        self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
