@@ -19,7 +19,7 @@ def with_criterion(objective: ObjectiveLike, criterion: Criterion | None, device
     """
     if criterion is None:
         return objective
-    instance: Any = plugins.made("objectives", objective)
+    instance: Any = plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):
         raise ValueError(
             f"criterion= was given, but the objective {type(instance).__name__} takes none: leave one of them out"

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robusttune.attacks import Attack
 from robusttune.data import sharding
 from robusttune.data.batches import Batches, check_classes
 from robusttune.model.checks import has_batch_norm
 from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal
-from robusttune.threat import Attack
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.meter import READ_EVERY, Meter

@@ -8,9 +8,8 @@ from timm.scheduler.scheduler import Scheduler as TimmScheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from robusttune.model.input_shapes import patch_size_of
+from robusttune.model.input_shapes import is_large, patch_size_of
 from robusttune.plugins import did_you_mean
-from robusttune.training.presets import LARGE_SIDE
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import Optimizer, OptimizerLike, Scheduler, SchedulerLike, Updates
 
@@ -134,7 +133,7 @@ def default_recipe(model: nn.Module, images: Tensor, updates: Updates, pace: flo
         updates: the user's values; None stands for the customary one.
         pace: a factor of the customary learning rate for small images.
     """
-    large = min(images.shape[-2:]) >= LARGE_SIDE
+    large = is_large(images)
     ema, pace = (0.9998, 1.0) if large else (0.995, pace)
     if patch_size_of(model) is not None:
         customary = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)

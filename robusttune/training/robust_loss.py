@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
+from robusttune.attacks import Attack, differentiates_once
 from robusttune.augmentations import _augment as augmentation
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
-from robusttune.model.probe import look
+from robusttune.model.probe import probe
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
-from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
 from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
@@ -95,10 +96,10 @@ class RobustLoss(nn.Module):
         self.model = model
         self.threat = threat
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
-        self.objective: Any = None if objective is None else plugins.made("objectives", objective)
+        self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = awp
-        self.pixels, self.classifier = look(
+        self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
@@ -107,8 +108,8 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self.seed = seed
         self.calls = 0
-        self._watch = Watch(model, self.heads)
-        self.passes = Passes(model, self.classifier)
+        self._watch = HeadsWatch(model, self.heads)
+        self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -126,7 +127,7 @@ class RobustLoss(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             choices, noise = self._generators(device_of(self.model))
             if self.training:
-                self._watch.look()
+                self._watch.count_forward()
             batches = [prepared_batch(self, images, labels, choices)]
             batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
         attacked = [self._attacked(batch, noise) for batch in batches]
@@ -217,7 +218,11 @@ class RobustLoss(nn.Module):
         """The adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
         images, labels, shared, parts = batch
         joint, adversarial, clean = self.attack_tasks == "joint", images, None
-        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack(self.attack):
+        once = differentiates_once(self.attack)
+        with (
+            attacking(self.model, self.parameters(), images.device),
+            self.passes.under_attack(differentiated_once=once),
+        ):
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()
             if joint or labels is not None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
@@ -14,7 +15,6 @@ from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.run import distributed, files
 from robusttune.run.log import Journal, chosen_tracker, tell
-from robusttune.threat import Attack
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.measuring.record import percent
@@ -19,7 +20,7 @@ from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.run.log import tell
-from robusttune.threat import Attack, ThreatModel
+from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.schedule import RAMP
 from robusttune.types import Loader
