@@ -7,7 +7,8 @@ import torch
 
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
-from robusttune.threat import ThreatModel, default_eps, radii
+from robusttune.norms import default_eps, radii
+from robusttune.threat import ThreatModel
 
 __all__ = ["noise"]
 

@@ -18,8 +18,9 @@ from robusttune.measuring.intervals import wilson
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import LOSSES, Subject
 from robusttune.model.borrowing import differentiable
+from robusttune.norms import default_eps, radii
 from robusttune.run.provenance import fingerprint
-from robusttune.threat import LossOf, ThreatModel, default_eps, radii
+from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["sanity"]
 

@@ -8,7 +8,8 @@ from robusttune import plugins
 from robusttune.attacks import stays_in_ball
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
-from robusttune.threat import ThreatModel, canonical, default_eps, radii
+from robusttune.norms import canonical, default_eps, radii
+from robusttune.threat import ThreatModel
 
 __all__ = ["sweep"]
 

@@ -26,6 +26,7 @@ from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
+from robusttune.norms import canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
 from robusttune.run.log import tell
@@ -33,7 +34,7 @@ from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import Heads, load_heads
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel
 
 FILE = "records.jsonl"
 

@@ -20,9 +20,10 @@ from robusttune.data.pixels import Pixels, check_later
 from robusttune.measuring.failures import Failure, fallen, worst
 from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
+from robusttune.norms import canonical, default_eps
 from robusttune.run import distributed
 from robusttune.tasks._heads import Heads
-from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
+from robusttune.threat import LossOf, ThreatModel
 
 logger = logging.getLogger("robusttune")
 

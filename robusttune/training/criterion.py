@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from robusttune import plugins
-from robusttune.training.settings import Criterion, ObjectiveLike
+from robusttune.objectives import Objective, ObjectiveLike
+from robusttune.training.settings import Criterion
 
 
-def with_criterion(objective: ObjectiveLike, criterion: Criterion | None, device: torch.device) -> ObjectiveLike:
+def with_criterion(
+    objective: ObjectiveLike | None, criterion: Criterion | None, device: torch.device
+) -> ObjectiveLike | None:
     """The objective with the user's criterion, one loss per image, in the place of its cross-entropy; as it is for None.
 
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
-    if criterion is None:
+    if criterion is None or objective is None:
         return objective
     instance: Any = plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):
@@ -28,4 +31,5 @@ def with_criterion(objective: ObjectiveLike, criterion: Criterion | None, device
         criterion = copy.deepcopy(criterion).to(device)
         if hasattr(criterion, "reduction"):
             criterion.reduction = "none"  # type: ignore[assignment]
-    return replace(instance, criterion=criterion)
+    replaced: Objective = replace(instance, criterion=criterion)
+    return replaced

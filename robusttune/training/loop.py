@@ -29,12 +29,9 @@ class Training:
 
     Args:
         stepper: takes the steps.
-        batches: of the training loader.
-        journal: the log of epochs.
-        validation: of each epoch, on held-out images.
+        batches, journal, validation, checkpoints: of the run.
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
         late: the attack of the last quarter of the run; None for no other.
-        checkpoints: of the run.
         on_epoch: called with the facts of each epoch.
     """
 
@@ -133,7 +130,11 @@ class Training:
     def _end_epoch(self) -> None:
         average, number = self.stepper.average, self.epoch + 1
         distributed.average([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
-        facts: EpochFacts = {"epoch": number, "step": self.progress.taken, **self._means()}
+        facts: EpochFacts = {
+            "epoch": number,
+            "step": self.progress.taken,
+            **self.meter.shared_means(self.stepper.device),
+        }
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
             facts |= {
@@ -152,12 +153,6 @@ class Training:
         if self.progress.length.time_budget is None:
             return self.progress.over
         return bool(distributed.agreed(float(self.progress.over), self.stepper.device))
-
-    def _means(self) -> dict[str, float]:
-        """The epoch's mean loss terms over all processes."""
-        means = self.meter.means()
-        totals = distributed.summed(means.values(), self.stepper.device)
-        return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def _show(self, bar: "tqdm[Any]") -> None:
         means = self.meter.means()

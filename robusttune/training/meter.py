@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.batches import hard
+from robusttune.run import distributed
 
 READ_EVERY = 10
 FIRST_BROKEN = "first broken"
@@ -49,6 +50,16 @@ class Meter:
                 "broken images in that batch; the model has its old weights back"
             )
         return {key: float(value) / max(self.images, 1) for key, value in self.sums.items() if key != FIRST_BROKEN}
+
+    def shared_means(self, device: torch.device) -> dict[str, float]:
+        """The mean of each term over all processes.
+
+        Raises:
+            FloatingPointError: a loss was not finite.
+        """
+        means = self.means()
+        totals = distributed.summed(means.values(), device)
+        return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def state_dict(self) -> dict[str, object]:
         """The state, for `load_state_dict`."""

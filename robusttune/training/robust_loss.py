@@ -1,16 +1,16 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from contextlib import nullcontext
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack, differentiates_once
+from robusttune.attacks import Attack, AttackLike, differentiates_once
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations import _augment as augmentation
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
@@ -19,14 +19,18 @@ from robusttune.model.folding import Folded
 from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import probe
+from robusttune.objectives import ObjectiveLike
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
-from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
+from robusttune.training.settings import AttackTasks
 from robusttune.types import Channels
+
+Weights: TypeAlias = dict[str, Tensor]  # of the model, by name
 
 
 class RobustLoss(nn.Module):
@@ -93,12 +97,10 @@ class RobustLoss(nn.Module):
         super().__init__()
         check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
         check_model(model)
-        self.model = model
-        self.threat = threat
+        self.model, self.threat, self.awp, self.seed, self.calls = model, threat, awp, seed, 0
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
         self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
-        self.awp = awp
         self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
@@ -106,8 +108,6 @@ class RobustLoss(nn.Module):
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
-        self.seed = seed
-        self.calls = 0
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
 
@@ -147,24 +147,11 @@ class RobustLoss(nn.Module):
         return {"loss": loss, **terms, **means}
 
     def fold(self, images: Tensor | None) -> Folded | None:
-        """Attack a copy of the model whose batch norms are folded into its convolutions, if the model has such a copy.
-
-        Args:
-            images: (N,C,H,W) as the loader yields them, to test the copy with; None to attack the model itself.
-        """
+        """Attack a copy of the model with folded batch norms, tested on images (N,C,H,W) of the loader; None to stop."""
         if images is None:
             return self.passes.fold(None)
         pixels = self.pixels.pixels(images[:2].to(device_of(self.model)))
         return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
-
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Compile the forward pass inside this context; where that fails, log it and go on without."""
-        self.passes.compile("whole")
-        try:
-            yield
-        finally:
-            self.passes.compile("no")
 
     def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
         """For each task, a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
@@ -172,7 +159,7 @@ class RobustLoss(nn.Module):
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
     def _classified(
-        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None
+        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
@@ -183,13 +170,7 @@ class RobustLoss(nn.Module):
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
 
     def _pretext(
-        self,
-        batch: PreparedBatch,
-        adversarial: Tensor,
-        views: Tensor,
-        weights: dict[str, Tensor] | None,
-        *,
-        first: bool,
+        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None, *, first: bool
     ) -> list[Tensor]:
         """The losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
         losses = []
@@ -201,7 +182,7 @@ class RobustLoss(nn.Module):
                 losses += self.heads.losses(batch.parts, self._forward(views, weights)[1])
         return losses
 
-    def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> dict[str, Tensor] | None:
+    def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> Weights | None:
         """Adversarially perturbed weights by name; None where weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
@@ -267,7 +248,7 @@ class RobustLoss(nn.Module):
         hard = labels.argmax(1) if labels.dim() == 2 else labels
         return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
 
-    def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def _forward(self, pixels: Tensor, weights: Weights | None = None) -> tuple[Tensor, Tensor]:
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:

@@ -47,11 +47,7 @@ class Images(NamedTuple):
 def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Training, Loader]]:
     """Set up a run of `harden` on the borrowed model, up to its first step; `with_preset` comes before.
 
-    Yields:
-        The run, and the loader that it trains on, without the images that are held back.
-
-    Raises:
-        ValueError: as `harden` does.
+    Yields the run, and the loader that it trains on, without the images that are held back.
     """
     preset = chosen_preset(settings.adversary.preset)
     check_arguments(model, settings)
@@ -74,8 +70,8 @@ def _training_images(settings: RunSettings) -> Images:
         loader, held = held_back(loader, HELD_BACK, seed)
     if held is None and settings.learning.min_clean is not None:
         raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=seed))
-    first, _ = batches.first()
+    batches = _looked_at(loader, settings)
+    first, _ = batches.peeked
     return Images(loader, held, batches, find_pixels(first, loader, **vars(settings.pixels)))
 
 
@@ -112,7 +108,10 @@ def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
     """A run of `harden` that is ready for its first step; logs what was chosen."""
-    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    ramp, unlabeled = (
+        ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked),
+        settings.loaders.unlabeled_loader,
+    )
     training = training_of(
         robust_loss,
         images.batches,
@@ -127,7 +126,7 @@ def _training(
         pace=preset.pace,
         ramp=ramp,
         late=attacker.late,
-        unlabeled=_unlabeled(settings),
+        unlabeled=None if unlabeled is None else _looked_at(unlabeled, settings, labelled=False),
     )
     threat, show = attacker.threat, settings.output.progress
     tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
@@ -135,11 +134,10 @@ def _training(
     return training
 
 
-def _unlabeled(settings: RunSettings) -> Batches | None:
-    loader = settings.loaders.unlabeled_loader
-    if loader is None:
-        return None
-    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed), labelled=False)
+def _looked_at(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
+    """The batches of this process's share of a loader, of which the first one has been looked at."""
+    sharded = sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed)
+    batches = Batches(sharded, labelled=labelled)
     batches.first()
     return batches
 

@@ -138,7 +138,7 @@ def _attack_steps(settings: Mapping[str, Any], sizes: Sizes, threat: ThreatModel
     return float(steps)
 
 
-def _views(tasks: Mapping[str, float] | None, views: int | str) -> tuple[int, int]:
+def _views(tasks: Mapping[Any, float] | None, views: int | str) -> tuple[int, int]:
     """Views of each image that go through the model on their own, and whether tasks read the image's forward pass."""
     made = [plugins.instance("tasks", task) for task in tasks or {}]
     drawn = sum(not task.shares_forward for task in made)
