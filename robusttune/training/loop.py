@@ -51,9 +51,8 @@ class Training:
         self.validation, self.checkpoints = validation, checkpoints
         self.unlabeled, self.late, self.on_epoch = unlabeled, late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
-        self.meter, self.epoch, self.consumed = Meter(), 0, 0
+        self.meter, self.epoch, self.consumed, self._epoch_began = Meter(), 0, 0, 0.0
         self.epoch_states: dict[str, Any] = {}
-        self._epoch_began = 0.0
 
     @property
     def over(self) -> bool:
