@@ -9,10 +9,8 @@ from torch import Tensor
 
 from robusttune.data.batches import images_only, located
 from robusttune.data.pixels import check_later
-from robusttune.measuring.intervals import Z95, wilson
-from robusttune.measuring.ood_score import strangeness
-from robusttune.measuring.record import Record
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Z95, Record, Subject, wilson
+from robusttune.measuring.ood_score import ood_score
 
 __all__ = ["ood"]
 
@@ -37,8 +35,8 @@ def ood(subject: Subject, *, others: Any = None) -> list[Record]:
     """
     if others is None:
         raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
-    own = [strangeness(subject, pixels) for pixels, _ in subject.batches()]
-    strange = [strangeness(subject, pixels) for pixels in _others(subject, others)]
+    own = [ood_score(subject, pixels) for pixels, _ in subject.batches()]
+    strange = [ood_score(subject, pixels) for pixels in _others(subject, others)]
     if not own or not strange:
         raise ValueError("ood needs images in both loaders, but one of them is empty")
     inside, outside = torch.cat(own).double(), torch.cat(strange).double()

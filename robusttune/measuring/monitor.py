@@ -17,8 +17,8 @@ from robusttune.data.batches import check_images, first_batch, images_only
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import heads_for
-from robusttune.measuring.image_statistics import of_pixels
-from robusttune.measuring.ood_score import strangeness
+from robusttune.measuring.image_statistics import image_statistics
+from robusttune.measuring.ood_score import ood_score
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen, gradients_kept
 from robusttune.model.classifier import find_classifier
@@ -197,10 +197,10 @@ class Monitor:
         device = device_of(self.model)
         pixels = self.space.to(device).pixels(images.to(device))
         with self._subject(pixels) as subject:
-            found = of_pixels(pixels)
+            found = image_statistics(pixels)
             found["confidence"] = subject.logits(pixels).softmax(1).amax(1)
             if self.heads is not None:
-                found["strangeness"] = strangeness(subject, pixels)
+                found["strangeness"] = ood_score(subject, pixels)
         return {name: values.float().cpu() for name, values in found.items()}
 
     @contextmanager
