@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from robusttune import plugins
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject, hashed
+from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.measuring.subject import hashed
 from robusttune.run.provenance import fingerprint
 from robusttune.threat import ThreatModel
 

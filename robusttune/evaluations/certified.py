@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 
 __all__ = ["certified"]
 

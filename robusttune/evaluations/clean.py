@@ -2,8 +2,7 @@
 
 import torch
 
-from robusttune.measuring.record import Record, accuracy, balanced
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy, balanced
 
 __all__ = ["clean"]
 

@@ -13,10 +13,7 @@ from robusttune.corruptions._corruption import SEVERITIES, preset_of
 from robusttune.corruptions._published import Published
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes
-from robusttune.evaluations import _mean_corruption_error
-from robusttune.measuring.intervals import Z95
-from robusttune.measuring.record import Record, accuracy, repeated
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Z95, Record, Subject, _mean_corruption_error, accuracy, repeated
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.run import distributed
 

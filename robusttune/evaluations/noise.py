@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 from robusttune.threat import ThreatModel, default_eps, radii
 
 __all__ = ["noise"]

@@ -3,8 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 
 __all__ = ["pretext"]
 

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.measuring.intervals import wilson
-from robusttune.measuring.record import Record
-from robusttune.measuring.subject import LOSSES, Subject
+from robusttune.evaluations import LOSSES, Record, Subject, wilson
 from robusttune.model.borrowing import differentiable
 from robusttune.run.provenance import fingerprint
 from robusttune.threat import LossOf, ThreatModel, default_eps, radii

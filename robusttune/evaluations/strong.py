@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from robusttune import plugins
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 
 __all__ = ["strong"]
 

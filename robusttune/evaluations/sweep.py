@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 
 from robusttune import plugins
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]
