@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robusttune import plugins
+from robusttune.norms import Norm, NormLike
 
 ALIASES = {"inf": "linf", "linfinity": "linf", "l_inf": "linf", "2": "l2", "l_2": "l2"}
 
@@ -37,24 +38,6 @@ class LossOf:
         return self.per_image(images)
 
 
-class Norm(Protocol):
-    """What a file in `norms/` exports."""
-
-    def size(self, delta: Tensor) -> Tensor: ...
-    def project(self, delta: Tensor, eps: float) -> Tensor: ...
-    def ascent(self, gradient: Tensor) -> Tensor: ...
-    def noise(self, images: Tensor, eps: float, generator: torch.Generator) -> Tensor: ...
-    def default_eps(self, shape: tuple[int, ...]) -> float: ...
-
-
-class Attack(Protocol):
-    """What a file in `attacks/` exports."""
-
-    def __call__(
-        self, loss_of: LossOf, images: Tensor, threat: "ThreatModel", *, generator: torch.Generator
-    ) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class ThreatModel:
     """The images that an adversary may put in the place of an image: a ball around it, inside the pixel box [0,1].
@@ -75,7 +58,7 @@ class ThreatModel:
         True
     """
 
-    norm: Any
+    norm: NormLike
     eps: float
 
     def __post_init__(self) -> None:
@@ -112,7 +95,7 @@ def stays_in_ball(attack: Any) -> bool:
     return bool(getattr(attack, "bounded", True))
 
 
-def canonical(norm: Any) -> Any:
+def canonical(norm: NormLike | None) -> str | Norm:
     """The name in the folder that a user's spelling of a norm means; objects pass.
 
     Raises:
@@ -127,12 +110,12 @@ def canonical(norm: Any) -> Any:
     return norm
 
 
-def default_eps(norm: Any, shape: tuple[int, ...]) -> float:
+def default_eps(norm: NormLike, shape: tuple[int, ...]) -> float:
     """The customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
     return _geometry(canonical(norm)).default_eps(shape)
 
 
-def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
+def radii(norm: NormLike, eps: float, multiples: Iterable[float]) -> list[float]:
     """Multiples of a radius, each once, the smallest first; in linf up to 1, which leads from black to white.
 
     Example:
@@ -143,12 +126,12 @@ def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
     return sorted({min(most, multiple * eps) for multiple in multiples})
 
 
-def _geometry(norm: Any) -> Norm:
+def _geometry(norm: NormLike) -> Norm:
     geometry: Norm = plugins.find("norms", norm)
     return geometry
 
 
-def _checked_eps(eps: Any, norm: Any) -> float:
+def _checked_eps(eps: object, norm: NormLike) -> float:
     if isinstance(eps, bool) or not isinstance(eps, Real):
         raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
     radius = float(eps)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel
+from robusttune.norms import per_image
 
 # Our names of what most attacks have, and those of other packages.
 SPELLINGS = {
@@ -94,7 +95,7 @@ def brought_back(found: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
     """What an attack found (N,C,H,W), in the images' memory format, those too far away brought back into the ball."""
     found = as_laid_out(found, images)
     far = threat.size(found, images) > threat.eps
-    return torch.where(far.reshape(-1, *[1] * (images.dim() - 1)), threat.project(found, images), found).detach()
+    return torch.where(per_image(far, images), threat.project(found, images), found).detach()
 
 
 def as_laid_out(found: Tensor, images: Tensor) -> Tensor:

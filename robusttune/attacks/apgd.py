@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune.model.borrowing import differentiable
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, differentiable
+from robusttune.norms import per_image
 
 __all__ = ["apgd"]
 
@@ -80,7 +80,7 @@ class _Search:
         self.loss_of = loss_of
         self.here = self.best = _measured(loss_of, start)
         self.before = start
-        self.length = start.new_full((len(start), *[1] * (start.dim() - 1)), length)
+        self.length = per_image(start.new_full((len(start),), length), start)
         self.taken = 0
         self.rises = torch.zeros_like(self.here.loss)
         self.halved = torch.zeros_like(self.rises, dtype=torch.bool)
@@ -99,7 +99,7 @@ class _Search:
         seldom = self.rises < rho * self.taken
         in_vain = ~self.halved & (self.best.loss <= self.highest)
         self.halved = seldom | in_vain
-        self.length = torch.where(_per_image(self.halved, self.length), self.length / 2, self.length)
+        self.length = torch.where(per_image(self.halved, self.length), self.length / 2, self.length)
         self.here = _chosen(self.halved, self.best, self.here)
         self.taken, self.rises, self.highest = 0, torch.zeros_like(self.rises), self.best.loss
 
@@ -107,7 +107,7 @@ class _Search:
 def _random_start(images: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
     """A random point (N,C,H,W) at distance eps from each image, before it is put into the box."""
     noise = threat.geometry.noise(images, threat.eps, generator)
-    size = _per_image(threat.geometry.size(noise), noise)
+    size = per_image(threat.geometry.size(noise), noise)
     return threat.project(images + noise * (threat.eps / torch.where(size > 0, size, 1.0)), images)
 
 
@@ -123,11 +123,7 @@ def _measured(loss_of: LossOf, images: Tensor, *, with_gradient: bool = True) ->
 
 def _chosen(first: Tensor, one: _Point, other: _Point) -> _Point:
     """One point where `first` (N,) holds, the other elsewhere."""
-    return _Point(*(torch.where(_per_image(first, a), a, b) for a, b in zip(one, other, strict=True)))
-
-
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))
+    return _Point(*(torch.where(per_image(first, a), a, b) for a, b in zip(one, other, strict=True)))
 
 
 def _checks(steps: int) -> set[int]:

@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.attacks import _adapters
-from robusttune.model.borrowing import differentiable
+from robusttune.attacks import LossOf, ThreatModel, _adapters, differentiable
 from robusttune.run.randomness import own_randomness
-from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["foolbox"]
 
-PGD = {"linf": "LinfPGD", "l2": "L2PGD"}
+PGD: dict[object, str] = {"linf": "LinfPGD", "l2": "L2PGD"}
 POWER = {"linf": math.inf, "l2": 2}
 
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.model.borrowing import differentiable
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, differentiable
 
 __all__ = ["nfgsm"]
 

@@ -6,15 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.attacks import _adapters
-from robusttune.model.borrowing import differentiable
+from robusttune.attacks import LossOf, ThreatModel, _adapters, differentiable
 from robusttune.run.randomness import own_randomness
-from robusttune.threat import LossOf, ThreatModel
 
 __all__ = ["torchattacks"]
 
 SLACK = 1e-3
-PGD = {"linf": "PGD", "l2": "PGDL2"}
+PGD: dict[object, str] = {"linf": "PGD", "l2": "PGDL2"}
+SPELLINGS: dict[object, object] = {"linf": "Linf", "l2": "L2"}
 RADIUS = ("eps", "max_epsilon")
 
 
@@ -61,7 +60,7 @@ def torchattacks(
 
 def _offered(kind: type, threat: ThreatModel, seed: int) -> dict[str, Any]:
     """Those of radius, norm and seed that the class takes."""
-    norm = {"linf": "Linf", "l2": "L2"}.get(threat.norm, threat.norm)
+    norm = SPELLINGS.get(threat.norm, threat.norm)
     offered = {**dict.fromkeys(RADIUS, threat.eps), "norm": norm, "seed": seed}
     taken = inspect.signature(kind).parameters
     return {key: value for key, value in offered.items() if key in taken}

@@ -1,6 +1,6 @@
 """Random changes of training images, on their device: this library's, Kornia's, corruptions, or the user's own."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import SEVERITIES, Corruption
+from robusttune.augmentations import Augment, AugmentLike
+from robusttune.corruptions import SEVERITIES, Corruption
 from robusttune.data.pixels import transforms_of
 from robusttune.run.randomness import own_randomness
 
-Augment = Callable[[Tensor], Tensor]
 RANDOM_WORDS = ("random", "jitter", "augment", "augmix", "erasing", "mixup", "cutmix")
 # What Kornia's and torchvision's augmentations do, by parts of their names, that is a corruption, too.
 OVERLAPS = {
@@ -64,7 +64,7 @@ def names() -> list[str]:
     return ["auto", "none", *plugins.names("augmentations")]
 
 
-def chosen_augment(augment: Any, images: Tensor, loader: Any = None) -> Checked | None:
+def chosen_augment(augment: AugmentLike, images: Tensor, loader: Any = None) -> Checked | None:
     """What to do to training images (N,C,H,W) in [0,1]; None for nothing.
 
     Args:

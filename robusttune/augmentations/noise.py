@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robusttune.augmentations._crop_flip import crop_and_flip
+from robusttune.augmentations import crop_and_flip
 
 __all__ = ["noise"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune.augmentations._crop_flip import crop_and_flip, is_large
+from robusttune.augmentations import crop_and_flip, is_large
 
 __all__ = ["prime"]
 

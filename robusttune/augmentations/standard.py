@@ -3,7 +3,7 @@
 from kornia import augmentation as kornia
 from torch import Tensor, nn
 
-from robusttune.augmentations._crop_flip import crop_and_flip, is_large
+from robusttune.augmentations import crop_and_flip, is_large
 
 __all__ = ["standard"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of
 from robusttune.corruptions._filters import floored
 from robusttune.run.randomness import own_randomness
 

@@ -6,7 +6,7 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import convolved
 
 __all__ = ["defocus_blur"]

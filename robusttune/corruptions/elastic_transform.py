@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import bell
 
 __all__ = ["elastic_transform"]

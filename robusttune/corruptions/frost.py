@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption, preset_of
+from robusttune.corruptions import Corruption, preset_of
 from robusttune.corruptions._filters import drawn_out, grey
 
 __all__ = ["frost"]

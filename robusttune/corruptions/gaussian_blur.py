@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import smoothed
 
 __all__ = ["gaussian_blur"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["gaussian_noise"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import floored, smoothed
 
 __all__ = ["glass_blur"]

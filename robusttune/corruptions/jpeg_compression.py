@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["jpeg_compression"]
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["pixelate"]
 

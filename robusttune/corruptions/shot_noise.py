@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption, forked
+from robusttune.corruptions import Corruption, forked
 
 __all__ = ["shot_noise"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import enlarged
 
 __all__ = ["zoom_blur"]

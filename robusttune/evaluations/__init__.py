@@ -1,4 +1,4 @@
-"""Evaluations: `(subject, …) -> list[Record]`, one file each."""
+"""Evaluations of a model on images, one file each: a function `(subject, …) -> list[Record]`, see `Evaluation`."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -11,13 +11,16 @@ __all__ = ["LOSSES", "Z95", "Evaluation", "Record", "Subject", "accuracy", "bala
 
 
 class Evaluation(Protocol):
-    """A measurement of a model on images, by one function for each file of this folder.
+    """The contract of a file in `evaluations/`: a function that measures a model on images.
 
-    The Subject holds the model, its images and the adversary. The settings of an evaluation are keyword arguments with
-    defaults, which users set with `functools.partial`. The result is one Record or several.
-
-    An evaluation that needs a package beyond the core's has an attribute `installed`: a function without arguments that
-    imports it, so that `evaluate` raises its ImportError before anything is measured.
+    Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
+    package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
+    is measured.
     """
 
-    def __call__(self, subject: Subject, /) -> Iterable[Record] | Record: ...
+    def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:
+        """Return the measured numbers, each with its setting and interval.
+
+        Args:
+            subject: the model, its images and the adversary.
+        """

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from robusttune import plugins
+from robusttune.attacks import Attack
 from robusttune.evaluations import Record, Subject, accuracy
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
+from robusttune.threat import ThreatModel, canonical, default_eps, radii, stays_in_ball
 
 __all__ = ["sweep"]
 

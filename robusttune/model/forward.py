@@ -6,10 +6,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from robusttune.model.cuda_graphs import Graphs, differentiates_once
+from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import Classifier, CompiledForward, forward
 from robusttune.model.folding import Folded, folded
-from robusttune.threat import Attack
 
 logger = logging.getLogger("robusttune")
 
@@ -76,11 +75,16 @@ class Passes:
         self.graphs = graphs
 
     @contextmanager
-    def under_attack(self, attack: Attack) -> Iterator[None]:
-        """Take the ways of this attack meanwhile: eval mode, no gradient toward weights, which stay as they are."""
+    def under_attack(self, *, differentiated_once: bool) -> Iterator[None]:
+        """Use the folded, compiled or graphed forward while an attack runs: in eval mode, without gradients of weights.
+
+        Args:
+            differentiated_once: whether the attack takes a first derivative of each forward at most; CUDA graphs, which
+                allow no more, are replayed only then.
+        """
         if self.folded is not None:
             self.folded.refresh()
-        self._replays = self.graphs is not None and differentiates_once(attack)
+        self._replays = self.graphs is not None and differentiated_once
         if self.graphs is not None and self._replays:
             self.graphs.expect(self._attacked_model)
         self._under_attack = True

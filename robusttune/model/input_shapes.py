@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LARGE_SIDE = 160
 SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 16, 8)
+
+
+def is_large(images: Tensor) -> bool:
+    """Return True if images (N,C,H,W) are treated as the field treats ImageNet's, not as CIFAR's: from 160 px on."""
+    return min(images.shape[-2:]) >= LARGE_SIDE
 
 
 def sample_inputs(model: nn.Module) -> Iterator[Tensor]:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from robusttune.norms import per_image
+
 __all__ = ["l2"]
 
 SMALL, LARGE = 3 * 32 * 32, 3 * 224 * 224
@@ -24,15 +26,15 @@ class l2:
         """The nearest perturbations (N,C,H,W) whose norm is at most eps."""
         if eps < torch.finfo(delta.dtype).tiny:  # which divided by itself would be 0/0
             return torch.zeros_like(delta)
-        return delta * (eps / _per_image(l2.size(delta), delta).clamp(min=eps))
+        return delta * (eps / per_image(l2.size(delta), delta).clamp(min=eps))
 
     @staticmethod
     def ascent(gradient: Tensor) -> Tensor:
         """The direction of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
         # Scaled by the largest entry first: the square of a gradient of 1e-30 is not representable.
-        largest = _per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
+        largest = per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
         scaled = gradient / torch.where(largest > 0, largest, 1.0)
-        size = _per_image(l2.size(scaled), scaled)
+        size = per_image(l2.size(scaled), scaled)
         return scaled / torch.where(size > 0, size, 1.0)
 
     @staticmethod
@@ -41,7 +43,7 @@ class l2:
         shape, device = images.shape, generator.device
         direction = torch.randn(shape, generator=generator, device=device)
         radius = torch.rand(len(images), generator=generator, device=device)
-        delta = l2.ascent(direction) * _per_image(radius * eps, direction)
+        delta = l2.ascent(direction) * per_image(radius * eps, direction)
         return delta.to(images.device, images.dtype)
 
     @staticmethod
@@ -56,7 +58,3 @@ class l2:
         if values >= LARGE:
             return 3.0 * math.sqrt(values / LARGE)
         return float(0.5 * 6.0 ** (math.log(values / SMALL) / math.log(LARGE / SMALL)))
-
-
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))

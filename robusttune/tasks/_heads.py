@@ -13,7 +13,7 @@ from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
-from robusttune.tasks._view import Task, View
+from robusttune.tasks import Task, View
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 PATIENCE = 10
@@ -174,7 +174,7 @@ def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[st
     weights: dict[str, float] = {}
     made: dict[str, Task] = {}
     for key, weight in (tasks or {}).items():
-        task = plugins.made("tasks", key)
+        task = plugins.instance("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
         if task.name in made:

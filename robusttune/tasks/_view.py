@@ -1,7 +1,7 @@
 """What a pretext task makes of images, and the index maps that most of them are."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,26 +19,6 @@ class View(NamedTuple):
     of: Callable[[Tensor], Tensor]
     targets: Tensor
     classes: int
-
-
-class Task(Protocol):
-    """What a file in `tasks/` exports: a class whose instances draw views.
-
-    Attributes:
-        name: key of the head and of the logged loss.
-        classes: outputs of the head.
-        shares_forward: the view replaces the image in the classification forward, whose features the head reads.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def shares_forward(self) -> bool: ...
-
-    def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
-        """One random view for each image; `generator` lives on the CPU, `patch_size` is a ViT's, in pixels."""
 
 
 def reindex(images: Tensor, source: Tensor) -> Tensor:

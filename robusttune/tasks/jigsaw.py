@@ -9,7 +9,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from robusttune.tasks._view import View, pixel_numbers, reindex
+from robusttune.tasks import View, pixel_numbers, reindex
 
 __all__ = ["jigsaw"]
 

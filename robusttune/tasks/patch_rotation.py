@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robusttune.tasks._view import View, pixel_numbers, reindex
+from robusttune.tasks import View, pixel_numbers, reindex
 
 __all__ = ["patch_rotation"]
 

@@ -263,7 +263,7 @@ def with_criterion(objective: Any, criterion: Any, device: torch.device) -> Any:
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
-    made = plugins.made("objectives", objective)
+    made: Any = plugins.instance("objectives", objective)
     if not hasattr(made, "criterion"):
         raise ValueError(
             f"criterion= was given, but the objective {type(made).__name__} takes none: leave one of them out"

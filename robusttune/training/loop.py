@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from robusttune.attacks import Attack
 from robusttune.data import sharding
 from robusttune.data.batches import Batches, check_classes
 from robusttune.measuring.record import percent
@@ -19,7 +20,6 @@ from robusttune.model.checks import has_batch_norm
 from robusttune.run import distributed, files, randomness
 from robusttune.run import folder as run_folder
 from robusttune.run.log import Journal
-from robusttune.threat import Attack
 from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE, RAMP
 from robusttune.training.step import Stepper

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from robusttune.attacks import Attack
+from robusttune.model.input_shapes import is_large
 from robusttune.plugins import configured, one_of
 from robusttune.tasks._heads import TASKS
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, canonical, default_eps
 
-LARGE_SIDE = 160
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
 
@@ -61,7 +62,7 @@ def default_attack(
         return attack, steps
     if preset.attack != "auto":
         return (preset.attack, None) if steps is None else ("apgd", steps)
-    if min(images.shape[-2:]) < LARGE_SIDE:
+    if not is_large(images):
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)
 
@@ -89,4 +90,4 @@ def default_radius(purpose: str, norm: Any, images: Tensor) -> float:
     radius = default_eps(canonical(norm), tuple(images.shape[1:]))
     if purpose == "attacks":
         return radius
-    return radius / (5 if min(images.shape[-2:]) < LARGE_SIDE else 60)
+    return radius / (60 if is_large(images) else 5)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from robusttune.attacks import Attack
 from robusttune.data.batches import stream
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating
 from robusttune.model.timing import wait
 from robusttune.run import distributed
-from robusttune.threat import Attack, LossOf
+from robusttune.threat import LossOf
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, most_bytes
 from robusttune.training.pretext_accuracy import pretext_scores

@@ -8,8 +8,7 @@ from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from robusttune.model.input_shapes import patch_size_of
-from robusttune.training.presets import LARGE_SIDE
+from robusttune.model.input_shapes import is_large, patch_size_of
 from robusttune.training.schedule import Plan
 
 FUSED = ("sgd", "momentum", "adam", "adamw")  # timm's names of torch's own
@@ -119,7 +118,7 @@ def default_recipe(model: nn.Module, images: Tensor, pace: float = 1.0, **given:
         pace: a factor of the customary learning rate for small images.
         given: fields of Recipe; None stands for the customary value.
     """
-    large = min(images.shape[-2:]) >= LARGE_SIDE
+    large = is_large(images)
     ema, pace = (0.9998, 1.0) if large else (0.995, pace)
     if patch_size_of(model) is not None:
         chosen = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)

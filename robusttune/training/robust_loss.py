@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
+from robusttune.attacks import Attack
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_later
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model, has_batch_norm
+from robusttune.model.cuda_graphs import differentiates_once
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
 from robusttune.model.forward import Passes
@@ -23,7 +25,7 @@ from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import look
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 
 ATTACK_TASKS = ("none", "separate", "joint")
@@ -105,7 +107,7 @@ class RobustLoss(nn.Module):
         self.model = model
         self.threat = threat
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
-        self.objective: Any = None if objective is None else plugins.made("objectives", objective)
+        self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
         self.pixels, self.classifier = look(
@@ -222,7 +224,11 @@ class RobustLoss(nn.Module):
         joint, unlabeled = self.attack_tasks == "joint", labels is None
         if unlabeled and not joint:
             adversarial = images
-        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack(self.attack):
+        once = differentiates_once(self.attack)
+        with (
+            attacking(self.model, self.parameters(), images.device),
+            self.passes.under_attack(differentiated_once=once),
+        ):
             clean = None
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
-from robusttune.threat import Attack, ThreatModel
+from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 
 STEPS = 10

@@ -1,4 +1,4 @@
-"""Sections of a report: `(runs, folder) -> Markdown`, one file each."""
+"""Sections of a report, one file each: a function `(runs, folder) -> Markdown`, see `Section`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,12 @@ __all__ = ["Record", "Records", "Section", "described", "markdown_table", "perce
 
 
 class Section(Protocol):
-    """A part of a report's page, by one function for each file of this folder.
+    """The contract of a file in `measuring/sections/`: a function that writes a section of a report."""
 
-    Args:
-        runs: the Records of each model by the model's name, in the order in which the user passed them.
-        folder: the report's folder, for pictures; Markdown refers to them without a path.
+    def __call__(self, runs: Mapping[str, Records], folder: Path, /) -> str:
+        """Return the section in Markdown without a heading; "" leaves it out.
 
-    Returns:
-        Markdown without a heading; the empty string leaves the section out.
-    """
-
-    def __call__(self, runs: Mapping[str, Records], folder: Path, /) -> str: ...
+        Args:
+            runs: the Records of each model by the model's name, in the order in which the user passed them.
+            folder: the report's folder, for pictures; Markdown refers to them without a path.
+        """
