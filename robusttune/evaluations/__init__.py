@@ -4,10 +4,24 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from robusttune.measuring.intervals import Z95, wilson
+from robusttune.measuring.losses import LOSSES, LossName
 from robusttune.measuring.record import Record, accuracy, balanced, repeated
-from robusttune.measuring.subject import LOSSES, Subject
+from robusttune.measuring.subject import Subject
+from robusttune.measuring.tally import Tally
 
-__all__ = ["LOSSES", "Z95", "Evaluation", "Record", "Subject", "accuracy", "balanced", "repeated", "wilson"]
+__all__ = [
+    "LOSSES",
+    "Z95",
+    "Evaluation",
+    "LossName",
+    "Record",
+    "Subject",
+    "Tally",
+    "accuracy",
+    "balanced",
+    "repeated",
+    "wilson",
+]
 
 
 class Evaluation(Protocol):

@@ -10,7 +10,7 @@ import torch
 
 from robusttune import plugins
 from robusttune.evaluations import Record, Subject, accuracy
-from robusttune.measuring.subject import hashed
+from robusttune.measuring.tally import image_hashes
 from robusttune.run.provenance import fingerprint
 from robusttune.threat import ThreatModel
 
@@ -46,7 +46,7 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
     kept = _Kept(subject, threat, queries)
     after: dict[str, list[bool]] = {name: [] for name in members}
     for pixels, labels in subject.batches():
-        alive, images = subject.predicted(pixels) == labels, hashed(pixels)
+        alive, images = subject.predicted(pixels) == labels, image_hashes(pixels)
         batch = [f"{image} {label}" for image, label in zip(images, labels.tolist(), strict=True)]
         for name, settings in members.items():
             known = kept.find(name, batch)

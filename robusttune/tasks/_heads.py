@@ -191,7 +191,7 @@ def _views(views: int | str, tasks: int) -> int:
     return views
 
 
-def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, float] | None = None) -> Heads:
+def load_heads(source: str | Path | nn.Module, model: nn.Module, *, tasks: Mapping[Any, float] | None = None) -> Heads:
     """The pretext heads that a run left in its folder, on the model's device, to go on with: `harden(…, heads=…)`.
 
     Args:
