@@ -3,9 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,13 +84,6 @@ class ThreatModel:
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A random point (N,C,H,W) that the adversary may choose for each image."""
         return self.project(images + self.geometry.noise(images, self.eps, generator), images)
-
-
-def stays_in_ball(attack: Any) -> bool:
-    """Whether all that an attack finds lies in the ball; one for training alone says `bounded = False`."""
-    while isinstance(attack, partial):
-        attack = attack.func
-    return bool(getattr(attack, "bounded", True))
 
 
 def canonical(norm: NormLike | None) -> str | Norm:

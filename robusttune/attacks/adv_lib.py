@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, _adapters, differentiable
+from robusttune import plugins
+from robusttune.attacks import LossOf, ThreatModel, _adapters, declares, differentiable
 from robusttune.run.randomness import own_randomness
 
 __all__ = ["adv_lib"]
@@ -28,6 +29,14 @@ MADE_FOR = {
 }
 
 
+def _imported() -> Any:
+    with _adapters.needing("adv-lib", INSTALL):
+        import adv_lib.attacks as library
+    return library
+
+
+@plugins.requires(_imported)
+@declares(differentiates_once=False)
 def adv_lib(
     loss_of: LossOf,
     images: Tensor,
@@ -86,12 +95,3 @@ def _offered(attack: Any, name: str, threat: ThreatModel, given: dict[str, Any])
     raise ValueError(
         f"adv-lib's {name} is made {made}, but the adversary's norm is {threat.norm}: pass name=… of another"
     )
-
-
-def _imported() -> Any:
-    with _adapters.needing("adv-lib", INSTALL):
-        import adv_lib.attacks as library
-    return library
-
-
-adv_lib.installed = _imported  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
 from robusttune.norms import per_image
 
 __all__ = ["apgd"]
@@ -14,6 +14,7 @@ FIRST, SHRINK, SHORTEST = 22, 3, 6  # percent of the steps, between one check an
 PULL = 0.75
 
 
+@declares(differentiates_once=True)
 def apgd(
     loss_of: LossOf,
     images: Tensor,

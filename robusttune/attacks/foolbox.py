@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, _adapters, differentiable
+from robusttune import plugins
+from robusttune.attacks import LossOf, ThreatModel, _adapters, declares, differentiable
 from robusttune.run.randomness import own_randomness
 
 __all__ = ["foolbox"]
@@ -16,6 +17,14 @@ PGD: dict[object, str] = {"linf": "LinfPGD", "l2": "L2PGD"}
 POWER = {"linf": math.inf, "l2": 2}
 
 
+def _imported() -> Any:
+    with _adapters.needing("foolbox", "pip install 'robusttune[foolbox]'"):
+        import foolbox as library
+    return library
+
+
+@plugins.requires(_imported)
+@declares(differentiates_once=False)
 def foolbox(
     loss_of: LossOf,
     images: Tensor,
@@ -76,12 +85,3 @@ def _check_distance(attack: Any, name: str, threat: ThreatModel) -> None:
 def _names(library: Any) -> list[str]:
     kind = library.attacks.Attack
     return [name for name, one in vars(library.attacks).items() if isinstance(one, type) and issubclass(one, kind)]
-
-
-def _imported() -> Any:
-    with _adapters.needing("foolbox", "pip install 'robusttune[foolbox]'"):
-        import foolbox as library
-    return library
-
-
-foolbox.installed = _imported  # type: ignore[attr-defined]

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
 
 __all__ = ["nfgsm"]
 
 
+@declares(bounded=False, differentiates_once=True)
 def nfgsm(
     loss_of: LossOf,
     images: Tensor,
@@ -46,7 +47,3 @@ def nfgsm(
         noisy = (images + threat.geometry.noise(images, noise * threat.eps, generator)).clamp(0, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(loss_of(noisy).sum(), noisy)
         return (noisy.detach() + step * threat.eps * threat.ascent(gradient)).clamp(0, 1)
-
-
-# For evaluations, which must not take what it finds for adversarial examples.
-nfgsm.bounded = False  # type: ignore[attr-defined]

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
 
 __all__ = ["pgd"]
 
 
+@declares(differentiates_once=True)
 def pgd(
     loss_of: LossOf,
     images: Tensor,

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, _adapters, differentiable
+from robusttune import plugins
+from robusttune.attacks import LossOf, ThreatModel, _adapters, declares, differentiable
 from robusttune.run.randomness import own_randomness
 
 __all__ = ["torchattacks"]
@@ -17,6 +18,14 @@ SPELLINGS: dict[object, object] = {"linf": "Linf", "l2": "L2"}
 RADIUS = ("eps", "max_epsilon")
 
 
+def _imported() -> Any:
+    with _adapters.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
+        import torchattacks as library
+    return library
+
+
+@plugins.requires(_imported)
+@declares(differentiates_once=False)
 def torchattacks(
     loss_of: LossOf,
     images: Tensor,
@@ -69,12 +78,3 @@ def _offered(kind: type, threat: ThreatModel, seed: int) -> dict[str, Any]:
 def _names(library: Any) -> list[str]:
     kind = library.attack.Attack
     return [name for name, one in vars(library).items() if isinstance(one, type) and issubclass(one, kind)]
-
-
-def _imported() -> Any:
-    with _adapters.needing("torchattacks", "pip install 'robusttune[torchattacks]'"):
-        import torchattacks as library
-    return library
-
-
-torchattacks.installed = _imported  # type: ignore[attr-defined]

@@ -6,10 +6,10 @@ from functools import partial
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.attacks import Attack, AttackLike
+from robusttune.attacks import Attack, AttackLike, stays_in_ball
 from robusttune.evaluations import LossName, Record, Subject, accuracy
 from robusttune.norms import NormLike
-from robusttune.threat import ThreatModel, canonical, default_eps, radii, stays_in_ball
+from robusttune.threat import ThreatModel, canonical, default_eps, radii
 
 __all__ = ["sweep"]
 

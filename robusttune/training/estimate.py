@@ -15,7 +15,7 @@ from torch import nn
 from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
-from robusttune.model.timing import wait
+from robusttune.model.timing import synchronize
 from robusttune.run import distributed, randomness
 from robusttune.training import profiling
 from robusttune.training.autotune import choose
@@ -118,7 +118,7 @@ def estimate(
         began = profiling.clock()
         with prepared(given) as run:
             training, device = run.training, run.training.stepper.device
-            wait(device)
+            synchronize(device)
             first = profiling.clock() - began
             with trainable(model), checkpointed_if(given):
                 # Whether "auto" compiles is left to the run: to find out takes minutes.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
+from robusttune.attacks import stays_in_ball
 from robusttune.augmentations._augment import chosen_augment, overlaps
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
@@ -23,7 +24,7 @@ from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
 from robusttune.run import files
 from robusttune.run.log import tell
-from robusttune.threat import ThreatModel, stays_in_ball
+from robusttune.threat import ThreatModel
 from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.loop import Training
 from robusttune.training.presets import Preset, chosen_preset, default_attack, default_radius, for_purpose, late_attack

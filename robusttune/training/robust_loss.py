@@ -10,19 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack
+from robusttune.attacks import Attack, differentiates_once
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_later
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model, has_batch_norm
-from robusttune.model.cuda_graphs import differentiates_once
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
-from robusttune.model.probe import look
+from robusttune.model.probe import probe
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
 from robusttune.threat import LossOf, ThreatModel
@@ -110,7 +109,7 @@ class RobustLoss(nn.Module):
         self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.awp = _checked_awp(awp)
-        self.pixels, self.classifier = look(
+        self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
@@ -120,7 +119,7 @@ class RobustLoss(nn.Module):
         self.seed = seed
         self.calls = 0
         self._watch = Watch(model, self.heads)
-        self.passes = Passes(model, self.classifier)
+        self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None

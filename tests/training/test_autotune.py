@@ -15,7 +15,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.training import autotune, recipe
 from robusttune.training.precision import chosen_precision
 
@@ -292,7 +292,7 @@ def test_passes_fold_and_compile_in_either_order(graphs):
     assert robust_loss.passes.compiled == "whole"
     robust_loss(images, labels)
     robust_loss.passes.compile("no")
-    assert isinstance(robust_loss.passes, Passes)
+    assert isinstance(robust_loss.passes, ForwardRunner)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

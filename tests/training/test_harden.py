@@ -492,7 +492,7 @@ def test_what_others_compute_while_compiled_is_not_held():
     with robust_loss.compiled():
         robust_loss(images, labels)
         model(images)
-        assert [made.captured for made in robust_loss.passes._made.values()] == [[]]
+        assert [compiled.captured for compiled in robust_loss.passes._compiled_forwards.values()] == [[]]
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
