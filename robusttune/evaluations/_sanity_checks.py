@@ -94,7 +94,7 @@ def optimisation_at_inference(sample: Sample) -> Finding:
 
 @contextmanager
 def _recorded_gradients() -> Iterator[list[str]]:
-    """The list to which each call of torch.autograd.grad or backward adds its name."""
+    """Record the calls of torch.autograd.grad and backward, by name."""
     calls: list[str] = []
     originals = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
 
@@ -188,7 +188,7 @@ def transfer_finds_no_more(sample: Sample) -> Finding:
 
 
 def _surrogate(sample: Sample) -> nn.Module:
-    """A small convolutional net, trained to classify these images and noisy ones as the model does."""
+    """Train a small convolutional net to classify these images and noisy ones as the model does."""
     channels, classes, place = sample.pixels.shape[1], sample.subject.classes, sample.pixels.device
     layers = [nn.Conv2d(channels, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, classes)).to(place)

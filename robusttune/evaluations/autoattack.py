@@ -67,7 +67,7 @@ def autoattack(
 
 
 def _records(subject: Subject, threat: ThreatModel, after: dict[str, list[bool]], standard: bool) -> list[Record]:
-    """The accuracy after each member; the last Record says whether these were the standard's members and settings."""
+    """Return the accuracy after each member; the last Record says if members and settings are the standard's."""
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     images, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
     records = []
@@ -80,7 +80,7 @@ def _records(subject: Subject, threat: ThreatModel, after: dict[str, list[bool]]
 
 
 def _members(classes: int, queries: int) -> dict[str, dict[str, object]]:
-    """The settings of torchattacks' classes for each member, by a description of the member."""
+    """Return for each member, by its description, the settings of torchattacks' class."""
     targets = min(TARGETS, classes - 1)
     members: dict[str, dict[str, object]] = {f"APGD-CE, {STEPS} steps": {"name": "APGD", "steps": STEPS, "loss": "ce"}}
     if classes >= FEWEST_CLASSES:

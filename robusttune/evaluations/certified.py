@@ -93,7 +93,7 @@ def radius_of(votes: int, draws: int, sigma: float, alpha: float, beta: _Beta) -
 
 
 def _votes(subject: Subject, image: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    """The number of noisy copies of an image (C,H,W) that get each class: (K,)."""
+    """Count the noisy copies of an image (C,H,W) that get each class: (K,)."""
     votes = torch.zeros(subject.classes, dtype=torch.long, device=image.device)
     for start in range(0, draws, BATCH):
         noise = torch.empty(min(BATCH, draws - start), *image.shape, device=image.device).normal_(generator=generator)

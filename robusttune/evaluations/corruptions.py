@@ -86,7 +86,7 @@ def _of_generated(
     jpeg_save: bool,
     preset: int | None,
 ) -> tuple[Answers, str]:
-    """The right answers under each corruption of the loader's images, and the protocol."""
+    """Return the right answers under each corruption of the loader's images, and the protocol."""
     example = torch.zeros(1, *subject.shape, device=subject.device)
     size = preset_of(example, preset)
     conditions = generated(
@@ -116,7 +116,7 @@ def _of_published(
     images: int | None,
     transform: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Answers, str]:
-    """The right answers under each corruption of published images, and the protocol."""
+    """Return the right answers under each corruption of published images, and the protocol."""
     wanted = files.corruptions if names is None else list(map(str, names))
     kept = [severity for severity in files.severities if severity is None or severity in severities]
     rows = None if images is None else files.subset(images, subject.seed)
@@ -145,7 +145,7 @@ def _joined(right: Mapping[Key, Sequence[Tensor]]) -> Answers:
 
 
 def _fitted(pixels: Tensor, subject: Subject, transform: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, str]:
-    """Published images (N,C,H,W) in the size of the loader's, and the change in words."""
+    """Return published images (N,C,H,W) in the size of the loader's, and the change in words."""
     if transform is not None:
         return transform(pixels), "changed by the transform given"
     height, width = subject.shape[-2:]
@@ -161,7 +161,7 @@ def _fitted(pixels: Tensor, subject: Subject, transform: Callable[[Tensor], Tens
 
 
 def _accuracies(answers: Answers, subject: Subject, setting: Setting, own_images: bool) -> Iterator[Record]:
-    """The accuracy at each corruption and severity; `own_images`: the loader's images, whose hashes are known."""
+    """Yield the accuracy at each corruption and severity; answers to single images only of the loader's images."""
     overlap = trained_on(subject.model) & {name for name, _ in answers}
     if overlap:
         warnings.warn(
@@ -177,7 +177,7 @@ def _accuracies(answers: Answers, subject: Subject, setting: Setting, own_images
 
 
 def _means(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Record]:
-    """The mean accuracy over the severities of each corruption, over each family, and over all; the mean error."""
+    """Yield the mean accuracy over the severities of each corruption, over each family, and over all; the mean error."""
     groups: dict[tuple[str, str], list[Key]] = {}
     for key in answers:
         groups.setdefault(("corruption", key[0]), []).append(key)
@@ -198,7 +198,7 @@ def _means(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Rec
 def _against_baseline(
     answers: Answers, subject: Subject, baseline: Mapping[str, Sequence[float]] | None, setting: Setting
 ) -> Iterator[Record]:
-    """The mean error divided by AlexNet's or the baseline's; for AlexNet's, the relative error, too."""
+    """Yield the mean error divided by AlexNet's or the baseline's; for AlexNet's, the relative error, too."""
     errors = mce.ALEXNET if baseline is None else baseline
     lost = mce.missing(answers, errors)
     if lost:
@@ -224,7 +224,7 @@ def _weighted(
     *,
     clean: Tensor | None = None,
 ) -> Record:
-    """The weighted sum of errors, minus the weighted clean error if `clean` answers are given; with a normal interval."""
+    """Return the weighted sum of errors, minus the weighted clean error if there are `clean` answers."""
     per_image = torch.stack([weight * (~answers[key]).double() for key, weight in weights.items()]).sum(0)
     value, variance = _mean_and_variance(per_image, subject)
     if clean is not None:
@@ -237,7 +237,7 @@ def _weighted(
 
 
 def _mean_and_variance(values: Tensor, subject: Subject) -> tuple[float, float]:
-    """The mean of values (N,) over all processes, and the variance of that mean."""
+    """Return the mean of values (N,) over all processes, and the variance of that mean."""
     count, total, squares = distributed.summed(
         [len(values), float(values.sum()), float(values.square().sum())], subject.device
     )

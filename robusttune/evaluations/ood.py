@@ -44,7 +44,7 @@ def ood(subject: Subject, *, others: "Loader | None" = None) -> list[Record]:
 
 
 def _records(inside: Tensor, outside: Tensor) -> list[Record]:
-    """AUROC and FPR95 of the scores of the loader's images and of others."""
+    """Return AUROC and FPR95, from the scores of the loader's images and of others."""
     area = _area(inside, outside)
     error = _standard_error(area, len(inside), len(outside))
     interval = (max(0.0, area - Z95 * error), min(1.0, area + Z95 * error))
@@ -57,7 +57,7 @@ def _records(inside: Tensor, outside: Tensor) -> list[Record]:
 
 
 def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
-    """The other images as pixels (N,C,H,W) on [0,1].
+    """Yield the other images as pixels (N,C,H,W) on [0,1].
 
     Raises:
         ValueError: they are in another space than the loader's images.
@@ -74,7 +74,7 @@ def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
 
 
 def _area(inside: Tensor, outside: Tensor) -> float:
-    """The area under the ROC curve: how often an outside score exceeds an inside one; equal ones count half."""
+    """Return the area under the ROC curve: how often an outside score exceeds an inside one; equal ones count half."""
     ordered = torch.sort(inside).values
     below = torch.searchsorted(ordered, outside, right=False)
     up_to = torch.searchsorted(ordered, outside, right=True)
@@ -82,7 +82,7 @@ def _area(inside: Tensor, outside: Tensor) -> float:
 
 
 def _standard_error(area: float, inside: int, outside: int) -> float:
-    """The standard error of the area under the curve: Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747."""
+    """Return the standard error of the area: Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747."""
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
     spread = area * (1 - area) + (outside - 1) * (one - area**2) + (inside - 1) * (two - area**2)
     return math.sqrt(max(0.0, spread) / (inside * outside))

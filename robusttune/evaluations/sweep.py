@@ -81,7 +81,7 @@ def _after(
     losses: Sequence[LossName],
     size: int,
 ) -> Tensor:
-    """The images (N,) that stay alive under the attack with each of the losses."""
+    """Attack with each of the losses in turn; return which images (N,) stay alive."""
     generator = subject.generator()
     for loss in losses if threat.eps > 0 else ():
         alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator, size=size)

@@ -121,7 +121,7 @@ def _compared(
 
 
 def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, int]]:
-    """The rows of the images in common; an image that occurs several times pairs with its copies in turn."""
+    """List the rows of the images in common; an image that occurs several times pairs with its copies in turn."""
     waiting: dict[str, list[int]] = {}
     for row, image in enumerate(second):
         waiting.setdefault(image, []).append(row)

@@ -1,4 +1,4 @@
-"""evaluate: measures a classifier with evaluations named by their files."""
+"""Evaluation of a classifier: `evaluate` runs the evaluations that the user names, and merges their Records."""
 
 import copy
 import time
@@ -116,7 +116,6 @@ def evaluate(
             classes=classes,
             device=place,
             seed=seed,
-            tell=partial(tell, progress=progress),
             folder=folder,
             heads=None if heads is None else heads_for(heads, model),
             classifier=None if heads is None else find_classifier(model, inputs),
@@ -130,7 +129,7 @@ def evaluate(
 
 
 def _chosen(which: object) -> list[tuple[str, Evaluating]]:
-    """The evaluations with their titles; the packages that they need are installed.
+    """Look up the evaluations and their titles; check that the packages they need are installed.
 
     Raises:
         ValueError: unknown evaluations, or none.
@@ -158,7 +157,7 @@ def _title(evaluation: object) -> str:
 
 
 def _place(model: nn.Module, device: DeviceLike) -> torch.device:
-    """The device of this process, after joining the other processes.
+    """Join the other processes; return the device of this one.
 
     Raises:
         ValueError: there is no such device, or the model has no classifier.
@@ -204,13 +203,14 @@ def heads_for(heads: HeadsLike, model: nn.Module) -> Heads:
 
 
 def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bool) -> Result:
-    """Run one evaluation with a Tally of its own.
+    """Run one evaluation with a new Tally.
 
     Raises:
         ValueError: the evaluation returned something else than Records.
     """
     tally = Tally(by_image=True)
-    subject = replace(subject, tally=tally, watched=_bar(title, subject.loader) if progress else iter)
+    watched = _bar(title, subject.loader) if progress else iter
+    subject = replace(subject, tally=tally, watched=watched, tell=partial(tell, progress=progress))
     began = time.perf_counter()
     returned = evaluation(subject)
     records = list(returned) if isinstance(returned, Iterable) else [returned]
@@ -225,7 +225,7 @@ def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """The provenance of the measurement."""
+    """Collect the provenance of the measurement."""
     return {
         "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
         "images": f"{len(records.hashes)} {of_all(records.hashes)}",

@@ -39,6 +39,6 @@ def page(markdown: str, folder: Path, *, title: str = "Robustness report") -> st
 
 
 def _embedded(path: Path) -> str:
-    """A picture as a data URL."""
+    """Return a picture as a data URL."""
     kind = {"jpg": "jpeg"}.get(path.suffix[1:], path.suffix[1:])
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -171,7 +171,7 @@ class Monitor:
         return self._reference.threshold(images)
 
     def _statistics_of(self, images: Tensor) -> dict[str, Tensor]:
-        """The statistics of images (N,C,H,W), each (N,)."""
+        """Compute the statistics of images (N,C,H,W), each (N,)."""
         device = device_of(self.model)
         pixels = self.space.to(device).pixels(images.to(device))
         with self._subject(pixels) as subject:

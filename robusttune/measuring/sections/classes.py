@@ -44,7 +44,7 @@ def _text_of(name: str, records: Records) -> str:
 
 
 def _attacked(records: Records) -> Record | None:
-    """The smallest robust accuracy at the training radius."""
+    """Find the smallest robust accuracy at the training radius."""
     threat = str(records.facts.get("threat", ""))
     at_radius = [
         record
@@ -58,6 +58,6 @@ def _attacked(records: Records) -> Record | None:
 
 
 def _right_by_class(record: Record, labels: tuple[int, ...]) -> Counter[int]:
-    """The number of right answers for each class."""
+    """Count the right answers for each class."""
     assert record.right is not None
     return Counter(label for label, right in zip(labels, record.right, strict=True) if right)

@@ -57,5 +57,5 @@ def _draw(shown: list[Failure], path: Path) -> None:
 
 
 def _displayed(picture: np.ndarray) -> np.ndarray:
-    """An image (C,H,W) as matplotlib wants it: (H,W,3) for colour, else the mean of the channels (H,W)."""
+    """Convert an image (C,H,W) for matplotlib: (H,W,3) for colour, else the mean of the channels (H,W)."""
     return np.asarray(picture.transpose(1, 2, 0).clip(0, 1) if len(picture) == 3 else picture.mean(0))

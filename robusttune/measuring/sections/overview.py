@@ -47,7 +47,7 @@ def _clean(records: Records) -> list[Record]:
 
 
 def _strongest(records: Records) -> list[Record]:
-    """For each norm, the accuracy by the strongest evaluation, at the training radius (if unknown, at its last radius)."""
+    """Find for each norm the accuracy by the strongest evaluation, at the training radius, or at its last if unknown."""
     threat = str(records.facts.get("threat", ""))
     strongest: dict[str, Record] = {}
     for evaluation in STRENGTH:

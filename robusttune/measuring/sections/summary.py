@@ -25,7 +25,7 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
 
 
 def _is_shown(record: Record) -> bool:
-    """Single corruptions and checks have their own sections."""
+    """Leave out single corruptions and checks, which have their own sections."""
     return "corruption" not in record.setting and record.evaluation != "sanity"
 
 
