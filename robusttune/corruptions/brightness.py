@@ -1,4 +1,4 @@
-"""More light."""
+"""Brightness: more light."""
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ LEVELS = {
 
 
 def apply(images: Tensor, more: float) -> Tensor:
-    """Images (N,C,H,W) of the same hue and saturation, whose value, the largest channel, has grown by `more`."""
+    """Raise the value (the largest channel) of images (N,C,H,W) by `more`, with the same hue and saturation."""
     value = images.amax(1, keepdim=True)
     brighter = (value + more).clamp_max(1)
     black = value == 0

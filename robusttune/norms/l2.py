@@ -13,24 +13,24 @@ SMALL, LARGE = 3 * 32 * 32, 3 * 224 * 224
 
 
 class l2:
-    """The Euclidean norm: sizes, projection and steepest ascent, each image by itself."""
+    """The Euclidean norm: sizes, projection and steepest ascent, separately for each image."""
 
     @staticmethod
     def size(delta: Tensor) -> Tensor:
-        """The norm of each image's perturbation: (N,C,H,W) -> (N,)."""
+        """Return the norm of each image's perturbation: (N,C,H,W) -> (N,)."""
         size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
         return size
 
     @staticmethod
     def project(delta: Tensor, eps: float) -> Tensor:
-        """The nearest perturbations (N,C,H,W) whose norm is at most eps."""
-        if eps < torch.finfo(delta.dtype).tiny:  # which divided by itself would be 0/0
+        """Return the nearest perturbations (N,C,H,W) whose norm is at most eps."""
+        if eps < torch.finfo(delta.dtype).tiny:  # eps / eps would be 0/0
             return torch.zeros_like(delta)
         return delta * (eps / per_image(l2.size(delta), delta).clamp(min=eps))
 
     @staticmethod
     def ascent(gradient: Tensor) -> Tensor:
-        """The direction of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
+        """Return the direction (N,C,H,W) of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
         # Scaled by the largest entry first: the square of a gradient of 1e-30 is not representable.
         largest = per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
         scaled = gradient / torch.where(largest > 0, largest, 1.0)
@@ -39,7 +39,7 @@ class l2:
 
     @staticmethod
     def noise(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-        """Perturbations (N,C,H,W) in random directions, with sizes uniform on [0, eps]."""
+        """Draw perturbations (N,C,H,W) in random directions, with sizes uniform on [0, eps]."""
         shape, device = images.shape, generator.device
         direction = torch.randn(shape, generator=generator, device=device)
         radius = torch.rand(len(images), generator=generator, device=device)
@@ -48,7 +48,7 @@ class l2:
 
     @staticmethod
     def default_eps(shape: tuple[int, ...]) -> float:
-        """The customary radius for images of shape (C,H,W): 0.5 at 3x32x32 and 3.0 at 3x224x224.
+        """Return the customary radius for images of shape (C,H,W): 0.5 at 3x32x32 and 3.0 at 3x224x224.
 
         Between the two it is linear in logarithms, outside it grows with the square root of C·H·W.
         """

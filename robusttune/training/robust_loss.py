@@ -23,7 +23,7 @@ from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import probe
 from robusttune.run.settings import check_settings
-from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
+from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 
@@ -118,7 +118,7 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self.seed = seed
         self.calls = 0
-        self._watch = Watch(model, self.heads)
+        self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
@@ -137,7 +137,7 @@ class RobustLoss(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             chance, noise = self._generators(device_of(self.model))
             if self.training:
-                self._watch.look()
+                self._watch.count_forward()
             batches = [self._prepared(images, labels, chance)]
             batches += [] if unlabeled is None else [self._prepared(unlabeled, None, chance)]
         found = [self._attacked(batch, noise) for batch in batches]
