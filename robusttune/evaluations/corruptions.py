@@ -34,7 +34,7 @@ def corruptions(
     severities: Sequence[int] = SEVERITIES,
     jpeg_save: bool = False,
     preset: int | None = None,
-    published: "PathLike | None" = None,
+    published: PathLike | None = None,
     images: int | None = None,
     wnids: Sequence[str] | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,

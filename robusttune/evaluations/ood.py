@@ -17,7 +17,7 @@ __all__ = ["ood"]
 KEPT = 0.95
 
 
-def ood(subject: Subject, *, others: "Loader | None" = None) -> list[Record]:
+def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     """Measure how well the score separates other images from the loader's: AUROC, and the false positive rate FPR95.
 
     An image's score is the mean cross-entropy of the rotation head over all rotations, minus the divergence of the uniform

@@ -44,7 +44,7 @@ FILE = "records.jsonl"
 
 Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
 EvaluationLike: TypeAlias = str | Evaluating
-HeadsLike: TypeAlias = nn.Module | str | Path
+HeadsLike: TypeAlias = nn.Module | PathLike
 
 
 def evaluate(
@@ -54,12 +54,12 @@ def evaluate(
     *,
     norm: NormLike = "linf",
     eps: float | None = None,
-    mean: "Channels | None" = None,
-    std: "Channels | None" = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     subset: int | None = None,
     heads: HeadsLike | None = None,
-    out: "PathLike | None" = None,
+    out: PathLike | None = None,
     resume: bool = False,
     seed: int = 0,
     device: DeviceLike = "auto",

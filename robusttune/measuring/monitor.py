@@ -98,9 +98,9 @@ class Monitor:
         *,
         heads: HeadsLike | None = None,
         false_alarms: float = 0.01,
-        log: "PathLike | None" = None,
-        mean: "Channels | None" = None,
-        std: "Channels | None" = None,
+        log: PathLike | None = None,
+        mean: Channels | None = None,
+        std: Channels | None = None,
         normalized: bool | None = None,
         seed: int = 0,
     ) -> None:
@@ -120,7 +120,7 @@ class Monitor:
         shape: Sequence[int],
         *,
         heads: HeadsLike | None,
-        log: "PathLike | None",
+        log: PathLike | None,
     ) -> None:
         """Set all but the reference."""
         self.model, self.space, self.shape = model, space, tuple(shape)
@@ -215,7 +215,7 @@ class Monitor:
 
     @classmethod
     def load(
-        cls, folder: PathLike, model: nn.Module, *, heads: HeadsLike | None = None, log: "PathLike | None" = None
+        cls, folder: PathLike, model: nn.Module, *, heads: HeadsLike | None = None, log: PathLike | None = None
     ) -> "Monitor":
         """Read the monitor that `save` wrote, for the model and heads that it was recorded with.
 
