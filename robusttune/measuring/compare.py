@@ -75,7 +75,7 @@ def compare(first: Records, second: Records) -> Comparisons:
     for name, records in (("first", first), ("second", second)):
         if not getattr(records, "hashes", ()):
             raise ValueError(
-                f"the {name} Records do not know single images: pass what evaluate returned, not a part of it"
+                f"the {name} Records hold no answers to single images: pass all Records that evaluate returned, not some"
             )
     pairs = _paired(first.hashes, second.hashes)
     if not pairs:

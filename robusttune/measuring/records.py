@@ -76,7 +76,7 @@ class Records(list[Record]):
         rights = [record.right for record in accuracies if record.right is not None]
         if not rights:
             raise ValueError(
-                f"no Record of {setting} knows which images were right: pass a setting of evaluate's Records"
+                f"no Record of {setting} holds the answer to each image: pass a setting of the Records that evaluate returned"
             )
         right = tuple(map(all, zip(*rights, strict=True)))
         over = {**setting, "over": f"{len(rights)} attacks"}
