@@ -39,7 +39,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def draw(
-    image: Tensor, level: object, generator: torch.Generator, *, frost_dir: "PathLike | None" = None
+    image: Tensor, level: object, generator: torch.Generator, *, frost_dir: PathLike | None = None
 ) -> tuple[Tensor, ...]:
     """Draw the inputs of procedural frost: a number for the style, noise (H,W), seeds of needles (6,H,W), angles (6,).
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -98,7 +97,7 @@ def evaluate(
     evaluations = _chosen(which)
     check_loader(loader, passes=1 + len(evaluations))
     place = _place(model, device)
-    folder = prepared(None if out is None else Path(out), resume)
+    folder = prepared(out, resume)
     source = sharding.whole(loader)
     with _borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)

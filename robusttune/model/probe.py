@@ -20,8 +20,8 @@ SLACK = 1e-3
 def probe(
     model: nn.Module,
     images: Tensor | None,
-    mean: "Channels | None",
-    std: "Channels | None",
+    mean: Channels | None,
+    std: Channels | None,
     normalized: bool | None,
     classifier: str | None,
     *,

@@ -244,7 +244,7 @@ def test_jigsaw_moves_whole_tiles():
 
 
 def test_jigsaw_says_which_grids_and_images_it_takes():
-    with pytest.raises(ValueError, match="grid is 1, but it takes at least 2 tiles"):
+    with pytest.raises(ValueError, match="grid is 1, but at least 2 tiles per side"):
         jigsaw(1)
     with pytest.raises(ValueError, match="2x5 px cannot be cut into 3x3 tiles: choose a smaller grid"):
         draw(jigsaw(3), torch.zeros(1, 1, 2, 5))
