@@ -19,6 +19,7 @@ NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
 POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
 SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
+FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
     "accumulate": COUNT,
@@ -38,7 +39,7 @@ NUMBERS = {
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 CHECKED = (*NUMBERS, "on_epoch", "tasks")
-NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers")
+NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
