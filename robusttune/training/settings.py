@@ -89,8 +89,8 @@ class Learning:
     @property
     def task_weights(self) -> TaskWeights | None:
         """The tasks, after the preset has replaced "auto"."""
-        assert not isinstance(self.tasks, str)
-        return self.tasks
+        assert self.tasks != "auto"
+        return self.tasks  # any other string is refused where the heads are built
 
 
 @dataclass(frozen=True)

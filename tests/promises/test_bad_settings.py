@@ -66,7 +66,7 @@ BAD_SETTINGS = [
         {"unlabeled_loader": [images()]},
         "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
     ),
-    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': timm knows .*adamw.*sgd"),
+    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (
         {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},
