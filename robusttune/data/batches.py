@@ -1,6 +1,5 @@
 """What a loader yields, as images and labels, checked before anything is computed from it."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.loaders import is_exhaustible
+from robusttune.run.provenance import digest, tensor_bytes
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -194,7 +194,8 @@ class Batches:
         dataset = getattr(self.loader, "dataset", None)
         images = len(dataset) if isinstance(dataset, Sized) else None
         shape = None if self.peeked is None else list(self.peeked[0].shape)
-        return {"images": images, "batches": self.count, "shape": shape, "first": _digest(self.peeked)}
+        first = None if self.peeked is None else digest(tensor_bytes(each) for each in self.peeked if each is not None)
+        return {"images": images, "batches": self.count, "shape": shape, "first": first}
 
     def endless(self) -> Iterator[Tensor]:
         """The images of one epoch after the other."""
@@ -212,17 +213,6 @@ def located(place: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-
-
-def _digest(batch: Any) -> str | None:
-    """A hash of the images and labels of a batch."""
-    if batch is None:
-        return None
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in batch:
-        if tensor is not None:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
