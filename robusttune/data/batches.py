@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def unpacked(batch: object, *, wait: bool = True) -> tuple[Tensor, Tensor]:
     return images, checked_labels(labels, len(images), wait=wait)
 
 
-def images_only(batch: object, *, wait: bool = True) -> tuple[Tensor, None]:
+def images_of(batch: object, *, wait: bool = True) -> Tensor:
     """Read the images (N,C,H,W) of one batch: a tensor, a tuple whose first item is one, or a dict.
 
     Args:
@@ -67,10 +67,10 @@ def images_only(batch: object, *, wait: bool = True) -> tuple[Tensor, None]:
     Raises:
         ValueError: a batch of another form, or values that are not allowed.
     """
-    images: Any = _of_first_key(batch, IMAGE_KEYS, "images") if _has_keys(batch) else batch
+    images = _of_first_key(batch, IMAGE_KEYS, "images") if _has_keys(batch) else batch
     images = images[0] if isinstance(images, tuple | list) and images else images
     check_images(images, wait=wait)
-    return images, None
+    return cast(Tensor, images)
 
 
 def check_images(images: object, *, wait: bool = False) -> None:
@@ -233,7 +233,7 @@ class Batches:
         return {"images": images, "batches": self.count, "shape": shape, "first": first}
 
     def _checked(self, batch: object, *, wait: bool = True) -> CheckedBatch:
-        return unpacked(batch, wait=wait) if self.labelled else images_only(batch, wait=wait)
+        return unpacked(batch, wait=wait) if self.labelled else (images_of(batch, wait=wait), None)
 
 
 @contextmanager

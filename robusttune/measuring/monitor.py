@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.data.batches import check_images, first_batch, images_only
+from robusttune.data.batches import check_images, first_batch, images_of
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import heads_for
@@ -105,10 +105,10 @@ class Monitor:
         seed: int = 0,
     ) -> None:
         check_loader(loader, passes=2)
-        images = images_only(first_batch(loader))[0]
+        images = images_of(first_batch(loader))
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         self._set_up(model, heads, space, tuple(images.shape[1:]), false_alarms, log, seed)
-        found = [self._measured(images_only(batch)[0]) for batch in loader]
+        found = [self._measured(images_of(batch)) for batch in loader]
         self._compare_with({name: torch.cat([each[name] for each in found]) for name in found[0]})
 
     def _set_up(

@@ -21,7 +21,7 @@ from robusttune.data.batches import (
     checked_labels,
     first_batch,
     hard,
-    images_only,
+    images_of,
     stream,
     unpacked,
 )
@@ -126,10 +126,8 @@ def test_a_batch_is_read_as_the_same_tensors(batch):
     assert first is GOOD[0]
     assert torch.equal(own, GOOD[1])
     assert own.dtype == torch.int64
-    only, none = images_only(batch)
-    assert only is GOOD[0]
-    assert none is None
-    assert images_only(GOOD[0])[0] is GOOD[0]
+    assert images_of(batch) is GOOD[0]
+    assert images_of(GOOD[0]) is GOOD[0]
 
 
 def test_the_prepared_images_come_before_the_raw_ones():
@@ -194,7 +192,7 @@ def test_values_on_an_accelerator_are_not_waited_for_in_each_step():
     soft = F.one_hot(labels(), CLASSES).float()
     for own in (labels(), soft):
         unpacked(far(images(), own), wait=False)
-    images_only(far(images()), wait=False)
+    images_of(far(images()), wait=False)
     check_images(*far(images()))
     checked_labels(*far(soft), 8)
 
@@ -202,7 +200,7 @@ def test_values_on_an_accelerator_are_not_waited_for_in_each_step():
 def test_values_on_an_accelerator_are_read_in_the_first_batch_and_in_evaluation():
     batches = [far(images(), labels())]
     assert len(list(Batches(batches).epoch(0))) == 1
-    for read in (Batches(batches).first, lambda: list(stream(batches)), lambda: images_only(batches[0])):
+    for read in (Batches(batches).first, lambda: list(stream(batches)), lambda: images_of(batches[0])):
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
             read()
 
