@@ -145,7 +145,7 @@ def check_classes(labels: Tensor, classes: int) -> None:
         raise ValueError(f"label {wrong} is out of range: the model has {classes} classes, numbered 0 to {classes - 1}")
 
 
-def hard(labels: Tensor) -> Tensor:
+def hard_labels(labels: Tensor) -> Tensor:
     """Return the class numbers (N,) of labels: of soft ones (N,K), the most likely class."""
     return labels.argmax(1) if labels.dim() == 2 else labels
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune.data import sharding
-from robusttune.data.batches import check_channels, check_classes, hard, located, stream
+from robusttune.data.batches import check_channels, check_classes, hard_labels, located, stream
 from robusttune.data.pixels import Pixels, check_later
 from robusttune.measuring.failures import Failure, fallen, worst
 from robusttune.model.devices import dtype_of
@@ -131,7 +131,7 @@ class Subject:
             pixels = self.pixels.pixels(images.detach().to(self.device))
             if self.hashes is not None:
                 self.hashes.extend(hashed(pixels))
-            targets = hard(labels)
+            targets = hard_labels(labels)
             if self.labels is not None:
                 self.labels.extend(targets.tolist())
             yield pixels, targets.to(self.device)

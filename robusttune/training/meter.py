@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import hard
+from robusttune.data.batches import hard_labels
 
 READ_EVERY = 10
 FIRST_BROKEN = "first broken"
@@ -25,7 +25,7 @@ class Meter:
         """Count one batch of so many images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
-            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard(labels)).sum()
+            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard_labels(labels)).sum()
         # The number of the first batch whose loss is not finite, without waiting for the device.
         broken = ~torch.isfinite(out["loss"].detach())
         number = torch.full_like(broken, self.steps + 1, dtype=torch.float64)

@@ -20,7 +20,7 @@ from robusttune.data.batches import (
     check_images,
     checked_labels,
     first_batch,
-    hard,
+    hard_labels,
     images_of,
     stream,
     unpacked,
@@ -165,7 +165,7 @@ def test_shapes_with_channels_last_are_not(shape):
 def test_labels_come_back_as_class_numbers_or_float_distributions():
     rows = F.one_hot(labels(), CLASSES)
     assert checked_labels(rows, 8).dtype == torch.float32
-    assert torch.equal(hard(checked_labels(rows, 8)), labels())
+    assert torch.equal(hard_labels(checked_labels(rows, 8)), labels())
     assert torch.equal(checked_labels(labels()[:, None].int(), 8), labels())
     check_classes(labels(), CLASSES)
     check_classes(checked_labels(rows, 8), CLASSES)
