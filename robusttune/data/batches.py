@@ -153,7 +153,7 @@ def hard_labels(labels: Tensor) -> Tensor:
 def stream(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of a loader as `unpacked` reads them; its errors name the batch."""
     for number, batch in enumerate(loader, 1):
-        with located(f"batch {number}"):
+        with errors_at(f"batch {number}"):
             checked = unpacked(batch)
         yield checked
 
@@ -207,7 +207,7 @@ class Batches:
             count, self._peeked = 1, None
         for batch in self.loader:
             count += 1
-            with located(f"batch {count} of epoch {number + 1}"):
+            with errors_at(f"batch {count} of epoch {number + 1}"):
                 checked = self._checked(batch, wait=False)
                 check_channels(checked[0], self.channels)
             yield checked
@@ -237,7 +237,7 @@ class Batches:
 
 
 @contextmanager
-def located(place: str) -> Iterator[None]:
+def errors_at(place: str) -> Iterator[None]:
     """Put a place, such as "batch 3", in front of the text of each ValueError that is raised inside this context."""
     try:
         yield

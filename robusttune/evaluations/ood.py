@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import images_of, located
+from robusttune.data.batches import errors_at, images_of
 from robusttune.data.pixels import check_later
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.ood_score import strangeness
@@ -63,7 +63,7 @@ def _others(subject: Subject, loader: Any) -> Iterator[Tensor]:
     """
     space = subject.pixels
     for number, batch in enumerate(loader):
-        with located(f"batch {number + 1} of others"):
+        with errors_at(f"batch {number + 1} of others"):
             images = images_of(batch)
             inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
             if number == 0 and space.normalized and inside:

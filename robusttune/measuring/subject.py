@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune.data import sharding
-from robusttune.data.batches import check_channels, check_classes, hard_labels, located, stream
+from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
 from robusttune.data.pixels import Pixels, check_later
 from robusttune.measuring.failures import Failure, fallen, worst
 from robusttune.model.devices import dtype_of
@@ -123,7 +123,7 @@ class Subject:
                 known.clear()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
-            with located(f"batch {number}"):
+            with errors_at(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
                 check_later(self.pixels, images)
                 if len(labels):
