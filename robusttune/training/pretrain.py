@@ -8,7 +8,7 @@ from torch import nn
 
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import frozen, trainable

@@ -15,7 +15,6 @@ from robusttune import RobustLoss, ThreatModel
 from robusttune.data.batches import (
     IMAGE_KEYS,
     LABEL_KEYS,
-    Batches,
     check_classes,
     check_images,
     checked_labels,
@@ -25,6 +24,7 @@ from robusttune.data.batches import (
     stream,
     unpacked,
 )
+from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader, is_exhaustible
 
 # Training

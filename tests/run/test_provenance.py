@@ -5,7 +5,7 @@ import platform
 import torch
 from torch import nn
 
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.run.provenance import fingerprint, of_all, versions
 
 
