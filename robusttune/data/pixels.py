@@ -128,7 +128,7 @@ def find_pixels(
     return space
 
 
-def check_later(space: Pixels, images: Tensor) -> None:
+def check_space(space: Pixels, images: Tensor) -> None:
     """Raise a ValueError if images (N,C,H,W) of a later batch cannot be in the space of the first batch."""
     if space.normalized or images.dtype == torch.uint8:
         return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.batches import errors_at, images_of
-from robusttune.data.pixels import check_later
+from robusttune.data.pixels import check_space
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.ood_score import strangeness
 from robusttune.measuring.record import Record
@@ -68,7 +68,7 @@ def _others(subject: Subject, loader: Any) -> Iterator[Tensor]:
             inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
             if number == 0 and space.normalized and inside:
                 raise ValueError(f"images lie within [0, 1], but in the loader {space}: give both the same transform")
-            check_later(space, images)
+            check_space(space, images)
         yield space.pixels(images.to(subject.device))
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from robusttune.data import sharding
 from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
-from robusttune.data.pixels import Pixels, check_later
+from robusttune.data.pixels import Pixels, check_space
 from robusttune.measuring.failures import Failure, fallen, worst
 from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
@@ -125,7 +125,7 @@ class Subject:
         for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
             with errors_at(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
-                check_later(self.pixels, images)
+                check_space(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
             pixels = self.pixels.pixels(images.detach().to(self.device))

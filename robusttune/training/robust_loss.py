@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from robusttune import plugins
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_later
+from robusttune.data.pixels import check_space
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_batch_norm, check_model
@@ -291,7 +291,7 @@ class RobustLoss(nn.Module):
         if self.training:
             check_batch_norm(self.model, len(images))
         if images.device.type == "cpu":
-            check_later(self.pixels, images)
+            check_space(self.pixels, images)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
         """Two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
