@@ -10,7 +10,7 @@ from robusttune.augmentations._augment import overlaps
 from robusttune.measuring.record import percent
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
-from robusttune.run.log import tell
+from robusttune.run.log import Tracker, tell
 from robusttune.training.loop import Training
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
@@ -37,7 +37,6 @@ from robusttune.training.settings import (
     SchedulerLike,
     Speed,
     TaskWeights,
-    Tracker,
     Updates,
 )
 from robusttune.training.setup import blocks_checkpointed, hardening, take_all_steps

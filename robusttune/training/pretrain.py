@@ -13,6 +13,7 @@ from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import frozen, trainable
 from robusttune.model.checks import check_model
+from robusttune.run.log import Tracker
 from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
@@ -35,7 +36,6 @@ from robusttune.training.settings import (
     SchedulerLike,
     Speed,
     TaskWeights,
-    Tracker,
     Updates,
 )
 from robusttune.training.setup import Place, borrowed_model, laid_out, take_all_steps, training_of

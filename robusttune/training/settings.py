@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from robusttune.plugins import did_you_mean
+from robusttune.run.log import Tracker
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 NormLike: TypeAlias = Any
@@ -39,13 +40,6 @@ class Scheduler(Protocol):
 
 
 SchedulerLike: TypeAlias = str | Scheduler | Callable[[Optimizer], Scheduler]
-
-
-class Tracker(Protocol):
-    """A tracker of experiments, such as those of accelerate."""
-
-    def log(self, values: dict[str, Any], step: int) -> object: ...
-    def finish(self) -> object: ...
 
 
 @dataclass(frozen=True)
