@@ -262,3 +262,14 @@ def test_errors_say_where_they_are_from():
 def broken():
     yield GOOD
     raise RuntimeError("broken file")
+
+
+def test_the_first_batch_of_an_iterator_is_held_until_its_epoch_begins():
+    batches = Batches(iter([GOOD, GOOD]))
+    with pytest.raises(RuntimeError, match=r"no batch is read ahead: call first\(\) before the first epoch"):
+        batches.peeked  # noqa: B018
+    assert batches.first() is batches.peeked
+    assert len(list(batches.epoch(0))) == 2
+    with pytest.raises(RuntimeError, match="no batch is read ahead"):
+        batches.peeked  # noqa: B018
+    assert batches.facts()["first"] is None
