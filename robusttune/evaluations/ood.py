@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import images_only, located
-from robusttune.data.pixels import check_later
+from robusttune.data.batches import errors_at, images_of
+from robusttune.data.pixels import check_space
 from robusttune.evaluations import Z95, Record, Subject, wilson
 from robusttune.measuring.ood_score import ood_score
 from robusttune.types import Loader
@@ -64,12 +64,12 @@ def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
     """
     space = subject.pixels
     for number, batch in enumerate(others):
-        with located(f"batch {number + 1} of others"):
-            images, _ = images_only(batch)
+        with errors_at(f"batch {number + 1} of others"):
+            images = images_of(batch)
             inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
             if number == 0 and space.normalized and inside:
                 raise ValueError(f"images lie within [0, 1], but in the loader {space}: give both the same transform")
-            check_later(space, images)
+            check_space(space, images)
         yield space.pixels(images.to(subject.device))
 
 

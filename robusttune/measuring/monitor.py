@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robusttune.data.batches import check_images, first_batch, images_only
+from robusttune.data.batches import check_images, first_batch, images_of
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import HeadsLike, heads_for
@@ -106,10 +106,10 @@ class Monitor:
     ) -> None:
         check_loader(loader, passes=2)
         check_number("false_alarms", false_alarms, FALSE_ALARMS)
-        images = images_only(first_batch(loader))[0]
+        images = images_of(first_batch(loader))
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         self._set_up(model, space, images.shape[1:], heads=heads, log=log)
-        batches = [self._statistics_of(images_only(batch)[0]) for batch in loader]
+        batches = [self._statistics_of(images_of(batch)) for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         self._reference = Reference(values, false_alarms, seed)
 

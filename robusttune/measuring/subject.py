@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
-from robusttune.data.batches import check_channels, check_classes, hard, located, stream
-from robusttune.data.pixels import Pixels, check_later
+from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
+from robusttune.data.pixels import Pixels, check_space
 from robusttune.measuring.failures import fallen
 from robusttune.measuring.losses import LOSSES, LossName, LossPerImage, targeted_margin
 from robusttune.measuring.tally import Tally
@@ -122,12 +122,12 @@ class Subject:
         self.tally.start_pass()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
-            with located(f"batch {number}"):
+            with errors_at(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
-                check_later(self.pixels, images)
+                check_space(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
-            pixels, targets = self.pixels.pixels(images.detach().to(self.device)), hard(labels)
+            pixels, targets = self.pixels.pixels(images.detach().to(self.device)), hard_labels(labels)
             self.tally.add_images(pixels, targets)
             yield pixels, targets.to(self.device)
 

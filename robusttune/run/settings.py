@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 
 class _Range(NamedTuple):
     words: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[float], bool]
     kind: type = Real
 
 
@@ -42,8 +42,12 @@ CHECKED = (*NUMBERS, "on_epoch", "tasks")
 NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a setting in NUMBERS outside its range, an `on_epoch` that is no function, or tasks of weight 0."""
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Check those settings that are in CHECKED.
+
+    Raises:
+        ValueError: a number outside its range, an `on_epoch` that is no function, or tasks that all have weight 0.
+    """
     for name, allowed in NUMBERS.items():
         if name in settings and (settings[name] is not None or name in NEEDED):
             check_number(name, settings[name], allowed)
@@ -58,9 +62,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_number(name: str, value: Any, allowed: _Range) -> None:
+def check_number(name: str, value: object, allowed: _Range) -> None:
     """Raise a ValueError unless the value is a number in the range."""
     fits = isinstance(value, allowed.kind) and not isinstance(value, bool)
-    if not (fits and math.isfinite(value) and allowed.holds(value)):
+    number = cast(float, value)
+    if not (fits and math.isfinite(number) and allowed.holds(number)):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")

@@ -13,7 +13,7 @@ from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
-from robusttune.run.log import tell
+from robusttune.run.log import Tracker, tell
 from robusttune.tasks import TaskWeights
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
@@ -36,7 +36,6 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
-    Tracker,
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
-from robusttune.data.batches import Batches, check_classes
+from robusttune.data.batches import check_classes
+from robusttune.data.epochs import Batches
 from robusttune.model.checks import has_batch_norm
 from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal

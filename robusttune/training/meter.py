@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import hard
+from robusttune.data.batches import hard_labels
 from robusttune.run import distributed
 
 READ_EVERY = 10
@@ -26,7 +26,7 @@ class Meter:
         """Add the loss terms of one batch, which has this number of images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
-            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard(labels)).sum()
+            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard_labels(labels)).sum()
         # The number of the first batch whose loss is not finite, without waiting for the device.
         broken = ~torch.isfinite(out["loss"].detach())
         number = torch.full_like(broken, self.steps + 1, dtype=torch.float64)

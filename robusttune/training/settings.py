@@ -16,6 +16,7 @@ from robusttune.augmentations import AugmentLike
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
+from robusttune.run.log import Tracker
 from robusttune.tasks import TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
@@ -38,13 +39,6 @@ class Scheduler(Protocol):
 
 
 SchedulerLike: TypeAlias = str | Scheduler | Callable[[Optimizer], Scheduler]
-
-
-class Tracker(Protocol):
-    """A tracker of experiments, such as those of accelerate."""
-
-    def log(self, values: dict[str, Any], step: int) -> object: ...
-    def finish(self) -> object: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.run import distributed, files
