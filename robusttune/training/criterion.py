@@ -1,4 +1,4 @@
-"""A user's own criterion in the place of an objective's cross-entropy."""
+"""A user's criterion in the place of an objective's cross-entropy."""
 
 import copy
 from dataclasses import replace
@@ -15,7 +15,7 @@ from robusttune.training.settings import Criterion
 def with_criterion(
     objective: ObjectiveLike | None, criterion: Criterion | None, device: torch.device
 ) -> ObjectiveLike | None:
-    """The objective with the user's criterion, one loss per image, in the place of its cross-entropy; as it is for None.
+    """Return the objective with the user's criterion, one loss per image, in the place of its cross-entropy; as it is for None.
 
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.

@@ -57,7 +57,7 @@ class Training:
 
     @property
     def over(self) -> bool:
-        """Whether the epochs, the steps or the seconds are used up."""
+        """True when the epochs, the steps or the seconds are used up."""
         return self.epoch >= self.progress.length.epochs or self.progress.over
 
     def run(self, *, show_bar: bool) -> None:
@@ -73,7 +73,7 @@ class Training:
                 self._end_epoch()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that would be returned if the run ended here: the moving average, where there is one."""
+        """Return the weights that `harden` would return if the run ended here: the moving average, where there is one."""
         average = self.stepper.average
         return dict(self.robust_loss.state_dict() if average is None else average.weights())
 
@@ -111,7 +111,7 @@ class Training:
             yield len(batch.images)
 
     def _batches_left(self) -> Iterator[LoadedBatch]:
-        """The batches of the epoch that were not taken before a resume."""
+        """Yield the batches of the epoch that were not taken before a resume."""
         loader, now = self.batches.loader, randomness.random_states(self.batches.loader)
         sharding.set_epoch(loader, self.epoch)
         if self.consumed:
@@ -149,7 +149,7 @@ class Training:
             self.on_epoch(facts)
 
     def _run_is_over(self) -> bool:
-        """Whether the steps or the seconds are used up, agreed on by all processes."""
+        """Return True when the steps or the seconds are used up; all processes agree."""
         if self.progress.length.time_budget is None:
             return self.progress.over
         return bool(distributed.agreed(float(self.progress.over), self.stepper.device))

@@ -114,7 +114,7 @@ class RobustLoss(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The losses of one batch.
+        """Compute the losses of one batch.
 
         Args:
             images: (N,C,H,W) as the loader yields them.
@@ -154,14 +154,14 @@ class RobustLoss(nn.Module):
         return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
 
     def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
-        """For each task, a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
+        """Return for each task a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
         parts = [self.heads.whole(name, pixels, generator) for name in self.heads.tasks]
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
     def _classified(
         self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
+        """Return the mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
             clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
@@ -172,7 +172,7 @@ class RobustLoss(nn.Module):
     def _pretext(
         self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None, *, first: bool
     ) -> list[Tensor]:
-        """The losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
+        """Return the losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
         losses = []
         if batch.shared:
             with nullcontext() if first else statistics_untouched(self.model):
@@ -183,7 +183,7 @@ class RobustLoss(nn.Module):
         return losses
 
     def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> Weights | None:
-        """Adversarially perturbed weights by name; None where weights are not attacked."""
+        """Return adversarially perturbed weights by name; None where weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
 
@@ -196,7 +196,7 @@ class RobustLoss(nn.Module):
             return perturbed_weights(self.model, robust, self.awp)
 
     def _attacked(self, batch: PreparedBatch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
+        """Return the adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
         images, labels, shared, parts = batch
         joint, adversarial, clean = self.attack_tasks == "joint", images, None
         once = differentiates_once(self.attack)
@@ -215,7 +215,7 @@ class RobustLoss(nn.Module):
             return adversarial, views_of(adversarial, parts)
 
     def _attacked_view(self, images: Tensor, part: Part, noise: torch.Generator) -> Tensor:
-        """The views of a part, each with a perturbation against its own pretext loss."""
+        """Attack each view of a part with a perturbation against its pretext loss."""
         views, targets = part.view.of(images[part.rows]), part.view.targets
         if len(views) == 0:
             return views
@@ -229,7 +229,7 @@ class RobustLoss(nn.Module):
         return self.attack(LossOf(per_image, labels=targets, logits_of=logits), views, self.threat, generator=noise)
 
     def _loss_of(self, labels: Tensor | None, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
-        """The loss that the adversary maximises; classes and views go through the model in one batch."""
+        """Return the loss that the attack maximises; classes and views go through the model in one batch."""
 
         def per_image(candidates: Tensor) -> Tensor:
             count = len(candidates) if labels is not None or shared else 0
@@ -252,7 +252,7 @@ class RobustLoss(nn.Module):
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-        """Two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
+        """Seed two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
         self.calls += self.training
         call = self.calls if self.training else "eval"
         seed = random.Random(f"{self.seed} {call} {distributed.rank()}").getrandbits(62)

@@ -63,14 +63,14 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
 
 
 def _training_images(settings: RunSettings) -> Images:
-    """Hold images back, share the rest out among the processes, and look at the first batch."""
+    """Hold images back, share the rest out among the processes, and read the first batch."""
     loaders, seed = settings.loaders, settings.output.seed
     loader, held = loaders.loader, loaders.val_loader
     if held is None:
         loader, held = held_back(loader, HELD_BACK, seed)
     if held is None and settings.learning.min_clean is not None:
         raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-    batches = _looked_at(loader, settings)
+    batches = _batches_of(loader, settings)
     first, _ = batches.peeked
     return Images(loader, held, batches, find_pixels(first, loader, **vars(settings.pixels)))
 
@@ -78,7 +78,7 @@ def _training_images(settings: RunSettings) -> Images:
 def _robust_loss(
     model: nn.Module, images: Images, attacker: Attacker, settings: RunSettings, device: torch.device
 ) -> RobustLoss:
-    """The loss of a run of `harden`, run once on the first batch."""
+    """Build the loss of a run of `harden`, and run it once on the first batch."""
     adversary, learning, (first, labels) = settings.adversary, settings.learning, images.batches.peeked
     robust_loss = RobustLoss(
         model,
@@ -107,7 +107,7 @@ def _robust_loss(
 def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
-    """A run of `harden` that is ready for its first step; logs what was chosen."""
+    """Prepare a run of `harden` for its first step, and log what was chosen."""
     ramp, unlabeled = (
         ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked),
         settings.loaders.unlabeled_loader,
@@ -126,7 +126,7 @@ def _training(
         pace=preset.pace,
         ramp=ramp,
         late=attacker.late,
-        unlabeled=None if unlabeled is None else _looked_at(unlabeled, settings, labelled=False),
+        unlabeled=None if unlabeled is None else _batches_of(unlabeled, settings, labelled=False),
     )
     threat, show = attacker.threat, settings.output.progress
     tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
@@ -134,8 +134,8 @@ def _training(
     return training
 
 
-def _looked_at(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
-    """The batches of this process's share of a loader, of which the first one has been looked at."""
+def _batches_of(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
+    """Return the batches of this process's share of a loader, after reading the first one."""
     sharded = sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed)
     batches = Batches(sharded, labelled=labelled)
     batches.first()
@@ -154,7 +154,7 @@ def training_of(
     late: Attack | None = None,
     unlabeled: Batches | None = None,
 ) -> Training:
-    """The run over these batches: its recipe, length, precision, log and checkpoints.
+    """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
 
     Args:
         pace: a factor of the customary learning rate for small images.
