@@ -6,24 +6,25 @@ from typing import Literal
 
 from torch import nn
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import overlaps
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
+from robusttune.norms import NormLike
+from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import tell
+from robusttune.tasks import TaskWeights
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
     Adversary,
-    AttackLike,
     AttackTasks,
-    AugmentLike,
     Criterion,
     EpochFacts,
     HardenSettings,
     Learning,
     Loaders,
-    NormLike,
-    ObjectiveLike,
     OptimizerLike,
     Output,
     PixelSettings,
@@ -34,7 +35,6 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
-    TaskWeights,
     Tracker,
     Updates,
 )

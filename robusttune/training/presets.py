@@ -5,21 +5,15 @@ from functools import partial
 
 from torch import Tensor
 
-from robusttune.attacks import Attack, stays_in_ball
+from robusttune.attacks import Attack, AttackLike, stays_in_ball
+from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
+from robusttune.norms import NormLike
 from robusttune.plugins import configured, one_of
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
-from robusttune.training.settings import (
-    Adversary,
-    AttackLike,
-    AugmentLike,
-    NormLike,
-    PresetName,
-    Purpose,
-    RunSettings,
-    TaskWeights,
-)
+from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
 
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}

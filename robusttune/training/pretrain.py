@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
@@ -13,19 +15,18 @@ from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import frozen, trainable
 from robusttune.model.checks import check_model
+from robusttune.norms import NormLike
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import (
     Adversary,
-    AttackLike,
-    AugmentLike,
     EpochFacts,
     Learning,
     Loaders,
-    NormLike,
     OptimizerLike,
     Output,
     PixelSettings,
@@ -34,7 +35,6 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
-    TaskWeights,
     Tracker,
     Updates,
 )

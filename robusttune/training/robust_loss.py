@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack, differentiates_once
+from robusttune.attacks import Attack, AttackLike, differentiates_once
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations import _augment as augmentation
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
@@ -19,13 +20,15 @@ from robusttune.model.folding import Folded
 from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import probe
+from robusttune.objectives import ObjectiveLike
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
-from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
+from robusttune.training.settings import AttackTasks
 from robusttune.types import Channels
 
 

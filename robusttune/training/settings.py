@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
+from robusttune.norms import NormLike
+from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
+from robusttune.tasks import TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
-
-NormLike: TypeAlias = Any
-AttackLike: TypeAlias = Any
-ObjectiveLike: TypeAlias = Any
-AugmentLike: TypeAlias = Any
-TaskWeights: TypeAlias = Mapping[Any, float]
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
 PresetName: TypeAlias = Literal["standard", "fast"]

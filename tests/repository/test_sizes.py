@@ -25,10 +25,7 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {"measuring/evaluate.py evaluate": "until the borrowing of the model has left it"}
 DEEP_FUNCTIONS = {
-    "corruptions/_corruption.py __call__": "until its loops are functions",
     "evaluations/sweep.py sweep": "until its loops are functions",
-    "model/activation_checkpointing.py blocks": "until its loops are functions",
-    "model/folding.py _unlike": "until its loops are functions",
 }
 HIDDEN_ARGUMENTS = {
     "trial/poc.py": "until its arguments are passed by name",
