@@ -1,4 +1,4 @@
-"""Draws the packages and their layers from the package's imports: `python docs/draw_architecture.py` writes the picture.
+"""Draws the packages and their layers from their imports, and counts the core reading path: `python docs/draw_architecture.py`.
 
 A package stands below all that it imports. The picture is text (SVG), so that a test can tell when it is out of date.
 """
@@ -10,7 +10,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "robusttune"
-PICTURE = ROOT / "docs" / "architecture.svg"
+PICTURE, PAGE = ROOT / "docs" / "architecture.svg", ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- core path -->\n", "<!-- end -->"
+CORE_PATH = {
+    "training/harden.py": "arguments into groups, the run from its start to its end",
+    "training/setup.py": "from the groups to the first step",
+    "training/loop.py": "epochs and batches",
+    "training/step.py": "one optimiser step",
+    "training/robust_loss.py": "the loss of one batch",
+    "attacks/pgd.py": "an attack",
+    "objectives/adversarial.py": "an objective",
+    "tasks/rotation.py": "a pretext task",
+    "threat.py": "the adversary, and the loss that it maximises",
+}
 BOX, GAP, HEIGHT, LEFT = 172, 14, 62, 16
 PER_ROW = 5
 WIDTH = 27  # letters in a line of a box
@@ -98,5 +110,27 @@ def picture() -> str:
     return "\n".join([head, title, f"<style>{STYLE}</style>", background, *boxes, "</svg>\n"])
 
 
+def length(path: Path) -> int:
+    """The number of lines of a file that are not blank."""
+    return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def core_path() -> str:
+    """The table of the core reading path."""
+    counts = {name: length(PACKAGE / name) for name in CORE_PATH}
+    rows = [f"| `{name}` | {what} | {counts[name]} |" for name, what in CORE_PATH.items()]
+    return "\n".join(
+        ["| file | holds | lines |", "|---|---|---|", *rows, f"| together | | {sum(counts.values())} |", ""]
+    )
+
+
+def page() -> str:
+    """The page with its table as it is now."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return f"{before}{BEGIN}{core_path()}{END}{after}"
+
+
 if __name__ == "__main__":
     PICTURE.write_text(picture(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

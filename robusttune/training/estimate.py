@@ -21,10 +21,11 @@ from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.loop import Training
 from robusttune.training.memory import COUNTED, MEASURED
+from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
 from robusttune.training.settings import HardenSettings, Output, RunSettings, run_settings
-from robusttune.training.setup import blocks_checkpointed, hardening
+from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
 

@@ -15,6 +15,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import tell
 from robusttune.tasks import TaskWeights
+from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
@@ -38,7 +39,7 @@ from robusttune.training.settings import (
     Tracker,
     Updates,
 )
-from robusttune.training.setup import blocks_checkpointed, hardening, take_all_steps
+from robusttune.training.setup import hardening, take_all_steps
 from robusttune.training.validation import keep_best_weights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 

@@ -20,6 +20,7 @@ from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import (
@@ -38,7 +39,7 @@ from robusttune.training.settings import (
     Tracker,
     Updates,
 )
-from robusttune.training.setup import Place, borrowed_model, laid_out, take_all_steps, training_of
+from robusttune.training.setup import take_all_steps, training_of
 from robusttune.training.validation import Validation
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 

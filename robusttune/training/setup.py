@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,18 +13,14 @@ from robusttune.data import sharding
 from robusttune.data.batches import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
-from robusttune.model.activation_checkpointing import checkpointed
-from robusttune.model.borrowing import borrowed, differentiable
-from robusttune.model.devices import chosen_device, dtype_of
-from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.run import distributed, files
-from robusttune.run import folder as run_folder
 from robusttune.run.log import Journal, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
-from robusttune.training.checks import check_arguments, check_choices, check_first, check_held
+from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.criterion import with_criterion
 from robusttune.training.loop import Training
+from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
 from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
 from robusttune.training.ramp import ramps
@@ -33,17 +28,10 @@ from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.run_facts import run_facts
 from robusttune.training.schedule import Progress
-from robusttune.training.settings import Output, RunSettings, Speed
+from robusttune.training.settings import RunSettings
 from robusttune.training.step import Stepper
 from robusttune.training.validation import Validation
 from robusttune.types import Loader
-
-
-class Place(NamedTuple):
-    """The device of a run, and the folder that it writes to; None for none."""
-
-    device: torch.device
-    folder: Path | None
 
 
 class Images(NamedTuple):
@@ -76,27 +64,6 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
             attacker = chosen_attacker(settings.adversary, preset, images.batches.peeked[0])
             robust_loss = _robust_loss(model, images, attacker, settings, place.device)
             yield _training(robust_loss, images, attacker, settings, preset, place), images.loader
-
-
-@contextmanager
-def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[Place]:
-    """Join the process group and borrow the model for a run; restores its weights if anything is raised."""
-    check_choices(speed)
-    device = chosen_device(model, speed.device)
-    distributed.join(device)
-    device = distributed.local_device(device)
-    folder = run_folder.prepared(output.out, output.resume)
-    with differentiable(), run_folder.noted_on_failure(folder), borrowed(model, device, output.seed):
-        yield Place(device, folder)
-
-
-@contextmanager
-def laid_out(model: nn.Module, batches: Batches, pixels: Pixels, speed: Speed, device: torch.device) -> Iterator[None]:
-    """Keep the model in the memory format that `speed` asks for, or that the model can take, inside this context."""
-    images = batches.peeked[0][:2]
-    inputs = pixels.inputs(pixels.pixels(images.cpu())).to(device, dtype_of(model))
-    with formatted(model, chosen_format(speed.channels_last, model, inputs)):
-        yield
 
 
 def _training_images(settings: RunSettings) -> Images:
@@ -229,15 +196,3 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
         training.run(show_bar=output.progress)
     finally:
         training.robust_loss.passes.compile("no")
-
-
-@contextmanager
-def blocks_checkpointed(model: nn.Module, speed: Speed, *, show: bool) -> Iterator[None]:
-    """Use activation checkpointing for the model's blocks inside this context, if `speed` asks for it."""
-    if not speed.checkpointing:
-        yield
-        return
-    with checkpointed(model) as count:
-        line = f"{count} blocks compute their activations again in the backward pass"
-        tell(line if count else "the model has no blocks in sequence, so there is nothing to checkpoint", show)
-        yield
