@@ -4,11 +4,16 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from robusttune import plugins
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
 from robusttune.cli.sources import NAMES
 from robusttune.cli.values import Number
+from robusttune.norms import NormLike
+from robusttune.objectives import ObjectiveLike
+from robusttune.tasks import TaskWeights
 from robusttune.training.harden import harden
 from robusttune.training.recipe import Recipe
 from robusttune.training.robust_loss import RobustLoss
@@ -165,7 +170,14 @@ def _typed(function: Callable[..., Any]) -> Callable[..., Any]:
     Numbers may be fractions, and a folder is text even where it looks like a number.
     """
     signature = inspect.signature(function)
-    types = {float: Number, float | None: Number | None}
+    types: dict[object, object] = {
+        float: Number,
+        float | None: Number | None,
+        # On a command line, plug-ins have names: their contracts are of no use there.
+        **dict.fromkeys([NormLike, NormLike | None, AttackLike, ObjectiveLike, ObjectiveLike | None, AugmentLike], Any),
+        TaskWeights: Mapping[Any, float],
+        TaskWeights | Literal["auto"] | None: Mapping[Any, float] | Literal["auto"] | None,
+    }
 
     def typed(parameter: inspect.Parameter) -> inspect.Parameter:
         if parameter.name == "out":

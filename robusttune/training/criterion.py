@@ -15,14 +15,14 @@ from robusttune.training.settings import Criterion
 def with_criterion(
     objective: ObjectiveLike | None, criterion: Criterion | None, device: torch.device
 ) -> ObjectiveLike | None:
-    """Return the objective with the user's criterion, one loss per image, in the place of its cross-entropy; as it is for None.
+    """Replace the cross-entropy of an objective by the user's criterion, with one loss per image; None changes nothing.
 
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
     if criterion is None or objective is None:
         return objective
-    instance: Any = plugins.instance("objectives", objective)
+    instance: Any = None if objective is None else plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):
         raise ValueError(
             f"criterion= was given, but the objective {type(instance).__name__} takes none: leave one of them out"
