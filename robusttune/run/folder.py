@@ -123,6 +123,11 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | int | float | Path)
 
 
+def as_json(values: Any) -> Any:
+    """Return values as they are read back from a JSON file, with objects as words that are the same in every process."""
+    return json.loads(json.dumps(_plain(values)))
+
+
 def _plain(facts: Any) -> Any:
     """The facts as JSON has them, with objects as words that are the same in every process: without their addresses."""
     if isinstance(facts, Mapping):
@@ -142,7 +147,7 @@ def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
-    now = json.loads(json.dumps(_plain(facts["arguments"])))
+    now = as_json(facts["arguments"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])

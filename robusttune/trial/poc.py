@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,68 +22,42 @@ from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
+from robusttune.trial.arms import Settings
 from robusttune.trial.budget import check_budget
 from robusttune.trial.cost import Costs, estimated
-from robusttune.trial.data import Data, divided
+from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
-from robusttune.trial.phases import calls_of
-from robusttune.trial.plan_defaults import (
-    RULE,
-    check_plan,
-    chosen_arms,
-    chosen_budget,
-    chosen_corruptions,
-    chosen_seeds,
-    chosen_threats,
-    items_of,
-    write_plan,
-)
-from robusttune.trial.results import (
-    PLAN,
-    RECORDS,
-    START,
-    Trial,
-    item_place,
-    named,
-    phase_place,
-    place_of,
-    plain,
-    read_plan,
-    result_of,
-    threat_of,
-)
-
-ASKED = (
-    "threats", "corruptions", "arms", "tasks", "seeds", "epochs", "images", "evaluation", "budget", "price", "settings",
-    "decision",
-)  # fmt: skip
-SPACE = ("mean", "std", "normalized", "classifier", "device")
+from robusttune.trial.phases import Call, calls_of
+from robusttune.trial.plan import PLAN, Item, TrialPlan, name_and_settings
+from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
+from robusttune.trial.results import RECORDS, START, Trial, item_place, phase_place, place_of, result_of
+from robusttune.types import Loader, PathLike
 
 
 def poc(
     model: nn.Module,
-    loader: Any,
+    loader: Loader,
     *,
-    threats: Any = ("linf", "l2"),
+    threats: Threats = ("linf", "l2"),
     corruptions: str | Sequence[str] = ("noise", "blur", "weather", "digital"),
-    test_loader: Any = None,
-    unlabeled_loader: Any = None,
-    arms: Any = None,
+    test_loader: "Loader | None" = None,
+    unlabeled_loader: "Loader | None" = None,
+    arms: ArmLike | Sequence[ArmLike] | None = None,
     tasks: Mapping[str, float] | None = TASKS,
     seeds: int | Sequence[int] = 3,
     epochs: float = 3,
     images: int = 1000,
-    evaluation: Sequence[Any] | None = None,
+    evaluation: Sequence[Item] | None = None,
     budget: float | None = None,
     price: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-    decision: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+    decision: Settings | None = None,
     mean: Any = None,
     std: Any = None,
     normalized: bool | None = None,
     classifier: str | None = None,
     device: Any = "auto",
-    out: str | Path = "runs/poc",
+    out: PathLike = "runs/poc",
     plan_only: bool = False,
     resume: bool = False,
     progress: bool = True,
@@ -122,62 +97,57 @@ def poc(
     Raises:
         ValueError: arguments or a plan that do not fit, or a plan over the budget, with what to drop.
     """
-    given = dict(locals())
     check_model(model)
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a trial runs in one process: start it without torchrun, or harden single arms under torchrun")
+    request = PlanRequest(
+        threats=threats,
+        corruptions=corruptions,
+        arms=arms,
+        tasks=tasks,
+        seeds=seeds,
+        epochs=epochs,
+        images=images,
+        evaluation=evaluation,
+        budget=budget,
+        price=price,
+        settings=settings,
+        decision=decision,
+    )
+    space = InputSpace(mean=mean, std=std, normalized=normalized, classifier=classifier, device=device)
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
-        return _tried(given, rewind)
+        data = divided(loader, test_loader, unlabeled_loader)
+        plan = _earlier_plan(Path(out), request, model, data) if resume else None
+        plan = plan or new_plan(request, _name(model), data)
+        plan.check()
+        calls = _calls(plan, data, space)
+        folder = run_folder.prepared(Path(out), resume)
+        assert folder is not None
+        costs = Costs(folder, model, data, space, progress=progress)
+        _start(folder, request, plan, model, calls, costs)
+        check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
+        if plan_only:
+            return folder / PLAN
+        for place in _unfinished(folder, plan, progress):
+            arm = copy.deepcopy(model)
+            rewind()
+            _train(arm, calls[place.arm], place, plan, progress)
+            _measure(arm, plan, place, data, space, progress)
+        return decide.write(decide.decide(Trial.load(folder)), folder)
 
 
 def _check_installed() -> None:
-    """Raise an ImportError now for what the page would lack after hours."""
+    """Raise an ImportError now rather than after hours of training, when the page is written."""
     missing = [name for name in ("scipy", "matplotlib", "markdown") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"the decision page needs {', '.join(missing)}: pip install 'robusttune[poc]'")
 
 
-def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
-    """The path of the page, or of the plan where only that is asked for."""
-    model, out, progress = given["model"], given["out"], given["progress"]
-    data = divided(given["loader"], given["test_loader"], given["unlabeled_loader"])
-    plan = _plan_there(given, data) if given["resume"] else None
-    plan = plan or _new_plan(given, data)
-    check_plan(plan)
-    space = {name: given[name] for name in SPACE}
-
-    def calls_for(plan: Mapping[str, Any]) -> dict[str, Any]:
-        return {arm: calls_of(plan, arm, data, space) for arm in plan["arms"]}
-
-    calls = calls_for(plan)
-    folder = run_folder.prepared(out, given["resume"])
-    assert folder is not None
-    costs = Costs(folder, model, data, space, progress=progress)
-    known = costs.of(plan, calls)
-    if not (folder / PLAN).exists():
-        files.save_weights(folder / START, _tensors(model))
-        run_folder.write_run(folder, {"arguments": {name: given[name] for name in ASKED}})
-        write_plan(folder, {**plan, "estimated": estimated(plan, calls, known)})
-    check_budget(plan, lambda edited: costs.of(edited, calls_for(edited)), folder / PLAN)
-    if given["plan_only"]:
-        return folder / PLAN
-    for place in _places(folder, plan, progress):
-        arm = copy.deepcopy(model)
-        rewind()
-        for number, call in enumerate(calls[place.arm]):
-            call.run(
-                arm, phase_place(place.folder, number, plan["arms"][place.arm][number]), place.seed, progress=progress
-            )
-        _measure(arm, plan, place, data, given)
-    trial = Trial.load(folder)
-    return decide.write(decide.decide(trial), folder)
-
-
 @contextmanager
-def _rewound(*loaders: Any) -> Iterator[Callable[[], None]]:
-    """Something that brings the loaders' own generators back to where they are now, for each arm and at the end."""
+def _rewound(*loaders: "Loader | None") -> Iterator[Callable[[], None]]:
+    """Yield a function that restores the loaders' random states of now; it is called at the end, too."""
     states = [randomness.random_states(loader) for loader in loaders]
 
     def rewind() -> None:
@@ -191,88 +161,106 @@ def _rewound(*loaders: Any) -> Iterator[Callable[[], None]]:
 
 
 class _Place(NamedTuple):
-    """An arm and a seed that are to be run, and where."""
+    """An arm and a seed that are to be run, and their folder."""
 
     arm: str
     seed: int
     folder: Path
 
 
-def _new_plan(given: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """The plan that the arguments ask for."""
-    threats = chosen_threats(given["threats"], data.sizes.shape)
-    corruptions = chosen_corruptions(given["corruptions"])
-    asked = given["evaluation"]
-    return {
-        "model": _named(given["model"]),
-        "data": data.facts(),
-        "budget": chosen_budget(given["budget"], given["price"]),
-        "threats": threats,
-        "seeds": chosen_seeds(given["seeds"]),
-        "epochs": given["epochs"],
-        "settings": dict(given["settings"] or {}),
-        "arms": chosen_arms(given["arms"], given["tasks"]),
-        "evaluation": {
-            "images": given["images"],
-            "items": items_of(threats, corruptions) if asked is None else list(asked),
-        },
-        **({} if given["decision"] is None else {"decision": dict(given["decision"])}),
-        "rule": RULE,
-    }
-
-
-def _plan_there(given: Mapping[str, Any], data: Data) -> dict[str, Any] | None:
-    """The plan in the folder, which comes before arguments; None where there is none.
+def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data) -> TrialPlan | None:
+    """Read the plan in the folder, which comes before the arguments; None where there is none.
 
     Raises:
-        ValueError: it is of another model or other images, or an argument asks for something new.
+        ValueError: it is of another model or other images, or an argument differs from the earlier call.
     """
-    folder = Path(given["out"])
-    if not (folder / PLAN).exists():
+    path = folder / PLAN
+    if not path.exists():
         return None
-    plan = read_plan(folder)
-    for name, now in (("model", _named(given["model"])), ("data", data.facts())):
-        if plan.get(name) != now:
+    plan = TrialPlan.read(folder)
+    for name, before, now in (("model", plan.model, _name(model)), ("data", plan.data, data.facts())):
+        if before != now:
             start = f"; the weights that it starts from are in {str(folder / START)!r}" if name == "model" else ""
             raise ValueError(
-                f"{str(folder / PLAN)!r} is of {name} {plan.get(name)}, but this is {now}{start}: pass what the plan was "
-                "made for, or name another folder"
+                f"{str(path)!r} is of {name} {before}, but this is {now}{start}: pass the {name} of the plan, or name "
+                "another folder"
             )
-    before = json.loads((folder / files.RUN).read_text(encoding="utf-8"))["arguments"]
-    asked = {name: given[name] for name in ASKED if given[name] != inspect.signature(poc).parameters[name].default}
-    new = [name for name, value in plain(asked).items() if value != before.get(name)]
-    if new:
-        raise ValueError(
-            f"{', '.join(f'{name}={given[name]!r}' for name in new)} was not asked for when {str(folder / PLAN)!r} was "
-            "written: edit the plan, which comes first, or name another folder"
-        )
+    _check_request(path, request)
     return plan
 
 
-def _places(folder: Path, plan: Mapping[str, Any], progress: bool) -> Iterator[_Place]:
-    """What is still to be run: whole seeds first, so that what there is can be compared at any time."""
-    pairs = [(arm, seed) for seed in plan["seeds"] for arm in plan["arms"]]
+def _check_request(path: Path, request: PlanRequest) -> None:
+    """Raise a ValueError for arguments that are neither their defaults nor those of the call that wrote the plan."""
+    earlier = json.loads((path.parent / files.RUN).read_text(encoding="utf-8"))["arguments"]
+    defaults = inspect.signature(poc).parameters
+    set_now = {name: value for name, value in vars(request).items() if value != defaults[name].default}
+    new = [name for name, value in run_folder.as_json(set_now).items() if value != earlier.get(name)]
+    if new:
+        changes = ", ".join(f"{name}={set_now[name]!r}" for name in new)
+        raise ValueError(
+            f"{changes} was not among the arguments when {str(path)!r} was written: edit the plan, which comes first, or "
+            "name another folder"
+        )
+
+
+def _calls(plan: TrialPlan, data: Data, space: InputSpace) -> dict[str, list[Call]]:
+    return {arm: calls_of(plan, arm, data, space) for arm in plan.arms}
+
+
+def _start(
+    folder: Path, request: PlanRequest, plan: TrialPlan, model: nn.Module, calls: dict[str, list[Call]], costs: Costs
+) -> None:
+    """Measure the plan's cost; in a new folder, write the model's weights, the arguments and the plan."""
+    known = costs.of(plan, calls)
+    if (folder / PLAN).exists():
+        return
+    files.save_weights(folder / START, _tensors(model))
+    run_folder.write_run(folder, {"arguments": vars(request)})
+    replace(plan, estimated=estimated(plan, calls, known)).write(folder)
+
+
+def _unfinished(folder: Path, plan: TrialPlan, progress: bool) -> Iterator[_Place]:
+    """Yield arms and seeds without a result: seed by seed, so that finished arms can be compared at any time."""
+    pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
     for number, (arm, seed) in enumerate(pairs, 1):
         if result_of(folder, plan, arm, seed) is None:
             tell(f"arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
             yield _Place(arm, seed, place_of(folder, plan, arm, seed))
 
 
-def _measure(model: nn.Module, plan: Mapping[str, Any], place: _Place, data: Data, given: Mapping[str, Any]) -> None:
-    """Measure all items that are not measured yet, on the same images and with the same chance for every arm."""
-    norm, eps = threat_of(plan) or ("linf", None)
-    space = {name: given[name] for name in ("mean", "std", "normalized", "device", "progress")}
-    for item in plan["evaluation"]["items"]:
+def _train(model: nn.Module, calls: Sequence[Call], place: _Place, plan: TrialPlan, progress: bool) -> None:
+    """Train the model in all phases of an arm."""
+    for number, (call, phase) in enumerate(zip(calls, plan.arms[place.arm], strict=True)):
+        call.run(model, phase_place(place.folder, number, phase), place.seed, progress=progress)
+
+
+def _measure(model: nn.Module, plan: TrialPlan, place: _Place, data: Data, space: InputSpace, progress: bool) -> None:
+    """Measure all items without records, on the same images and with the same random numbers for every arm."""
+    norm, eps = plan.threat or ("linf", None)
+    for item in plan.evaluation.items:
         folder = item_place(place.folder, plan, item)
         if (folder / RECORDS).exists():
             continue
-        name, settings = named(item)
-        what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
-        subset = plan["evaluation"]["images"]
-        evaluate(model, data.test, what, norm=norm, eps=eps, subset=subset, out=folder, resume=True, seed=0, **space)
+        name, settings = name_and_settings(item)
+        evaluate(
+            model,
+            data.test,
+            plugins.configured("evaluations", name, **settings),
+            norm=norm,
+            eps=eps,
+            mean=space.mean,
+            std=space.std,
+            normalized=space.normalized,
+            subset=plan.evaluation.images,
+            out=folder,
+            resume=True,
+            seed=0,
+            device=space.device,
+            progress=progress,
+        )
 
 
-def _named(model: nn.Module) -> str:
+def _name(model: nn.Module) -> str:
     return f"{type(model).__name__} {fingerprint(model)}"
 
 

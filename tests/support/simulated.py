@@ -6,6 +6,7 @@ import numpy as np
 
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
+from robusttune.trial.plan import TrialPlan
 from robusttune.trial.results import Result, Trial
 
 ARMS = {
@@ -45,15 +46,17 @@ def trial(truth, *, seeds=3, images=400, seconds=60.0, arms=ARMS, generator=None
     """A Trial of arms with these true accuracies (A,N), in the order of ARMS and NEEDS."""
     generator = generator or np.random.default_rng(0)
     right = answers(np.asarray(truth), seeds=seeds, images=images, generator=generator, **settings)
-    plan = {
-        "model": "test_resnet",
-        "threats": dict(THREATS),
-        "epochs": 3,
-        "seeds": list(range(seeds)),
-        "arms": dict(arms),
-        "data": {"training images": 2000, "test images": images},
-        "evaluation": {"images": images, "items": ["clean", "sweep", "corruptions"]},
-    }
+    plan = TrialPlan.from_dict(
+        {
+            "model": "test_resnet",
+            "threats": dict(THREATS),
+            "epochs": 3,
+            "seeds": list(range(seeds)),
+            "arms": dict(arms),
+            "data": {"training images": 2000, "test images": images},
+            "evaluation": {"images": images, "items": ["clean", "sweep", "corruptions"]},
+        }
+    )
     results = [
         Result(arm, seed, records_of(right[a, seed]), seconds * (1 + 0.4 * a) if phases else 0.0)
         for a, (arm, phases) in enumerate(arms.items())

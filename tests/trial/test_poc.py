@@ -20,7 +20,7 @@ from robusttune import plugins
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
 from robusttune.trial.decision.decide import decide
-from robusttune.trial.equal_compute import Sizes, lengths, passes
+from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
 from robusttune.trial.plan_defaults import chosen_arms, items_of
 from robusttune.trial.results import RECORDS, Trial
 
@@ -96,7 +96,7 @@ def test_killed_trial_goes_on_to_the_same_results(tmp_path):
 def test_arms_take_equal_compute():
     sizes, threat = Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1)
     settings = {"steps": 3}
-    assert passes("harden", {**settings, "tasks": None}, sizes, threat) == 4
+    assert passes_per_image("harden", {**settings, "tasks": None}, sizes, threat) == 4
     for arm in chosen_arms(None, {"rotation": 0.5}).values():
         found = lengths(arm, 4, sizes, threat, settings)
         if found:

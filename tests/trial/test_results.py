@@ -7,15 +7,13 @@ import yaml
 
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
+from robusttune.trial.plan import PLAN, TrialPlan, name_and_settings
 from robusttune.trial.results import (
-    PLAN,
     RECORDS,
     Trial,
     item_place,
-    named,
     phase_place,
     place_of,
-    read_plan,
     seconds_of,
 )
 
@@ -29,15 +27,18 @@ PLAIN = {
 }
 
 
+PLANNED = TrialPlan.from_dict(PLAIN)
+
+
 def write(folder, plan, arm, seed, correct):
     """A finished arm, with images of which so many are right."""
     place = place_of(folder, plan, arm, seed)
-    for item in plan["evaluation"]["items"]:
+    for item in plan.evaluation.items:
         right = [number < correct for number in range(3)]
-        facts = {"seed": 0, "evaluations": {named(item)[0]: {"seconds": 1.0}}}
-        record = accuracy(named(item)[0], correct, 3, SETTING if "sweep" in item else {}, right=right)
+        facts = {"seed": 0, "evaluations": {name_and_settings(item)[0]: {"seconds": 1.0}}}
+        record = accuracy(name_and_settings(item)[0], correct, 3, SETTING if "sweep" in item else {}, right=right)
         Records([record], facts=facts, hashes="abc", labels=(0, 1, 2)).save(item_place(place, plan, item) / RECORDS)
-    for number, phase in enumerate(plan["arms"][arm]):
+    for number, phase in enumerate(plan.arms[arm]):
         run = phase_place(place, number, phase)
         run.mkdir(parents=True)
         lines = [json.dumps({"epoch": epoch, "seconds": 2.5 * epoch}) + "\n" for epoch in (1, 2)]
@@ -48,7 +49,7 @@ def write(folder, plan, arm, seed, correct):
 def folder(tmp_path):
     (tmp_path / PLAN).write_text(yaml.safe_dump(PLAIN, sort_keys=False))
     for arm, seed, correct in (("nothing", 0, 0), ("adversarial", 0, 2), ("adversarial", 1, 3)):
-        write(tmp_path, PLAIN, arm, seed, correct)
+        write(tmp_path, PLANNED, arm, seed, correct)
     return tmp_path
 
 
@@ -80,8 +81,8 @@ def test_an_edited_plan_keeps_what_still_fits(folder):
 
 
 def test_an_arm_without_all_its_items_has_no_result(folder):
-    place = place_of(folder, PLAIN, "adversarial", 1)
-    (item_place(place, PLAIN, "clean") / RECORDS).unlink()
+    place = place_of(folder, PLANNED, "adversarial", 1)
+    (item_place(place, PLANNED, "clean") / RECORDS).unlink()
     assert [(each.arm, each.seed) for each in Trial.load(folder).results][2:] == [("adversarial", 0)]
 
 
@@ -98,9 +99,9 @@ def test_seconds_are_summed_over_phases(tmp_path):
 def test_numbers_as_people_write_them(tmp_path):
     text = "arms: {}\nseeds: [0]\nevaluation: {}\nthreats: {linf: 8/255, l2: 1e-1}\nmodel: timm/x 1/0\n"
     (tmp_path / PLAN).write_text(text)
-    plan = read_plan(tmp_path)
-    assert plan["threats"] == {"linf": 8 / 255, "l2": 0.1}
-    assert plan["model"] == "timm/x 1/0"
+    plan = TrialPlan.read(tmp_path)
+    assert plan.threats == {"linf": 8 / 255, "l2": 0.1}
+    assert plan.model == "timm/x 1/0"
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ def test_numbers_as_people_write_them(tmp_path):
 def test_a_broken_plan_is_refused(tmp_path, text, says):
     (tmp_path / PLAN).write_text(text)
     with pytest.raises(ValueError, match=says):
-        read_plan(tmp_path)
+        TrialPlan.read(tmp_path)
 
 
 def test_what_is_no_item_and_no_plan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="plan_only=True"):
         Trial.load(tmp_path)
     with pytest.raises(ValueError, match="but a name or"):
-        named({"sweep": 20})
+        name_and_settings({"sweep": 20})

@@ -1,5 +1,30 @@
-"""What a trial compares: one file an arm, or a family of arms, one for each pretext task.
+"""Arms of a staged trial: one file for an arm, or for a family of arms with one for each pretext task.
 
-An arm is `(tasks) -> {name: phases}`, where a phase is {"pretrain" | "ordinary" | "harden": {setting: value}}, as in the
-plan that people read, and `share` among the settings is the phase's share of the arm's compute.
+An arm is a function `(tasks) -> {name: phases}`. A phase is {"pretrain" | "ordinary" | "harden": {setting: value}}, with the
+settings of `pretrain` or `harden`, as it stands in the plan that people read. A phase's `share` is its part of the arm's
+compute. No phases mean no training.
 """
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+__all__ = ["Arm", "Arms", "Phase", "PhaseKind", "Phases", "Settings"]
+
+PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
+# Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
+Settings: TypeAlias = Mapping[str, Any]
+Phase: TypeAlias = PhaseKind | Mapping[PhaseKind, Settings | None]
+Phases: TypeAlias = list[Phase]
+Arms: TypeAlias = dict[str, Phases]
+
+
+class Arm(Protocol):
+    """The function that a file in `trial/arms/` exports."""
+
+    def __call__(self, tasks: Mapping[str, float], /) -> Arms:
+        """Return the phases of each arm by its name.
+
+        Args:
+            tasks: pretext tasks and their weights; empty for none.
+        """
+        ...

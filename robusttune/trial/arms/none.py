@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["none"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms, Phase
 
 __all__ = ["pretrained_adversarial"]
 
@@ -14,5 +14,5 @@ def pretrained_adversarial(tasks: Mapping[str, float]) -> Arms:
     """
     if not tasks:
         return {}
-    before = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
+    before: Phase = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
     return {"pretrained_adversarial": [before, {"harden": {"tasks": None}}]}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms, Phase
 
 __all__ = ["pretrained_ordinary"]
 
@@ -11,5 +11,5 @@ def pretrained_ordinary(tasks: Mapping[str, float]) -> Arms:
     """Pre-training on the pretext tasks together, then fine-tuning with AugMix."""
     if not tasks:
         return {}
-    before = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
+    before: Phase = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
     return {"pretrained_ordinary": [before, {"ordinary": {"augment": "augmix"}}]}

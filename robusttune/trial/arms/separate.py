@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from robusttune import plugins
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["separate"]
 

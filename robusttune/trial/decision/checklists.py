@@ -80,10 +80,9 @@ def _corruptions(decision: Decision) -> Iterator[str]:
 def _rest(decision: Decision) -> Iterator[str]:
     plan, seen = decision.trial.plan, decision.measured
     yield f"Other backbones than {_backbone(decision)}, and other starting weights."
-    count = (plan.get("data") or {}).get("training images")
+    count = plan.training_images
     images = "" if count is None else f"More training images than {count:,}. "
-    epochs = plan.get("epochs")
-    yield f"{images}Longer training than {epochs:g} epochs." if epochs else f"{images}Longer training."
+    yield f"{images}Longer training than {plan.epochs:g} epochs." if plan.epochs else f"{images}Longer training."
     yield (
         f"Images from elsewhere: the {seen.images} held-out images come from where the training images come from. Other cameras, "
         "sites, seasons and populations may give other numbers, and another order of arms."
@@ -93,9 +92,9 @@ def _rest(decision: Decision) -> Iterator[str]:
 
 
 def _backbone(decision: Decision) -> str:
-    given = decision.trial.plan.get("model")
-    if isinstance(given, str):
-        return given
+    name = decision.trial.plan.model
+    if isinstance(name, str):
+        return name
     facts = [each.records.facts.get("model") for each in decision.trial.results]
     return str(next((each for each in facts if each), "this one"))
 

@@ -13,7 +13,7 @@ from robusttune.trial.decision.findings import Findings, findings
 from robusttune.trial.decision.metrics import Measured, measured
 from robusttune.trial.decision.next_stage import Stage, chosen_seeds, stage
 from robusttune.trial.decision.page import markdown
-from robusttune.trial.decision.significance import pair_scatter
+from robusttune.trial.decision.significance import FEWEST_SEEDS, pair_scatter
 from robusttune.trial.decision.verdict import Decision, Verdict, baselines, judged
 from robusttune.trial.results import Trial
 
@@ -50,7 +50,7 @@ def decide(
     Source: Student's t over seeds with Holm's correction; see `differences`.
     """
     given = {"worthwhile": worthwhile, "clean_loss": clean_loss, "matters": matters, "images": images, "epochs": epochs}
-    wanted = criteria({**(trial.plan.get("decision") or {}), **{k: v for k, v in given.items() if v is not None}})
+    wanted = criteria({**(trial.plan.decision or {}), **{k: v for k, v in given.items() if v is not None}})
     seen = measured(trial)
     found = findings(seen, baselines(trial, seen))
     asked: dict[str, Any] = {"worthwhile": wanted.worthwhile, "clean_loss": wanted.clean_loss}
@@ -87,7 +87,7 @@ def _next(decision: Decision, images: int | None, epochs: float | None) -> Stage
     first = [each for each in (decision.nothing, decision.plain) if each is not None]
     others = [arm for arm in decision.candidates if arm not in first]
     # Too few seeds are no reason to drop an arm.
-    again = others if len(seen.seeds) < 3 else others[:AGAIN]
+    again = others if len(seen.seeds) < FEWEST_SEEDS else others[:AGAIN]
     arms = [arm for arm in seen.arms if arm in first or arm in again]
     variance, of_images = _scatter(seen, decision.findings)
     trained = sum(arm != decision.nothing for arm in arms)

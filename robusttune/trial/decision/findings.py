@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusttune.trial.decision.metrics import Measured, Need
-from robusttune.trial.decision.significance import Differences, Numbers, differences, half_width, holm, images_variance
-
-FEWEST_SEEDS = 3
-LEVEL = 0.05
+from robusttune.trial.decision.significance import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Differences,
+    Numbers,
+    differences,
+    half_width,
+    holm,
+    images_variance,
+)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """What a trial's arms are judged by, and how each of them did."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION
 from robusttune.trial.decision.significance import Numbers
-from robusttune.trial.results import Result, Trial, threat_of
+from robusttune.trial.plan import TrialPlan
+from robusttune.trial.results import Result, Trial
 
 ATTACKS = ("sweep", "strong", "autoattack")
 PLACES = ("below", "at", "above")
@@ -78,8 +78,8 @@ def measured(trial: Trial) -> Measured:
         ValueError: there are fewer than two arms with a seed in common, nothing that all have measured, or other images.
     """
     results = {(each.arm, each.seed): each for each in trial.results}
-    arms = [arm for arm in trial.plan["arms"] if any(arm == each for each, _ in results)]
-    seeds = [seed for seed in trial.plan["seeds"] if all((arm, seed) in results for arm in arms)]
+    arms = [arm for arm in trial.plan.arms if any(arm == each for each, _ in results)]
+    seeds = [seed for seed in trial.plan.seeds if all((arm, seed) in results for arm in arms)]
     if len(arms) < 2 or not seeds:
         raise ValueError(
             f"the trial has results of {len(arms)} arms ({', '.join(arms) or 'none'}) and {len(seeds)} seeds that all of "
@@ -100,22 +100,22 @@ def measured(trial: Trial) -> Measured:
         tuple(_stacked(column, shape[:2]) for column in singles),
         np.array([each.seconds for each in used]).reshape(shape[:2]),
         len(used[0].records.hashes) or used[0].records[0].images,
-        frozenset(number for number, arm in enumerate(arms) if not trial.plan["arms"][arm]),
+        frozenset(number for number, arm in enumerate(arms) if not trial.plan.arms[arm]),
         tuple(_left_out(trial, arms, seeds, set(results))),
     )
 
 
-def needs_of(records: Records, plan: Mapping[str, Any]) -> list[Need]:
+def needs_of(records: Records, plan: TrialPlan) -> list[Need]:
     """What the Records of one model tell about: clean images, attacks below, at and above the radius, corruptions."""
     found = [Need(CLEAN)] if _clean(records) is not None else []
-    trained = threat_of(plan)
+    trained = plan.threat
     radii: dict[str, list[float]] = {}
     for record in records:
         if record.evaluation in ATTACKS and record.metric == "accuracy" and record.setting.get("eps", 0) > 0:
             radii.setdefault(record.setting["norm"], []).append(record.setting["eps"])
     for norm, measured in radii.items():
         each = sorted(set(measured))
-        radius = float((plan.get("threats") or {}).get(norm, each[(len(each) - 1) // 2]))
+        radius = float((plan.threats or {}).get(norm, each[(len(each) - 1) // 2]))
         own = trained is not None and trained[0] == norm
         found += [Need(ATTACK, norm, eps, place, own) for place, eps in _placed(each, radius).items()]
     families = {family_of(record.setting["corruption"]) for record in records if "corruption" in record.setting}
@@ -190,8 +190,8 @@ def _stacked(singles: Sequence[Numbers | None], shape: tuple[int, ...]) -> Numbe
 
 
 def _left_out(trial: Trial, arms: Sequence[str], seeds: Sequence[int], there: set[tuple[str, int]]) -> list[str]:
-    told = [f"{arm} has no results yet" for arm in trial.plan["arms"] if arm not in arms]
-    for seed in (each for each in trial.plan["seeds"] if each not in seeds):
+    told = [f"{arm} has no results yet" for arm in trial.plan.arms if arm not in arms]
+    for seed in (each for each in trial.plan.seeds if each not in seeds):
         missing = [arm for arm in arms if (arm, seed) not in there]
         told.append(f"seed {seed} is left out, as {', '.join(missing)} has no results with it yet")
     return told

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from robusttune.trial.decision.significance import student
+from robusttune.trial.decision.significance import FEWEST_SEEDS, LEVEL, student
+from robusttune.trial.plan import HOUR, TrialPlan
 
 POWER = 0.8
-FEWEST, MOST = 3, 20
+MOST = 20
 OUT_OF_REACH = 5  # seeds, where the difference asked for would take more than MOST
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def needed_seeds(variance: float, images: float, difference: float, *, compariso
         >>> needed_seeds(0.02**2, 0.005**2, 0.04, comparisons=20, arms=3)
         7
     """
-    for seeds in range(FEWEST, MOST + 1):
+    for seeds in range(FEWEST_SEEDS, MOST + 1):
         if detectable(variance, images, seeds, comparisons=comparisons, arms=arms) <= difference:
             return seeds
     return None
@@ -80,7 +79,7 @@ def chosen_seeds(
     three seeds.
     """
     if variance is None:
-        return FEWEST, None, None
+        return FEWEST_SEEDS, None, None
     settings = {"comparisons": comparisons, "arms": arms}
     seeds = needed_seeds(variance, images, difference, **settings) or OUT_OF_REACH
     return seeds, detectable(variance, images, seeds, **settings), detectable(0.0, images, MOST, **settings)
@@ -92,7 +91,7 @@ def stage(
     *,
     seconds: Mapping[str, float],
     evaluation: float,
-    plan: Mapping[str, Any],
+    plan: TrialPlan,
     images: int | None,
     epochs: float | None,
 ) -> Stage:
@@ -106,12 +105,11 @@ def stage(
         plan: of the trial.
         images, epochs: of training in the next stage; those of the trial unless given.
     """
-    before = (plan.get("data") or {}).get("training images")
-    scale = (images / before if images and before else 1.0) * (epochs / plan["epochs"] if epochs else 1.0)
+    before = plan.training_images
+    scale = (images / before if images and before else 1.0) * (epochs / plan.epochs if epochs else 1.0)
     each = {arm: seconds[arm] * scale for arm in arms}
     seeds = reach[0]
     trained = sum(each.values()) * seeds
     measured = evaluation * sum(seeds if seconds[arm] > 0 else 1 for arm in arms)
-    price = (plan.get("budget") or {}).get("price an hour")
-    money = None if price is None else (trained + measured) / 3600 * float(price)
-    return Stage(tuple(arms), *reach, images or before, epochs or plan.get("epochs"), trained, measured, money, each)
+    money = None if plan.price is None else (trained + measured) / HOUR * float(plan.price)
+    return Stage(tuple(arms), *reach, images or before, epochs or plan.epochs, trained, measured, money, each)

@@ -8,11 +8,11 @@ import numpy as np
 from robusttune.measuring.record import percent
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
-from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, leaders
+from robusttune.trial.decision.findings import Claim, leaders
 from robusttune.trial.decision.metrics import Measured, Need
 from robusttune.trial.decision.next_stage import Stage
 from robusttune.trial.decision.pareto import draw, front, goals
-from robusttune.trial.decision.significance import Numbers, half_width
+from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
 from robusttune.trial.decision.verdict import Decision, Verdict, pretext_arms
 
 HOW = (

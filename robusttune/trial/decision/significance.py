@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers: TypeAlias = NDArray[np.float64]
+LEVEL = 0.05  # of significance
+FEWEST_SEEDS = 3  # by which the scatter from seed to seed can be estimated
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def holm(p: Numbers) -> Numbers:
     return adjusted.reshape(p.shape)
 
 
-def half_width(error: Any, freedom: Any, *, chance: float = 0.05) -> Any:
+def half_width(error: Any, freedom: Any, *, chance: float = LEVEL) -> Any:
     """Half of the width of an interval that misses the truth with this chance."""
     return error * student().ppf(1 - chance / 2, freedom)
 

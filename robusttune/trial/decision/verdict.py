@@ -6,10 +6,12 @@ from enum import Enum
 from typing import Any
 
 from robusttune.trial.decision.criteria import CLEAN
-from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, Findings
+from robusttune.trial.decision.findings import Claim, Findings
 from robusttune.trial.decision.metrics import Measured, Need
 from robusttune.trial.decision.next_stage import Stage
-from robusttune.trial.results import Trial, named, unpretexted, untouched
+from robusttune.trial.decision.significance import FEWEST_SEEDS
+from robusttune.trial.plan import name_and_settings
+from robusttune.trial.results import Trial
 
 
 class Verdict(str, Enum):
@@ -47,17 +49,17 @@ class Decision:
     @property
     def nothing(self) -> str | None:
         """The arm that does nothing, where there are results of it."""
-        return _there(untouched(self.trial.plan), self.measured)
+        return _there(self.trial.plan.untrained_arm, self.measured)
 
     @property
     def plain(self) -> str | None:
         """The arm of adversarial training without pretext task, where there are results of it."""
-        return _there(unpretexted(self.trial.plan), self.measured)
+        return _there(self.trial.plan.plain_arm, self.measured)
 
 
 def baselines(trial: Trial, measured: Measured) -> list[str]:
     """The arms that others have to beat: doing nothing, and adversarial training without pretext task."""
-    found = [_there(untouched(trial.plan), measured), _there(unpretexted(trial.plan), measured)]
+    found = [_there(trial.plan.untrained_arm, measured), _there(trial.plan.plain_arm, measured)]
     return [each for each in found if each is not None]
 
 
@@ -71,7 +73,7 @@ def judged(
     matters: Sequence[str],
 ) -> tuple[Verdict, str, tuple[str, ...]]:
     """The verdict, its reason, and the arms to go on with."""
-    nothing, seeds = _there(untouched(trial.plan), measured), len(measured.seeds)
+    nothing, seeds = _there(trial.plan.untrained_arm, measured), len(measured.seeds)
     needs = [need for need in measured.needs if need.kind in matters]
     every = _ranked(trial, measured, findings, needs)
     if seeds < FEWEST_SEEDS:
@@ -114,17 +116,17 @@ def judged(
 
 def pretext_arms(trial: Trial, measured: Measured) -> list[str]:
     """The arms of adversarial training that have a pretext task in any of their phases."""
-    phases = {arm: trial.plan["arms"][arm] for arm in measured.arms}
+    phases = {arm: trial.plan.arms[arm] for arm in measured.arms}
     return [arm for arm, each in phases.items() if _is_adversarial(each) and any(map(_has_pretext, each))]
 
 
 def _has_pretext(phase: Any) -> bool:
-    name, settings = named(phase)
+    name, settings = name_and_settings(phase)
     return name == "pretrain" or (name == "harden" and bool(settings.get("tasks", "auto")))
 
 
 def _is_adversarial(phases: Sequence[Any]) -> bool:
-    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(named, phases))
+    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
 
 
 def _there(arm: str | None, measured: Measured) -> str | None:
@@ -137,7 +139,7 @@ def _ranked(trial: Trial, measured: Measured, findings: Findings, needs: Sequenc
     By the number of needs for which an arm is better by more than chance than adversarial training without pretext task
     (or, without that, than doing nothing), less those for which it is worse; among equals the cheapest.
     """
-    nothing, plain = _there(untouched(trial.plan), measured), _there(unpretexted(trial.plan), measured)
+    nothing, plain = _there(trial.plan.untrained_arm, measured), _there(trial.plan.plain_arm, measured)
     own = [each for each in findings.claims if each.baseline == (plain or nothing) and each.real and each.need in needs]
     net = {arm: sum(1 if each.value > 0 else -1 for each in own if each.arm == arm) for arm in measured.arms}
     seconds = dict(zip(measured.arms, measured.seconds.mean(axis=1).tolist(), strict=True))

@@ -26,7 +26,7 @@ AT = Need("attack", "linf", 0.1, "at", True)
 
 def without(given, *arms):
     """A trial without some arms."""
-    plan = {**given.plan, "arms": {arm: phases for arm, phases in given.plan["arms"].items() if arm not in arms}}
+    plan = replace(given.plan, arms={arm: phases for arm, phases in given.plan.arms.items() if arm not in arms})
     return Trial(plan, [each for each in given.results if each.arm not in arms])
 
 
@@ -156,7 +156,7 @@ def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
 
 
 def test_the_next_stage_costs_by_images_epochs_and_price(gain):
-    paid = Trial({**gain.plan, "budget": {"money": 10.0, "price an hour": 3.6}}, gain.results)
+    paid = Trial(replace(gain.plan, budget={"money": 10.0, "price an hour": 3.6}), gain.results)
     stage, large = decide(paid).next, decide(paid, images=20_000, epochs=6).next
     seconds = {each.arm: each.seconds for each in gain.results}
     assert stage.training == pytest.approx(stage.seeds * sum(seconds[arm] for arm in stage.arms))
