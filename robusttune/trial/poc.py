@@ -9,16 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune import plugins
-from robusttune.measuring.evaluate import evaluate
 from robusttune.model.checks import check_model
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
-from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
@@ -28,10 +24,11 @@ from robusttune.trial.cost import Costs, estimated
 from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
 from robusttune.trial.phases import Call, calls_of
-from robusttune.trial.plan import PLAN, Item, TrialPlan, name_and_settings
+from robusttune.trial.plan import PLAN, Item, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
-from robusttune.trial.results import RECORDS, START, Trial, item_place, phase_place, place_of, result_of
-from robusttune.types import Loader, PathLike
+from robusttune.trial.results import START, Trial
+from robusttune.trial.unfinished import measure, train, unfinished
+from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
 
 def poc(
@@ -52,50 +49,51 @@ def poc(
     price: float | None = None,
     settings: Settings | None = None,
     decision: Settings | None = None,
-    mean: Any = None,
-    std: Any = None,
+    mean: "Channels | None" = None,
+    std: "Channels | None" = None,
     normalized: bool | None = None,
     classifier: str | None = None,
-    device: Any = "auto",
+    device: DeviceLike = "auto",
     out: PathLike = "runs/poc",
     plan_only: bool = False,
     resume: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Try on the user's own data which training pays: the path of a page to decide by; the model is left as it is.
+    """Try several ways of training on the user's own data; return the path of a page to decide by. The model does not change.
 
-    First a plan is written, `plan.yaml`, with arms, seeds, what is measured, and what that is estimated to cost. Then
-    arms are trained and measured, seed by seed, all from the model's weights, at equal compute, on the same images; what
-    was finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the numbers.
+    First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost. Then every arm is
+    trained and measured, seed by seed, from the model's weights, at equal compute and on the same images. What was
+    finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
 
     Args:
         model: images -> logits (N,K): where every arm starts.
         loader: yields (images, labels) to train on, as for `harden`.
-        threats: adversaries: {norm: eps}, or norms at their customary radii; arms train against the first one, and are
-            attacked by all, below, at and above their radii, those of norms that are not named among them.
-        corruptions: that matter, by name, or by family: "noise", "blur", "weather", "digital".
-        test_loader: images to measure on, which nothing is trained on; a fifth of a plain DataLoader's unless given.
-        unlabeled_loader: more images, for pretext tasks: pre-training takes these alone.
-        arms: what to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
-            "rotation_joint"; {name: phases} for one's own, as in the plan; all unless given.
+        threats: adversaries: {norm: eps}, or norms at their customary radii. Arms train against the first one and are
+            attacked by all, below, at and above their radii, and by norms that are not named.
+        corruptions: to measure, by name, or by family: "noise", "blur", "weather", "digital".
+        test_loader: images to measure on, never used for training; by default a fifth of a plain DataLoader's images.
+        unlabeled_loader: more images, for pretext tasks; pre-training uses these alone.
+        arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
+            "rotation_joint"; {name: phases} for one of your own, as in the plan; all by default.
         tasks: pretext tasks and their weights.
-        seeds: how many, or which; under three, differences cannot be told from chance.
+        seeds: how many, or which; with fewer than three, differences cannot be told from chance.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        images: test images to measure on.
-        evaluation: what to measure instead: names of evaluations, or {name: {setting: value}}.
-        budget: what all may cost, in seconds; with a price, in money.
+        images: number of test images to measure on.
+        evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
+        budget: limit of the whole trial's cost, in seconds; with a price, in money.
         price: of an hour.
         settings: of `harden`, for all arms, such as {"lr": 0.01}.
-        decision: what it is decided by, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
+        decision: criteria, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
             `robusttune.trial.decision.decide.decide`.
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
-        plan_only: only write the plan, whose path comes back.
-        resume: go on with the trial in `out`, after its plan as it is now.
+        plan_only: write the plan alone, and return its path.
+        resume: continue the trial in `out`, by its plan as it is now.
         progress: show progress.
 
     Raises:
-        ValueError: arguments or a plan that do not fit, or a plan over the budget, with what to drop.
+        ValueError: arguments or a plan that do not fit, or a plan over the budget; the error lists what to drop.
+        ImportError: a package of the page is not installed.
     """
     check_model(model)
     if not plan_only:
@@ -130,11 +128,11 @@ def poc(
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
         if plan_only:
             return folder / PLAN
-        for place in _unfinished(folder, plan, progress):
+        for place in unfinished(folder, plan, progress):
             arm = copy.deepcopy(model)
             rewind()
-            _train(arm, calls[place.arm], place, plan, progress)
-            _measure(arm, plan, place, data, space, progress)
+            train(arm, calls[place.arm], place, plan, progress)
+            measure(arm, place, plan, data, space, progress)
         return decide.write(decide.decide(Trial.load(folder)), folder)
 
 
@@ -158,14 +156,6 @@ def _rewound(*loaders: "Loader | None") -> Iterator[Callable[[], None]]:
         yield rewind
     finally:
         rewind()
-
-
-class _Place(NamedTuple):
-    """An arm and a seed that are to be run, and their folder."""
-
-    arm: str
-    seed: int
-    folder: Path
 
 
 def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data) -> TrialPlan | None:
@@ -217,47 +207,6 @@ def _start(
     files.save_weights(folder / START, _tensors(model))
     run_folder.write_run(folder, {"arguments": vars(request)})
     replace(plan, estimated=estimated(plan, calls, known)).write(folder)
-
-
-def _unfinished(folder: Path, plan: TrialPlan, progress: bool) -> Iterator[_Place]:
-    """Yield arms and seeds without a result: seed by seed, so that finished arms can be compared at any time."""
-    pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
-    for number, (arm, seed) in enumerate(pairs, 1):
-        if result_of(folder, plan, arm, seed) is None:
-            tell(f"arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
-            yield _Place(arm, seed, place_of(folder, plan, arm, seed))
-
-
-def _train(model: nn.Module, calls: Sequence[Call], place: _Place, plan: TrialPlan, progress: bool) -> None:
-    """Train the model in all phases of an arm."""
-    for number, (call, phase) in enumerate(zip(calls, plan.arms[place.arm], strict=True)):
-        call.run(model, phase_place(place.folder, number, phase), place.seed, progress=progress)
-
-
-def _measure(model: nn.Module, plan: TrialPlan, place: _Place, data: Data, space: InputSpace, progress: bool) -> None:
-    """Measure all items without records, on the same images and with the same random numbers for every arm."""
-    norm, eps = plan.threat or ("linf", None)
-    for item in plan.evaluation.items:
-        folder = item_place(place.folder, plan, item)
-        if (folder / RECORDS).exists():
-            continue
-        name, settings = name_and_settings(item)
-        evaluate(
-            model,
-            data.test,
-            plugins.configured("evaluations", name, **settings),
-            norm=norm,
-            eps=eps,
-            mean=space.mean,
-            std=space.std,
-            normalized=space.normalized,
-            subset=plan.evaluation.images,
-            out=folder,
-            resume=True,
-            seed=0,
-            device=space.device,
-            progress=progress,
-        )
 
 
 def _name(model: nn.Module) -> str:
