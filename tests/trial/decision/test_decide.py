@@ -12,7 +12,7 @@ from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.trial.decision.decide import decide, write
 from robusttune.trial.decision.findings import leaders
-from robusttune.trial.decision.metrics import Need, measured
+from robusttune.trial.decision.metrics import Metric, accuracies_of
 from robusttune.trial.decision.next_stage import detectable, needed_seeds
 from robusttune.trial.decision.pareto import front
 from robusttune.trial.decision.verdict import Verdict
@@ -21,7 +21,7 @@ from robusttune.trial.results import Trial
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown")
-AT = Need("attack", "linf", 0.1, "at", True)
+AT = Metric("attack", "linf", 0.1, "at", True)
 
 
 def without(given, *arms):
@@ -45,9 +45,9 @@ def test_go_on(gain, tmp_path):
     assert decision.verdict is Verdict.GO_ON
     assert decision.candidates[0] == "rotation_joint"
     assert set(decision.next.arms) >= {"nothing", "adversarial", "rotation_joint"}
-    claim = decision.findings.claim("rotation_joint", "adversarial", AT)
-    assert claim.real
-    assert claim.low > 0.02
+    comparison = decision.findings.comparison("rotation_joint", "adversarial", AT)
+    assert comparison.real
+    assert comparison.low > 0.02
     text = text_of(decision, tmp_path)
     assert "**Go on.** In this trial rotation_joint was better than doing nothing" in text
     assert "beside adversarial, by more than chance: rotation_joint gains on" in text
@@ -65,7 +65,7 @@ def test_without_a_difference_that_is_real_the_arm_without_pretext_task_goes_fir
 def test_under_three_seeds_there_is_not_enough_data(tmp_path):
     decision = decide(trial(hardened(0.1), seeds=2))
     assert decision.verdict is Verdict.NOT_ENOUGH
-    assert decision.findings.claims == ()
+    assert decision.findings.comparisons == ()
     assert len(decision.next.arms) == len(ARMS)
     assert decision.next.seeds >= 3
     text = text_of(decision, tmp_path)
@@ -180,15 +180,15 @@ def test_the_seeds_asked_for_find_the_difference_8_times_in_10():
 
 
 def test_the_front_is_what_no_arm_beats(gain):
-    seen = measured(gain)
-    values = np.zeros_like(seen.values)
+    accuracies = accuracies_of(gain)
+    values = np.zeros_like(accuracies.values)
     values[3:] = 0.1  # the same, and dearer and dearer
-    assert front(replace(seen, values=values)) == ["nothing", "pretrained_ordinary"]
+    assert front(replace(accuracies, values=values)) == ["nothing", "pretrained_ordinary"]
 
 
 def test_arms_that_differ_by_much_are_told_from_the_best(gain):
     decision = decide(gain)
-    column = decision.measured.needs.index(AT)
+    column = decision.measured.metrics.index(AT)
     names = [decision.measured.arms[arm] for arm in leaders(decision.measured, decision.findings, column)]
     assert names[0] == "rotation_joint"
     assert "nothing" not in names
@@ -200,10 +200,10 @@ def test_without_single_images_the_intervals_stand_in(gain):
 
     decision = decide(Trial(gain.plan, [blind(each) for each in gain.results]))
     assert decision.verdict is Verdict.GO_ON
-    known = decide(gain).findings.claim("rotation_joint", "adversarial", AT)
-    claim = decision.findings.claim("rotation_joint", "adversarial", AT)
-    assert claim.value == pytest.approx(known.value)
-    assert claim.high - claim.low > known.high - known.low
+    known = decide(gain).findings.comparison("rotation_joint", "adversarial", AT)
+    comparison = decision.findings.comparison("rotation_joint", "adversarial", AT)
+    assert comparison.value == pytest.approx(known.value)
+    assert comparison.high - comparison.low > known.high - known.low
 
 
 def test_bad_trials_and_settings_are_refused(gain):
