@@ -83,7 +83,7 @@ def number(text: str) -> float:
     above, slash, below = text.partition("/")
     try:
         value = float(above) / float(below) if slash else float(above)
-    except ZeroDivisionError:
+    except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is no finite number: write it as 0.03, 3e-2 or 8/255")

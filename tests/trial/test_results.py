@@ -1,6 +1,7 @@
 """A trial on disk: what is read back, what an edited plan still finds, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -94,6 +95,39 @@ def test_seconds_are_summed_over_phases(tmp_path):
         (run / "log.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
     assert seconds_of(tmp_path, phases) == 3.5
     assert seconds_of(tmp_path, []) == 0
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    whole = {
+        "model": "Sequential 09f5",
+        "data": {"training images": 256, "batch": 32},
+        "budget": {"money": 20.0, "price an hour": 2.5},
+        "threats": {"linf": 0.1, "l2": 1.0},
+        "settings": {"steps": 2},
+        "decision": {"worthwhile": 0.05},
+        "rule": "Every arm starts from the same weights.",
+        "estimated": {"in all": "1 s", "seconds with one seed": {}},
+        **PLAIN,
+    }
+    plan = TrialPlan.from_dict(whole)
+    plan.write(tmp_path)
+    assert TrialPlan.read(tmp_path) == plan
+    assert yaml.safe_load((tmp_path / PLAN).read_text()) == whole
+    assert (plan.threat, plan.price, plan.seconds_allowed) == (("linf", 0.1), 2.5, 8 * 3600)
+    assert (plan.untrained_arm, plan.plain_arm) == ("nothing", "adversarial")
+
+
+def test_an_object_cannot_stand_in_a_plan(tmp_path):
+    plan = TrialPlan.from_dict({**PLAIN, "settings": {"attack": object()}})
+    with pytest.raises(ValueError, match="is an object, which no plan can hold: use names, numbers and lists"):
+        plan.write(tmp_path)
+
+
+def test_folders_keep_their_names():
+    """Folders that were written before must be recognised."""
+    place = place_of(Path("t"), PLANNED, "adversarial", 1)
+    assert str(place) == "t/arms/adversarial/seed-1-8fdb4694"
+    assert str(item_place(place, PLANNED, "clean").relative_to(place)) == "evaluation/clean-304cb942"
 
 
 def test_numbers_as_people_write_them(tmp_path):

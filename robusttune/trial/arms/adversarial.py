@@ -8,5 +8,5 @@ __all__ = ["adversarial"]
 
 
 def adversarial(tasks: Mapping[str, float]) -> Arms:
-    """Adversarial training without pretext tasks, whose compute is the measure of all arms'."""
+    """Train against the adversary alone; every other arm takes as much compute as this one."""
     return {"adversarial": [{"harden": {"tasks": None}}]}

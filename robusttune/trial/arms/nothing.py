@@ -1,4 +1,4 @@
-"""The model as it is."""
+"""The model as it is, without training."""
 
 from collections.abc import Mapping
 
@@ -8,5 +8,5 @@ __all__ = ["nothing"]
 
 
 def nothing(tasks: Mapping[str, float]) -> Arms:
-    """The arm that every other one has to beat: the model as it is."""
+    """Do not train: the baseline that every other arm has to beat."""
     return {"nothing": []}

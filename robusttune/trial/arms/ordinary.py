@@ -1,4 +1,4 @@
-"""Ordinary fine-tuning with an augmentation against corruptions."""
+"""Fine-tuning without an adversary, with an augmentation against corruptions."""
 
 from collections.abc import Mapping
 
@@ -8,5 +8,5 @@ __all__ = ["ordinary"]
 
 
 def ordinary(tasks: Mapping[str, float]) -> Arms:
-    """Fine-tuning on unchanged images with AugMix, without any adversary."""
+    """Fine-tune with AugMix, without an adversary."""
     return {"ordinary": [{"ordinary": {"augment": "augmix"}}]}
