@@ -24,21 +24,19 @@ from robusttune.run.files import write_text
 from robusttune.run.log import tell
 from robusttune.training.setup import statistics
 from robusttune.trial.arms import Settings
+from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.budget import Cost, total_seconds, with_price
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.phases import Call
-from robusttune.trial.plan import Estimate, Item, TrialPlan, name_and_settings
+from robusttune.trial.plan import Estimate, TrialPlan
 from robusttune.trial.results import digest
 from robusttune.types import Loader, UserBatch
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out
 TINY = 1e-5  # of a radius
-FIRST_IMAGES, GROWTH, LONG_ENOUGH = (
-    4,
-    4,
-    1.0,
-)  # four times as many images each time, until one evaluation takes a second
+FIRST_IMAGES, GROWTH = 4, 4  # an evaluation is timed on 4 images, then on 16, 64, …
+LONG_ENOUGH = 1.0  # seconds, after which no more images are taken
 
 Measured = TypeVar("Measured", float, "tuple[float, float, float]")
 

@@ -13,7 +13,7 @@ from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
 from robusttune.training.schedule import LATE
 from robusttune.trial.arms import Phase, Settings
-from robusttune.trial.plan import name_and_settings, shares
+from robusttune.trial.arms._phase import name_and_settings, shares
 
 FORWARD = 1 / 3  # of a forward and backward pass
 

@@ -16,9 +16,10 @@ from robusttune.training.estimate import Estimate, estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.trial.arms import PhaseKind, Settings
+from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length, lengths
-from robusttune.trial.plan import TrialPlan, name_and_settings
+from robusttune.trial.plan import TrialPlan
 from robusttune.types import Loader
 
 KINDS: tuple[PhaseKind, ...] = get_args(PhaseKind)

@@ -1,10 +1,10 @@
 """The plan of a staged trial: the content of `plan.yaml`, which people may edit."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import yaml
 
@@ -12,7 +12,8 @@ from robusttune import plugins
 from robusttune.run.files import write_text
 from robusttune.run.settings import POSITIVE, in_range, numbers
 from robusttune.threat import ThreatModel, canonical
-from robusttune.trial.arms import Arms, Phase, Phases, Settings
+from robusttune.trial.arms import Arms, Phases, Settings
+from robusttune.trial.arms._phase import Item, name_and_settings, shares
 from robusttune.trial.decision.criteria import criteria
 from robusttune.types import PathLike
 
@@ -26,8 +27,6 @@ HEAD = """\
 
 """
 
-# An evaluation by name, or {name: {setting: value}}.
-Item: TypeAlias = str | Mapping[str, Settings | None]
 DataFacts = TypedDict(
     "DataFacts",
     {
@@ -191,47 +190,6 @@ class TrialPlan:
         criteria(self.decision)
         _check_budget(self.budget)
         _check_threats(self.threats)
-
-
-def name_and_settings(entry: Phase | Item) -> tuple[str, dict[str, Any]]:
-    """Split a phase or an evaluation item, which is a name or {name: {setting: value}}, into its name and its settings.
-
-    Raises:
-        ValueError: it is neither.
-
-    Example:
-        >>> name_and_settings({"sweep": {"steps": 20}})
-        ('sweep', {'steps': 20})
-    """
-    if isinstance(entry, str):
-        return entry, {}
-    if isinstance(entry, Mapping) and len(entry) == 1:
-        ((name, settings),) = entry.items()
-        if isinstance(name, str) and (settings is None or isinstance(settings, Mapping)):
-            return name, dict(settings or {})
-    raise ValueError(f"{entry!r} is in the plan, but a name or {{name: {{setting: value}}}} is needed")
-
-
-def shares(phases: Sequence[Phase]) -> list[float]:
-    """Return each phase's share of its arm's compute; phases without one divide the rest equally.
-
-    Raises:
-        ValueError: they do not add up to 1.
-
-    Example:
-        >>> shares([{"pretrain": {"share": 0.25}}, {"harden": {}}])
-        [0.25, 0.75]
-    """
-    named = [name_and_settings(phase)[1].get("share") for phase in phases]
-    open_ones = named.count(None)
-    used = sum(share for share in named if share is not None)
-    fits = used < 1 if open_ones else math.isclose(used, 1)
-    if phases and not (fits and all(share is None or share > 0 for share in named)):
-        raise ValueError(
-            f"the shares of an arm's phases are {', '.join(map(str, named))}, but they must be above 0 and add up to 1; "
-            "leave one out to give it the rest"
-        )
-    return [(1 - used) / open_ones if share is None else share for share in named]
 
 
 def _is_plain(phases: Phases, default_eps: float) -> bool:

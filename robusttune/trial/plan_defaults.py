@@ -10,8 +10,9 @@ from robusttune.corruptions._corruption import FAMILIES
 from robusttune.run.settings import numbers
 from robusttune.threat import ThreatModel, default_eps
 from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
+from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.data import Data
-from robusttune.trial.plan import Budget, Item, PlannedEvaluation, TrialPlan, name_and_settings
+from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
 
 MULTIPLES = (0.5, 1.0, 1.5, 2.0)  # of a threat's radius, at which arms are attacked
 STEPS, SEVERITIES = 20, (1, 3, 5)

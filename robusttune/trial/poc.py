@@ -19,12 +19,13 @@ from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
 from robusttune.trial.arms import Settings
+from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget
 from robusttune.trial.cost import Costs, estimated
 from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
 from robusttune.trial.phases import Call, calls_of
-from robusttune.trial.plan import PLAN, Item, TrialPlan
+from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
 from robusttune.trial.results import START, Trial
 from robusttune.trial.unfinished import measure, train, unfinished

@@ -12,7 +12,8 @@ from robusttune.measuring.records import Records
 from robusttune.run import log
 from robusttune.run.folder import as_json
 from robusttune.trial.arms import Phase
-from robusttune.trial.plan import Item, TrialPlan, name_and_settings
+from robusttune.trial.arms._phase import Item, name_and_settings
+from robusttune.trial.plan import TrialPlan
 from robusttune.types import PathLike
 
 START, RECORDS = "start.safetensors", "records.jsonl"

@@ -9,9 +9,10 @@ from torch import nn
 from robusttune import plugins
 from robusttune.measuring.evaluate import evaluate
 from robusttune.run.log import tell
+from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.phases import Call
-from robusttune.trial.plan import TrialPlan, name_and_settings
+from robusttune.trial.plan import TrialPlan
 from robusttune.trial.results import RECORDS, item_place, phase_place, place_of, result_of
 
 

@@ -19,9 +19,9 @@ import robusttune
 from robusttune import plugins
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
+from robusttune.trial.arms._phase import name_and_settings, shares
 from robusttune.trial.decision.decide import decide
 from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
-from robusttune.trial.plan import name_and_settings, shares
 from robusttune.trial.plan_defaults import chosen_arms, items_of
 from robusttune.trial.results import RECORDS, Trial
 

@@ -8,7 +8,8 @@ import yaml
 
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
-from robusttune.trial.plan import PLAN, TrialPlan, name_and_settings
+from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.results import (
     RECORDS,
     Trial,

@@ -6,16 +6,11 @@ compute. No phases mean no training.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Protocol
+
+from robusttune.trial.arms._phase import Arms, Phase, PhaseKind, Phases, Settings
 
 __all__ = ["Arm", "Arms", "Phase", "PhaseKind", "Phases", "Settings"]
-
-PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
-# Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
-Settings: TypeAlias = Mapping[str, Any]
-Phase: TypeAlias = PhaseKind | Mapping[PhaseKind, Settings | None]
-Phases: TypeAlias = list[Phase]
-Arms: TypeAlias = dict[str, Phases]
 
 
 class Arm(Protocol):

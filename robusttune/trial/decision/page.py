@@ -19,12 +19,12 @@ from robusttune.trial.plan import HOUR
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
-    "subtracted, and the mean of these differences is tested against their scatter from seed to seed (Student's t) and the "
-    "chance by which images were held out. As a few seeds tell little of the scatter of one arm, that of all trained arms "
-    "together is used, or more where a pair scatters more. “Real” is what is left after Holm's correction for all "
-    "comparisons in the tables below: among arms that are equally good, about one report in twenty or fewer calls any "
-    "difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± is half of the width "
-    "of a difference's own 95% interval."
+    "subtracted, and the mean of these differences is tested against their scatter from seed to seed and "
+    "from one choice of held-out images to another (Student's t). A few seeds are too few to estimate the scatter of one arm, so the pooled scatter of all "
+    "trained arms is used, or a larger one where a pair scatters more. “Real” is a difference that is significant after "
+    "Holm's correction for all comparisons in the tables below: among arms that are equally good, about one report in twenty "
+    "or fewer calls any difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± "
+    "is half of the width of a difference's 95% interval, by itself."
 )
 
 

@@ -6,12 +6,12 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 from robusttune.trial.arms import Phase
+from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.decision.criteria import CLEAN
 from robusttune.trial.decision.findings import Comparison, Findings
 from robusttune.trial.decision.metrics import Accuracies, Metric
 from robusttune.trial.decision.next_stage import NextStage
 from robusttune.trial.decision.significance import FEWEST_SEEDS
-from robusttune.trial.plan import name_and_settings
 from robusttune.trial.results import Trial
 
 CleanLoss: TypeAlias = Literal["accepted", "refused", "unclear"]
