@@ -14,13 +14,12 @@ from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
-from robusttune.run import folder as run_folder
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings, numbers
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.training.replay import replay, told
+from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
 from robusttune.trial.plan import TrialPlan
 from robusttune.trial.poc import poc
@@ -61,8 +60,8 @@ def run_harden(options: Any) -> int:
     """Train, and keep the weights in --out."""
     _needs_out(options, "the hardened model")
     model, loader, settings = _sources(options, shuffle=True)
-    with run_folder.also_in_run({"command": _command(options)}):
-        harden(model, loader, **_own(harden, settings), val_loader=_split(options, options.val_split, loader))
+    held = _split(options, options.val_split, loader)
+    harden(model, loader, **_own(harden, settings), val_loader=held, notes={"command": _command(options)})
     print(
         f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
     )
@@ -77,7 +76,7 @@ def _command(options: Any) -> dict[str, Any]:
 def run_replay(options: Any) -> int:
     """Repeat a run of the command line, and compare: 0 if it agrees."""
     folder = Path(options.run)
-    facts = told(folder)
+    facts = run_facts_of(folder)
     if "command" not in facts:
         raise ValueError(
             f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "
@@ -136,8 +135,7 @@ def run_pretrain(options: Any) -> int:
     """Train on pretext tasks, and keep the weights in --out."""
     _needs_out(options, "the pre-trained model")
     model, loader, settings = _sources(options, shuffle=True)
-    with run_folder.also_in_run({"command": _command(options)}):
-        pretrain(model, loader, **_own(pretrain, settings))
+    pretrain(model, loader, **_own(pretrain, settings), notes={"command": _command(options)})
     print(
         f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
     )
@@ -185,15 +183,15 @@ def run_poc(options: Any) -> int:
     if options.unlabeled is not None:
         more = _loader(options, options.unlabeled_split, data=options.unlabeled, shuffle=True)
     test = _split(options, options.test_split, loader)
-    with run_folder.also_in_run({"command": _command(options)}):
-        path = poc(
-            model,
-            loader,
-            **{name: value for name, value in asked.items() if value is not None},
-            test_loader=test,
-            unlabeled_loader=more,
-            **_own(poc, settings),
-        )
+    path = poc(
+        model,
+        loader,
+        **{name: value for name, value in asked.items() if value is not None},
+        test_loader=test,
+        unlabeled_loader=more,
+        notes={"command": _command(options)},
+        **_own(poc, settings),
+    )
     if options.plan_only:
         cost = TrialPlan.read(path.parent).estimated
         print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))

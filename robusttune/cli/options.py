@@ -21,6 +21,7 @@ OBJECTS = {  # what no text can name, or what other options stand for
     "unlabeled_loader",
     "criterion",
     "on_epoch",
+    "notes",
     "scheduler",
     "init_from",
     "normalized",

@@ -15,6 +15,12 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
+def check_batch_norm(model: nn.Module, images: int) -> None:
+    """Raise a ValueError where batch norm in train mode would have to normalise a batch of one image."""
+    if images == 1 and has_batch_norm(model):
+        raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
+
+
 def check_model(model: Any) -> None:
     """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
     check_module(model)

@@ -22,7 +22,6 @@ from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.features import logits_of
 from robusttune.run.files import write_text
 from robusttune.run.log import tell
-from robusttune.training.setup import statistics
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.budget import Cost, total_seconds, with_price
@@ -30,7 +29,7 @@ from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.phases import Call
 from robusttune.trial.plan import Estimate, TrialPlan
 from robusttune.trial.results import digest
-from robusttune.types import Loader, UserBatch
+from robusttune.types import Loader
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out
@@ -140,7 +139,7 @@ class Costs:
                 eps=eps,
                 device=space.device,
                 progress=False,
-                **statistics(pixels),
+                **pixels.arguments(),
             )
             seconds = time.perf_counter() - start
         return seconds / count
@@ -174,7 +173,7 @@ class _Timed:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[UserBatch]:
+    def __iter__(self) -> Iterator[Any]:
         self.times = []
         for _ in range(self.count):
             self.times.append(time.perf_counter())

@@ -18,8 +18,8 @@ HELD_BACK, TESTED = 0.05, 0.2
 class InputSpace:
     """The model's input and its place, as `harden` takes them."""
 
-    mean: "Channels | None" = None
-    std: "Channels | None" = None
+    mean: Channels | None = None
+    std: Channels | None = None
     normalized: bool | None = None
     classifier: str | None = None
     device: DeviceLike = "auto"
@@ -37,9 +37,9 @@ class Data(NamedTuple):
     """
 
     loader: Loader
-    held: "Loader | None"
+    held: Loader | None
     test: Loader
-    unlabeled: "Loader | None"
+    unlabeled: Loader | None
     sizes: Sizes
 
     def facts(self) -> DataFacts:
@@ -55,7 +55,7 @@ class Data(NamedTuple):
         }
 
 
-def divided(loader: Loader, test_loader: "Loader | None" = None, unlabeled_loader: "Loader | None" = None) -> Data:
+def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader: Loader | None = None) -> Data:
     """Divide a trial's images; without a test loader, a fifth of a plain DataLoader's images are kept for testing.
 
     Raises:
@@ -89,6 +89,6 @@ def _length(loader: Loader, name: str) -> int:
     return len(loader)
 
 
-def _count(loader: "Loader | None") -> int | None:
+def _count(loader: Loader | None) -> int | None:
     dataset = getattr(loader, "dataset", None)
     return len(dataset) if isinstance(dataset, Sized) else None

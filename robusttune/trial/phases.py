@@ -10,7 +10,6 @@ from typing import Any, get_args
 from torch import Generator, Tensor, nn
 
 from robusttune.plugins import did_you_mean
-from robusttune.run.folder import also_in_run
 from robusttune.threat import LossOf, ThreatModel, canonical
 from robusttune.training.estimate import Estimate, estimate
 from robusttune.training.harden import harden
@@ -55,51 +54,50 @@ class Call:
     settings: Settings
     length: Length
     space: InputSpace
-    held: "Loader | None" = None
-    unlabeled: "Loader | None" = None
+    held: Loader | None = None
+    unlabeled: Loader | None = None
 
     def run(self, model: nn.Module, folder: Path, seed: int, *, progress: bool) -> None:
         """Train the model, or continue a run that was killed."""
         every = max(1, math.ceil(self.length.steps / CHECKPOINTS))
-        with also_in_run({}):  # the command that began the trial did not begin this run
-            if self.kind == "pretrain":
-                pretrain(
-                    model,
-                    self.images,
-                    epochs=self.length.epochs,
-                    max_steps=self.length.steps,
-                    seed=seed,
-                    out=folder,
-                    resume=True,
-                    checkpoint_every=every,
-                    progress=progress,
-                    mean=self.space.mean,
-                    std=self.space.std,
-                    normalized=self.space.normalized,
-                    classifier=self.space.classifier,
-                    device=self.space.device,
-                    **self.settings,
-                )
-            else:
-                harden(
-                    model,
-                    self.images,
-                    val_loader=self.held,
-                    unlabeled_loader=self.unlabeled,
-                    epochs=self.length.epochs,
-                    max_steps=self.length.steps,
-                    seed=seed,
-                    out=folder,
-                    resume=True,
-                    checkpoint_every=every,
-                    progress=progress,
-                    mean=self.space.mean,
-                    std=self.space.std,
-                    normalized=self.space.normalized,
-                    classifier=self.space.classifier,
-                    device=self.space.device,
-                    **self.settings,
-                )
+        if self.kind == "pretrain":
+            pretrain(
+                model,
+                self.images,
+                epochs=self.length.epochs,
+                max_steps=self.length.steps,
+                seed=seed,
+                out=folder,
+                resume=True,
+                checkpoint_every=every,
+                progress=progress,
+                mean=self.space.mean,
+                std=self.space.std,
+                normalized=self.space.normalized,
+                classifier=self.space.classifier,
+                device=self.space.device,
+                **self.settings,
+            )
+        else:
+            harden(
+                model,
+                self.images,
+                val_loader=self.held,
+                unlabeled_loader=self.unlabeled,
+                epochs=self.length.epochs,
+                max_steps=self.length.steps,
+                seed=seed,
+                out=folder,
+                resume=True,
+                checkpoint_every=every,
+                progress=progress,
+                mean=self.space.mean,
+                std=self.space.std,
+                normalized=self.space.normalized,
+                classifier=self.space.classifier,
+                device=self.space.device,
+                **self.settings,
+            )
 
     def estimate(self, model: nn.Module) -> Estimate:
         """Estimate the run of a phase that `harden` trains."""

@@ -29,7 +29,7 @@ from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
 from robusttune.trial.results import START, Trial
 from robusttune.trial.unfinished import measure, train, unfinished
-from robusttune.types import Channels, DeviceLike, Loader, PathLike
+from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 
 def poc(
@@ -38,8 +38,8 @@ def poc(
     *,
     threats: Threats = ("linf", "l2"),
     corruptions: str | Sequence[str] = ("noise", "blur", "weather", "digital"),
-    test_loader: "Loader | None" = None,
-    unlabeled_loader: "Loader | None" = None,
+    test_loader: Loader | None = None,
+    unlabeled_loader: Loader | None = None,
     arms: ArmLike | Sequence[ArmLike] | None = None,
     tasks: Mapping[str, float] | None = TASKS,
     seeds: int | Sequence[int] = 3,
@@ -50,8 +50,8 @@ def poc(
     price: float | None = None,
     settings: Settings | None = None,
     decision: Settings | None = None,
-    mean: "Channels | None" = None,
-    std: "Channels | None" = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     classifier: str | None = None,
     device: DeviceLike = "auto",
@@ -59,6 +59,7 @@ def poc(
     plan_only: bool = False,
     resume: bool = False,
     progress: bool = True,
+    notes: Mapping[str, Json] | None = None,
 ) -> Path:
     """Try several ways of training on the user's own data; return the path of a page to decide by. The model does not change.
 
@@ -91,6 +92,7 @@ def poc(
         plan_only: write the plan alone, and return its path.
         resume: continue the trial in `out`, by its plan as it is now.
         progress: show progress.
+        notes: more entries of `run.json` in `out`.
 
     Raises:
         ValueError: arguments or a plan that do not fit, or a plan over the budget; the error lists what to drop.
@@ -125,7 +127,7 @@ def poc(
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
         costs = Costs(folder, model, data, space, progress=progress)
-        _start(folder, request, plan, model, calls, costs)
+        _start(folder, request, plan, model, calls, costs, notes or {})
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
         if plan_only:
             return folder / PLAN
@@ -145,7 +147,7 @@ def _check_installed() -> None:
 
 
 @contextmanager
-def _rewound(*loaders: "Loader | None") -> Iterator[Callable[[], None]]:
+def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
     """Yield a function that restores the loaders' random states of now; it is called at the end, too."""
     states = [randomness.random_states(loader) for loader in loaders]
 
@@ -199,14 +201,20 @@ def _calls(plan: TrialPlan, data: Data, space: InputSpace) -> dict[str, list[Cal
 
 
 def _start(
-    folder: Path, request: PlanRequest, plan: TrialPlan, model: nn.Module, calls: dict[str, list[Call]], costs: Costs
+    folder: Path,
+    request: PlanRequest,
+    plan: TrialPlan,
+    model: nn.Module,
+    calls: Mapping[str, Sequence[Call]],
+    costs: Costs,
+    notes: Mapping[str, Json],
 ) -> None:
-    """Measure the plan's cost; in a new folder, write the model's weights, the arguments and the plan."""
+    """Measure the plan's cost; in a new folder, write the model's weights, the arguments with notes, and the plan."""
     known = costs.of(plan, calls)
     if (folder / PLAN).exists():
         return
     files.save_weights(folder / START, _tensors(model))
-    run_folder.write_run(folder, {"arguments": vars(request)})
+    run_folder.write_run(folder, {"arguments": vars(request), **notes})
     replace(plan, estimated=estimated(plan, calls, known)).write(folder)
 
 

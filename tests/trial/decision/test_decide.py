@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import ARMS, NEEDS, equal, hardened, trial
+from simulated import ARMS, METRICS, equal, hardened, trial
 
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
@@ -136,8 +136,8 @@ def test_what_has_not_ended_is_left_out_and_named(gain):
 
 
 def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
-    bare = [need for need in NEEDS if need == "clean" or (need[0] == "linf" and need[1] <= 1)]
-    rows = [NEEDS.index(need) for need in bare]
+    bare = [need for need in METRICS if need == "clean" or (need[0] == "linf" and need[1] <= 1)]
+    rows = [METRICS.index(need) for need in bare]
     doubt = Record("sanity", "unbounded", 0.5, 10, (0.3, 0.7), {"ok": False, "says": "an unbounded attack fails"})
 
     def cut(result):
