@@ -28,15 +28,15 @@ PARTS = (0.6, 0.15, 0.25)
 
 def answers(truth, *, seeds, images, scatter=0.01, parts=PARTS, generator):
     """Draw right answers (A,S,N,M) for true accuracies (A,N); arm 0 is one model, the same with every seed."""
-    arms, needs = truth.shape
-    shifted = truth[:, None] + scatter * generator.standard_normal((arms, seeds, needs))
+    arms, metrics = truth.shape
+    shifted = truth[:, None] + scatter * generator.standard_normal((arms, seeds, metrics))
     shifted[0] = truth[0]
     normal = np.vectorize(NormalDist().inv_cdf)
     bars = normal(shifted.clip(0.001, 0.999))
     common, of_arm, rest = (np.sqrt(part) for part in parts)
-    hardness = common * generator.standard_normal((1, 1, needs, images))
-    hardness = hardness + of_arm * generator.standard_normal((arms, 1, needs, images))
-    hardness = hardness + rest * generator.standard_normal((arms, seeds, needs, images))
+    hardness = common * generator.standard_normal((1, 1, metrics, images))
+    hardness = hardness + of_arm * generator.standard_normal((arms, 1, metrics, images))
+    hardness = hardness + rest * generator.standard_normal((arms, seeds, metrics, images))
     hardness[0] = hardness[0, :1]
     bars[0] = bars[0, :1]
     return hardness < bars[..., None]
@@ -69,13 +69,13 @@ def records_of(right):
     """Return the Records of a model with these right answers (N,M)."""
     count = right.shape[1]
     records = []
-    for need, single in zip(METRICS, right, strict=True):
-        if need == "clean":
+    for metric, single in zip(METRICS, right, strict=True):
+        if metric == "clean":
             name, setting = "clean", {}
-        elif need in FAMILIES:
-            name, setting = "corruptions", {"corruption": FAMILIES[need], "severity": 3, "protocol": "made here"}
+        elif metric in FAMILIES:
+            name, setting = "corruptions", {"corruption": FAMILIES[metric], "severity": 3, "protocol": "made here"}
         else:
-            name, setting = "sweep", {"norm": need[0], "eps": need[1] * THREATS[need[0]], "attack": "apgd"}
+            name, setting = "sweep", {"norm": metric[0], "eps": metric[1] * THREATS[metric[0]], "attack": "apgd"}
         records.append(accuracy(name, int(single.sum()), count, setting, right=single))
     hashes = [f"{number:05d}" for number in range(count)]
     facts = {"evaluations": {"sweep": {"seconds": 30.0}}}

@@ -136,8 +136,8 @@ def test_what_has_not_ended_is_left_out_and_named(gain):
 
 
 def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
-    bare = [need for need in METRICS if need == "clean" or (need[0] == "linf" and need[1] <= 1)]
-    rows = [METRICS.index(need) for need in bare]
+    bare = [metric for metric in METRICS if metric == "clean" or (metric[0] == "linf" and metric[1] <= 1)]
+    rows = [METRICS.index(metric) for metric in bare]
     doubt = Record("sanity", "unbounded", 0.5, 10, (0.3, 0.7), {"ok": False, "says": "an unbounded attack fails"})
 
     def cut(result):
