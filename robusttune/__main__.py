@@ -1,4 +1,4 @@
-"""What `robusttune` and `python -m robusttune` run; `doctor` works although torch, torchvision or timm cannot be imported."""
+"""The program `robusttune`, also `python -m robusttune`; its `doctor` needs neither torch nor timm."""
 
 import sys
 from collections.abc import Sequence

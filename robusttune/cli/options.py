@@ -33,7 +33,13 @@ OBJECTS = {  # what no text can name, or what other options stand for
     "arms",
     "evaluation",
 }
-KINDS = {"norm": "norms", "attack": "attacks", "objective": "objectives", "tasks": "tasks", "which": "evaluations"}
+KINDS: dict[str, plugins.Kind] = {
+    "norm": "norms",
+    "attack": "attacks",
+    "objective": "objectives",
+    "tasks": "tasks",
+    "which": "evaluations",
+}
 LISTS = ("which", "threats", "corruptions", "arms", "seeds", "evaluation")  # several words may follow these
 SOURCES = ("model", "data")
 GROUPS = {

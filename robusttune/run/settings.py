@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 
 class _Range(NamedTuple):
     words: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[float], bool]
     kind: type = Real
 
 
@@ -19,6 +19,7 @@ NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
 POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
 SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
+FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
     "accumulate": COUNT,
@@ -38,11 +39,15 @@ NUMBERS = {
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 CHECKED = (*NUMBERS, "on_epoch", "tasks")
-NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers")
+NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a setting in NUMBERS outside its range, an `on_epoch` that is no function, or tasks of weight 0."""
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Check those settings that are in CHECKED.
+
+    Raises:
+        ValueError: a number outside its range, an `on_epoch` that is no function, or tasks that all have weight 0.
+    """
     for name, allowed in NUMBERS.items():
         if name in settings and (settings[name] is not None or name in NEEDED):
             check_number(name, settings[name], allowed)
@@ -57,7 +62,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_number(name: str, value: Any, allowed: _Range) -> None:
+def check_number(name: str, value: object, allowed: _Range) -> None:
     """Raise a ValueError unless the value is a number in the range."""
     if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
@@ -66,9 +71,10 @@ def check_number(name: str, value: Any, allowed: _Range) -> None:
 
 def in_range(value: object, allowed: _Range) -> bool:
     """Return True for a finite number in the range; True and False themselves are no numbers."""
-    if not isinstance(value, allowed.kind) or isinstance(value, bool) or not isinstance(value, Real):
+    if not isinstance(value, allowed.kind) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and allowed.holds(value)
+    size = cast(float, value)
+    return math.isfinite(size) and allowed.holds(size)
 
 
 def number(text: str) -> float:

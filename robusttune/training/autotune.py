@@ -9,7 +9,7 @@ from torch import Tensor
 from robusttune.model.borrowing import attacking, evaluating
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import forward
-from robusttune.model.timing import PAYS, TURNS, how_much_faster, wait
+from robusttune.model.timing import PAYS, TURNS, how_much_faster, synchronize
 from robusttune.run import distributed
 from robusttune.run.log import tell
 from robusttune.training.loop import Training
@@ -128,9 +128,9 @@ def _seconds(training: Training, images: Tensor, labels: Tensor | None) -> float
     """Time the forward half of a step, attack included, on (a part of) a batch; changes nothing."""
     robust_loss, device, most = training.robust_loss, training.stepper.device, training.stepper.micro_batch
     batch = images[:most].to(device), None if labels is None else labels[:most].to(device)
-    wait(device)
+    synchronize(device)
     began = time.perf_counter()
     with evaluating(robust_loss), torch.no_grad(), training.stepper.precision.autocast(device):
         robust_loss(*batch)
-    wait(device)
+    synchronize(device)
     return time.perf_counter() - began

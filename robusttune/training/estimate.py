@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
-from robusttune.model.timing import wait
+from robusttune.model.timing import synchronize
 from robusttune.run import distributed, randomness
 from robusttune.run.markdown import markdown_table
 from robusttune.training import profiling
@@ -124,7 +124,7 @@ def estimate(
         began = profiling.clock()
         with hardening(model, wanted) as (training, _):
             device = training.stepper.device
-            wait(device)
+            synchronize(device)
             first = profiling.clock() - began
             with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
                 # Whether "auto" compiles is left to the run: measuring that takes minutes.

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from robusttune.attacks import Attack
 from robusttune.data.batches import stream
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating
-from robusttune.model.timing import wait
+from robusttune.model.timing import synchronize
 from robusttune.run import distributed
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
@@ -90,14 +91,14 @@ def _pace(training: Training) -> Pace:
             taken += 1
             images += count
             if taken == WARM_UP:
-                wait(device)
+                synchronize(device)
                 since = clock()
                 warm_up, images = since - began, 0
             if taken > WARM_UP and _enough(taken - WARM_UP, clock() - since, training):
                 break
         if taken > WARM_UP and _enough(taken - WARM_UP, clock() - since, training):
             break
-    wait(device)
+    synchronize(device)
     per_image = (clock() - since) / images
     training.stepper.drop()
     batch = len(training.batches.peeked[0])
@@ -151,10 +152,10 @@ def _predictions(training: Training, images: Tensor) -> Tensor:
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     work()
-    wait(device)
+    synchronize(device)
     began = clock()
     work()
-    wait(device)
+    synchronize(device)
     return clock() - began
 
 

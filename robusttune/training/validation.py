@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.measuring.record import percent
@@ -19,7 +20,7 @@ from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.run.log import tell
-from robusttune.threat import Attack, ThreatModel
+from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.schedule import RAMP
 from robusttune.types import Loader
@@ -158,11 +159,11 @@ class Validation:
         return f"epochs are judged on {f'{len(images)} held-out images' if isinstance(images, Sized) else 'val_loader'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
-        """Whether this epoch, counted from 1, is to be validated."""
+        """Return True if this epoch, counted from 1, has to be validated."""
         return self.loader is not None and (last or epoch % self.every == 0)
 
     def has_collapsed(self, score: Score, trained: float | None) -> bool:
-        """Whether single-step training has collapsed, and has not fallen back yet; see `collapsed`."""
+        """Return True if single-step training has collapsed and has not fallen back yet; see `collapsed`."""
         return self.single_step and not self.fell_back and collapsed(self.best, score, trained)
 
     def fall_back(self, score: Score, trained: float | None, epoch: int) -> None:
@@ -223,7 +224,7 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
 
 
 def collapsed(best: Best, score: Score, trained: float | None = None) -> bool:
-    """Whether single-step training has overfitted catastrophically.
+    """Return True if single-step training has overfitted catastrophically.
 
     Two signs: robust accuracy fell far below the best so far; or the single step of training fools the model much more
     rarely than several steps do, which also shows a collapse in the first epochs.

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -117,12 +117,12 @@ def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> floa
 
 def _clean_passes(settings: Settings) -> int:
     """Return 1 for an objective that also needs the unchanged images, else 0."""
-    objective = plugins.made("objectives", settings.get("objective", "adversarial"))
+    objective = plugins.instance("objectives", settings.get("objective", "adversarial"))
     return int(getattr(objective, "needs_clean", False))
 
 
-def _views(tasks: Mapping[str, float] | None, views: int | str) -> tuple[int, int]:
+def _views(tasks: Mapping[Any, float] | None, views: int | str) -> tuple[int, int]:
     """Count the views of each image with a forward pass of their own, and 1 if any task shares the image's."""
-    pretext_tasks = [plugins.made("tasks", task) for task in tasks or {}]
+    pretext_tasks = [plugins.instance("tasks", task) for task in tasks or {}]
     separate = sum(not task.shares_forward for task in pretext_tasks)
     return (separate if views == "all" else min(int(views), separate)), int(separate < len(pretext_tasks))

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from torch import Generator, Tensor, nn
 
+from robusttune.norms import canonical
 from robusttune.plugins import did_you_mean
-from robusttune.threat import LossOf, ThreatModel, canonical
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.estimate import Estimate, estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain

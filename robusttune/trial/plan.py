@@ -9,9 +9,10 @@ from typing import Any, TypedDict
 import yaml
 
 from robusttune import plugins
+from robusttune.norms import canonical
 from robusttune.run.files import write_text
 from robusttune.run.settings import POSITIVE, in_range, numbers
-from robusttune.threat import ThreatModel, canonical
+from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arms, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings, shares
 from robusttune.trial.decision.criteria import criteria

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from robusttune import plugins
+from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of, standard_names
-from robusttune.corruptions._corruption import FAMILIES
+from robusttune.norms import NormLike, default_eps
 from robusttune.run.settings import numbers
-from robusttune.threat import ThreatModel, default_eps
+from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.data import Data
@@ -82,11 +83,13 @@ def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]
     Raises:
         ValueError: an unknown norm or a radius out of range.
     """
+    requested: dict[NormLike, float | None]
     if isinstance(threats, ThreatModel):
-        threats = {threats.norm: threats.eps}
-    if isinstance(threats, str):
-        threats = [threats]
-    requested = dict(threats) if isinstance(threats, Mapping) else dict.fromkeys(threats)
+        requested = {threats.norm: threats.eps}
+    elif isinstance(threats, Mapping):
+        requested = dict(threats.items())
+    else:
+        requested = dict.fromkeys([threats] if isinstance(threats, str) else threats)
     if not requested:
         raise ValueError('threats is empty, but a norm is needed, such as threats={"linf": 8/255}')
     others = dict.fromkeys(name for name in plugins.names("norms") if name not in requested)

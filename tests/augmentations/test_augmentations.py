@@ -18,7 +18,7 @@ import robusttune
 from robusttune import RobustLoss, ThreatModel, plugins
 from robusttune.augmentations import augmix as augmix_file
 from robusttune.augmentations._augment import applied, chosen_augment, names, overlaps
-from robusttune.corruptions._corruption import SEVERITIES
+from robusttune.corruptions import SEVERITIES
 from robusttune.model.seen_corruptions import trained_on
 
 NAMES = plugins.names("augmentations")

@@ -60,13 +60,13 @@ BAD_SETTINGS = [
     ({"mean": (torch.nan,) * 3, "std": (0.5,) * 3}, r"mean is \(nan, nan, nan\), but finite numbers are needed"),
     ({"mean": "imagenet", "std": "imagenet"}, "mean is 'imagenet', but a number for each channel is needed, such as"),
     ({"mean": (124.0,) * 3, "std": (58.0,) * 3}, r"mean is \(124, 124, 124\), but .*: divide mean and std by 255"),
-    ({"normalized": True}, "normalized=True, but no mean and std were given or found: pass mean=… and std=… too"),
+    ({"normalized": True}, "normalized=True, but mean and std are unknown: pass mean=… and std=… too"),
     ({"min_clean": 0.5}, "min_clean= chooses among epochs by held-out images, but there are none: pass val_loader="),
     (
         {"unlabeled_loader": [images()]},
         "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
     ),
-    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': timm knows .*adamw.*sgd"),
+    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (
         {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},
@@ -207,7 +207,7 @@ TRAINING = {
     ),
     "trace": (
         lambda: quietly(lambda: torch.jit.trace(silent(small_model()).eval(), images())),
-        "the model is TorchScript, whose layers cannot be read: pass the Python module it was made from",
+        "the model is TorchScript, whose layers cannot be read: pass the Python module that was scripted or traced",
     ),
     "frozen": (lambda: small_model().requires_grad_(False), "no parameter of the model requires grad.*requires_grad_"),
     "dynamically quantised": (dynamic, "the layer '6' is a quantised Linear.*harden the float model, then quantise it"),
@@ -224,7 +224,7 @@ ANSWERING = {
     ),
     "inference mode": (
         lambda: torch.inference_mode()(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))(),
-        r"weights were made in inference mode, which forbids gradients for good: make or load the model outside torch",
+        r"weights were created in inference mode, so they can never have gradients: create or load the model outside torch",
     ),
     "no classifier": (lambda: timm.create_model("test_resnet", num_classes=0), r"no classifier \(num_classes=0\)"),
     "detection": (

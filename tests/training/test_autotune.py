@@ -15,7 +15,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.training import autotune, recipe
 from robusttune.training.precision import chosen_precision
 from robusttune.training.settings import Updates
@@ -105,8 +105,8 @@ def test_changing_modes_and_sizes_compile_nothing_again(graphs, attack_tasks, wh
         model.train()
         counts.append(graphs.count)
     robust_loss.passes.compile("no")
-    # One a mode, and another for batches below 16, for which torch lays convolutions out otherwise.
-    assert counts[0] <= (2 if which == "attack" else 7)
+    # One a mode, and another for batches below 16, for which torch lays convolutions out otherwise; torch 2.6 takes more.
+    assert counts[0] <= (2 if which == "attack" else 7) + 2 * torch.__version__.startswith("2.6.")
     assert counts == counts[:1] * 3
 
 
@@ -293,7 +293,7 @@ def test_passes_fold_and_compile_in_either_order(graphs):
     assert robust_loss.passes.compiled == "whole"
     robust_loss(images, labels)
     robust_loss.passes.compile("no")
-    assert isinstance(robust_loss.passes, Passes)
+    assert isinstance(robust_loss.passes, ForwardRunner)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

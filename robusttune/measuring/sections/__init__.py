@@ -1,1 +1,23 @@
-"""Report sections: `(runs, folder) -> Markdown`, one file each."""
+"""Sections of a report, one file each: a function `(runs, folder) -> Markdown`, see `Section`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.records import Records
+from robusttune.run.markdown import markdown_table
+
+__all__ = ["Record", "Records", "Section", "described", "markdown_table", "percent"]
+
+
+class Section(Protocol):
+    """The contract of a file in `measuring/sections/`: a function that writes a section of a report."""
+
+    def __call__(self, runs: Mapping[str, Records], folder: Path, /) -> str:
+        """Return the section in Markdown without a heading; "" leaves it out.
+
+        Args:
+            runs: the Records of each model by the model's name, in the order in which the user passed them.
+            folder: the report's folder, for pictures; Markdown refers to them without a path.
+        """

@@ -13,7 +13,7 @@ def separate(tasks: Mapping[str, float]) -> Arms:
 
     A task that shares the forward pass of the class has no view to attack and is left out: it would equal "none".
     """
-    with_views = {task: weight for task, weight in tasks.items() if not plugins.made("tasks", task).shares_forward}
+    with_views = {task: weight for task, weight in tasks.items() if not plugins.instance("tasks", task).shares_forward}
     return {
         f"{task}_separate": [{"harden": {"tasks": {task: weight}, "attack_tasks": "separate"}}]
         for task, weight in with_views.items()
