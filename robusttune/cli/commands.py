@@ -15,14 +15,15 @@ from robusttune.measuring.evaluate import FILE, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
 from robusttune.run.randomness import own_randomness
-from robusttune.run.settings import check_settings
+from robusttune.run.settings import check_settings, numbers
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
+from robusttune.trial.plan import TrialPlan
 from robusttune.trial.poc import poc
-from robusttune.trial.results import START, Trial, numbers, read_plan
+from robusttune.trial.results import START, Trial
 
 SOURCES = (
     *("model", "checkpoint", "pretrained", "model_args", "classes", "data", "data_dir", "data_args", "split"),
@@ -192,7 +193,8 @@ def run_poc(options: Any) -> int:
         **_own(poc, settings),
     )
     if options.plan_only:
-        print(f"plan: {path}, {read_plan(path.parent)['estimated']['in all']}")
+        cost = TrialPlan.read(path.parent).estimated
+        print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
         print(f"next: edit it if you like, then robusttune poc … --out {options.out} --resume true")
         return 0
     found = decide.decide(Trial.load(options.out))
