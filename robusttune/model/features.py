@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from robusttune.data.pixels import Pixels
+from robusttune.model.borrowing import evaluating
+from robusttune.model.devices import device_of, dtype_of
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -24,6 +28,19 @@ class Classifier:
     names: tuple[str, ...]
     width: int
     classes: int
+
+
+def predicted_classes(model: nn.Module, space: Pixels, images: Tensor) -> Tensor:
+    """Return the classes (N,), on the CPU, that a model predicts in eval mode, on its device, without gradient.
+
+    Args:
+        space: the maps from the loader's images to the model's input, on the model's device.
+        images: (N,C,H,W), as the loader yields them.
+    """
+    device = device_of(model)
+    with torch.no_grad(), evaluating(model):
+        inputs = space.inputs(space.pixels(images.to(device))).to(dtype_of(model))
+        return logits_of(model(inputs)).argmax(1).cpu()
 
 
 def logits_of(output: object) -> Tensor:

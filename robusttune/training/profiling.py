@@ -10,8 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
-from robusttune.measuring.subject import Subject
-from robusttune.model.borrowing import evaluating
+from robusttune.model.features import predicted_classes
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed
 from robusttune.threat import LossOf, ThreatModel
@@ -132,22 +131,12 @@ def validation_cost(training: Training) -> ValidationCost | None:
     began = clock()
     images = next(stream(held))[0]
     loading = (clock() - began) / max(1, getattr(held, "num_workers", 0))
-    batch = [(images, _predictions(training, images))]
+    # With the model's answers as labels, no image counts as misclassified.
+    batch = [(images, predicted_classes(robust_loss.model, robust_loss.pixels, images))]
     validated = _seconds(lambda: score(robust_loss, batch, training.stepper.threat), device)
     heads = _seconds(lambda: pretext_scores(robust_loss, batch), device) if robust_loss.heads.tasks else 0.0
     count = _images(held) / distributed.world()
     return ValidationCost(round(count), (validated + loading) / len(images), (heads + loading) / len(images))
-
-
-def _predictions(training: Training, images: Tensor) -> Tensor:
-    """The predicted classes (N,) of images (N,C,H,W), as labels that make every answer correct."""
-    robust_loss, device = training.robust_loss, training.stepper.device
-    classes = robust_loss.classifier.classes
-    with evaluating(robust_loss.model):
-        subject = Subject(
-            robust_loss.model, robust_loss.pixels, training.stepper.threat, (), (), classes, device, robust_loss.seed
-        )
-        return subject.predicted(robust_loss.pixels.pixels(images.to(device))).cpu()
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:

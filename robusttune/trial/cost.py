@@ -10,16 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import evaluate
-from robusttune.model.borrowing import evaluating
-from robusttune.model.devices import chosen_device, dtype_of, placed
-from robusttune.model.features import logits_of
+from robusttune.model.devices import chosen_device, placed
+from robusttune.model.features import predicted_classes
 from robusttune.run.files import write_text
 from robusttune.run.log import tell
 from robusttune.trial.arms import Settings
@@ -147,10 +145,8 @@ class Costs:
     def _classes(self, images: Tensor, pixels: Pixels) -> Tensor:
         """Return the model's classes (N,) of the loader's images (N,C,H,W)."""
         device = chosen_device(self.model, self.space.device)
-        with torch.no_grad(), placed(self.model, device), evaluating(self.model):
-            there = pixels.to(device)
-            inputs = there.inputs(there.pixels(images.to(device))).to(dtype_of(self.model))
-            return logits_of(self.model(inputs)).argmax(1).cpu()
+        with placed(self.model, device):
+            return predicted_classes(self.model, pixels.to(device), images)
 
     def _measured(self, subject: str, request: object, measure: Callable[[], Measured]) -> Measured:
         """Return a measurement from `costs.json`, or take it now and keep it there."""
