@@ -3,9 +3,11 @@
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 
@@ -20,8 +22,10 @@ def names(kind: str) -> list[str]:
         >>> names("norms")
         ['l2', 'linf']
     """
-    package = importlib.import_module(f"robusttune.{kind}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    # The package is not imported, as `--help` lists names without torch; an imported one may have more folders.
+    folder = Path(__file__).parent.joinpath(*kind.split("."))
+    folders = getattr(sys.modules.get(f"robusttune.{kind}"), "__path__", [str(folder)])
+    return sorted(module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
 
 
 def find(kind: str, name: Any) -> Any:
