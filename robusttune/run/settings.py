@@ -61,3 +61,43 @@ def check_number(name: str, value: Any, allowed: _Range) -> None:
     if not (right and math.isfinite(value) and allowed.holds(value)):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
+
+
+def number(text: str) -> float:
+    """Read a finite number, which may be a fraction such as 8/255.
+
+    Raises:
+        ValueError: the text is no number.
+
+    Example:
+        >>> number("8/255") == 8 / 255, number("1e-3")
+        (True, 0.001)
+    """
+    # Not fractions.Fraction: it refuses 0.5/255, and needs minutes for 1e999999999.
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / float(below) if slash else float(above)
+    except ZeroDivisionError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no finite number: write it as 0.03, 3e-2 or 8/255")
+    return value
+
+
+def numbers(values: Any) -> Any:
+    """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
+
+    Example:
+        >>> numbers({"linf": "8/255", "names": ["fog"]})
+        {'linf': 0.0313..., 'names': ['fog']}
+    """
+    if isinstance(values, Mapping):
+        return {key: numbers(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [numbers(value) for value in values]
+    if not isinstance(values, str):
+        return values
+    try:
+        return number(values)
+    except ValueError:
+        return values
