@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader
 
 from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources
-from robusttune.cli.sources import Batch, check_same_classes, classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.sources import Images, check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, Which, evaluate
 from robusttune.measuring.records import Records
@@ -25,8 +24,6 @@ from robusttune.training.replay import replay, told
 from robusttune.trial.decision import decide
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial, read_plan
-
-Images: TypeAlias = DataLoader[Batch]
 
 
 def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = None) -> int:
@@ -138,7 +135,10 @@ def run_poc(
     model, loader, arguments = _prepared(sources, arguments, shuffle=True)
     lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
-    more_images = None if unlabeled is None else _loader(sources, unlabeled_split, data=unlabeled, shuffle=True)
+    more_images = None
+    if unlabeled is not None:
+        folder = None if Path(unlabeled).exists() else sources.data_dir
+        more_images = loader_of(replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split), shuffle=True)
     test = _other_split(sources, test_split, loader)
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     with run_folder.also_in_run({"command": {**asdict(sources), **splits}}):
@@ -235,23 +235,16 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
 
 def _prepared(sources: Sources, arguments: Arguments, *, shuffle: bool) -> tuple[nn.Module, Images, Arguments]:
     """Make the model and the loader, and add the mean and std that the model is known for to the arguments."""
-    loader = _loader(sources, sources.split, shuffle=shuffle)
+    loader = loader_of(sources, shuffle=shuffle)
     classes = sources.classes if sources.classes is not None else classes_of(loader)
     if classes is None and sources.model.split(":")[0] in ("timm", "torchvision"):
         raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
     seed = arguments.get("seed", 0)
     check_settings({"seed": seed})
     with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(
-            sources.model,
-            classes=classes,
-            channels=sources.channels,
-            weights=sources.checkpoint,
-            pretrained=sources.pretrained,
-            settings=sources.model_args,
-        )
+        model = model_of(sources, classes)
     if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources.model, model, channels=sources.channels, pretrained=sources.pretrained)
+        mean, std = statistics_of(sources, model)
         arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 
@@ -260,28 +253,9 @@ def _other_split(sources: Sources, split: str | None, loader: Images) -> Images 
     """Make a loader of another split of the data, which must have the same classes; None for no split."""
     if split is None:
         return None
-    other = _loader(sources, split, strict=True)
+    other = loader_of(replace(sources, split=split), strict=True)
     check_same_classes(loader, other, split)
     return other
-
-
-def _loader(
-    sources: Sources, split: str, *, data: str | None = None, shuffle: bool = False, strict: bool = False
-) -> Images:
-    """Make a loader of a split of the data, or of other data."""
-    elsewhere = data is not None and Path(data).exists()
-    return loader_of(
-        sources.data if data is None else data,
-        split=split,
-        folder=None if elsewhere else sources.data_dir,
-        side=sources.size,
-        channels=sources.channels,
-        batch=sources.batch_size,
-        workers=sources.workers,
-        shuffle=shuffle,
-        strict=strict,
-        settings=sources.data_args,
-    )
 
 
 def _check_out(arguments: Arguments, lost: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision import models as zoo
 from torchvision import transforms
 
+from robusttune.cli.options import Sources
 from robusttune.plugins import did_you_mean
 from robusttune.run import files
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
@@ -25,7 +26,7 @@ SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
+Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 T = TypeVar("T")
 
 
@@ -37,48 +38,39 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
 
-def model_of(
-    name: str,
-    *,
-    classes: int | None,
-    channels: int = 3,
-    weights: str | None = None,
-    pretrained: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """Make the model of this name, with weights from a file if there is one.
+def model_of(sources: Sources, classes: int | None) -> nn.Module:
+    """Make the model, with weights from its checkpoint if there is one.
 
     Args:
-        name: 'timm:NAME', 'torchvision:NAME' or 'package.module:function'; modules in the working directory count, too.
+        sources: the name of the model, and how to make it. A module in the working directory counts, too; only timm's
+            models can have another number of channels than three.
         classes: outputs of a new classifier; None for those that the model has.
-        channels: of its images; only timm's models can have another number than three.
-        weights: a state_dict, safetensors, timm's checkpoint, or the folder of a run.
-        pretrained: fetch the weights that timm or torchvision publish.
-        settings: more arguments of the function that makes the model.
 
     Raises:
         ValueError: there is no such model, or the weights do not fit it.
     """
+    name, pretrained = sources.model, sources.pretrained
     library, _, model = name.partition(":")
     if not model:
         raise ValueError(f"the model is {name!r}, but {NAMES} is needed, such as timm:resnet18")
-    more = dict(settings or {})
-    made: object
+    outputs = {} if classes is None else {"num_classes": classes}
+    settings = dict(sources.model_args or {})
+    module: object
     if library == "timm":
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
             raise ValueError(f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
-        more = more if classes is None else {"num_classes": classes, **more}
-        made = _called(name, timm.create_model, model, pretrained=pretrained, in_chans=channels, **more)
+        settings = {"in_chans": sources.channels, "pretrained": pretrained, **outputs, **settings}
+        module = _called(name, timm.create_model, model, **settings)
     elif library == "torchvision":
-        more = more if classes is None or pretrained else {"num_classes": classes, **more}
-        made = _called(name, zoo.get_model, model, weights="DEFAULT" if pretrained else None, **more)
+        settings = {"weights": "DEFAULT" if pretrained else None, **({} if pretrained else outputs), **settings}
+        module = _called(name, zoo.get_model, model, **settings)
     else:
-        made = _called(name, _function(library, model), **more)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{name} returned a {type(made).__name__}, but a torch.nn.Module is needed")
-    if weights is not None:
-        files.give_weights(made, files.load_weights(weights), weights)
-    return made
+        module = _called(name, _function(library, model), **settings)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{name} returned a {type(module).__name__}, but a torch.nn.Module is needed")
+    if sources.checkpoint is not None:
+        files.give_weights(module, files.load_weights(sources.checkpoint), sources.checkpoint)
+    return module
 
 
 def _function(module: str, name: str) -> Callable[..., object]:
@@ -104,88 +96,76 @@ def _called(what: str, make: Callable[..., T], *arguments: object, **keywords: o
         raise ValueError(f"{what} cannot be made: {error}") from error
 
 
-def statistics_of(
-    name: str, model: nn.Module, *, channels: int, pretrained: bool
-) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
+def statistics_of(sources: Sources, model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
     """Look up the mean and std that the model's images are usually normalised with; (None, None) if they are unknown."""
     known = getattr(model, "pretrained_cfg", None)
-    if name.startswith("timm:") and isinstance(known, dict) and len(known.get("mean", ())) == channels:
+    library = sources.model.partition(":")[0]
+    if library == "timm" and isinstance(known, dict) and len(known.get("mean", ())) == sources.channels:
         return known["mean"], known["std"]
-    if name.startswith("torchvision:") and pretrained:
+    if library == "torchvision" and sources.pretrained:
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     return None, None
 
 
-def loader_of(
-    data: str,
-    *,
-    split: str,
-    folder: str | None = None,
-    side: int,
-    channels: int = 3,
-    batch: int = 128,
-    workers: int = 0,
-    shuffle: bool = False,
-    strict: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> DataLoader[Batch]:
+def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) -> Images:
     """Make a loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
 
     Args:
-        data: a folder with a folder of images for each class, or with such folders for each split; or a name that timm
-            knows, such as "torch/cifar10", "hfds/…" (of the Hub, or a folder here) or "wds/…".
-        split: such as "train" or "validation".
-        folder: the folder that holds a named data set.
-        side: of the images in pixels; they are scaled and cropped to a square.
-        channels: 3, or 1 for grey.
-        batch, workers, shuffle: of the DataLoader.
+        sources: the data, a split of it, and the size, channels and batches of its images. The data is a folder with a
+            folder of images for each class, or with such folders for each split; or a name that timm knows, such as
+            "torch/cifar10", "hfds/…" (on the Hub, or in a folder here) or "wds/…". Images are scaled and cropped to a
+            square.
+        shuffle: draw the images in a random order.
         strict: refuse a folder without this split; otherwise a folder without any splits is used as a whole.
-        settings: more arguments of timm's factory, such as {"input_key": "img"}.
 
     Raises:
         ValueError: there are no images, no such split, or no such column.
         ImportError: timm's reader needs a package that is not installed.
     """
+    data, side = sources.data, sources.size
     check_number("size", side, COUNT)
-    check_number("batch_size", batch, COUNT)
-    check_number("workers", workers, NOT_NEGATIVE_COUNT)
-    named = folder is not None or not data or not Path(data).exists()
-    if named and "/" not in data:
-        raise ValueError(
-            f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
-            "--data-dir"
-        )
-    reader = READERS.get(data.partition("/")[0].lower()) if named else None
-    if reader is not None and find_spec(reader) is None:
-        raise ImportError(f"{data!r} is read by the package {reader}: pip install {reader}")
-    mode = {1: "L", 3: "RGB"}.get(channels)
+    check_number("batch_size", sources.batch_size, COUNT)
+    check_number("workers", sources.workers, NOT_NEGATIVE_COUNT)
+    named = sources.data_dir is not None or not data or not Path(data).exists()
+    if named:
+        _check_reader(data)
+    mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
-        raise ValueError(f"channels is {channels}, but it must be 1 or 3")
+        raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
     images = _called(
         repr(data) if named else f"a data set of {data!r}, which must have a folder of images for each class,",
         create_dataset,
         data if named else "",
-        root=folder if named else data,
-        split=split,
-        batch_size=batch,
+        root=sources.data_dir if named else data,
+        split=sources.split,
+        batch_size=sources.batch_size,
         input_img_mode=mode,
         is_training=shuffle,
-        **(settings or {}),
+        **(sources.data_args or {}),
     )
     if not named:
-        _check_split(Path(data), Path(images.reader.root), split, strict)
+        _check_split(Path(data), Path(images.reader.root), sources.split, strict)
     _check_columns(data, getattr(images, "reader", None))
-    images.transform = transforms.Compose(
-        [
-            transforms.Resize(round(side * CROPPED) if side >= 160 else side),
-            transforms.CenterCrop(side),
-            transforms.ToTensor(),
-        ]
-    )
-    if mode == "L" and named:
-        images.transform.transforms.insert(0, transforms.Grayscale())
+    steps = [
+        transforms.Resize(round(side * CROPPED) if side >= 160 else side),
+        transforms.CenterCrop(side),
+        transforms.ToTensor(),
+    ]
+    images.transform = transforms.Compose([transforms.Grayscale(), *steps] if mode == "L" and named else steps)
     shuffle = shuffle and not isinstance(images, IterableDataset)
-    return DataLoader(images, batch, shuffle=shuffle, num_workers=workers)
+    return DataLoader(images, sources.batch_size, shuffle=shuffle, num_workers=sources.workers)
+
+
+def _check_reader(data: str) -> None:
+    """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
+    if "/" not in data:
+        raise ValueError(
+            f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
+            "--data-dir"
+        )
+    reader = READERS.get(data.partition("/")[0].lower())
+    if reader is not None and find_spec(reader) is None:
+        raise ImportError(f"{data!r} is read by the package {reader}: pip install {reader}")
 
 
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
@@ -205,17 +185,17 @@ def _check_columns(data: str, reader: "Reader | None") -> None:
         known = ", ".join(key for key, value in first.items() if value is not None)
         raise ValueError(
             f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
-            "pass --data_args '{input_key: …, target_key: …}' (settings= in Python)"
+            "pass --data_args '{input_key: …, target_key: …}'"
         )
 
 
-def classes_of(loader: DataLoader[Batch]) -> int | None:
+def classes_of(loader: Images) -> int | None:
     """Count the classes of a data set; None if it does not list them."""
     known = _known_classes(loader)
     return len(known) if known else None
 
 
-def check_same_classes(first: DataLoader[Batch], second: DataLoader[Batch], split: str) -> None:
+def check_same_classes(first: Images, second: Images, split: str) -> None:
     """Raise a ValueError where another split has other classes, as each split numbers its classes from 0."""
     one, other = _known_classes(first), _known_classes(second)
     if one and other and list(one) != list(other):
@@ -226,7 +206,7 @@ def check_same_classes(first: DataLoader[Batch], second: DataLoader[Batch], spli
         )
 
 
-def _known_classes(loader: DataLoader[Batch]) -> Collection[str] | None:
+def _known_classes(loader: Images) -> Collection[str] | None:
     """List the classes of a data set in the order of their labels; None if it does not say."""
     reader = getattr(loader.dataset, "reader", None)
     known: Collection[str] | None = getattr(reader, "class_to_idx", None) or getattr(loader.dataset, "classes", None)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import robusttune
 from robusttune import Records, plugins
 from robusttune.cli.doctor import doctor
 from robusttune.cli.main import main
-from robusttune.cli.options import COMMANDS, OBJECTS, options_of
+from robusttune.cli.options import COMMANDS, OBJECTS, Sources, options_of
 from robusttune.cli.parser import parse
 from robusttune.cli.sources import classes_of, loader_of, model_of, statistics_of
 
@@ -206,11 +207,11 @@ def test_options_are_the_arguments_of_the_function(command):
 
 def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
     with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
-        loader_of(str(data), split="test", side=32)
+        loader_of(Sources("", str(data), split="test", size=32))
     flat = str(data / "train")
-    assert len(loader_of(flat, split="train", side=32).dataset) == 200
+    assert len(loader_of(Sources("", flat, size=32)).dataset) == 200
     with pytest.raises(ValueError, match="no split 'validation'"):
-        loader_of(flat, split="validation", side=32, strict=True)
+        loader_of(Sources("", flat, split="validation", size=32), strict=True)
 
 
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
@@ -232,18 +233,19 @@ def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
 def test_models_and_data_by_name(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("import torch\n\ndef small(width=8):\n    return torch.nn.Linear(width, 2)\n")
-    assert model_of("mine:small", classes=None, settings={"width": 5}).in_features == 5
-    assert model_of("torchvision:resnet18", classes=7).fc.out_features == 7
-    model = model_of("timm:test_vit", classes=3, settings={"img_size": 64})
+    assert model_of(Sources("mine:small", "", model_args={"width": 5}), None).in_features == 5
+    assert model_of(Sources("torchvision:resnet18", ""), 7).fc.out_features == 7
+    sources = Sources("timm:test_vit", "", model_args={"img_size": 64})
+    model = model_of(sources, 3)
     assert model.num_classes == 3
-    assert statistics_of("timm:test_vit", model, channels=3, pretrained=False)[0] == (0.5, 0.5, 0.5)
-    assert statistics_of("timm:test_vit", model, channels=1, pretrained=False) == (None, None)
-    assert statistics_of("torchvision:resnet18", model, channels=3, pretrained=True)[0][0] == pytest.approx(0.485)
+    assert statistics_of(sources, model)[0] == (0.5, 0.5, 0.5)
+    assert statistics_of(replace(sources, channels=1), model) == (None, None)
+    assert statistics_of(Sources("torchvision:resnet18", "", pretrained=True), model)[0][0] == pytest.approx(0.485)
     saved = tmp_path / "weights.pth"
     torch.save({"state_dict": model.state_dict()}, saved)
-    again = model_of("timm:test_vit", classes=3, weights=str(saved), settings={"img_size": 64})
+    again = model_of(replace(sources, checkpoint=str(saved)), 3)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
-    images, labels = next(iter(loader_of(str(data), split="train", side=24, batch=10)))
+    images, labels = next(iter(loader_of(Sources("", str(data), size=24, batch_size=10))))
     assert images.shape == (10, 3, 24, 24)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert labels.tolist() == [0] * 10
@@ -354,7 +356,9 @@ def written_idx(folder, count=20):
 
 def test_a_data_set_of_torchvision(tmp_path):
     labels = written_idx(tmp_path)
-    loader = loader_of("torch/fashion_mnist", folder=str(tmp_path), split="test", side=32, channels=1, batch=20)
+    loader = loader_of(
+        Sources("", "torch/fashion_mnist", data_dir=str(tmp_path), split="test", size=32, channels=1, batch_size=20)
+    )
     images, found = next(iter(loader))
     assert images.shape == (20, 1, 32, 32)
     assert 0 <= float(images.min()) < float(images.max()) <= 1
@@ -370,7 +374,8 @@ def test_a_data_set_of_webdataset(tmp_path):
             tar.write({"__key__": f"{row:04d}", "png": held.getvalue(), "cls": str(row % 3).encode()})
     shard = {"name": "train", "filenames": ["train-0000.tar"], "shard_lengths": [12], "num_samples": 12}
     (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": shard}}))
-    images, labels = next(iter(loader_of("wds/mine", folder=str(tmp_path), split="train", side=32, batch=12)))
+    sources = Sources("", "wds/mine", data_dir=str(tmp_path), size=32, batch_size=12)
+    images, labels = next(iter(loader_of(sources)))
     assert images.shape == (12, 3, 32, 32)
     assert sorted(labels.tolist()) == sorted(row % 3 for row in range(12))
 
@@ -394,7 +399,7 @@ def test_a_data_set_of_hugging_face_that_is_here(kind, data, tmp_path, monkeypat
     else:
         datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)).save_to_disk(folder)
     monkeypatch.chdir(tmp_path)
-    loader = loader_of("hfds/mine", folder="cache", split="train", side=32, channels=1, batch=12)
+    loader = loader_of(Sources("", "hfds/mine", data_dir="cache", size=32, channels=1, batch_size=12))
     images, labels = next(iter(loader))
     assert images.shape == (12, 1, 32, 32)
     assert torch.equal((images.mean((1, 2, 3)) * 255 / 60).round().long(), labels)

@@ -54,10 +54,10 @@ USES = {
     ),
     "a log": ("lambda: harden(log='wandb', attack='pgd')", "log='wandb' needs its package: pip install wandb"),
     "Hugging Face's data sets": (
-        "lambda: loader_of('hfds/mine', split='train', side=32)",
+        "lambda: loader_of(Sources('', 'hfds/mine'))",
         "'hfds/mine' is read by the package datasets: pip install datasets",
     ),
-    "WebDataset": ("lambda: loader_of('WDS/mine', folder='x', split='train', side=32)", "pip install webdataset"),
+    "WebDataset": ("lambda: loader_of(Sources('', 'WDS/mine', data_dir='x'))", "pip install webdataset"),
 }
 PROGRAM = f"""
 import sys, json, tempfile
@@ -66,6 +66,7 @@ for name in {EXTRAS + BESIDE}:
 from functools import partial
 import torch, robusttune
 from robusttune.evaluations.sweep import sweep
+from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
