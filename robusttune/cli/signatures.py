@@ -115,6 +115,9 @@ def _types(file: str, annotation: ast.expr | None) -> frozenset[str]:
             return frozenset({"None"})
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             return frozenset(map(ast.unparse, choices.elts if isinstance(choices, ast.Tuple) else [choices]))
+        case ast.Subscript(value=ast.Name(id="Union" | "Optional" as generic), slice=members):
+            each = members.elts if isinstance(members, ast.Tuple) else [members]
+            return frozenset({"None"} if generic == "Optional" else ()).union(*(_types(file, one) for one in each))
         case ast.Subscript(value=generic):
             return _types(file, generic)
         case ast.Name(id=name) if (meaning := _assigned(file, name)) is not None:

@@ -19,7 +19,8 @@ Mode: TypeAlias = Literal["fast", "slow"]
 Nested: TypeAlias = "Mode | int"
 
 def run(model: nn.Module, first, second: "list[int]" = (), *, weights: Weights = WEIGHTS, nested: Nested = "fast",
-        alias: Alias | None = None, out: "Path", made=len(""), device: "str | torch.device" = "cpu") -> None:
+        alias: Alias | None = None, out: "Path", union: Union["int | None", float] = 1,
+        optional: Optional[str] = None, made=len(""), device: "str | torch.device" = "cpu") -> None:
     """Do it.
 
     Examples:
@@ -59,6 +60,8 @@ def test_annotations_and_defaults_are_read_with_their_aliases(place):
         "nested": {"'fast'", "'slow'", "int"},
         "alias": {"Kind", "Sequence", "None"},
         "out": {"str"},
+        "union": {"int", "float", "None"},
+        "optional": {"str", "None"},
         "made": {"Any"},
         "device": {"str", "device"},
     }
@@ -68,6 +71,8 @@ def test_annotations_and_defaults_are_read_with_their_aliases(place):
         "weights": {"rotation": 0.5},
         "nested": "fast",
         "alias": None,
+        "union": 1,
+        "optional": None,
         "made": ...,
         "device": "cpu",
     }
