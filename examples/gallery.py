@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, preset_of
+from robusttune.corruptions import FAMILIES, SEVERITIES, preset_of
 
 MARGIN, LABEL = 2, 14
 

@@ -1,22 +1,50 @@
-"""Names of plug-ins, found by listing the folder they live in."""
+"""Plug-ins, named by the files of the folder of their kind."""
 
 import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+
+# The contracts of the kinds live in packages below, which import this module when they run.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robusttune.attacks import Attack, AttackLike
+    from robusttune.augmentations import Augmentation
+    from robusttune.corruptions import Corruption
+    from robusttune.evaluations import Evaluation
+    from robusttune.measuring.sections import Section
+    from robusttune.norms import Norm, NormLike
+    from robusttune.objectives import Objective
+    from robusttune.tasks import Task
+    from robusttune.trial.arms import Arm
+
+Kind: TypeAlias = Literal[
+    "norms",
+    "attacks",
+    "objectives",
+    "tasks",
+    "corruptions",
+    "augmentations",
+    "evaluations",
+    "measuring.sections",
+    "trial.arms",
+]
+Word = TypeVar("Word", bound=str)
+Plugin = TypeVar("Plugin")
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def names(kind: str) -> list[str]:
-    """The names of every plug-in of one kind, sorted.
+def names(kind: Kind) -> list[str]:
+    """List the names of every plug-in of one kind, sorted.
 
     Args:
-        kind: a plural folder of this package: "norms", "attacks", "objectives", "tasks", "corruptions",
-            "augmentations", "evaluations", "measuring.sections" or "trial.arms". Files whose names begin with _ are what a kind shares.
+        kind: a plural folder of this package. Files whose names begin with _ are no plug-ins, but shared by the kind.
 
     Example:
         >>> names("norms")
@@ -28,8 +56,30 @@ def names(kind: str) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
 
 
-def find(kind: str, name: Any) -> Any:
-    """The one thing that the file `name` of folder `kind` exports; anything but a string is returned as it is.
+@overload
+def find(kind: Literal["norms"], name: "NormLike") -> "Norm": ...
+@overload
+def find(kind: Literal["attacks"], name: "AttackLike") -> "Attack": ...
+@overload
+def find(kind: Literal["objectives"], name: str) -> "Callable[..., Objective]": ...
+@overload
+def find(kind: Literal["tasks"], name: str) -> "Callable[..., Task]": ...
+@overload
+def find(kind: Literal["corruptions"], name: str) -> "Corruption": ...
+@overload
+def find(kind: Literal["corruptions"], name: Plugin) -> Plugin: ...
+@overload
+def find(kind: Literal["augmentations"], name: str) -> "Callable[[Tensor], Augmentation]": ...
+@overload
+def find(kind: Literal["evaluations"], name: "str | Evaluation") -> "Evaluation": ...
+@overload
+def find(kind: Literal["measuring.sections"], name: "str | Section") -> "Section": ...
+@overload
+def find(kind: Literal["trial.arms"], name: "str | Arm") -> "Arm": ...
+@overload
+def find(kind: Kind, name: object) -> object: ...
+def find(kind: Kind, name: object) -> object:
+    """Return what the file `name` of the folder `kind` exports; return anything but a string unchanged.
 
     Raises:
         ValueError: no file has this name; the message lists those that exist.
@@ -42,8 +92,7 @@ def find(kind: str, name: Any) -> Any:
         return name
     known = names(kind)
     if name not in known:
-        close = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, known)
         raise ValueError(
             f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too"
         )
@@ -51,7 +100,7 @@ def find(kind: str, name: Any) -> Any:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A hint at the known name that is closest to a misspelt one, for an error; empty where none is close.
+    """Return a hint at the known name that is closest to a misspelt one, for an error; "" where none is close.
 
     Example:
         >>> did_you_mean("rotations", ["jigsaw", "rotation"]), did_you_mean("xyzzy", ["jigsaw"])
@@ -61,58 +110,92 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def made(kind: str, name: Any) -> Any:
-    """Like `find`, for kinds that export a class: a name stands for the class called without arguments.
+@overload
+def instance(kind: Literal["objectives"], name: "str | Objective | Callable[[], Objective]") -> "Objective": ...
+@overload
+def instance(kind: Literal["tasks"], name: "str | Task | Callable[[], Task]") -> "Task": ...
+def instance(kind: Literal["objectives", "tasks"], name: Any) -> Any:
+    """Return an object of a kind that exports classes: a name or a class stands for the class without arguments.
+
+    Raises:
+        ValueError: no file has this name.
 
     Example:
-        >>> made("tasks", "jigsaw").name
+        >>> instance("tasks", "jigsaw").name
         'jigsaw'
     """
-    found = find(kind, name)
-    return found() if isinstance(found, type) else found
+    plugin: Any = find(kind, name)
+    return plugin() if isinstance(plugin, type) else plugin
 
 
-def configured(kind: str, name: Any, **settings: Any) -> Any:
-    """Like `find`, with those settings that are not None.
+@overload
+def configured(kind: Literal["attacks"], name: "AttackLike", /, **settings: object) -> "Attack": ...
+@overload
+def configured(kind: Literal["evaluations"], name: "str | Evaluation", /, **settings: object) -> "Evaluation": ...
+def configured(kind: Literal["attacks", "evaluations"], name: Any, /, **settings: object) -> Any:
+    """Return a function of this kind with the settings that are not None.
+
+    Raises:
+        ValueError: no file has this name, or the function has no such setting.
 
     Example:
         >>> configured("attacks", "pgd", steps=3, step_size=None).keywords
         {'steps': 3}
     """
-    given = {key: value for key, value in settings.items() if value is not None}
-    found = find(kind, name)
-    taken = inspect.signature(found).parameters if given else {}
-    strange = [key for key in given if key not in taken]
-    if strange and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        raise ValueError(f"the {_singular(kind)} {name!r} takes no {' and no '.join(strange)}: leave it out")
-    return partial(found, **given) if given else found
+    settings = {key: value for key, value in settings.items() if value is not None}
+    function: Any = find(kind, name)
+    parameters = inspect.signature(function).parameters if settings else {}
+    unknown = [key for key in settings if key not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise ValueError(f"the {_singular(kind)} {name!r} takes no {' and no '.join(unknown)}: leave it out")
+    return partial(function, **settings) if settings else function
 
 
-def check_installed(kind: str, name: Any) -> None:
-    """Let a plug-in import what it needs beyond the core's packages, by its `installed`, where it has such a function.
+def requires(importing: Callable[[], object]) -> Callable[[Function], Function]:
+    """Decorate a plug-in with the function that imports what it needs beyond the core's packages.
+
+    `check_installed` calls that function, so that a missing package is reported before any work is done.
+    """
+
+    def decorated(plugin: Function) -> Function:
+        vars(plugin)["installed"] = importing
+        return plugin
+
+    return decorated
+
+
+def check_installed(kind: Literal["attacks", "evaluations"], name: object) -> None:
+    """Import what a plug-in needs beyond the core's packages, where it says so by `requires`.
 
     Raises:
-        ImportError: it is not here, which else would come out when the plug-in is called, after others have worked.
+        ImportError: a package is missing.
     """
-    found = find(kind, name)
-    while isinstance(found, partial):
-        if "attack" in found.keywords:
-            check_installed("attacks", found.keywords["attack"])
-        found = found.func
-    getattr(found, "installed", lambda: None)()
+    plugin: object = find(kind, name)
+    while isinstance(plugin, partial):
+        if "attack" in plugin.keywords:
+            check_installed("attacks", plugin.keywords["attack"])
+        plugin = plugin.func
+    installed: Callable[[], object] | None = getattr(plugin, "installed", None)
+    if installed is not None:
+        installed()
 
 
-def _singular(kind: str) -> str:
-    """One of a kind: the last part of its path, without the s."""
+def _singular(kind: Kind) -> str:
+    """Return the word for one plug-in of a kind: the last part of its path, without the s."""
     return kind.rpartition(".")[2].removesuffix("s")
 
 
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """The value, where it is allowed.
+def one_of(name: str, value: object, allowed: tuple[Word, ...]) -> Word:
+    """Return the value if it is one of the allowed words.
 
     Raises:
-        ValueError: it is not; the message lists what is.
+        ValueError: it is not; the message lists the allowed words.
+
+    Example:
+        >>> one_of("tune", "off", ("on", "off"))
+        'off'
     """
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}")
-    return str(value)
+    for word in allowed:
+        if value == word:
+            return word
+    raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}")

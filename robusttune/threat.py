@@ -1,25 +1,27 @@
-"""What an adversary may do, and what an attack maximises."""
+"""The threat model, which bounds what an attack may change, and the loss that it maximises."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from robusttune import plugins
+from robusttune.norms import Norm, NormLike
 
 ALIASES = {"inf": "linf", "linfinity": "linf", "l_inf": "linf", "2": "l2", "l_2": "l2"}
 
 
 class LossOf:
-    """A function from images (N,C,H,W) in [0,1] to one loss per image (N,), the only thing that an attack sees.
+    """A function from images (N,C,H,W) in [0,1] to one loss per image (N,), which an attack maximises.
 
-    Attacks written elsewhere want labels and logits instead: `labels` (N,) and `logits_of`, images -> (N,K), are there
-    for them, and are None where the loss is not a function of one set of labels.
+    Attacks of other packages need labels and logits instead.
+
+    Attributes:
+        labels: classes (N,); None if the loss is not a function of one set of labels.
+        logits_of: images (N,C,H,W) -> logits (N,K); None with `labels`.
     """
 
     def __init__(
@@ -37,34 +39,16 @@ class LossOf:
         return self.per_image(images)
 
 
-class Norm(Protocol):
-    """What a file in `norms/` exports."""
-
-    def size(self, delta: Tensor) -> Tensor: ...
-    def project(self, delta: Tensor, eps: float) -> Tensor: ...
-    def ascent(self, gradient: Tensor) -> Tensor: ...
-    def noise(self, images: Tensor, eps: float, generator: torch.Generator) -> Tensor: ...
-    def default_eps(self, shape: tuple[int, ...]) -> float: ...
-
-
-class Attack(Protocol):
-    """What a file in `attacks/` exports."""
-
-    def __call__(
-        self, loss_of: LossOf, images: Tensor, threat: "ThreatModel", *, generator: torch.Generator
-    ) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class ThreatModel:
-    """The images that an adversary may put in the place of an image: a ball around it, inside the pixel box [0,1].
+    """The images that an attack may replace an image with: a ball around it, inside the pixel box [0,1].
 
     Args:
-        norm: "l2" or "linf" (also "L2", "Linf", "inf", 2), or an object like those in `robusttune.norms`.
+        norm: "l2" or "linf" (also "L2", "Linf", "inf", 2), or an object that is a `robusttune.norms.Norm`.
         eps: radius in pixel units on [0,1], before any normalisation.
 
     Raises:
-        ValueError: unknown norm; eps negative, not a number, or above 1 for linf.
+        ValueError: the norm is unknown, or eps is negative, not a number, or above 1 for linf.
 
     Example:
         >>> threat = ThreatModel("Linf", eps=8 / 255)
@@ -75,7 +59,7 @@ class ThreatModel:
         True
     """
 
-    norm: Any
+    norm: NormLike
     eps: float
 
     def __post_init__(self) -> None:
@@ -84,39 +68,32 @@ class ThreatModel:
 
     @property
     def geometry(self) -> Norm:
-        """The norm's functions."""
+        """Return the functions of the norm."""
         return _geometry(self.norm)
 
     def project(self, candidates: Tensor, images: Tensor) -> Tensor:
-        """The candidates (N,C,H,W) brought back into the ball around `images` and into the box."""
+        """Project candidates (N,C,H,W) into the ball around `images` and into the box."""
         # The images lie in the box, so clamping only shortens the perturbation and it stays in the ball.
         return (images + self.geometry.project(candidates - images, self.eps)).clamp(0, 1)
 
     def size(self, candidates: Tensor, images: Tensor) -> Tensor:
-        """How far each candidate is from its image: (N,)."""
+        """Return the distance of each candidate from its image: (N,)."""
         return self.geometry.size(candidates - images)
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        """The direction of norm 1 along which a linear function grows fastest: (N,C,H,W)."""
+        """Return the direction (N,C,H,W) of norm 1 along which a linear function with this gradient grows fastest."""
         return self.geometry.ascent(gradient)
 
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A random point (N,C,H,W) that the adversary may choose for each image."""
+        """Draw a random point (N,C,H,W) of the threat model for each image."""
         return self.project(images + self.geometry.noise(images, self.eps, generator), images)
 
 
-def stays_in_ball(attack: Any) -> bool:
-    """Whether all that an attack finds lies in the ball; one for training alone says `bounded = False`."""
-    while isinstance(attack, partial):
-        attack = attack.func
-    return bool(getattr(attack, "bounded", True))
-
-
-def canonical(norm: Any) -> Any:
-    """The name in the folder that a user's spelling of a norm means; objects pass.
+def canonical(norm: NormLike | None) -> str | Norm:
+    """Return the name of the file in `norms/` for a user's spelling of a norm; return an object unchanged.
 
     Raises:
-        ValueError: unknown norm.
+        ValueError: the norm is unknown.
     """
     if norm is None or isinstance(norm, bool):
         norm = str(norm)
@@ -127,13 +104,13 @@ def canonical(norm: Any) -> Any:
     return norm
 
 
-def default_eps(norm: Any, shape: tuple[int, ...]) -> float:
-    """The customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
+def default_eps(norm: NormLike, shape: tuple[int, ...]) -> float:
+    """Return the customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
     return _geometry(canonical(norm)).default_eps(shape)
 
 
-def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
-    """Multiples of a radius, each once, the smallest first; in linf up to 1, which leads from black to white.
+def radii(norm: NormLike, eps: float, multiples: Iterable[float]) -> list[float]:
+    """Return the distinct multiples of a radius, sorted; for linf they are capped at 1, the distance from black to white.
 
     Example:
         >>> radii("linf", 0.25, (8, 0, 1, 4)), radii("l2", 0.25, (0, 8))
@@ -143,12 +120,12 @@ def radii(norm: Any, eps: float, multiples: Iterable[float]) -> list[float]:
     return sorted({min(most, multiple * eps) for multiple in multiples})
 
 
-def _geometry(norm: Any) -> Norm:
+def _geometry(norm: NormLike) -> Norm:
     geometry: Norm = plugins.find("norms", norm)
     return geometry
 
 
-def _checked_eps(eps: Any, norm: Any) -> float:
+def _checked_eps(eps: object, norm: NormLike) -> float:
     if isinstance(eps, bool) or not isinstance(eps, Real):
         raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
     radius = float(eps)

@@ -1,20 +1,20 @@
-"""Aliases of types that several packages take from users; nothing is imported from torch until it is needed."""
+"""Aliases of types that several packages take from users. Nothing is imported from torch at run time."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     import torch
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
-DeviceLike: TypeAlias = "str | torch.device"
+PathLike: TypeAlias = str | os.PathLike[str]
+# With names in quotes, `X | Y` would fail at run time.
+DeviceLike: TypeAlias = Union[str, "torch.device"]
 # Mean or std of the model's input: one number for all channels, or one for each.
-Channels: TypeAlias = "float | Sequence[float] | torch.Tensor"
-# A batch of a user's loader: (images, labels, …), a dict of both, or images alone.
-UserBatch: TypeAlias = "Sequence[Any] | Mapping[str, Any] | torch.Tensor"
-Loader: TypeAlias = "Iterable[Any]"
+Channels: TypeAlias = Union[float, Sequence[float], "torch.Tensor"]
+# A user's loader yields batches of any of these forms: (images, labels, …), a dict of both, or images alone.
+Loader: TypeAlias = Iterable[Any]
 # A choice of the user's, or one by measurement.
 AutoBool: TypeAlias = bool | Literal["auto"]
-# Whatever JSON holds: what run.json, plan.yaml and records are made of.
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+# The values that JSON can hold: what run.json, plan.yaml and records are made of.
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None

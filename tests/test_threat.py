@@ -147,20 +147,20 @@ def test_every_file_exports_the_one_thing_it_is_named_after(kind):
 def test_an_object_is_taken_in_the_place_of_a_name(kind):
     thing = object()
     assert plugins.find(kind, thing) is thing
-    assert plugins.made(kind, thing) is thing
+    assert plugins.instance(kind, thing) is thing
 
 
 @pytest.mark.parametrize("kind", ["objectives", "tasks"])
 def test_a_name_stands_for_the_class_called_without_arguments(kind):
     for name in plugins.names(kind):
-        assert plugins.made(kind, name) == plugins.find(kind, name)()
-        assert plugins.made(kind, plugins.find(kind, name)) == plugins.find(kind, name)()
+        assert plugins.instance(kind, name) == plugins.find(kind, name)()
+        assert plugins.instance(kind, plugins.find(kind, name)) == plugins.find(kind, name)()
 
 
 def test_objectives_give_one_loss_per_image_and_say_whether_they_need_clean_logits():
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     for name in plugins.names("objectives"):
-        objective = plugins.made("objectives", name)
+        objective = plugins.instance("objectives", name)
         assert isinstance(objective.needs_clean, bool)
         clean = logits.flip(0) if objective.needs_clean else None
         for answered in (labels, torch.nn.functional.one_hot(labels, 3).float()):

@@ -1,1 +1,94 @@
-"""Attacks: `(loss_of, images, threat, *, generator) -> images`, one file each."""
+"""Attacks that search a threat model for images with a high loss, one file each: a function, see `Attack`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from robusttune.model.borrowing import differentiable
+from robusttune.threat import LossOf, ThreatModel
+
+__all__ = [
+    "Attack",
+    "AttackLike",
+    "LossOf",
+    "ThreatModel",
+    "declares",
+    "differentiable",
+    "differentiates_once",
+    "stays_in_ball",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+class Attack(Protocol):
+    """The contract of a file in `attacks/`: a function from images to images with a higher loss.
+
+    - It searches inside the threat model, and works inside `differentiable()`, as callers may have switched gradients
+      off.
+    - It treats each image separately, and writes into no argument.
+    - All random numbers come from `generator`.
+    - The result has no gradient, and the shape, type and memory format of the images.
+    - Settings of its own are keyword arguments with defaults; users change them with `functools.partial`. `steps`,
+      `step_size` and `random_start` have these names where an attack has such settings.
+    - What else callers have to know, the attack declares by `declares`.
+    """
+
+    def __call__(
+        self, loss_of: LossOf, images: Tensor, threat: ThreatModel, /, *, generator: torch.Generator
+    ) -> Tensor:
+        """Return images (N,C,H,W) in [0,1] whose loss is high.
+
+        Args:
+            loss_of: images -> one loss per image (N,); differentiable.
+            images: (N,C,H,W) in [0,1].
+            threat: the ball around each image, and the pixel box.
+            generator: source of all random numbers.
+        """
+
+
+# An attack as users write it: the name of a file, or a function.
+AttackLike: TypeAlias = str | Attack
+
+
+def declares(*, bounded: bool = True, differentiates_once: bool = False) -> Callable[[Function], Function]:
+    """Decorate an attack with what callers have to know of it, as attributes of these names.
+
+    Args:
+        bounded: whether all images that it returns lie in the threat model. Evaluations refuse an attack that is not.
+        differentiates_once: whether it takes at most one first derivative of each forward pass. Only then may its
+            passes be replayed as CUDA graphs.
+
+    Example:
+        >>> @declares(bounded=False)
+        ... def brighter(loss_of, images, threat, *, generator):
+        ...     return images + 1
+        >>> brighter.bounded, stays_in_ball(partial(brighter)), differentiates_once(brighter)
+        (False, False, False)
+    """
+
+    def decorated(attack: Function) -> Function:
+        vars(attack).update(bounded=bounded, differentiates_once=differentiates_once)
+        return attack
+
+    return decorated
+
+
+def stays_in_ball(attack: object) -> bool:
+    """Return True unless the attack declares that images which it returns may leave the ball."""
+    return bool(getattr(_function(attack), "bounded", True))
+
+
+def differentiates_once(attack: object) -> bool:
+    """Return True if the attack declares that it takes at most one first derivative of each forward pass."""
+    return bool(getattr(_function(attack), "differentiates_once", False))
+
+
+def _function(attack: object) -> object:
+    """Return the function inside of `functools.partial`s."""
+    while isinstance(attack, partial):
+        attack = attack.func
+    return attack

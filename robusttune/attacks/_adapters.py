@@ -1,4 +1,4 @@
-"""What the adapters to attacks of other packages have in common."""
+"""Shared functions of the adapters to attacks of other packages."""
 
 import inspect
 import warnings
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel
+from robusttune.norms import per_image
 
-# Our names of what most attacks have, and those of other packages.
+# This library's names of common settings, and their names in other packages.
 SPELLINGS = {
     "steps": ("n_iter", "num_steps", "max_iterations", "iter"),
     "step_size": ("alpha", "abs_stepsize", "absolute_step_size"),
@@ -22,10 +23,14 @@ SPELLINGS = {
 
 @contextmanager
 def needing(package: str, install: str) -> Iterator[None]:
-    """Import a package that may be missing or out of date inside: its warnings are kept, its absence is told.
+    """Ignore warnings while a package is imported, and explain how to install it if it is missing.
+
+    Args:
+        package: its name, for the message.
+        install: the command that installs it.
 
     Raises:
-        ImportError: what was imported is not here; how to install it.
+        ImportError: the package, or one that it needs, is not installed.
     """
     try:
         with warnings.catch_warnings():
@@ -36,79 +41,89 @@ def needing(package: str, install: str) -> Iterator[None]:
 
 
 def problem(loss_of: LossOf, images: Tensor, package: str) -> tuple[nn.Module, Tensor]:
-    """What attacks written elsewhere ask for: a module in eval mode from images to logits (N,K), and labels (N,).
+    """Return the arguments of other packages' attacks: a module from images to logits (N,K), and labels (N,).
 
-    Whatever they call `backward` on, gradients are computed toward images alone.
+    The module is in eval mode. Gradients through it reach the images alone, even if an attack calls `backward`.
+
+    Args:
+        loss_of: with labels and logits.
+        images: (N,C,H,W), for their device and type.
+        package: its name, for the message.
 
     Raises:
-        ValueError: the loss is not one of labels, as in a joint attack.
+        ValueError: the loss has no labels, as in a joint attack.
     """
     if loss_of.labels is None or loss_of.logits_of is None:
         raise ValueError(
             f"{package} needs one set of labels, and attack_tasks='joint' attacks the class and the pretext loss "
             "together: use attack_tasks='none' or 'separate', or a built-in attack such as 'pgd'"
         )
-    with torch.inference_mode(False):  # a tensor made in inference mode could not take part in a loss
+    with torch.inference_mode(False):  # a tensor created in inference mode cannot take part in a loss
         return _Logits(loss_of.logits_of, images), loss_of.labels.clone()
 
 
 def copied(images: Tensor) -> Tensor:
-    """A copy of the images (N,C,H,W), contiguous in memory, as some attacks call `view` on them."""
+    """Copy images (N,C,H,W) to contiguous memory, as some attacks call `view` on them."""
     return images.detach().clone(memory_format=torch.contiguous_format)
 
 
 def known_name(name: str, known: Sequence[str], package: str) -> str:
-    """The name, where the package has an attack of it.
+    """Return the name if the package has an attack of this name.
 
     Raises:
-        ValueError: it has none; the message lists the closest ones.
+        ValueError: it has none; the message lists the closest names.
     """
     if name in known:
         return name
-    lower = {one.lower(): one for one in known}
-    close = [lower[one] for one in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    told = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(known))}"
-    raise ValueError(f"{package} has no attack {name!r}: {told}")
+    lower = {attack.lower(): attack for attack in known}
+    close = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(known))}"
+    raise ValueError(f"{package} has no attack {name!r}: {hint}")
 
 
-def arguments(made: Callable[..., Any], settings: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """The settings, by the names that a class or function of another package has for them.
+def arguments(attack: Callable[..., object], settings: Mapping[str, object], title: str) -> dict[str, object]:
+    """Return settings under the names that a class or function of another package has for them.
+
+    Args:
+        attack: the class or function.
+        settings: under this library's names or the package's.
+        title: of the attack, for the message.
 
     Raises:
-        ValueError: it takes no such setting.
+        ValueError: the attack has no such setting.
     """
-    taken = inspect.signature(made).parameters
-    found = {}
+    parameters = inspect.signature(attack).parameters
+    renamed = {}
     for key, value in settings.items():
-        own = next((one for one in (key, *SPELLINGS.get(key, ())) if one in taken), None)
-        if own is None:
+        name = next((spelling for spelling in (key, *SPELLINGS.get(key, ())) if spelling in parameters), None)
+        if name is None:
             raise ValueError(
                 f"{title} takes no {key}: leave it out (steps=None for an evaluation); it takes "
-                f"{', '.join(one for one in taken if one not in ('model', 'inputs', 'labels'))}"
+                f"{', '.join(one for one in parameters if one not in ('model', 'inputs', 'labels'))}"
             )
-        found[own] = value
-    return found
+        renamed[name] = value
+    return renamed
 
 
-def brought_back(found: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
-    """What an attack found (N,C,H,W), in the images' memory format, those too far away brought back into the ball."""
-    found = as_laid_out(found, images)
-    far = threat.size(found, images) > threat.eps
-    return torch.where(far.reshape(-1, *[1] * (images.dim() - 1)), threat.project(found, images), found).detach()
+def projected(results: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
+    """Project those results (N,C,H,W) of an attack that lie outside of the ball, in the images' memory format."""
+    results = as_laid_out(results, images)
+    outside = threat.size(results, images) > threat.eps
+    return torch.where(per_image(outside, images), threat.project(results, images), results).detach()
 
 
-def as_laid_out(found: Tensor, images: Tensor) -> Tensor:
-    """What an attack found (N,C,H,W), in the memory format of the images that it was given."""
-    return torch.empty_like(images).copy_(found.detach())
+def as_laid_out(results: Tensor, images: Tensor) -> Tensor:
+    """Copy the results (N,C,H,W) of an attack to the memory format of the original images."""
+    return torch.empty_like(images).copy_(results.detach())
 
 
 class _Logits(nn.Module):
-    """A function in the shape that other packages expect: a module in eval mode with a parameter on the device."""
+    """A function as other packages expect a model: a module in eval mode, with a parameter that shows the device."""
 
     def __init__(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> None:
         super().__init__()
         self.logits_of = logits_of
-        self.place = nn.Parameter(images.new_zeros(()), requires_grad=False)
+        self.device_marker = nn.Parameter(images.new_zeros(()), requires_grad=False)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,7 +134,7 @@ class _Logits(nn.Module):
 
 
 class _TowardImages(torch.autograd.Function):
-    """A function of images whose gradient reaches them, and no parameters that it depends on."""
+    """A function of images whose gradient reaches the images, but not the parameters of the function."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -131,6 +146,6 @@ class _TowardImages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        # Some attacks go backward through one forward once for each class.
+        # Some attacks call backward once per class on the same forward.
         (gradient,) = torch.autograd.grad(ctx.logits, ctx.images, slope, retain_graph=True)
         return gradient.contiguous(), None

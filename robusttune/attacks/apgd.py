@@ -1,19 +1,20 @@
-"""Auto-PGD."""
+"""Auto-PGD: ascent with momentum and steps that halve where they do not help."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robusttune.model.borrowing import differentiable
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
+from robusttune.norms import per_image
 
 __all__ = ["apgd"]
 
-FIRST, SHRINK, SHORTEST = 22, 3, 6  # percent of the steps, between one check and the next
+FIRST, SHRINK, SHORTEST = 22, 3, 6  # percent of the steps between two checkpoints
 PULL = 0.75
 
 
+@declares(differentiates_once=True)
 def apgd(
     loss_of: LossOf,
     images: Tensor,
@@ -25,19 +26,19 @@ def apgd(
     rho: float = 0.75,
     random_start: bool = True,
 ) -> Tensor:
-    """Images (N,C,H,W) that the threat model allows: of all that each search came by, the one with the highest loss.
+    """Search images (N,C,H,W) that the threat model allows, and return the one with the highest loss for each image.
 
-    Steps are long at first and have momentum. At set times an image whose loss rose too seldom, or whose best has not
-    improved, goes back to its best and takes half as long steps from then on.
+    Steps have momentum and are long at first. At fixed checkpoints, an image whose loss rose too seldom, or whose best
+    loss did not rise, restarts from its best candidate with half the step length.
 
     Args:
         loss_of: images -> one loss per image (N,); the images do not influence each other.
-        images: (N,C,H,W) in [0,1]; left as they are.
+        images: (N,C,H,W) in [0,1]; not changed.
         threat: the ball and the box.
         generator: source of the random start.
-        steps: gradient steps; one more forward looks at where the last one led. Training makes do with two.
-        step_size: length of the first steps in the threat's norm, in pixel units; 2·eps unless given.
-        rho: the share of steps that must raise the loss for their length to stay.
+        steps: gradient steps; one more forward evaluates the last candidates. Two are enough in training.
+        step_size: length of the first steps in the threat's norm, in pixel units; None for 2·eps.
+        rho: the share of steps that must raise the loss for the length to stay.
         random_start: start at a random point on the edge of the ball, as the authors' code does, instead of at the image.
 
     Source: Croce and Hein, arXiv:2003.01690, algorithm 1; two steps in training: Singh et al., arXiv:2303.01870.
@@ -66,7 +67,7 @@ def apgd(
 
 
 class _Point(NamedTuple):
-    """Images (N,C,H,W), their losses (N,), and the gradients (N,C,H,W)."""
+    """Candidates (N,C,H,W), their losses (N,) and gradients (N,C,H,W)."""
 
     images: Tensor
     loss: Tensor
@@ -74,20 +75,20 @@ class _Point(NamedTuple):
 
 
 class _Search:
-    """Where each image's search stands, the best that it came by, and how long its steps are."""
+    """The state of each image's search: candidates, best candidates, and step lengths."""
 
     def __init__(self, loss_of: LossOf, start: Tensor, length: float) -> None:
         self.loss_of = loss_of
         self.here = self.best = _measured(loss_of, start)
         self.before = start
-        self.length = start.new_full((len(start), *[1] * (start.dim() - 1)), length)
+        self.length = per_image(start.new_full((len(start),), length), start)
         self.taken = 0
         self.rises = torch.zeros_like(self.here.loss)
         self.halved = torch.zeros_like(self.rises, dtype=torch.bool)
         self.highest = self.best.loss
 
     def move(self, images: Tensor, *, last: bool) -> None:
-        """Go on to these images; where the last step led, no gradient is needed any more."""
+        """Move the search to these candidates; after the last step, no gradient is needed."""
         point = _measured(self.loss_of, images, with_gradient=not last)
         self.taken += 1
         self.rises = self.rises + (point.loss > self.here.loss)
@@ -95,23 +96,24 @@ class _Search:
         self.best = _chosen(point.loss > self.best.loss, point, self.best)
 
     def check(self, rho: float) -> None:
-        """Halve the steps of those images that came no further since the last check, and put them back at their best."""
+        """Halve the steps of images without progress since the last checkpoint, and restart them from their best."""
         seldom = self.rises < rho * self.taken
-        in_vain = ~self.halved & (self.best.loss <= self.highest)
-        self.halved = seldom | in_vain
-        self.length = torch.where(_per_image(self.halved, self.length), self.length / 2, self.length)
+        no_progress = ~self.halved & (self.best.loss <= self.highest)
+        self.halved = seldom | no_progress
+        self.length = torch.where(per_image(self.halved, self.length), self.length / 2, self.length)
         self.here = _chosen(self.halved, self.best, self.here)
         self.taken, self.rises, self.highest = 0, torch.zeros_like(self.rises), self.best.loss
 
 
 def _random_start(images: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-    """A random point (N,C,H,W) at distance eps from each image, before it is put into the box."""
+    """Draw a random point (N,C,H,W) at distance eps from each image, and clamp it to the box."""
     noise = threat.geometry.noise(images, threat.eps, generator)
-    size = _per_image(threat.geometry.size(noise), noise)
+    size = per_image(threat.geometry.size(noise), noise)
     return threat.project(images + noise * (threat.eps / torch.where(size > 0, size, 1.0)), images)
 
 
 def _measured(loss_of: LossOf, images: Tensor, *, with_gradient: bool = True) -> _Point:
+    """Compute the losses and, unless it is switched off, the gradients of candidates."""
     if not with_gradient:
         with torch.no_grad():
             return _Point(images, loss_of(images), torch.zeros_like(images))
@@ -122,16 +124,12 @@ def _measured(loss_of: LossOf, images: Tensor, *, with_gradient: bool = True) ->
 
 
 def _chosen(first: Tensor, one: _Point, other: _Point) -> _Point:
-    """One point where `first` (N,) holds, the other elsewhere."""
-    return _Point(*(torch.where(_per_image(first, a), a, b) for a, b in zip(one, other, strict=True)))
-
-
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))
+    """Choose `one` for the images where `first` (N,) is True, and `other` for the rest."""
+    return _Point(*(torch.where(per_image(first, a), a, b) for a, b in zip(one, other, strict=True)))
 
 
 def _checks(steps: int) -> set[int]:
-    """The steps after which the length is checked: at first seldom, then ever more often."""
+    """Return the steps of the checkpoints, whose distance shrinks."""
     percent, gap, checks = FIRST, FIRST, set()
     while percent < 100:
         checks.add(-(-percent * steps // 100))

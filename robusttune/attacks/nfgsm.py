@@ -1,14 +1,14 @@
-"""N-FGSM: one step from strong noise, for training alone."""
+"""N-FGSM: one gradient step from strong noise, for training only."""
 
 import torch
 from torch import Tensor
 
-from robusttune.model.borrowing import differentiable
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
 
 __all__ = ["nfgsm"]
 
 
+@declares(bounded=False, differentiates_once=True)
 def nfgsm(
     loss_of: LossOf,
     images: Tensor,
@@ -18,22 +18,22 @@ def nfgsm(
     noise: float = 2.0,
     step: float = 1.0,
 ) -> Tensor:
-    """Images (N,C,H,W) in [0,1], a step uphill from noisy ones, that may lie up to `noise + step` times eps away.
+    """Take one gradient step from noisy images; the results (N,C,H,W) in [0,1] may be `noise + step` times eps away.
 
-    They are made to train on, at the price of one gradient. That they may leave the ball is what keeps training from
-    overfitting to the single step, but what they show of a model's robustness is nothing: `nfgsm.bounded` is False.
+    They are for training, at the cost of one gradient. Leaving the ball keeps training from overfitting to the single
+    step, but the results say nothing about a model's robustness, so the attack declares `bounded=False`.
 
     Args:
         loss_of: images -> one loss per image (N,); the images do not influence each other.
-        images: (N,C,H,W) in [0,1]; left as they are.
+        images: (N,C,H,W) in [0,1]; not changed.
         threat: gives the norm and eps.
         generator: source of the noise.
         noise: its largest size in the threat's norm, as a multiple of eps.
         step: length of the step in the threat's norm, as a multiple of eps.
 
     Source: de Jorge et al., arXiv:2202.01181, for linf; as in the authors' code, noisy images are clipped to the box
-    before their gradient is taken. The counterpart for other norms is ours: noise as the norm itself draws it from the
-    larger ball, which for l2 is a random direction and a size uniform on [0, noise·eps].
+    before their gradient is taken. For other norms, the noise is drawn by the norm from the larger ball, which
+    is not in the paper; for l2 it is a random direction and a size uniform on [0, noise·eps].
 
     Example:
         >>> images = torch.full((2, 1, 4, 4), 0.5)
@@ -47,7 +47,3 @@ def nfgsm(
         noisy = (images + threat.geometry.noise(images, noise * threat.eps, generator)).clamp(0, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(loss_of(noisy).sum(), noisy)
         return (noisy.detach() + step * threat.eps * threat.ascent(gradient)).clamp(0, 1)
-
-
-# For evaluations, which must not take what it finds for adversarial examples.
-nfgsm.bounded = False  # type: ignore[attr-defined]

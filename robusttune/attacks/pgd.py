@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from robusttune.model.borrowing import differentiable
-from robusttune.threat import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
 
 __all__ = ["pgd"]
 
 
+@declares(differentiates_once=True)
 def pgd(
     loss_of: LossOf,
     images: Tensor,
@@ -19,15 +19,15 @@ def pgd(
     step_size: float | None = None,
     random_start: bool = True,
 ) -> Tensor:
-    """Images (N,C,H,W) that the threat model allows and whose loss is high, by steepest ascent and projection.
+    """Search images (N,C,H,W) that the threat model allows and whose loss is high, by steepest ascent and projection.
 
     Args:
         loss_of: images -> one loss per image (N,); the images do not influence each other.
-        images: (N,C,H,W) in [0,1]; left as they are.
+        images: (N,C,H,W) in [0,1]; not changed.
         threat: the ball and the box.
         generator: source of the random start.
         steps: gradient steps; the last iterate is returned.
-        step_size: length of a step in the threat's norm, in pixel units; 2.5·eps/steps unless given.
+        step_size: length of a step in the threat's norm, in pixel units; None for 2.5·eps/steps.
         random_start: start at a random point of the ball instead of at the image.
 
     Source: Madry et al., arXiv:1706.06083, section 2.1; l2 steps along the normalised gradient.

@@ -1,20 +1,20 @@
-"""Random changes of training images, on their device: this library's, Kornia's, corruptions, or the user's own."""
+"""Choice and use of augmentations: this library's, Kornia's, corruptions, or a user's."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import SEVERITIES, Corruption
+from robusttune.augmentations import Augment, AugmentLike
+from robusttune.corruptions import SEVERITIES, Corruption
 from robusttune.data.pixels import transforms_of
 from robusttune.run.randomness import own_randomness
+from robusttune.types import Loader
 
-Augment = Callable[[Tensor], Tensor]
 RANDOM_WORDS = ("random", "jitter", "augment", "augmix", "erasing", "mixup", "cutmix")
-# What Kornia's and torchvision's augmentations do, by parts of their names, that is a corruption, too.
+# The corruptions that Kornia's and torchvision's augmentations contain, by parts of the augmentations' names.
 OVERLAPS = {
     "jitter": {"brightness", "contrast", "saturate"},
     "jiggle": {"brightness", "contrast", "saturate"},
@@ -37,7 +37,9 @@ OVERLAPS = {
 
 
 class Checked:
-    """An augmentation on the images' device, where Kornia then draws too, that may not change shapes.
+    """An augmentation that runs on the images' device and is checked to keep the shape.
+
+    A module is moved to the device, where Kornia then draws its random numbers.
 
     Attributes:
         overlaps: the corruptions that it trains on.
@@ -50,7 +52,11 @@ class Checked:
             augment.to(images.device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The images (N,C,H,W) changed."""
+        """Return the images (N,C,H,W) augmented.
+
+        Raises:
+            ValueError: the augmentation changed the shape.
+        """
         changed = self.augment(images)
         if changed.shape != images.shape:
             raise ValueError(
@@ -60,20 +66,22 @@ class Checked:
 
 
 def names() -> list[str]:
-    """What `augment=` may be called."""
+    """List the names that `augment=` may have."""
     return ["auto", "none", *plugins.names("augmentations")]
 
 
-def chosen_augment(augment: Any, images: Tensor, loader: Any = None) -> Checked | None:
-    """What to do to training images (N,C,H,W) in [0,1]; None for nothing.
+def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None = None) -> Checked | None:
+    """Return the augmentation of training images; None for no augmentation.
 
     Args:
-        augment: a name in the folder of augmentations, "none", "auto" (nothing where the loader's transform is random
-            already or cannot be seen, else "standard"), a `Corruption` or a `partial` of one (each image then draws its
-            own severity, unless it is given), or any callable or Kornia module, (N,C,H,W) -> (N,C,H,W).
+        augment: the name of a file; "none" or None; "auto" ("standard", or no augmentation if the loader's transform is
+            random already or cannot be read); a `Corruption` or a `partial` of one (each image then draws its severity,
+            unless the `partial` sets it); or any function or Kornia module, (N,C,H,W) -> (N,C,H,W).
+        images: (N,C,H,W) in [0,1], a batch of the training images.
+        loader: of the training images, for "auto".
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     if augment == "auto":
         steps = transforms_of(loader)
@@ -84,17 +92,19 @@ def chosen_augment(augment: Any, images: Tensor, loader: Any = None) -> Checked 
         return Checked(plugins.find("augmentations", augment)(images), images)
     if isinstance(augment, Checked):
         return augment
-    if _corruption(augment) is not None:
-        return Checked(_Corrupting(augment), images)
     if callable(augment):
-        return Checked(augment, images)
+        corruption = _corruption(augment)
+        return Checked(augment if corruption is None else _Corrupting(augment, corruption), images)
     raise ValueError(
         f"unknown augment {augment!r}: known are {', '.join(names())}; a callable or Kornia module is taken too"
     )
 
 
 def applied(augment: Augment | None, images: Tensor, generator: torch.Generator) -> Tensor:
-    """The images changed at random, in [0,1], without gradient; global random states, which Kornia draws from, stay."""
+    """Augment images (N,C,H,W), clamped to [0,1] and without gradient.
+
+    The global random states, which Kornia draws from, are seeded by `generator` and restored.
+    """
     if augment is None:
         return images
     seed = int(torch.randint(2**31, (1,), generator=generator))
@@ -102,45 +112,45 @@ def applied(augment: Augment | None, images: Tensor, generator: torch.Generator)
         return augment(images).clamp(0, 1)
 
 
-def is_random(transform: Any) -> bool:
-    """Whether a transform's name says that it draws at random, or it is a function, of which one cannot tell."""
+def is_random(transform: object) -> bool:
+    """Return True if a transform's name says that it is random, or if it is a function, which may be random."""
     name = type(transform).__name__.lower()
     return name in ("function", "method", "partial", "lambda") or any(word in name for word in RANDOM_WORDS)
 
 
-def overlaps(augment: Any, loader: Any = None) -> frozenset[str]:
-    """The corruptions that are trained on with an augmentation, and with the transform of a loader, as far as one sees."""
-    own: Iterable[str] | None = getattr(augment, "overlaps", None)
+def overlaps(augment: object, loader: Loader | None = None) -> frozenset[str]:
+    """Return the corruptions that an augmentation and the transform of a loader contain, as far as their names show."""
+    declared: Iterable[str] | None = getattr(augment, "overlaps", None)
     corruption = _corruption(augment)
-    if own is None:
-        own = _guessed(augment.modules() if isinstance(augment, nn.Module) else [augment])
-    return frozenset({*own, *_guessed(transforms_of(loader)), *([corruption.name] if corruption is not None else [])})
+    if declared is None:
+        declared = _guessed(augment.modules() if isinstance(augment, nn.Module) else [augment])
+    return frozenset(
+        {*declared, *_guessed(transforms_of(loader)), *([corruption.name] if corruption is not None else [])}
+    )
 
 
-def _guessed(parts: Iterable[Any]) -> set[str]:
-    """The corruptions that names of others' augmentations speak of."""
+def _guessed(parts: Iterable[object]) -> set[str]:
+    """Return the corruptions that the names of other packages' augmentations contain."""
     kinds = [type(part).__name__.lower().replace("autocontrast", "") for part in parts]
-    return {each for name in kinds for word, those in OVERLAPS.items() if word in name for each in those}
+    return {one for name in kinds for word, corruptions in OVERLAPS.items() if word in name for one in corruptions}
 
 
 class _Corrupting:
-    """Corruptions as an augmentation: each image draws a severity, unless it is given."""
+    """A corruption as an augmentation: each image draws its severity, unless a `partial` sets it."""
 
-    def __init__(self, corruption: Any) -> None:
-        own = _corruption(corruption)
-        assert own is not None
-        self.corruption, self.overlaps = corruption, frozenset({own.name})
-        self.fixed = getattr(corruption, "keywords", {}).get("severity")
+    def __init__(self, corrupt: Callable[..., Tensor], corruption: Corruption) -> None:
+        self.corrupt, self.overlaps = corrupt, frozenset({corruption.name})
+        self.fixed = corrupt.keywords.get("severity") if isinstance(corrupt, partial) else None
 
     def __call__(self, images: Tensor) -> Tensor:
         severities = torch.randint(1, len(SEVERITIES) + 1, (len(images),)).tolist()
         (seed,) = torch.randint(2**62, (1,)).tolist()
-        chance = torch.Generator(images.device).manual_seed(seed)
+        generator = torch.Generator(images.device).manual_seed(seed)
         severity = severities if self.fixed is None else self.fixed
-        changed: Tensor = self.corruption(images, severity=severity, generator=chance)
-        return changed
+        return self.corrupt(images, severity=severity, generator=generator)
 
 
-def _corruption(augment: Any) -> Corruption | None:
-    own = augment.func if isinstance(augment, partial) else augment
-    return own if isinstance(own, Corruption) else None
+def _corruption(augment: object) -> Corruption | None:
+    """Return the Corruption that this is, or is a `partial` of; None for anything else."""
+    inner = augment.func if isinstance(augment, partial) else augment
+    return inner if isinstance(inner, Corruption) else None

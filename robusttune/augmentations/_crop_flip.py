@@ -1,18 +1,17 @@
-"""Crop and flip: what every augmentation of training images begins with."""
+"""Crop and flip: the first steps of every augmentation of training images."""
 
-from kornia import augmentation as kornia
 from torch import Tensor, nn
 
-LARGE_SIDE = 160
-
-
-def is_large(images: Tensor) -> bool:
-    """Whether images (N,C,H,W) are treated as the field treats ImageNet's, not as CIFAR's."""
-    return min(images.shape[-2:]) >= LARGE_SIDE
+from robusttune.model.input_shapes import is_large
 
 
 def crop_and_flip(images: Tensor) -> list[nn.Module]:
-    """For small images a crop after padding by an eighth, for large ones a resized crop; and a flip."""
+    """Return a random crop and a random horizontal flip for images of this size (N,C,H,W).
+
+    Large images get a resized crop, small ones a crop after padding by an eighth of the side.
+    """
+    from kornia import augmentation as kornia  # takes seconds to import, and not every run augments
+
     height, width = images.shape[-2:]
     flip = kornia.RandomHorizontalFlip(p=0.5)
     if is_large(images):

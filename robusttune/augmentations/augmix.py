@@ -1,4 +1,4 @@
-"""Mixtures of chains of simple operations, other ones for each image."""
+"""AugMix: random mixtures of chains of simple operations."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from kornia.enhance import posterize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robusttune.augmentations._crop_flip import crop_and_flip, is_large
+from robusttune.augmentations import crop_and_flip, is_large
 
 __all__ = ["augmix"]
 
@@ -17,18 +17,18 @@ LEAST = 0.1
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 TONAL = ("autocontrast", "equalize", "posterize", "solarize")
 OPERATIONS = GEOMETRIC + TONAL
-# At level 10 of the paper's scale; a level of 3 turns by at most 9 degrees, which the rotation task does not mind.
+# At level 10 of the paper's scale. A level of 3 rotates by at most 9 degrees, which does not disturb the rotation task.
 DEGREES, SHEAR, SHIFT, BITS, LEVELS = 30, 0.3, 1 / 3, 4, 256
 
 
 class AugMix(nn.Module):
-    """Crop and flip, then each image mixed with three chains of one to three operations of its own.
+    """Crop and flip, then a mixture of each image with three chains of one to three random operations.
 
     The operations are those of the paper without contrast, brightness, colour and sharpness, which the test corruptions
-    hold; there is no consistency loss. The strength is 3 for small images and 1 from 160 px.
+    contain; there is no consistency loss. The strength is 3 for small images and 1 from 160 px on.
 
     Attributes:
-        overlaps: the corruptions that it trains on: none.
+        overlaps: the test corruptions that it contains: none.
 
     Source: Hendrycks et al., arXiv:1912.02781, algorithm 1.
     """
@@ -41,10 +41,10 @@ class AugMix(nn.Module):
         self.severity = 1.0 if is_large(images) else 3.0
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images (N,C,H,W) augmented, in [0,1]."""
+        """Return the images (N,C,H,W) augmented, in [0,1]."""
         images = self.first(images)
-        count, place = len(images), images.device
-        # Choices are drawn on the CPU, so that no device has to be waited for.
+        count, device = len(images), images.device
+        # Choices are drawn on the CPU, so that nothing waits for the device.
         depths = torch.randint(1, DEPTH + 1, (WIDTH * count,)).tolist()
         chains = images.repeat(WIDTH, 1, 1, 1)
         for step in range(DEPTH):
@@ -54,9 +54,9 @@ class AugMix(nn.Module):
             levels = levels * (torch.randint(2, (len(rows),)) * 2 - 1)
             chains = _changed(chains, rows, [OPERATIONS[number] for number in chosen], levels)
         weights = torch.empty(WIDTH, count, 1, 1, 1).exponential_()
-        weights = (weights / weights.sum(0)).to(place, non_blocking=True)
+        weights = (weights / weights.sum(0)).to(device, non_blocking=True)
         mixed = (chains.view(WIDTH, *images.shape) * weights).sum(0)
-        share = torch.rand(count, 1, 1, 1).to(place, non_blocking=True)
+        share = torch.rand(count, 1, 1, 1).to(device, non_blocking=True)
         return torch.lerp(images, mixed, share)
 
 
@@ -64,7 +64,7 @@ augmix = AugMix
 
 
 def _changed(images: Tensor, rows: Sequence[int], names: Sequence[str], levels: Tensor) -> Tensor:
-    """Images of which those in `rows` went through the operations of these names, at levels (R,) with a sign."""
+    """Apply the operations of these names, at signed levels (R,), to the images in `rows`."""
     changed = images.clone()
     geometric = [number for number, name in enumerate(names) if name in GEOMETRIC]
     groups = [("geometric", geometric)]
@@ -72,20 +72,20 @@ def _changed(images: Tensor, rows: Sequence[int], names: Sequence[str], levels: 
     for group, members in groups:
         if not members:
             continue
-        place = torch.tensor([rows[number] for number in members]).to(images.device, non_blocking=True)
+        index = torch.tensor([rows[number] for number in members]).to(images.device, non_blocking=True)
         strengths = levels[members]
         if group == "geometric":
             maps = torch.stack(
-                [_map(names[number], own, images) for number, own in zip(members, strengths.tolist(), strict=True)]
+                [_map(names[number], level, images) for number, level in zip(members, strengths.tolist(), strict=True)]
             )
-            changed[place] = _moved(images[place], maps.to(images.device, non_blocking=True))
+            changed[index] = _moved(images[index], maps.to(images.device, non_blocking=True))
         else:
-            changed[place] = _TONAL[group](images[place], strengths.abs())
+            changed[index] = _TONAL[group](images[index], strengths.abs())
     return changed
 
 
 def _map(name: str, level: float, images: Tensor) -> Tensor:
-    """The affine map (2,3) of one operation, from places in the result to places in the image, both from -1 to 1."""
+    """Return the affine map (2,3) of one operation, from positions in the result to positions in the image, in [-1,1]."""
     height, width = images.shape[-2:]
     turn = math.radians(int(level * DEGREES / 10)) if name == "rotate" else 0.0
     shear = level * SHEAR / 10
@@ -109,7 +109,7 @@ def _autocontrast(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _equalized(images: Tensor, levels: Tensor) -> Tensor:
-    """Each channel's levels spread evenly, as Pillow does; Kornia's, which agrees, goes image by image."""
+    """Equalise the histogram of each channel, as Pillow does; Kornia gives the same, but works image by image."""
     shades = (images * (LEVELS - 1)).round().long().flatten(2)
     counts = torch.zeros(*shades.shape[:2], LEVELS, dtype=torch.long, device=images.device)
     counts.scatter_add_(2, shades, torch.ones_like(shades))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robusttune.augmentations._crop_flip import crop_and_flip
+from robusttune.augmentations import crop_and_flip
 
 __all__ = ["noise"]
 
@@ -11,12 +11,12 @@ LARGEST = 0.1
 
 
 class Noise(nn.Module):
-    """Crop and flip, then on each image with a chance of one half Gaussian noise, its spread uniform from 0 to 0.1.
+    """Crop and flip, then Gaussian noise on half of the images, with a standard deviation uniform on [0, 0.1].
 
-    One spread for all images would make the model resist that spread alone.
+    With one standard deviation for all images, the model would resist only that one.
 
     Attributes:
-        overlaps: the corruptions that it trains on.
+        overlaps: the test corruptions that it contains.
 
     Source: Kireev et al., arXiv:2103.02325, section 3, for noise on half of the images.
     """
@@ -28,7 +28,7 @@ class Noise(nn.Module):
         self.first = nn.Sequential(*crop_and_flip(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images (N,C,H,W) augmented, in [0,1]."""
+        """Return the images (N,C,H,W) augmented, in [0,1]."""
         images = self.first(images)
         shape = (len(images), 1, 1, 1)
         spread = torch.rand(shape, device=images.device) * LARGEST

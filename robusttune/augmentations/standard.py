@@ -3,16 +3,16 @@
 from kornia import augmentation as kornia
 from torch import Tensor, nn
 
-from robusttune.augmentations._crop_flip import crop_and_flip, is_large
+from robusttune.augmentations import crop_and_flip, is_large
 
 __all__ = ["standard"]
 
 
 class Standard(nn.Sequential):
-    """Crop and flip; above 160 px resized crop, flip and light jitter.
+    """Crop and flip; from 160 px on resized crop, flip and a light jitter of colours.
 
     Attributes:
-        overlaps: the corruptions that it trains on.
+        overlaps: the test corruptions that it contains.
     """
 
     overlaps: frozenset[str] = frozenset()

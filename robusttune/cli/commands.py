@@ -14,13 +14,12 @@ from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, Which, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
-from robusttune.run import folder as run_folder
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.training.replay import replay, told
+from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial, read_plan
@@ -38,8 +37,9 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     """
     _check_out(arguments, "the hardened model")
     model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    with run_folder.also_in_run({"command": {**asdict(sources), "val_split": val_split}}):
-        harden(model, loader, **arguments, val_loader=_other_split(sources, val_split, loader))
+    held_out = _other_split(sources, val_split, loader)
+    notes = {"command": {**asdict(sources), "val_split": val_split}}
+    harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     out = Path(arguments["out"])
     print(f"hardened: {out / 'model.safetensors'}; next: robusttune evaluate --checkpoint {out} …")
     return 0
@@ -68,8 +68,7 @@ def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     """Train a backbone on pretext tasks, without labels."""
     _check_out(arguments, "the pre-trained model")
     model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    with run_folder.also_in_run({"command": asdict(sources)}):
-        pretrain(model, loader, **arguments)
+    pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
     out = Path(arguments["out"])
     print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
     return 0
@@ -141,15 +140,15 @@ def run_poc(
         more_images = loader_of(replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split), shuffle=True)
     test = _other_split(sources, test_split, loader)
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
-    with run_folder.also_in_run({"command": {**asdict(sources), **splits}}):
-        path = poc(
-            model,
-            loader,
-            **{name: value for name, value in chosen.items() if value is not None},
-            test_loader=test,
-            unlabeled_loader=more_images,
-            **arguments,
-        )
+    path = poc(
+        model,
+        loader,
+        **{name: value for name, value in chosen.items() if value is not None},
+        test_loader=test,
+        unlabeled_loader=more_images,
+        notes={"command": {**asdict(sources), **splits}},
+        **arguments,
+    )
     if arguments["plan_only"]:
         print(f"plan: {path}, {read_plan(path.parent)['estimated']['in all']}")
         print(f"next: edit it if you like, then robusttune poc … --out {arguments['out']} --resume true")
@@ -217,7 +216,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
         device: the device to work on; by default that of the run.
     """
     folder = Path(run)
-    facts = told(folder)
+    facts = run_facts_of(folder)
     if "command" not in facts:
         raise ValueError(
             f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "

@@ -42,10 +42,10 @@ COMMANDS = {
 }
 # Arguments that no text can name, or that other options stand for.
 OBJECTS = {
-    *("val_loader", "unlabeled_loader", "test_loader", "criterion", "on_epoch", "scheduler", "init_from"),
+    *("val_loader", "unlabeled_loader", "test_loader", "criterion", "on_epoch", "notes", "scheduler", "init_from"),
     *("normalized", "sharded"),
 }
-PLUGINS = {
+PLUGINS: dict[str, plugins.Kind] = {
     "norm": "norms",
     "attack": "attacks",
     "objective": "objectives",

@@ -1,1 +1,5 @@
-"""Corruptions: `(images, severity, generator) -> images`, one file each."""
+"""Natural corruptions of images, one file each: a `Corruption`, `(images, severity, generator) -> images`."""
+
+from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, Family, forked, preset_of
+
+__all__ = ["FAMILIES", "SEVERITIES", "Corruption", "Family", "forked", "preset_of"]

@@ -1,15 +1,16 @@
-"""What a corruption is: a change of images in five severities, whose chance is drawn apart from its arithmetic."""
+"""The contract of corruptions: a change of images in five severities, whose random numbers are drawn separately."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
-FAMILIES = ("noise", "blur", "weather", "digital")
-# Up to which shorter side, in pixels, the severities of the benchmark of that image size are used.
+Family: TypeAlias = Literal["noise", "blur", "weather", "digital"]
+FAMILIES: tuple[Family, ...] = ("noise", "blur", "weather", "digital")
+# The largest shorter side, in pixels, of images for which a preset is used.
 PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
 PORTION = 2**20
@@ -18,23 +19,28 @@ SMALLEST = 4
 
 @dataclass(frozen=True, eq=False)
 class Corruption:
-    """A natural corruption of images, in five severities.
+    """A natural corruption of images in five severities, which a file in `corruptions/` exports.
+
+    Random numbers are drawn image after image, apart from the arithmetic, so that the result for an image depends neither
+    on the other images nor on the batch size.
 
     Attributes:
-        name: of its file.
+        name: of the file.
         family: one of FAMILIES.
-        levels: for each preset (the side, in pixels, of the benchmark's images) the settings of the five severities.
-        apply: (images (N,C,H,W) fp32 in [0,1], level, *chance) -> images; the same for the same arguments.
-        draw: (image (C,H,W), level, generator, **settings) -> the chance of one image, a tuple of tensors; None where
-            nothing is random.
-        extra: whether it stands outside the fifteen over which the benchmark's mean is taken.
+        levels: the settings of the five severities, by preset (the side in pixels of the benchmark's images).
+            A level may have any type: only `apply` and `draw` read it.
+        apply: (images (N,C,H,W) fp32 in [0,1], level, *random numbers) -> images, deterministic; the random numbers of all
+            images are stacked. The result is clamped to [0,1] afterwards.
+        draw: (image (C,H,W), level, generator, **settings) -> the random numbers of one image, a tuple of tensors; None
+            if nothing is random.
+        extra: True unless it is one of the fifteen over which the benchmark's mean is taken.
 
     Source: Hendrycks and Dietterich, arXiv:1903.12261; severities of their programs for CIFAR-10-C (32 px),
     Tiny-ImageNet-C (64 px) and ImageNet-C (224 px).
     """
 
     name: str
-    family: str
+    family: Family
     levels: Mapping[int, Sequence[Any]] = field(repr=False)
     apply: Callable[..., Tensor] = field(repr=False)
     draw: Callable[..., tuple[Tensor, ...]] | None = field(default=None, repr=False)
@@ -43,26 +49,23 @@ class Corruption:
     def __call__(
         self,
         images: Tensor,
-        severity: Any,
+        severity: int | Sequence[int] | Tensor,
         generator: torch.Generator | None = None,
         *,
         preset: int | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> Tensor:
-        """The images corrupted, in [0,1], of the same shape, type and device; those given are not changed.
-
-        What becomes of an image depends neither on the other images nor on how many there are: chance is drawn image
-        after image.
+        """Return the images corrupted, in [0,1], with the same shape, type and device.
 
         Args:
-            images: (N,C,H,W) in [0,1], of any float type; worked on in fp32.
+            images: (N,C,H,W) in [0,1], of any float type; computed with in fp32, and not changed.
             severity: 1 to 5, or one for each image (a list, or a tensor on the CPU).
-            generator: the source of chance, on the images' device; not needed where nothing is random.
-            preset: 32, 64 or 224, whose severities to use; by the image size unless given.
+            generator: source of all random numbers, on the images' device; not needed if nothing is random.
+            preset: 32, 64 or 224, the benchmark whose severities are used; None to choose by the image size.
             settings: of this corruption's `draw`, such as `frost_dir`.
 
         Raises:
-            ValueError: images, severity, preset or settings that do not fit.
+            ValueError: the images, severity, preset or settings are not allowed.
 
         Example:
             >>> from robusttune import plugins
@@ -71,7 +74,7 @@ class Corruption:
             torch.Size([2, 3, 32, 32])
         """
         levels = self.levels[preset_of(images, preset)]
-        severities = _checked(self.name, images, severity)
+        severities = _checked_severities(self.name, images, severity)
         if settings and self.draw is None:
             raise ValueError(f"{self.name} takes no {', '.join(settings)}: nothing in it is random")
         if self.draw is not None and generator is None:
@@ -80,26 +83,36 @@ class Corruption:
             )
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             exact = images.float()
-            chance: list[tuple[Tensor, ...]] = [()] * len(images)
-            if self.draw is not None:
-                pairs = zip(exact, severities, strict=True)
-                chance = [self.draw(image, levels[number - 1], generator, **settings) for image, number in pairs]
-            changed = torch.empty_like(exact, memory_format=torch.contiguous_format)
-            for number in sorted(set(severities)):
-                rows = [row for row, each in enumerate(severities) if each == number]
-                for some in _portions(rows, images):
-                    drawn = [torch.stack(each) for each in zip(*(chance[row] for row in some), strict=True)]
-                    if len(rows) == len(images):
-                        part = slice(some[0], some[-1] + 1)
-                        torch.clamp(self.apply(exact[part], levels[number - 1], *drawn), 0, 1, out=changed[part])
-                    else:
-                        place = torch.tensor(some).to(images.device, non_blocking=True)
-                        changed[place] = self.apply(exact[place], levels[number - 1], *drawn).clamp(0, 1)
-            return changed.to(images.dtype)
+            pairs = zip(exact, severities, strict=True)
+            draw = self.draw or _nothing
+            draws = [draw(image, levels[number - 1], generator, **settings) for image, number in pairs]
+            return self._corrupted(exact, severities, levels, draws).to(images.dtype)
+
+    def _corrupted(
+        self, images: Tensor, severities: list[int], levels: Sequence[Any], draws: list[tuple[Tensor, ...]]
+    ) -> Tensor:
+        """Apply the corruption to images (N,C,H,W) of fp32, all those of one severity together."""
+        changed = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for severity in sorted(set(severities)):
+            rows = [row for row, own in enumerate(severities) if own == severity]
+            for portion in _portions(rows, images):
+                drawn = [torch.stack(tensors) for tensors in zip(*(draws[row] for row in portion), strict=True)]
+                if len(rows) == len(images):  # a slice needs no copies
+                    part = slice(portion[0], portion[-1] + 1)
+                    torch.clamp(self.apply(images[part], levels[severity - 1], *drawn), 0, 1, out=changed[part])
+                else:
+                    index = torch.tensor(portion).to(images.device, non_blocking=True)
+                    changed[index] = self.apply(images[index], levels[severity - 1], *drawn).clamp(0, 1)
+        return changed
+
+
+def _nothing(image: Tensor, level: object, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+    """Draw no random numbers."""
+    return ()
 
 
 def preset_of(images: Tensor, preset: int | None = None) -> int:
-    """Whose severities fit images (N,C,H,W): 32 up to 48 px of the shorter side, 64 up to 96 px, else 224.
+    """Return the preset for images (N,C,H,W): 32 up to 48 px of the shorter side, 64 up to 96 px, else 224.
 
     Raises:
         ValueError: there is no such preset.
@@ -114,9 +127,9 @@ def preset_of(images: Tensor, preset: int | None = None) -> int:
 
 
 def forked(generator: torch.Generator) -> torch.Generator:
-    """A generator for draws of whose number one cannot know; what was given moves on by the same step each time.
+    """Return a child generator for a data-dependent number of draws, so that the parent advances by a fixed amount.
 
-    On an accelerator it is the one given: there the state moves by the shape that is drawn, whatever the values are.
+    On an accelerator it is the parent: there the state advances by the shape of the draw, whatever the values.
     """
     if generator.device.type != "cpu":
         return generator
@@ -124,8 +137,12 @@ def forked(generator: torch.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _checked(name: str, images: Tensor, severity: Any) -> list[int]:
-    """A severity for each image."""
+def _checked_severities(name: str, images: Tensor, severity: int | Sequence[int] | Tensor) -> list[int]:
+    """Return the severity of each image.
+
+    Raises:
+        ValueError: the images or the severity are not allowed.
+    """
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"{name} got images of shape {tuple(images.shape)} and type {images.dtype}, but (N,C,H,W) of a float type in "
@@ -137,15 +154,15 @@ def _checked(name: str, images: Tensor, severity: Any) -> list[int]:
         )
     if isinstance(severity, Tensor):
         severity = severity.tolist()
-    given = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
-    if len(given) != len(images) or any(number not in SEVERITIES for number in given):
+    each = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
+    if len(each) != len(images) or any(number not in SEVERITIES for number in each):
         raise ValueError(
             f"severity is {severity!r}, but 1, 2, 3, 4 or 5 is needed, or one of them for each of the {len(images)} images"
         )
-    return [int(number) for number in given]
+    return [int(number) for number in each]
 
 
 def _portions(rows: list[int], images: Tensor) -> Iterator[list[int]]:
-    """On the CPU as many rows at a time as keep to the caches; else all."""
+    """Divide rows into parts that fit the caches of a CPU; on an accelerator all rows are one part."""
     step = max(1, PORTION // images[0].numel()) if images.device.type == "cpu" else len(rows)
     return (rows[start : start + step] for start in range(0, len(rows), step))

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ LARGE = 96 * 96
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
-    """Images (N,C,H,W) under a Gaussian of `sigma` pixels, cut at 4 sigma; their borders go on outside."""
+    """Smooth images (N,C,H,W) by a Gaussian of `sigma` pixels, cut at 4 sigma; outside, the last pixels are repeated."""
     if int(TRUNCATE * sigma + 0.5) == 0:
         return images
     down, across = (bell(side, sigma, TRUNCATE, "repeat", images.device) for side in images.shape[-2:])
@@ -21,17 +22,17 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=128)
-def bell(side: int, sigma: float, truncate: float, border: str, device: torch.device) -> Tensor:
-    """The matrix (side,side) that smooths a line of pixels by a Gaussian, cut at `truncate` sigma.
+def bell(side: int, sigma: float, truncate: float, border: Literal["repeat", "mirror"], device: torch.device) -> Tensor:
+    """Return the matrix (side,side) that smooths a line of pixels by a Gaussian, cut at `truncate` sigma.
 
-    A product with it is as exact as a convolution, several times faster on a CPU, and does not mind Gaussians that are
-    wider than the image.
+    A product with it is as exact as a convolution, several times faster on a CPU, and allows Gaussians that are wider
+    than the image.
 
     Args:
         side: of the images.
         sigma: of the Gaussian, in pixels.
-        truncate: how many sigma it reaches.
-        border: outside of the image, "repeat" its last pixel, or "mirror" it.
+        truncate: number of sigma after which the Gaussian is cut.
+        border: outside of the image, "repeat" its last pixel, or "mirror" the image.
         device: of the matrix.
     """
     reach = int(truncate * sigma + 0.5)
@@ -49,7 +50,7 @@ def bell(side: int, sigma: float, truncate: float, border: str, device: torch.de
 
 
 def convolved(images: Tensor, kernel: Tensor) -> Tensor:
-    """Images (N,C,H,W) under a symmetric kernel (K,K), by Fourier transforms; they are mirrored at their last pixels."""
+    """Convolve images (N,C,H,W) with a symmetric kernel (K,K) by Fourier transforms; outside, images are mirrored."""
     reach = kernel.shape[-1] // 2
     height, width = images.shape[-2:]
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
@@ -60,7 +61,7 @@ def convolved(images: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _fast(length: int) -> int:
-    """The next length of which 2, 3 and 5 are the only prime factors."""
+    """Return the next length with no prime factors but 2, 3 and 5, for which Fourier transforms are fast."""
     while True:
         rest = length
         for prime in (2, 3, 5):
@@ -72,9 +73,9 @@ def _fast(length: int) -> int:
 
 
 def drawn_out(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Tensor:
-    """Images (N,C,H,W) blurred to one side along `angles` (N,) in degrees, as ImageMagick's motion blur does.
+    """Blur images (N,C,H,W) to one side along `angles` (N,) in degrees, as ImageMagick's motion blur does.
 
-    The weights are half a Gaussian over 2·radius+1 whole pixels; borders go on outside.
+    The weights are half a Gaussian over 2·radius+1 whole pixels; outside, the last pixels are repeated.
     """
     taps = torch.arange(2 * radius + 1, device=images.device, dtype=angles.dtype)
     weights = [math.exp(-(tap**2) / (2 * sigma**2)) for tap in range(2 * radius + 1)]
@@ -82,14 +83,14 @@ def drawn_out(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Tens
     turns = torch.deg2rad(angles)[:, None]
     right = torch.ceil(taps * torch.cos(turns) - 0.5).long()
     down = torch.ceil(taps * torch.sin(turns) - 0.5).long()
-    # Numbers that an accelerator has drawn would have to be waited for; there, and where images are small, all of them
-    # gather their pixels at once.
-    one_by_one = images.device.type == "cpu" and images.shape[-2] * images.shape[-1] >= LARGE
-    return (_shifted if one_by_one else _gathered)(images, right, down, weights)
+    # Reading the angles would wait for an accelerator, so there all images gather their pixels at once; so do small
+    # images on a CPU, for speed.
+    shift = images.device.type == "cpu" and images.shape[-2] * images.shape[-1] >= LARGE
+    return (_shifted if shift else _gathered)(images, right, down, weights)
 
 
 def _shifted(images: Tensor, right: Tensor, down: Tensor, weights: list[float]) -> Tensor:
-    """The weighted sum of each image moved by (N,T) pixels."""
+    """Return the weighted sum of copies of each image that are shifted by (N,T) pixels, with a loop over images."""
     height, width = images.shape[-2:]
     reach = len(weights) - 1
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
@@ -102,7 +103,7 @@ def _shifted(images: Tensor, right: Tensor, down: Tensor, weights: list[float]) 
 
 
 def _gathered(images: Tensor, right: Tensor, down: Tensor, weights: list[float]) -> Tensor:
-    """What `_shifted` gives, without a look at any number."""
+    """Return the same as `_shifted`, without reading any value on the host."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) + down[..., None]
     columns = torch.arange(width, device=images.device) + right[..., None]
@@ -116,7 +117,7 @@ def _gathered(images: Tensor, right: Tensor, down: Tensor, weights: list[float])
 
 
 def enlarged(images: Tensor, factor: float) -> Tensor:
-    """The middle of images (N,C,H,W), enlarged so many times by straight interpolation to fill the picture."""
+    """Enlarge the middle of images (N,C,H,W) by a factor with bilinear interpolation, to the size of the image."""
     height, width = images.shape[-2:]
     rows, columns = (-int(-side / factor // 1) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -128,13 +129,13 @@ def enlarged(images: Tensor, factor: float) -> Tensor:
 
 
 def floored(images: Tensor) -> Tensor:
-    """Images in [0,1] in 256 steps, rounded down, as the published programs store them."""
-    # What was 8 bits before must stay what it was: 254/255·255 is just below 254 in fp32.
+    """Round images in [0,1] down to 256 levels, as the published programs store them."""
+    # Values that are 8-bit levels already must not change: 254/255·255 is just below 254 in fp32.
     return torch.floor(images.clamp(0, 1) * 255 + 1e-3) / 255
 
 
 def grey(images: Tensor) -> Tensor:
-    """The brightness (N,1,H,W) of images with three channels (ITU-R BT.601), the mean over any other number."""
+    """Return the brightness (N,1,H,W): of three channels by ITU-R BT.601, of any other number their mean."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = images.chunk(3, dim=1)
@@ -142,7 +143,7 @@ def grey(images: Tensor) -> Tensor:
 
 
 def tinted(shade: Tensor, colour: tuple[float, float, float], channels: int) -> Tensor:
-    """A shade (N,1,H,W) in a colour (N,3,H,W), or as bright as it for another number of channels."""
+    """Colour a shade (N,1,H,W): (N,3,H,W) for three channels, else (N,1,H,W) with the brightness of the colour."""
     if channels == 3:
         return torch.cat([shade * part for part in colour], dim=1)
     return shade * sum(weight * part for weight, part in zip(LUMA, colour, strict=True))

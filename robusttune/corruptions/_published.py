@@ -1,15 +1,20 @@
-"""Corrupted images that others have published, read from their files as they are asked for."""
+"""Published benchmarks of corrupted images, read batch by batch from their files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from robusttune.plugins import did_you_mean
+from robusttune.types import PathLike
+
+Key: TypeAlias = int | str  # of an image: its row, or its file below the folder of the severity
 
 PICTURES = (".jpeg", ".jpg", ".png")
 SEVERITIES = 5
@@ -23,36 +28,41 @@ class Published:
     """The images of a published benchmark in a folder, by corruption and severity.
 
     Attributes:
-        name: which layout was found, and the folder's name.
-        corruptions: those that are there, sorted.
-        severities: 1 to 5; [None] where there is only one.
+        name: the layout and the folder's name.
+        corruptions: names of the corruptions in the folder, sorted.
+        severities: 1 to 5; [None] if there is only one.
 
     Args:
         root: the folder; nothing is downloaded.
-        wnids: of folders of classes, those to use, in the order of the model's logits; all of them, sorted, unless given.
+        wnids: names of the class folders to use, in the order of the model's logits; None for all of them, sorted.
 
     Raises:
-        ValueError: no layout is recognised, or unknown classes.
+        ValueError: the layout of the folder or a class is unknown.
     """
 
-    def __init__(self, root: Any, *, wnids: Sequence[str] | None = None) -> None:
+    def __init__(self, root: PathLike, *, wnids: Sequence[str] | None = None) -> None:
         path = Path(root)
         if not path.is_dir():
             raise ValueError(f"published={str(root)!r} is no folder: download the benchmark and pass where it lies")
-        self.source = _found(path, wnids)
-        if self.source is None:
-            there = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
+        source = _reader(path, wnids)
+        if source is None:
+            there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
             raise ValueError(f"{path} holds {there}, but no layout that is known: {LAYOUTS}")
-        self.name = f"{self.source.layout} in {path.name}"
-        self.corruptions = sorted(self.source.folders)
-        self.severities: list[int | None] = list(self.source.severities)
+        self.source = source
+        self.name = f"{source.layout} in {path.name}"
+        self.corruptions = sorted(source.folders)
+        self.severities: list[int | None] = list(source.severities)
 
     def count(self, corruption: str, severity: int | None) -> int:
-        """How many images there are."""
+        """Return the number of images."""
         return len(self.source.keys(self._known(corruption), self._allowed(severity)))
 
-    def subset(self, images: int, seed: int) -> list[Any]:
-        """Which images to use, the same under every corruption; for `batches`."""
+    def subset(self, images: int, seed: int) -> list[Key]:
+        """Draw a subset of images, the same under every corruption, for the argument `rows` of `batches`.
+
+        Raises:
+            ValueError: there are fewer images.
+        """
         keys = self.source.keys(self.corruptions[0], self.severities[0])
         if images > len(keys):
             raise ValueError(f"images={images}, but there are only {len(keys)}: ask for fewer, or leave it out for all")
@@ -60,12 +70,12 @@ class Published:
         return [keys[row] for row in sorted(order.tolist())]
 
     def batches(
-        self, corruption: str, severity: int | None, batch_size: int = 128, *, rows: Sequence[Any] | None = None
+        self, corruption: str, severity: int | None, batch_size: int = 128, *, rows: Sequence[Key] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (N,C,H,W) uint8 and labels (N,) int64; of `rows` alone, if given.
+        """Read batches of images (N,C,H,W) uint8 and labels (N,) int64; only those of `rows` unless it is None.
 
         Raises:
-            ValueError: unknown corruptions or severities, files that do not fit together.
+            ValueError: the corruption or severity is unknown, or the files do not fit together.
         """
         corruption, severity = self._known(corruption), self._allowed(severity)
         keys = self.source.keys(corruption, severity)
@@ -82,8 +92,7 @@ class Published:
 
     def _known(self, corruption: str) -> str:
         if corruption not in self.corruptions:
-            close = get_close_matches(str(corruption), self.corruptions, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(corruption, self.corruptions)
             raise ValueError(f"{self.name} has no {corruption!r}{hint}: there are {', '.join(self.corruptions)}")
         return corruption
 
@@ -93,19 +102,34 @@ class Published:
         return severity
 
 
-def _found(root: Path, wnids: Sequence[str] | None) -> Any:
-    """What reads the folder, by what lies in it; None for no known layout."""
+def _reader(root: Path, wnids: Sequence[str] | None) -> "_Reader | None":
+    """Return the reader for the layout of a folder; None for an unknown layout."""
     for arrays in (_Arrays, _Digits):
-        if found := arrays.found(root):
+        if folders := arrays.found(root):
             if wnids is not None:
                 raise ValueError("wnids= chooses folders of classes, but here are arrays with labels: leave it out")
-            return arrays(found)
-    found = _Folders.found(root)
-    return _Folders(found, wnids) if found else None
+            return arrays(folders)
+    folders = _Folders.found(root)
+    return _Folders(folders, wnids) if folders else None
+
+
+class _Reader(Protocol):
+    """A layout of files; severities and keys are Any, as each layout has its own types of them."""
+
+    layout: str
+    folders: dict[str, Path]
+
+    @property
+    def severities(self) -> Sequence[int | None]: ...
+
+    @property
+    def keys(self) -> Callable[[str, Any], list[Any]]: ...
+
+    def read(self, corruption: str, severity: Any, keys: Any) -> tuple[Tensor, Tensor]: ...
 
 
 class _Arrays:
-    """One array (5·N,H,W,C) for each corruption, the severities one after the other, and one of labels."""
+    """A folder with one array (5·N,H,W,C) per corruption, the severities one after the other, and one array of labels."""
 
     layout = "arrays as of CIFAR-10-C"
     severities = tuple(range(1, SEVERITIES + 1))
@@ -129,11 +153,11 @@ class _Arrays:
 
     def read(self, corruption: str, severity: int, keys: Sequence[int]) -> tuple[Tensor, Tensor]:
         rows = [(severity - 1) * self.images + key for key in keys]
-        return _taken(self.folders[corruption], self.labels, rows)
+        return _rows_of(self.folders[corruption], self.labels, rows)
 
 
 class _Digits:
-    """A folder for each corruption with arrays of test images (N,H,W,C) and their labels."""
+    """A folder per corruption with arrays of test images (N,H,W,C) and their labels."""
 
     layout = "arrays as of MNIST-C"
     severities = (None,)
@@ -150,45 +174,45 @@ class _Digits:
 
     def read(self, corruption: str, severity: None, keys: Sequence[int]) -> tuple[Tensor, Tensor]:
         path = self.folders[corruption]
-        return _taken(path, np.load(path.with_name("test_labels.npy"), mmap_mode="r"), list(keys))
+        return _rows_of(path, np.load(path.with_name("test_labels.npy"), mmap_mode="r"), list(keys))
 
 
 class _Folders:
-    """A picture a file, in <corruption>/<severity>/<class>/."""
+    """A tree of folders <corruption>/<severity>/<class>/ with one picture per file."""
 
     layout = "folders as of ImageNet-C"
     severities = tuple(range(1, SEVERITIES + 1))
 
     def __init__(self, folders: dict[str, Path], wnids: Sequence[str] | None) -> None:
         self.folders = folders
-        # Over all of them, so that a class that one corruption lacks does not shift the others.
-        every = sorted({own.name for path in folders.values() for level in _levels(path) for own in _inside(level)})
-        strange = [name for name in wnids or () if name not in every]
-        if strange:
-            close = get_close_matches(strange[0], every, n=1) or every[:1]
+        # Over all corruptions, so that a class that is missing in one of them does not shift the numbers of the others.
+        known = sorted({one.name for path in folders.values() for level in _levels(path) for one in _inside(level)})
+        unknown = [name for name in wnids or () if name not in known]
+        if unknown:
+            close = get_close_matches(unknown[0], known, n=1) or known[:1]
             raise ValueError(
-                f"wnids= holds {strange[0]!r}, of which there is no folder: there is {close[0]!r}, for one"
+                f"wnids= holds {unknown[0]!r}, but there is no such folder: one that exists is {close[0]!r}"
             )
-        self.labels = {name: number for number, name in enumerate(wnids if wnids is not None else every)}
+        self.labels = {name: number for number, name in enumerate(wnids if wnids is not None else known)}
         self.keys = lru_cache(maxsize=8)(self._keys)
 
     @staticmethod
     def found(root: Path) -> dict[str, Path]:
         # As unpacked from its archives, ImageNet-C has one more level: noise, blur, weather, digital.
-        for places in (_inside(root), [each for family in _inside(root) for each in _inside(family)]):
-            found = {path.name: path for path in places if _is_number(_inside(path))}
-            if found:
-                return found
+        for paths in (_inside(root), [path for family in _inside(root) for path in _inside(family)]):
+            folders = {path.name: path for path in paths if _is_number(_inside(path))}
+            if folders:
+                return folders
         return {}
 
     def _keys(self, corruption: str, severity: int) -> list[str]:
         levels = _levels(self.folders[corruption])
         if len(levels) != SEVERITIES:
             raise ValueError(
-                f"{self.folders[corruption]} has the severities {[each.name for each in levels]}, but five are needed"
+                f"{self.folders[corruption]} has the severities {[level.name for level in levels]}, but five are needed"
             )
-        kept = [own for own in _inside(levels[severity - 1]) if own.name in self.labels]
-        files = [path for own in kept for path in sorted(own.iterdir()) if path.suffix.lower() in PICTURES]
+        classes = [path for path in _inside(levels[severity - 1]) if path.name in self.labels]
+        files = [path for folder in classes for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES]
         if not files:
             raise ValueError(
                 f"{levels[severity - 1]} holds no picture ({', '.join(PICTURES)}) of the classes asked for"
@@ -207,8 +231,8 @@ class _Folders:
         return torch.stack(images), torch.tensor(labels)
 
 
-def _taken(path: Path, labels: Any, rows: list[int]) -> tuple[Tensor, Tensor]:
-    """Those rows of an array of images in a file, and of its labels."""
+def _rows_of(path: Path, labels: "np.ndarray[Any, Any]", rows: list[int]) -> tuple[Tensor, Tensor]:
+    """Return rows of an array of images in a file, as images (N,C,H,W), and of its labels."""
     images = np.load(path, mmap_mode="r")
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(labels):
         raise ValueError(
@@ -225,15 +249,15 @@ def _picture(path: Path) -> Tensor:
 
 
 def _inside(path: Path) -> list[Path]:
-    """The folders in a folder, sorted."""
-    return sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    """List the folders in a folder, sorted."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _levels(path: Path) -> list[Path]:
-    """The folders of severities, by their numbers: 1 to 5, or any others that grow."""
-    return sorted((each for each in _inside(path) if _is_number([each])), key=lambda each: float(each.name))
+    """List the folders of severities, sorted by their numbers: 1 to 5, or any others that grow."""
+    return sorted((level for level in _inside(path) if _is_number([level])), key=lambda level: float(level.name))
 
 
 def _is_number(paths: Sequence[Path]) -> bool:
-    """Whether all of at least one path are named by numbers."""
+    """Return True if there is a path and all names are numbers."""
     return bool(paths) and all(path.name.replace(".", "", 1).isdigit() for path in paths)

@@ -1,8 +1,8 @@
-"""More light."""
+"""Brightness: more light."""
 
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["brightness"]
 
@@ -14,7 +14,7 @@ LEVELS = {
 
 
 def apply(images: Tensor, more: float) -> Tensor:
-    """Images (N,C,H,W) of the same hue and saturation, whose value, the largest channel, has grown by `more`."""
+    """Raise the value (the largest channel) of images (N,C,H,W) by `more`, with the same hue and saturation."""
     value = images.amax(1, keepdim=True)
     brighter = (value + more).clamp_max(1)
     black = value == 0

@@ -1,8 +1,8 @@
-"""Less contrast."""
+"""Contrast: less of it."""
 
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["contrast"]
 
@@ -10,10 +10,10 @@ LARGE = (0.4, 0.3, 0.2, 0.1, 0.05)
 LEVELS = {32: (0.75, 0.5, 0.4, 0.3, 0.15), 64: LARGE, 224: LARGE}
 
 
-def apply(images: Tensor, left: float) -> Tensor:
-    """Images (N,C,H,W) nearer to the mean of each of their channels, of whose distance the share `left` is left."""
+def apply(images: Tensor, share: float) -> Tensor:
+    """Multiply the distance of images (N,C,H,W) from the mean of each channel by `share`."""
     means = images.mean((2, 3), keepdim=True)
-    return (images - means) * left + means
+    return (images - means) * share + means
 
 
 contrast = Corruption("contrast", "digital", LEVELS, apply)

@@ -1,13 +1,13 @@
-"""Fog of uneven density, a fractal of the diamond-square kind."""
+"""Fog of uneven density: a diamond-square fractal."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["fog"]
 
-LEVELS = {  # strength, and by how much each finer layer is weaker (squared)
+LEVELS = {  # strength, and decay: the square is the factor by which each finer layer is weaker
     32: ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),
     64: ((0.4, 3.0), (0.7, 3.0), (1.0, 2.5), (1.5, 2.0), (2.0, 1.75)),
     224: ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
@@ -16,13 +16,13 @@ SMALLEST = 32
 
 
 def draw(image: Tensor, level: tuple[float, float], generator: torch.Generator) -> tuple[Tensor]:
-    """Heights from -1 to 1 (S²-1,), from the coarsest layer to the finest."""
+    """Draw heights from -1 to 1 (S²-1,), from the coarsest layer to the finest."""
     side = _side(image)
     return (torch.empty(side**2 - 1, device=image.device).uniform_(-1, 1, generator=generator),)
 
 
 def apply(images: Tensor, level: tuple[float, float], heights: Tensor) -> Tensor:
-    """Images (N,C,H,W) with fog added, as bright as they were at their brightest."""
+    """Add fog to images (N,C,H,W), and scale them to the brightest value they had."""
     strength, decay = level
     height, width = images.shape[-2:]
     density = plasma(heights, _side(images), decay)[:, None, :height, :width]
@@ -31,10 +31,10 @@ def apply(images: Tensor, level: tuple[float, float], heights: Tensor) -> Tensor
 
 
 def plasma(heights: Tensor, side: int, decay: float) -> Tensor:
-    """The fractal (N,S,S) in [0,1] on a torus, where each layer is `decay²` times weaker than the one before.
+    """Compute the fractal (N,S,S) in [0,1] on a torus, where each layer is `decay²` times weaker than the one before.
 
-    Each layer halves the grid: centres of squares are the mean of their four corners, then middles of sides that of
-    their four neighbours, plus a height.
+    Each layer halves the grid: centres of squares are the mean of their four corners plus a height, then the middles of
+    sides are the mean of their four neighbours plus a height.
     """
     field = heights.new_zeros(len(heights), side, side)
     step, amplitude, used = side, 1.0, 0
@@ -54,7 +54,7 @@ def plasma(heights: Tensor, side: int, decay: float) -> Tensor:
 
 
 def _side(images: Tensor) -> int:
-    """The next power of two."""
+    """Return the next power of two of the longer side, at least 32."""
     return max(SMALLEST, 1 << (max(images.shape[-2:]) - 1).bit_length())
 
 

@@ -1,9 +1,8 @@
-"""Ice on the window: crystals made by the program, or the user's own pictures of frost."""
+"""Frost on a window: procedural crystals, or the user's pictures of frost."""
 
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +10,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption, preset_of
+from robusttune.corruptions import Corruption, preset_of
 from robusttune.corruptions._filters import drawn_out, grey
+from robusttune.types import PathLike
 
 __all__ = ["frost"]
 
-LEVELS = {  # how much of the image is left, how much frost there is
+LEVELS = {  # weight of the image, weight of the frost
     32: ((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     64: ((1.0, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),
     224: ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
 }
-# Of the pictures that the published programs draw: mean colour, spread of brightness, slope of the spectrum; one in five
-# is teal, two are white, one is grey, one is dark.
+# Mean colour, standard deviation of brightness and slope of the spectrum of the pictures that the published programs
+# choose from: one teal, two white, one grey, one dark.
 STYLES = (
     ((0.296, 0.577, 0.643), 0.060, -1.60),
     ((0.778, 0.795, 0.832), 0.076, -1.50),
@@ -31,17 +31,19 @@ STYLES = (
     ((0.393, 0.438, 0.484), 0.138, -1.75),
 )
 NEEDLES, RARE, NEEDLE_SHARE, LENGTH = 6, 0.004, 0.5, 16
-# By image size: how much stronger waves of the size of the picture are, how much flatter the spectrum, how soft it is.
+# By preset: factor of waves as long as the picture, flattening of the spectrum, softness.
 WAVES = {32: (2.2, 0.35, 0.0), 64: (2.0, 0.1, 0.0), 224: (1.2, 0.0, 0.5)}
-# By how much the published programs shrink their pictures for small images.
+# The factors by which the published programs shrink their pictures for small images.
 SHRUNK = {32: 0.2, 64: 0.3, 224: 1.0}
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-def draw(image: Tensor, level: Any, generator: torch.Generator, *, frost_dir: Any = None) -> tuple[Tensor, ...]:
-    """What frost is made from: a number that picks the style, noise (H,W), seeds of needles (6,H,W), angles (6,).
+def draw(
+    image: Tensor, level: object, generator: torch.Generator, *, frost_dir: PathLike | None = None
+) -> tuple[Tensor, ...]:
+    """Draw the inputs of procedural frost: a number for the style, noise (H,W), seeds of needles (6,H,W), angles (6,).
 
-    Given `frost_dir`, a folder of pictures: a part (C,H,W) of one of them.
+    With `frost_dir`, a folder of pictures, draw a part (C,H,W) of one picture instead.
     """
     if frost_dir is not None:
         return (_part(image, str(frost_dir), generator),)
@@ -52,18 +54,18 @@ def draw(image: Tensor, level: Any, generator: torch.Generator, *, frost_dir: An
     return pick, noise, seeds, torch.empty(NEEDLES, device=image.device).uniform_(0, 360, generator=generator)
 
 
-def apply(images: Tensor, level: tuple[float, float], *chance: Tensor) -> Tensor:
-    """Images (N,C,H,W) darker, with frost added."""
+def apply(images: Tensor, level: tuple[float, float], *drawn: Tensor) -> Tensor:
+    """Darken images (N,C,H,W), and add frost."""
     left, frozen = level
-    pictures = chance[0] if len(chance) == 1 else _crystals(*chance, channels=images.shape[1])
+    pictures = drawn[0] if len(drawn) == 1 else _crystals(*drawn, channels=images.shape[1])
     return left * images + frozen * pictures
 
 
 def _crystals(picks: Tensor, noise: Tensor, seeds: Tensor, angles: Tensor, *, channels: int) -> Tensor:
-    """Pictures (N,C,H,W) that have the statistics of photographs of frost, but not its very shapes.
+    """Compute pictures (N,C,H,W) with the statistics of photographs of frost, though not the same shapes.
 
-    A field whose spectrum falls as a power, and needles: sparse seeds drawn out in six directions, where a field of low
-    frequency lets them be.
+    They are the sum of a field with a power-law spectrum, and of needles: sparse seeds, blurred along six directions and
+    weighted by a field of low frequency.
     """
     height, width = noise.shape[-2:]
     colours, spreads, slopes = _styles(noise.device)
@@ -80,7 +82,7 @@ def _crystals(picks: Tensor, noise: Tensor, seeds: Tensor, angles: Tensor, *, ch
 
 
 def _power_law(noise: Tensor, slopes: Tensor, preset: int) -> Tensor:
-    """Noise (N,H,W) whose power falls with the frequency to the power of `slopes` (N,), of mean 0 and spread 1."""
+    """Filter noise (N,H,W) to a power-law spectrum with exponents `slopes` (N,), mean 0 and standard deviation 1."""
     height, width = noise.shape[-2:]
     frequency, factor = _frequencies(height, width, preset, noise.device)
     spectrum = torch.fft.rfft2(noise) * factor * frequency ** (slopes[:, None, None] / 2)
@@ -88,14 +90,14 @@ def _power_law(noise: Tensor, slopes: Tensor, preset: int) -> Tensor:
 
 
 def _standard(fields: Tensor) -> Tensor:
-    """Fields (N,H,W) with mean 0 and spread 1."""
+    """Shift and scale fields (N,H,W) to mean 0 and standard deviation 1."""
     fields = fields - fields.mean((1, 2), keepdim=True)
     return fields / fields.std((1, 2), keepdim=True).clamp_min(1e-6)
 
 
 @lru_cache(maxsize=16)
 def _frequencies(height: int, width: int, preset: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The frequency of each coefficient of rfft2, in waves a picture, and by how much it is stronger than a power law."""
+    """Return the frequency of each coefficient of rfft2, in waves per picture, and its factor over the power law."""
     down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
     waves = torch.hypot(down * height, across * width)
     strength, flatter, softness = WAVES[preset]
@@ -106,7 +108,7 @@ def _frequencies(height: int, width: int, preset: int, device: torch.device) -> 
 
 @lru_cache(maxsize=8)
 def _styles(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    colours, spreads, slopes = (torch.tensor(each) for each in zip(*STYLES, strict=True))
+    colours, spreads, slopes = (torch.tensor(values) for values in zip(*STYLES, strict=True))
     return colours.to(device), spreads.to(device), slopes.to(device)
 
 
@@ -130,10 +132,10 @@ def _part(image: Tensor, folder: str, generator: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _pictures(folder: str, preset: int, device: torch.device) -> list[Tensor]:
-    """The pictures (3,H,W) of a folder, shrunk for small images as the published programs do.
+    """Read the pictures (3,H,W) of a folder, shrunk for small images as the published programs do.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: the folder holds no picture.
     """
     paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in PICTURES)
     if not paths:

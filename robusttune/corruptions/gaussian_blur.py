@@ -1,8 +1,8 @@
-"""A plain soft blur."""
+"""Gaussian blur."""
 
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import smoothed
 
 __all__ = ["gaussian_blur"]
@@ -11,7 +11,7 @@ LEVELS = {32: (0.4, 0.6, 0.7, 0.8, 1.0), 64: (0.5, 0.75, 1.0, 1.25, 1.5), 224: (
 
 
 def apply(images: Tensor, sigma: float) -> Tensor:
-    """Images (N,C,H,W) under a Gaussian of `sigma` pixels."""
+    """Smooth images (N,C,H,W) by a Gaussian of `sigma` pixels."""
     return smoothed(images, sigma)
 
 

@@ -1,9 +1,9 @@
-"""Noise as of a sensor in low light."""
+"""Gaussian noise, as of a sensor in low light."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["gaussian_noise"]
 
@@ -15,12 +15,12 @@ LEVELS = {
 
 
 def draw(image: Tensor, scale: float, generator: torch.Generator) -> tuple[Tensor]:
-    """A standard normal number for each value (C,H,W)."""
+    """Draw a standard normal number for each value (C,H,W)."""
     return (torch.empty_like(image).normal_(generator=generator),)
 
 
 def apply(images: Tensor, scale: float, noise: Tensor) -> Tensor:
-    """Images (N,C,H,W) with that noise times `scale` added."""
+    """Add the noise, times `scale`, to images (N,C,H,W)."""
     return images + noise * scale
 
 

@@ -1,9 +1,9 @@
-"""Salt and pepper, each channel for itself."""
+"""Impulse noise: salt and pepper, separately in each channel."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["impulse_noise"]
 
@@ -15,12 +15,12 @@ LEVELS = {
 
 
 def draw(image: Tensor, amount: float, generator: torch.Generator) -> tuple[Tensor]:
-    """A uniform number for each value (C,H,W)."""
+    """Draw a uniform number for each value (C,H,W)."""
     return (torch.empty_like(image).uniform_(generator=generator),)
 
 
 def apply(images: Tensor, amount: float, uniform: Tensor) -> Tensor:
-    """Images (N,C,H,W) with half of that share of values 0 and half of it 1."""
+    """Set half of the share `amount` of values of images (N,C,H,W) to 0, and half of it to 1."""
     return images.masked_fill(uniform < amount / 2, 0.0).masked_fill(uniform >= 1 - amount / 2, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Stored as JPEG of low quality."""
+"""JPEG compression of low quality."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["jpeg_compression"]
 
@@ -33,9 +33,9 @@ BLOCK = 8
 
 
 def apply(images: Tensor, quality: int) -> Tensor:
-    """Images (N,C,H,W) after a baseline JPEG file with half as many pixels a side for colour (4:2:0), as Pillow writes it.
+    """Compress and decompress images (N,C,H,W) as Pillow does: baseline JPEG with halved colour resolution (4:2:0).
 
-    Images of other than three channels are stored channel by channel, as grey pictures.
+    Images without exactly three channels are compressed channel by channel, as grey images.
     """
     levels = torch.round(images * 255)
     if images.shape[1] != 3:
@@ -52,13 +52,13 @@ def apply(images: Tensor, quality: int) -> Tensor:
 
 
 def _decoded(levels: Tensor, table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
-    """Planes (N,C,H,W) from 0 to 255 after their 8×8 blocks' cosine coefficients were rounded to steps of the table."""
+    """Round the cosine coefficients of 8×8 blocks of planes (N,C,H,W) from 0 to 255 to steps of the table."""
     height, width = levels.shape[-2:]
     padded = F.pad(levels - 128, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     rows, columns = (side // BLOCK for side in padded.shape[-2:])
     blocks = padded.reshape(*levels.shape[:2], rows, BLOCK, columns, BLOCK).transpose(3, 4).flatten(4)
     cosines, steps = _cosines(levels.device), _steps(table, quality, levels.device)
-    # Rounded half away from zero, as in libjpeg; the small number makes up for what fp32 misses of a half.
+    # Rounded half away from zero, as in libjpeg; the small number compensates rounding errors of fp32 just below a half.
     coefficients = blocks @ cosines.T / steps
     coefficients = torch.sign(coefficients) * torch.floor(coefficients.abs() + 0.5 + 1e-5) * steps
     blocks = torch.round(coefficients @ cosines + 128).clamp(0, 255)
@@ -67,9 +67,9 @@ def _decoded(levels: Tensor, table: tuple[tuple[int, ...], ...], quality: int) -
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Planes (N,C,H,W) of half the size: means of 2×2, whose halves go down and up in turn, as in libjpeg."""
+    """Halve the size of planes (N,C,H,W): means of 2×2, with halves rounded down and up in turn, as in libjpeg."""
     height, width = planes.shape[-2:]
-    # Of the last row and column libjpeg makes whole blocks before it takes means.
+    # libjpeg repeats the last row and column to whole blocks before it averages.
     padded = F.pad(planes, (0, width % 2, 0, height % 2), mode="replicate")
     means = F.avg_pool2d(padded, 2)
     column = torch.arange(means.shape[-1], device=planes.device)
@@ -77,7 +77,7 @@ def _halved(planes: Tensor) -> Tensor:
 
 
 def _doubled(planes: Tensor, size: torch.Size) -> Tensor:
-    """Planes (N,C,h,w) of twice the size, cut to `size`: each value three quarters the nearest and one the next."""
+    """Double the size of planes (N,C,h,w), cropped to `size`: ¾ of the nearest value plus ¼ of the next."""
     padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
     here = 3 * padded[..., 1:-1, :]
     tall = torch.stack([here + padded[..., :-2, :], here + padded[..., 2:, :]], dim=3).flatten(2, 3)
@@ -88,7 +88,7 @@ def _doubled(planes: Tensor, size: torch.Size) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> Tensor:
-    """The discrete cosine transform of a flat 8×8 block: (64,64), orthonormal."""
+    """Return the orthonormal discrete cosine transform (64,64) of a flattened 8×8 block."""
     place = torch.arange(BLOCK, dtype=torch.float64)
     waves = torch.cos((2 * place + 1) * place[:, None] * torch.pi / (2 * BLOCK)) / 2
     waves[0] /= 2**0.5
@@ -97,7 +97,7 @@ def _cosines(device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _steps(table: tuple[tuple[int, ...], ...], quality: int, device: torch.device) -> Tensor:
-    """The steps (64,) of that quality, as libjpeg scales them."""
+    """Return the steps (64,) for a quality, as libjpeg scales them."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = (torch.tensor(table).flatten() * scale + 50) // 100
     return steps.clamp(1, 255).float().to(device)

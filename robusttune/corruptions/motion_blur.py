@@ -1,9 +1,9 @@
-"""The camera moved."""
+"""Motion blur: the camera moves sideways."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import drawn_out
 
 __all__ = ["motion_blur"]
@@ -17,12 +17,12 @@ STEEPEST = 45.0
 
 
 def draw(image: Tensor, level: tuple[int, float], generator: torch.Generator) -> tuple[Tensor]:
-    """The direction () in degrees."""
+    """Draw the direction () in degrees."""
     return (torch.empty((), device=image.device).uniform_(-STEEPEST, STEEPEST, generator=generator),)
 
 
 def apply(images: Tensor, level: tuple[int, float], angles: Tensor) -> Tensor:
-    """Images (N,C,H,W) drawn out along their angles (N,)."""
+    """Blur images (N,C,H,W) along their angles (N,)."""
     return drawn_out(images, angles, *level)
 
 

@@ -1,37 +1,37 @@
-"""Fewer, larger pixels."""
+"""Pixelate: fewer, larger pixels."""
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["pixelate"]
 
-LEVELS = {  # how many of the pixels of a side are left
+LEVELS = {  # the share of a side's pixels that are left
     32: (0.95, 0.9, 0.85, 0.75, 0.65),
     64: (0.9, 0.8, 0.7, 0.6, 0.5),
     224: (0.6, 0.5, 0.4, 0.3, 0.25),
 }
-# What fp32 may miss of a half is made up for; other fractions are farther away.
+# Compensates rounding errors of fp32 just below a half; other fractions are farther away.
 HALF = 0.5 + 1e-3
 
 
-def apply(images: Tensor, left: float) -> Tensor:
-    """Images (N,C,H,W) made smaller and large again by box filters in 8 bits, as Pillow does."""
+def apply(images: Tensor, share: float) -> Tensor:
+    """Shrink and enlarge images (N,C,H,W) by box filters in 8 bits, as Pillow does."""
     height, width = images.shape[-2:]
-    rows, columns = (max(1, int(side * left)) for side in (height, width))
-    # Rows are taken together faster than columns, so the images are turned for the one and turned back for the other.
+    rows, columns = (max(1, int(side * share)) for side in (height, width))
+    # Averaging rows is faster than averaging columns, so the images are transposed for the columns.
     levels = _shrunk(images.mT.contiguous(), columns, 255)
     levels = _shrunk(levels.mT.contiguous(), rows, 1) / 255
-    # A box that is narrower than a pixel covers one centre only.
+    # When enlarging, a box is narrower than a pixel and covers one centre.
     levels = levels.mT.contiguous().index_select(2, _nearest(columns, width, images.device))
     return levels.mT.contiguous().index_select(2, _nearest(rows, height, images.device))
 
 
 def _shrunk(levels: Tensor, after: int, times: int) -> Tensor:
-    """Levels (N,C,H,W) times so much with `after` rows: means of those whose centres a new one covers, in whole numbers."""
+    """Reduce levels (N,C,H,W) to `after` rows, the rounded means, times `times`, of the rows whose centres a new row covers."""
     places, shares = _covered(levels.shape[2], after, times, levels.device)
     mean = levels.index_select(2, places[0]) * shares[0]
     for place, share in zip(places[1:], shares[1:], strict=True):
@@ -41,7 +41,7 @@ def _shrunk(levels: Tensor, after: int, times: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _covered(before: int, after: int, times: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of `after` rows those of `before` whose centres it covers, (T,after), and `times` their shares (T,after,1)."""
+    """Return, for each of `after` rows, the rows of `before` that it covers (T,after), and `times` their shares (T,after,1)."""
     scale = before / after
     centres = (torch.arange(after, dtype=torch.float64) + 0.5) * scale
     start = torch.floor(centres - max(scale, 1) / 2 + 0.5).long().clamp(0, before - 1)
@@ -54,7 +54,7 @@ def _covered(before: int, after: int, times: int, device: torch.device) -> tuple
 
 @lru_cache(maxsize=64)
 def _nearest(before: int, after: int, device: torch.device) -> Tensor:
-    """For each of `after` rows the one of fewer `before` whose centre it covers: (after,)."""
+    """Return, for each of `after` rows, the row of fewer `before` whose centre it covers: (after,)."""
     return _covered(before, after, 1, device)[0][0].clone()
 
 

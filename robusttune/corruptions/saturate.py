@@ -1,14 +1,14 @@
-"""Paler or stronger colours."""
+"""Saturation: paler or stronger colours."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import grey
 
 __all__ = ["saturate"]
 
-LEVELS = {  # saturation times the first plus the second
+LEVELS = {  # factor of the saturation, and the number added to it
     32: ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),
     64: ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (30.0, 0.2)),
     224: ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
@@ -16,9 +16,9 @@ LEVELS = {  # saturation times the first plus the second
 
 
 def apply(images: Tensor, level: tuple[float, float]) -> Tensor:
-    """Images (N,C,H,W) of the same hue and value with another saturation; grey turns reddish where some is added.
+    """Change the saturation of images (N,C,H,W), with the same hue and value; grey becomes reddish if some is added.
 
-    Images of one channel are taken as grey ones, and what they become is made grey again.
+    Images of one channel count as grey, and the result is converted to grey again.
 
     Raises:
         ValueError: images of neither one nor three channels.

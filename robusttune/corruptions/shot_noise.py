@@ -1,9 +1,9 @@
-"""Noise of counted light."""
+"""Shot noise: each value becomes a Poisson count of photons."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption, forked
+from robusttune.corruptions import Corruption, forked
 
 __all__ = ["shot_noise"]
 
@@ -11,13 +11,13 @@ LEVELS = {32: (500, 250, 100, 75, 50), 64: (250, 100, 50, 30, 15), 224: (60, 25,
 
 
 def draw(image: Tensor, photons: float, generator: torch.Generator) -> tuple[Tensor]:
-    """How many photons fall on each value (C,H,W), where white receives `photons` on average."""
-    # How many random numbers Poisson takes depends on the values, and must not move the chance of later images.
+    """Draw the number of photons for each value (C,H,W); white receives `photons` on average."""
+    # Poisson draws a data-dependent number of random numbers, which must not change those of later images.
     return (torch.poisson(image.clamp_min(0) * photons, generator=forked(generator)),)
 
 
 def apply(images: Tensor, photons: float, counts: Tensor) -> Tensor:
-    """The counts (N,C,H,W) as images."""
+    """Scale the counts (N,C,H,W) to images."""
     return counts / photons
 
 

@@ -1,15 +1,15 @@
-"""Falling snow before a paler picture."""
+"""Snow: falling flakes over a paler image."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import drawn_out, enlarged, floored, grey
 
 __all__ = ["snow"]
 
 Level = tuple[float, float, float, float, int, float, float]
-LEVELS = {  # mean and spread of the flakes, how large, from what brightness seen, radius and sigma of their fall, blend
+LEVELS = {  # mean, spread and size of flakes, threshold of brightness, radius and sigma of their motion blur, blend
     32: (
         (0.1, 0.2, 1.0, 0.6, 8, 3.0, 0.95),
         (0.1, 0.2, 1.0, 0.5, 10, 4.0, 0.9),
@@ -36,13 +36,13 @@ FALL = (-135.0, -45.0)
 
 
 def draw(image: Tensor, level: Level, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Standard normal flakes (H,W), and the direction () of their fall in degrees."""
+    """Draw standard normal flakes (H,W), and the direction () of their fall in degrees."""
     flakes = torch.empty(image.shape[-2:], device=image.device).normal_(generator=generator)
     return flakes, torch.empty((), device=image.device).uniform_(*FALL, generator=generator)
 
 
 def apply(images: Tensor, level: Level, flakes: Tensor, angles: Tensor) -> Tensor:
-    """Images (N,C,H,W) paler, with those flakes and the same ones turned by half a turn."""
+    """Make images (N,C,H,W) paler, and add the flakes, once as drawn and once rotated by 180 degrees."""
     mean, spread, size, threshold, radius, sigma, blend = level
     layer = enlarged((mean + spread * flakes)[:, None], size)
     layer = floored(layer.masked_fill(layer < threshold, 0.0))

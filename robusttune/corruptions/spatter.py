@@ -1,4 +1,4 @@
-"""Water or mud on the lens."""
+"""Spatter: water or mud on the lens."""
 
 from functools import lru_cache
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 from robusttune.corruptions._filters import smoothed, tinted
 
 __all__ = ["spatter"]
 
 Level = tuple[float, float, float, float, float, int]
-LEVELS = {  # mean and spread of the liquid, its sigma, from where it is seen, strength or sigma of the drops, mud or not
+LEVELS = {  # mean, spread and sigma of the liquid, threshold of its drops, strength or sigma of the drops, 1 for mud
     32: (
         (0.62, 0.1, 0.7, 0.7, 0.5, 0),
         (0.65, 0.1, 0.8, 0.7, 0.5, 0),
@@ -40,16 +40,16 @@ SOLID = 0.8
 # Thresholds of Canny's edges; the largest distance from an edge; OpenCV's lengths of steps, in 1/65536 of a pixel.
 WEAK, STRONG, FARTHEST = 50, 150, 20
 UNIT, STRAIGHT, DIAGONAL, KNIGHT = 65536, 65536, 91750, 143976
-TANGENT = 13573 / 32768  # of 22.5 degrees, as OpenCV has it
+TANGENT = 13573 / 32768  # of 22.5 degrees, as in OpenCV
 
 
 def draw(image: Tensor, level: Level, generator: torch.Generator) -> tuple[Tensor]:
-    """A standard normal number for each pixel (H,W)."""
+    """Draw a standard normal number for each pixel (H,W)."""
     return (torch.empty(image.shape[-2:], device=image.device).normal_(generator=generator),)
 
 
 def apply(images: Tensor, level: Level, field: Tensor) -> Tensor:
-    """Images (N,C,H,W) with water, bright at the rims of its drops, or mud before them."""
+    """Cover images (N,C,H,W) with water, bright at the rims of its drops, or with mud."""
     mean, spread, sigma, threshold, strength, mud = level
     channels = images.shape[1]
     liquid = smoothed((mean + spread * field)[:, None], sigma)
@@ -64,7 +64,7 @@ def apply(images: Tensor, level: Level, field: Tensor) -> Tensor:
 
 
 def _rims(liquid: Tensor) -> Tensor:
-    """How bright water is for the distance from its rims: (N,1,H,W) from 0 to 255."""
+    """Compute the brightness of water from the distance to its rims: (N,1,H,W) from 0 to 255."""
     distance = _distance(_edges(liquid))
     mean = F.avg_pool2d(_mirrored(distance), 3, 1, divisor_override=1)
     levels = _equalised(torch.floor(mean / (9 * UNIT) + 1e-6))
@@ -78,7 +78,7 @@ def _emboss(device: torch.device) -> Tensor:
 
 
 def _edges(levels: Tensor) -> Tensor:
-    """Canny's edges of levels (N,1,H,W), with the sum of both slopes as their size: booleans of that shape."""
+    """Find Canny's edges of levels (N,1,H,W), with the sum of both absolute slopes as gradient size, as booleans."""
     padded = F.pad(levels, (1, 1, 1, 1), mode="replicate")
     rows = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
     down = rows[..., 2:, :] - rows[..., :-2, :]
@@ -102,20 +102,20 @@ def _edges(levels: Tensor) -> Tensor:
 
 
 def _reached(weak: Tensor, strong: Tensor) -> Tensor:
-    """Which pixels of `weak` (N,1,H,W) hang together with one of `strong`."""
+    """Return the pixels of `weak` (N,1,H,W) that are connected to one of `strong`, as booleans."""
     edges = strong
     for _ in range(max(weak.shape[-2:])):
         before, edges = edges, F.max_pool2d(edges, 3, 1, 1) * weak
-        # Asking an accelerator whether all is done would wait for it.
+        # Comparing on an accelerator would wait for it.
         if edges.device.type == "cpu" and torch.equal(before, edges):
             break
     return edges > 0
 
 
 def _distance(edges: Tensor) -> Tensor:
-    """The distance (N,1,H,W) from the nearest edge, at most 20 pixels, in steps as of a chess king and knight.
+    """Compute the distance (N,1,H,W) to the nearest edge, up to 20 pixels, along moves of a chess king and knight.
 
-    A shortest way takes steps of two kinds at most, so two jumps of each of these sizes make up any way.
+    A shortest path has at most two kinds of moves, so two jumps of each size below cover every path.
     """
     height, width = edges.shape[-2:]
     steps = [(0, 1, STRAIGHT), (1, 0, STRAIGHT), (1, 1, DIAGONAL), (1, -1, DIAGONAL)]
@@ -133,7 +133,7 @@ def _distance(edges: Tensor) -> Tensor:
 
 
 def _equalised(levels: Tensor) -> Tensor:
-    """Whole levels (N,1,H,W) from 0 to 20, spread over 0 to 255 by how many pixels have them."""
+    """Equalise the histogram of whole levels (N,1,H,W) from 0 to 20, to the range from 0 to 255."""
     counts = torch.stack([(levels == level).sum((1, 2, 3)) for level in range(FARTHEST + 1)], dim=1).float()
     seen = counts.cumsum(1)
     lowest = counts.gather(1, (seen > 0).float().argmax(1, keepdim=True))

@@ -1,9 +1,9 @@
-"""Noise in proportion to brightness, as in radar and ultrasound."""
+"""Speckle noise: Gaussian noise in proportion to brightness, as in radar and ultrasound."""
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions._corruption import Corruption
+from robusttune.corruptions import Corruption
 
 __all__ = ["speckle_noise"]
 
@@ -15,12 +15,12 @@ LEVELS = {
 
 
 def draw(image: Tensor, scale: float, generator: torch.Generator) -> tuple[Tensor]:
-    """A standard normal number for each value (C,H,W)."""
+    """Draw a standard normal number for each value (C,H,W)."""
     return (torch.empty_like(image).normal_(generator=generator),)
 
 
 def apply(images: Tensor, scale: float, noise: Tensor) -> Tensor:
-    """Images (N,C,H,W) with that noise times `scale` and themselves added."""
+    """Add the noise, times `scale` and times the images, to images (N,C,H,W)."""
     return images + images * noise * scale
 
 

@@ -2,12 +2,20 @@
 
 import warnings
 from types import MethodType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 SLACK = 1e-3
+
+
+class PixelArguments(TypedDict):
+    """Mean and std of the model's input, (C,) or one number, and whether the loader's images are normalised already."""
+
+    mean: Tensor | None
+    std: Tensor | None
+    normalized: bool
 
 
 class Pixels(nn.Module):
@@ -50,6 +58,11 @@ class Pixels(nn.Module):
             return images.float() / 255
         images = images if images.dtype == torch.float64 else images.float()
         return (images * self.std + self.mean if self.normalized else images).clamp(0, 1)
+
+    def arguments(self) -> PixelArguments:
+        """The arguments by which RobustLoss and evaluate take this same space."""
+        mean, std = (self.mean, self.std) if self.known else (None, None)
+        return {"mean": mean, "std": std, "normalized": self.normalized}
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """The model's input for pixels (N,C,H,W). Nothing is clamped, so saturated pixels keep their gradient."""

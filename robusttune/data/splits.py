@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from robusttune.data.batches import unpacked
 
 LEAST_HELD = 32
+HELD_BACK = 0.05  # the share of a plain DataLoader's images that is held back where there is no val_loader
 
 
 def held_back(loader: Any, share: float, seed: int) -> tuple[Any, Any]:

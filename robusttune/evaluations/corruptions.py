@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robusttune.corruptions import SEVERITIES, preset_of
 from robusttune.corruptions._benchmark import SAVED_AT, family_of, generated, standard_names
-from robusttune.corruptions._corruption import SEVERITIES, preset_of
 from robusttune.corruptions._published import Published
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes

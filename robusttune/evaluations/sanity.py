@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -103,13 +103,13 @@ class _Look:
 
     @cached_property
     def by_cross_entropy(self) -> Tensor:
-        return self.after(partial(plugins.find("attacks", "apgd"), steps=self.steps))
+        return self.after(plugins.configured("attacks", "apgd", steps=self.steps))
 
     @cached_property
     def by_gradients(self) -> Tensor:
         """The worst case over both losses."""
         return self.by_cross_entropy & self.after(
-            partial(plugins.find("attacks", "apgd"), steps=self.steps), loss="margin"
+            plugins.configured("attacks", "apgd", steps=self.steps), loss="margin"
         )
 
 
@@ -199,7 +199,7 @@ def _counted_gradients() -> Iterator[list[str]]:
 
 
 def _iterative_beats_single_step(look: _Look) -> _Finding:
-    single = partial(plugins.find("attacks", "pgd"), steps=1, step_size=look.threat.eps, random_start=False)
+    single = plugins.configured("attacks", "pgd", steps=1, step_size=look.threat.eps, random_start=False)
     gap = _share(look.by_cross_entropy) - _share(look.after(single))
     says = f"a single step finds more than {look.steps} do (by {100 * gap:.0f} points): gradients mislead"
     return _Finding(gap, gap <= look.slack, says if gap > look.slack else "many steps find at least what one does")
@@ -208,14 +208,14 @@ def _iterative_beats_single_step(look: _Look) -> _Finding:
 def _more_steps_change_little(look: _Look) -> _Finding:
     more = look.by_gradients
     for loss in LOSSES:
-        more = more & look.after(partial(plugins.find("attacks", "apgd"), steps=4 * look.steps), loss=loss, start=1)
+        more = more & look.after(plugins.configured("attacks", "apgd", steps=4 * look.steps), loss=loss, start=1)
     gap = _share(look.by_gradients) - _share(more)
     says = f"four times as many steps from another start take {100 * gap:.0f} points more: the attacks are too weak yet"
     return _Finding(gap, gap <= look.slack, says if gap > look.slack else "more steps and starts change little")
 
 
 def _success_grows_with_eps(look: _Look) -> _Finding:
-    attack = partial(plugins.find("attacks", "apgd"), steps=look.steps)
+    attack = plugins.configured("attacks", "apgd", steps=look.steps)
     accuracies = [_share(look.by_cross_entropy)]
     norm = look.threat.norm
     larger = radii(norm, look.threat.eps, (1, 2, 4))[1:]
@@ -231,7 +231,7 @@ def _unbounded_attack_succeeds(look: _Look) -> _Finding:
     threat = ThreatModel("linf", UNBOUNDED)
     left = look.clean
     for loss in LOSSES:
-        left = left & look.after(partial(plugins.find("attacks", "apgd"), steps=2 * look.steps), threat, loss=loss)
+        left = left & look.after(plugins.configured("attacks", "apgd", steps=2 * look.steps), threat, loss=loss)
     allowed = 1 / look.subject.classes + look.slack
     says = (
         f"{100 * _share(left):.0f}% are still right at linf {UNBOUNDED}, where any image can become grey: attacks fail"
@@ -243,7 +243,7 @@ def _unbounded_attack_succeeds(look: _Look) -> _Finding:
 def _gradient_free_attacks_find_no_more(look: _Look) -> _Finding:
     if find_spec("torchattacks") is not None and look.threat.norm in ("l2", "linf"):
         left, name = (
-            look.after(partial(plugins.find("attacks", "torchattacks"), name="Square", n_queries=QUERIES)),
+            look.after(plugins.configured("attacks", "torchattacks", name="Square", n_queries=QUERIES)),
             "Square",
         )
     else:
@@ -261,7 +261,7 @@ def _gradient_free_attacks_find_no_more(look: _Look) -> _Finding:
 def _transfer_finds_no_more(look: _Look) -> _Finding:
     surrogate = _surrogate(look)
     goal = LossOf(lambda images: F.cross_entropy(surrogate(images), look.labels, reduction="none"), labels=look.labels)
-    attack = partial(plugins.find("attacks", "apgd"), steps=look.steps)
+    attack = plugins.configured("attacks", "apgd", steps=look.steps)
     found = attack(goal, look.pixels, look.threat, generator=look.subject.generator())
     more = _share(look.by_gradients & ~look.right(found))
     says = (

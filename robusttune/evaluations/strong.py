@@ -37,7 +37,6 @@ def strong(
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """
     threat = subject.adversary(norm, eps)
-    apgd = plugins.find("attacks", "apgd")
     count = min(targets, subject.classes - 1)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
     for pixels, labels, size in subject.windows():
@@ -45,12 +44,12 @@ def strong(
         generator, alive = subject.generator(), logits.argmax(1) == labels
         withstood = partial(subject.withstood, pixels, labels, threat=threat, generator=generator, size=size)
         for loss in ("cross_entropy", "margin"):
-            alive = withstood(alive, partial(apgd, steps=steps), loss=loss)
+            alive = withstood(alive, plugins.configured("attacks", "apgd", steps=steps), loss=loss)
             after[loss] += alive.tolist()
         # the likeliest wrong classes (N,count) first
         wrong = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         for number in range(count):
-            alive = withstood(alive, partial(apgd, steps=target_steps), loss=wrong[:, number])
+            alive = withstood(alive, plugins.configured("attacks", "apgd", steps=target_steps), loss=wrong[:, number])
         after["targeted"] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 from robusttune import plugins
+from robusttune.attacks import stays_in_ball
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps, radii, stays_in_ball
+from robusttune.threat import ThreatModel, canonical, default_eps, radii
 
 __all__ = ["sweep"]
 
@@ -39,13 +40,13 @@ def sweep(
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
-    found: Any = plugins.find("attacks", attack)
+    found = plugins.find("attacks", attack)
     if not stays_in_ball(found):
         raise ValueError(
             f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
             "evaluate with attack='pgd' or 'apgd'"
         )
-    run: Attack = partial(found, steps=steps) if steps is not None else found
+    run = plugins.configured("attacks", attack, steps=steps)
     own = subject.threat.norm
     names = (
         list(dict.fromkeys(map(canonical, norms))) if norms else [own, *(n for n in plugins.names("norms") if n != own)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robusttune.attacks import Attack
 from robusttune.data import sharding
 from robusttune.data.batches import check_channels, check_classes, hard, located, stream
 from robusttune.data.pixels import Pixels, check_later
@@ -21,7 +22,7 @@ from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
 from robusttune.run import distributed
 from robusttune.tasks._heads import Heads
-from robusttune.threat import Attack, LossOf, ThreatModel, canonical, default_eps
+from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
 
 logger = logging.getLogger("robusttune")
 

@@ -1,4 +1,4 @@
-"""Activation checkpointing: blocks of a model forget what they computed, and compute it again in the backward pass."""
+"""Activation checkpointing of a model's blocks: less memory for one more forward pass in each backward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,71 +10,81 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
+LISTS = (nn.Sequential, nn.ModuleList)
 STATE = ("training", "track_running_stats", "running_mean", "running_var")
 RECORDING = ("momentum", "num_batches_tracked")
 
 
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[int]:
-    """Checkpoint the model's blocks meanwhile; how many there are.
+    """Checkpoint the model's blocks inside the context, and yield the number of blocks.
 
-    The loss and all gradients stay the same, at the price of another forward pass in each backward pass. Running
-    statistics are recorded once, and random layers draw the same again.
+    The loss and all gradients stay the same. Running statistics are recorded once, and random layers draw the same
+    numbers in both forward passes.
     """
-    found = blocks(model)
-    for block in found:
-        block.forward = partial(_forgetful, block, block.forward)
+    chosen = blocks(model)
+    for block in chosen:
+        block.forward = partial(_recomputed, block, block.forward)
     try:
-        yield len(found)
+        yield len(chosen)
     finally:
-        for block in found:
+        for block in chosen:
             vars(block).pop("forward", None)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The items of the model's outermost lists and sequences that hold several layers with weights."""
-    found: list[nn.Module] = []
-    for module in model.children():
-        if isinstance(module, nn.Sequential | nn.ModuleList):
-            for item in module:
-                if isinstance(item, nn.Sequential | nn.ModuleList) and _layers(item) > 2:
-                    found += blocks(item) or ([item] if isinstance(item, nn.Sequential) else [])
-                elif _layers(item) > 1:
-                    found.append(item)
-        else:
-            found += blocks(module)
-    return [block for block in found if "forward" not in vars(block)]
+    """List the blocks: items of the model's outermost lists and sequences, with several layers that have weights each."""
+    nested = [block for module in model.children() for block in _blocks_of_child(module)]
+    return [block for block in nested if "forward" not in vars(block)]
+
+
+def _blocks_of_child(module: nn.Module) -> list[nn.Module]:
+    if not isinstance(module, LISTS):
+        return blocks(module)
+    return [block for item in module for block in _blocks_of_item(item)]
+
+
+def _blocks_of_item(item: nn.Module) -> list[nn.Module]:
+    """List the blocks in an item of a list or sequence, which may be a block itself."""
+    if isinstance(item, LISTS) and _layers(item) > 2:
+        return blocks(item) or ([item] if isinstance(item, nn.Sequential) else [])
+    return [item] if _layers(item) > 1 else []
 
 
 def _layers(module: nn.Module) -> int:
-    return sum(bool(each._parameters) for each in module.modules())
+    return sum(bool(layer._parameters) for layer in module.modules())
 
 
-def _forgetful(block: nn.Module, own: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+# Any: a block takes and returns whatever the user's model passes from block to block.
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Run a block's forward, whose activations are recomputed in the backward pass."""
     if not torch.is_grad_enabled():
-        return own(*arguments, **keywords)
-    return checkpoint(own, *arguments, use_reentrant=False, context_fn=partial(_contexts, block), **keywords)
+        return forward(*arguments, **keywords)
+    return checkpoint(forward, *arguments, use_reentrant=False, context_fn=partial(_contexts, block), **keywords)
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Those of the forward pass, and of the one that is repeated for the backward pass."""
-    norms: list[Any] = [module for module in block.modules() if isinstance(module, _NormBase)]
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of the forward pass and of its repetition in the backward pass."""
+    norms = [module for module in block.modules() if isinstance(module, _NormBase)]
     states = [{key: getattr(norm, key) for key in STATE} for norm in norms]
-    return nullcontext(), _as_then(norms, states)
+    return nullcontext(), _in_states(norms, states)
 
 
 @contextmanager
-def _as_then(norms: list[Any], states: list[dict[str, Any]]) -> Iterator[None]:
-    """Let norms do all that they did in the states they were in, but for recording statistics."""
-    now = [{key: getattr(norm, key) for key in (*STATE, *RECORDING)} for norm in norms]
-    for norm, state in zip(norms, states, strict=True):
-        for key, value in state.items():
-            setattr(norm, key, value)
+def _in_states(norms: list[_NormBase], states: list[dict[str, object]]) -> Iterator[None]:
+    """Re-create the state that norm layers had in the first forward, without updating running statistics."""
+    before: list[dict[str, object]] = [{key: getattr(norm, key) for key in (*STATE, *RECORDING)} for norm in norms]
+    _set(norms, states)
+    for norm in norms:
         norm.momentum = 0.0
         norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm, state in zip(norms, now, strict=True):
-            for key, value in state.items():
-                setattr(norm, key, value)
+        _set(norms, before)
+
+
+def _set(norms: list[_NormBase], states: list[dict[str, object]]) -> None:
+    for norm, state in zip(norms, states, strict=True):
+        for key, value in state.items():
+            setattr(norm, key, value)

@@ -1,4 +1,4 @@
-"""Context managers that borrow a user's model and give it back as it was."""
+"""Context managers that change a user's model and restore it afterwards."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,10 @@ def differentiable() -> Iterator[None]:
 
 @contextmanager
 def attacking(model: nn.Module, parameters: Iterable[nn.Parameter], device: torch.device) -> Iterator[None]:
-    """Eval mode, gradients toward images alone, and no cached casts of frozen weights that training would reuse."""
+    """Put the model in eval mode, compute gradients toward images alone, and cache no casts of frozen weights.
+
+    Autocast would reuse those casts in training, where they have no gradient.
+    """
     kind = device.type
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
     uncached = torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
@@ -31,7 +34,7 @@ def attacking(model: nn.Module, parameters: Iterable[nn.Parameter], device: torc
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every submodule its own train or eval flag back afterwards."""
+    """Restore every submodule's train or eval flag afterwards."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -42,7 +45,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, and each submodule back in its own mode afterwards."""
+    """Put the model in eval mode, and restore each submodule's mode afterwards."""
     with modes_kept(model):
         model.eval()
         yield
@@ -50,20 +53,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let no gradient be computed toward these parameters meanwhile."""
-    open_ones = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in open_ones:
+    """Compute no gradients of these parameters inside the context."""
+    trainable_ones = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trainable_ones:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in open_ones:
+        for parameter in trainable_ones:
             parameter.requires_grad_(True)
 
 
 @contextmanager
 def statistics_untouched(model: nn.Module) -> Iterator[None]:
-    """Let norm layers in train mode normalise by the batch without recording it."""
+    """Let norm layers in train mode normalise by the batch without updating running statistics."""
     recording = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
     kept = [(module, module.running_mean, module.running_var) for module in recording]
     for module in recording:
@@ -79,7 +82,7 @@ def statistics_untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gradients_kept(model: nn.Module) -> Iterator[None]:
-    """Set every `.grad` aside, and put the same tensors back afterwards."""
+    """Clear every `.grad`, and restore the same tensors afterwards."""
     kept = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in kept:
         parameter.grad = None
@@ -92,44 +95,47 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
-    """Put the weights and buffers that the model came with back if anything is raised, Ctrl-C too."""
-    put_back = _keeper(model)
+    """Restore the model's weights and buffers if anything is raised, also on Ctrl-C."""
+    restore = _snapshot(model)
     try:
         yield
     except BaseException:
-        put_back()
+        restore()
         raise
 
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Put the weights and buffers that the model came with back afterwards, whatever happens."""
-    put_back = _keeper(model)
+    """Restore the model's weights and buffers afterwards, in any case."""
+    restore = _snapshot(model)
     try:
         yield
     finally:
-        put_back()
+        restore()
 
 
-def _keeper(model: nn.Module) -> Callable[[], None]:
-    """What gives the model the weights and buffers back that it has now."""
+def _snapshot(model: nn.Module) -> Callable[[], None]:
+    """Take a snapshot of weights and buffers, and return the function that restores it."""
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors_of(model)]
     # A forward may replace a buffer by another tensor instead of writing into it.
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
 
     @torch.no_grad()
-    def put_back() -> None:
+    def restore() -> None:
         for tensor, before in kept:
             tensor.copy_(before)
-        for module, own in buffers:
-            module._buffers.update(own)
+        for module, before_forward in buffers:
+            module._buffers.update(before_forward)
 
-    return put_back
+    return restore
 
 
 @contextmanager
 def borrowed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
-    """Train a model on a device and give it back: old weights on any failure, all but its weights in any case."""
+    """Move the model to a device for training, and restore everything but its weights afterwards.
+
+    If anything is raised, the weights and buffers are restored too.
+    """
     with (
         own_randomness(seed),
         placed(model, device),
@@ -142,9 +148,9 @@ def borrowed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None
 
 @contextmanager
 def trainable(model: nn.Module) -> Iterator[None]:
-    """Put a model whose root is in eval mode in train mode as a whole; with the root in train mode, leave it.
+    """Put the whole model in train mode if its root is in eval mode, and restore each submodule's mode afterwards.
 
-    Submodules in eval mode below a root in train mode are deliberate, as frozen batch norms are.
+    If the root is in train mode, submodules in eval mode are deliberate, such as frozen batch norms, and stay so.
     """
     with modes_kept(model):
         if not model.training:

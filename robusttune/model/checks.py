@@ -1,7 +1,6 @@
 """Checks that a model can be trained."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,26 +10,32 @@ from robusttune.model.devices import check_module
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a batch norm in train mode would normalise by the batch."""
+    """Return True if a batch norm in train mode would normalise by the batch."""
     return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
-def check_model(model: Any) -> None:
-    """Raise a ValueError for what is not a plain, trainable, unwrapped module."""
+def check_batch_norm(model: nn.Module, images: int) -> None:
+    """Raise a ValueError where batch norm in train mode would have to normalise a batch of one image."""
+    if images == 1 and has_batch_norm(model):
+        raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise a ValueError unless the model is a plain module with weights that can be trained, neither wrapped nor compiled."""
     check_module(model)
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise ValueError(
             f"the model is wrapped in {type(model).__name__}: pass model.module, and wrap RobustLoss instead"
         )
     if hasattr(model, "_orig_mod"):
-        raise ValueError("the model is compiled by torch.compile: pass model._orig_mod, the module it was made from")
+        raise ValueError("the model is compiled by torch.compile: pass model._orig_mod, the module that was compiled")
     if getattr(model, "_compiled_call_impl", None) is not None:
         raise ValueError(
             "the model was compiled in place by model.compile(), which hides its layers: pass a fresh module"
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(
-            "the model is TorchScript, whose layers cannot be read: pass the Python module it was made from"
+            "the model is TorchScript, whose layers cannot be read: pass the Python module that was scripted or traced"
         )
     packed = next(_packed(model), None)
     if packed is not None:
@@ -42,7 +47,7 @@ def check_model(model: Any) -> None:
 
 
 def _packed(model: nn.Module) -> Iterator[str]:
-    """What holds weights in a byte each or less."""
+    """Describe the layers and weights that hold one byte or less per weight."""
     for name, module in model.named_modules():
         # Static and dynamic quantisation hide packed weights from `parameters()`.
         if ".quantized." in f"{type(module).__module__}.":

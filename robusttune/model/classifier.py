@@ -1,4 +1,4 @@
-"""Where a model turns features into logits."""
+"""Search for the layer that turns a model's features into logits."""
 
 from contextlib import ExitStack
 from itertools import takewhile
@@ -14,7 +14,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _Call(NamedTuple):
-    """One run of a module; `inputs` are without data, and so is `output` where each channel has several places."""
+    """One call of a module; `inputs` are on the meta device, and so is `output` where channels have several pixels or tokens."""
 
     name: str
     module: nn.Module
@@ -23,15 +23,17 @@ class _Call(NamedTuple):
 
 
 def find_classifier(model: nn.Module, inputs: Tensor, name: str | None = None) -> Classifier:
-    """The layer that turns features into logits, found by running the model once on `inputs` (N,C,H,W), in eval mode.
+    """Find the layer that turns features into logits, by one forward of the model in eval mode.
 
     Args:
-        name: the layer as in `model.named_modules()`, to be used instead of looking for it.
+        model: in any mode, which is kept.
+        inputs: (N,C,H,W).
+        name: the layer as in `model.named_modules()`, which ends the search.
 
     Raises:
-        ValueError: no classifier, a single class, no such layer, or several candidates, which are named.
+        ValueError: no classifier, a single class, no such layer, or several candidates, which the message names.
     """
-    names = (name,) if name else _own_names(model)
+    names = (name,) if name else _names_by_model(model)
     calls, output = _calls(model, inputs)
     logits = logits_of(output)
     if len(logits) != len(inputs) or logits.shape[1] < 2:
@@ -40,7 +42,7 @@ def find_classifier(model: nn.Module, inputs: Tensor, name: str | None = None) -
             "image and at least two classes are needed: give a yes-or-no model two outputs"
         )
     names = names or _last_layers(calls, logits)
-    names = tuple(layer for each in names for layer in _innermost(each, calls, logits))
+    names = tuple(layer for name in names for layer in _innermost(name, calls, logits))
     captured = [pooled(call.inputs, call.module) for call in calls if call.name in names]
     rows = next((len(features) for features in captured if len(features) != len(inputs)), None)
     if rows is not None:
@@ -51,9 +53,9 @@ def find_classifier(model: nn.Module, inputs: Tensor, name: str | None = None) -
 
 
 def find_backbone(model: nn.Module, inputs: Tensor, name: str | None = None) -> Classifier:
-    """The model's classifier, for its features to be read; of a model without one, the output itself is the features.
+    """Find the layer that reads the model's features; for a model without a classifier, its output is the features.
 
-    A last linear layer that yields the output counts as the classifier.
+    A last linear layer whose output is the model's output counts as the classifier.
 
     Raises:
         ValueError: as `find_classifier`, for a model that has one.
@@ -72,27 +74,29 @@ def find_backbone(model: nn.Module, inputs: Tensor, name: str | None = None) -> 
 
 
 def _is_headless(model: nn.Module) -> bool:
-    own = _own(model)
-    return getattr(model, "num_classes", None) == 0 or any(isinstance(layer, nn.Identity | None) for layer in own)
+    """Return True if the model, as timm's can, says that it has no classifier."""
+    layers = _named_by_model(model)
+    return getattr(model, "num_classes", None) == 0 or any(isinstance(layer, nn.Identity | None) for layer in layers)
 
 
-def _own(model: nn.Module) -> list[Any]:
-    """What the model itself, as timm's do, gives as its classifier; nothing where it does not speak of one."""
-    given: Any = model.get_classifier() if hasattr(model, "get_classifier") else []  # type: ignore[operator]
-    return list(given) if isinstance(given, tuple | list) else [given]
+def _named_by_model(model: nn.Module) -> list[object]:
+    """Return the layers that the model's `get_classifier`, a method of timm's models, returns; none without it."""
+    layers: object = model.get_classifier() if hasattr(model, "get_classifier") else []  # type: ignore[operator]
+    return list(layers) if isinstance(layers, tuple | list) else [layers]
 
 
-def _own_names(model: nn.Module) -> tuple[str, ...]:
+def _names_by_model(model: nn.Module) -> tuple[str, ...]:
     if _is_headless(model):
         raise ValueError("the model has no classifier (num_classes=0): pretrain it, or give it one, before hardening")
     paths = {id(module): path for path, module in model.named_modules()}
-    return tuple(paths[id(layer)] for layer in _own(model) if id(layer) in paths)
+    return tuple(paths[id(layer)] for layer in _named_by_model(model) if id(layer) in paths)
 
 
 def _innermost(name: str, calls: list[_Call], logits: Tensor) -> list[str]:
-    """The layer itself; for a list of layers, those; for a block that pools tokens or pixels, the last for the classes.
+    """Return the layers inside `name` that compute logits: of a list of layers, those that fit; of a layer, itself.
 
-    Such a block does not tell where its input's channels stand.
+    Of a block that pools tokens or pixels it is the last fitting layer, as the block does not show which dimension of its
+    input holds the channels.
     """
     call = next((call for call in calls if call.name == name), None)
     inside = [each.name for each in calls if each.name.startswith(f"{name}.") and _fits(each, logits)]
@@ -104,9 +108,9 @@ def _innermost(name: str, calls: list[_Call], logits: Tensor) -> list[str]:
 
 
 def _last_layers(calls: list[_Call], logits: Tensor) -> tuple[str, ...]:
-    """The layer whose output is the logits; else the last to run, if its outputs are as many as the classes.
+    """Return the layer whose output is the logits; without one, the last layer called, if it has one output per class.
 
-    Several such layers at the end are taken together if the logits are their mean or their sum.
+    Several such layers at the end are returned together if the logits are their mean or their sum.
     """
     exact = [call.name for call in calls if _fits(call, logits) and _yield([call.output], logits)]
     if exact:
@@ -120,6 +124,7 @@ def _last_layers(calls: list[_Call], logits: Tensor) -> tuple[str, ...]:
 
 
 def _choices(calls: list[_Call], logits: Tensor) -> str:
+    """Return the end of an error text: the names that `classifier=` may have."""
     fitting = dict.fromkeys(call.name for call in calls if _fits(call, logits))
     if fitting:
         return f"pass classifier= with its name (candidates: {', '.join(map(repr, fitting))})"
@@ -131,15 +136,15 @@ def _choices(calls: list[_Call], logits: Tensor) -> str:
 
 
 def _calls(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
-    """Every module that ran on a tensor, in the order in which they finished, and the model's output."""
+    """Return the calls of all modules with a tensor, in the order in which they ended, and the model's output."""
     calls: list[_Call] = []
     paths = {id(module): path for path, module in model.named_modules()}
 
-    def read(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        given = first_tensor(arguments, keywords)
-        if given is not None:
-            # All activations of a large model at once would not fit: only those that could be logits are kept.
-            shape = torch.empty_like(given, device="meta")
+    def read(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object) -> None:
+        argument = first_tensor(arguments, keywords)
+        if argument is not None:
+            # All activations of a large model would not fit in memory: only those that could be logits are kept.
+            shape = torch.empty_like(argument, device="meta")
             calls.append(_Call(paths[id(module)], module, shape, _kept(output, module)))
 
     with ExitStack() as stack, evaluating(model), torch.no_grad():
@@ -149,7 +154,8 @@ def _calls(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
         return calls, model(inputs)
 
 
-def _kept(output: Any, module: nn.Module) -> Tensor | None:
+def _kept(output: object, module: nn.Module) -> Tensor | None:
+    """Return a layer's output, without its data if it cannot be logits; None if it is no tensor with channels."""
     if not isinstance(output, Tensor) or output.dim() < 2:
         return None
     channels = output.shape[_channel(module)]
@@ -157,7 +163,7 @@ def _kept(output: Any, module: nn.Module) -> Tensor | None:
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
-    """A layer's own weights; of a module with layers inside, only the weight that it shows as its own (adapters do)."""
+    """Return a layer's weights; of a module with layers inside, only its attribute `weight`, which adapters have."""
     shown = getattr(module, "weight", None)
     if isinstance(shown, Tensor):
         return [shown]
@@ -165,7 +171,7 @@ def _weights(module: nn.Module) -> list[Tensor]:
 
 
 def _fits(call: _Call, logits: Tensor) -> bool:
-    """Whether this is a layer that mixes channels, with one output for each class."""
+    """Return True if the call is of a layer that mixes channels, with one output per class."""
     wide = call.output is not None and call.output.shape[_channel(call.module)] == logits.shape[1]
     return wide and any(weight.dim() >= 2 for weight in _weights(call.module))
 
@@ -175,7 +181,7 @@ def _channel(layer: nn.Module) -> int:
 
 
 def _yield(outputs: list[Tensor | None], logits: Tensor) -> bool:
-    """Whether the logits are the sum or the mean of these outputs, or the only one itself."""
+    """Return True if the logits are the only output, or the sum or the mean of several."""
     flat = [output.flatten().to(logits) for output in outputs if output is not None and not output.is_meta]
     if not flat or len(flat) < len(outputs) or any(len(each) != logits.numel() for each in flat):
         return False

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from robusttune.types import DeviceLike
 
 
 @contextmanager
@@ -22,20 +23,24 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU if it has none."""
+    """Return the device of the model's first parameter or buffer; the CPU if it has none."""
     return next((tensor.device for tensor in tensors_of(model)), torch.device("cpu"))
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating-point type of the model's first parameter."""
+    """Return the type of the model's first floating-point parameter; float32 if it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
-    """The device to work on: the one asked for; with "auto", the model's own, or for one on the CPU the accelerator.
+def chosen_device(model: nn.Module, device: DeviceLike) -> torch.device:
+    """Return the device to work on.
+
+    Args:
+        model: a model whose weights lie on one device.
+        device: "auto" for the model's device, or the accelerator if the model is on the CPU; or any other device.
 
     Raises:
-        ValueError: no such device here, or the model sits on another accelerator than the one asked for.
+        ValueError: this machine has no such device, or the model is on another accelerator.
     """
     check_module(model)
     home = device_of(model)
@@ -57,14 +62,14 @@ def chosen_device(model: nn.Module, device: str | torch.device) -> torch.device:
 
 
 def available_accelerator() -> torch.device | None:
-    """The accelerator of this machine, if there is one that works."""
+    """Return the accelerator of this machine; None if there is none that works."""
     try:
         return torch.accelerator.current_accelerator(check_available=True)
-    except TypeError:  # torch 2.6 names what it was built for, whether it is there or not
+    except TypeError:  # torch 2.6 returns the accelerator it was built for, present or not
         return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
-def _parsed(device: Any) -> torch.device:
+def _parsed(device: DeviceLike) -> torch.device:
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -72,26 +77,26 @@ def _parsed(device: Any) -> torch.device:
 
 
 def _indexed(device: torch.device) -> torch.device:
-    """The device with its number, as tensors on it name it."""
+    """Return the device with its number, as tensors on it name it."""
     if device.type in ("cpu", "mps") or device.index is not None:
         return device
     return torch.device(device.type, torch.accelerator.current_device_index())
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    """All parameters and buffers of a model."""
+    """Iterate over all parameters and buffers of a model."""
     yield from model.parameters()
     yield from model.buffers()
 
 
-def check_module(model: Any) -> None:
-    """Raise a ValueError for what is not a module that has weights."""
+def check_module(model: nn.Module) -> None:
+    """Raise a ValueError unless the model is a torch.nn.Module whose weights can be computed with."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
     if device_of(model).type == "meta":
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if any(tensor.is_inference() for tensor in tensors_of(model)):
         raise ValueError(
-            "the model's weights were made in inference mode, which forbids gradients for good: make or load the model "
+            "the model's weights were created in inference mode, so they can never have gradients: create or load the model "
             "outside torch.inference_mode()"
         )

@@ -1,4 +1,4 @@
-"""A model's logits and the features they are made of, from one forward pass."""
+"""Logits of a model and the features that its classifier reads, from one forward pass."""
 
 import threading
 import warnings
@@ -13,28 +13,37 @@ from torch.func import functional_call
 
 @dataclass(frozen=True)
 class Classifier:
-    """Where a model turns features into logits: the layers' names, the features' width, and the number of classes."""
+    """The layers that turn a model's features into logits.
+
+    Attributes:
+        names: of the layers, as in `model.named_modules()`; none for a model that returns features.
+        width: of the features.
+        classes: number of classes; 0 for a model that returns features.
+    """
 
     names: tuple[str, ...]
     width: int
     classes: int
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits (N,K) in what a model returned: a tensor, a tuple or named tuple led by one, or an object with `.logits`.
+def logits_of(output: object) -> Tensor:
+    """Return the logits (N,K) in the output of a model.
+
+    Args:
+        output: a tensor, a tuple or list that begins with one, a dict with the key "logits", or an object with `.logits`.
 
     Raises:
-        ValueError: the output is of a detection, segmentation, or other model without one row of logits per image.
+        ValueError: the output has no row of logits per image, such as that of a detection or segmentation model.
     """
-    found = output
+    logits = output
     if isinstance(output, dict):
-        found = output.get("logits")
+        logits = output.get("logits")
     elif hasattr(output, "logits"):
-        found = output.logits
+        logits = output.logits
     elif isinstance(output, tuple | list) and output:
-        found = output[0]
-    if isinstance(found, Tensor) and found.dim() == 2:
-        return found
+        logits = output[0]
+    if isinstance(logits, Tensor) and logits.dim() == 2:
+        return logits
     raise ValueError(
         f"the model returned {_described(output)}, but logits of shape (N, classes) are needed: detection, "
         "segmentation and regression models cannot be hardened; wrap the model so that it returns class logits"
@@ -44,15 +53,24 @@ def logits_of(output: Any) -> Tensor:
 def forward(
     model: nn.Module, classifier: Classifier, inputs: Tensor, weights: dict[str, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The model's logits (N,K) and, from the same forward, the pooled features (N,D) that enter its classifier.
+    """Return the model's logits (N,K) and, from the same forward, the pooled features (N,D) that enter its classifier.
 
-    Several places (tokens, pixels) are averaged, and so are the features of several classifier layers (distilled
-    transformers); where these differ in width, they stand side by side. `weights` are used in place of the model's.
+    Features are averaged over tokens or pixels. Of a model with several classifier layers (distilled transformers) they
+    are averaged over the layers, or concatenated if their widths differ.
+
+    Args:
+        model: in any mode, which is kept.
+        classifier: the layers that read the features.
+        inputs: (N,C,H,W).
+        weights: used in place of the model's, by their names.
+
+    Raises:
+        ValueError: the output holds no logits, or the classifier was not called.
     """
     captured: list[Tensor] = []
     thread = threading.get_ident()
 
-    def read(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def read(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
         features = first_tensor(arguments, keywords)
         if features is not None and threading.get_ident() == thread:
             captured.append(pooled(features, module))
@@ -61,13 +79,17 @@ def forward(
         for layer in map(model.get_submodule, classifier.names):
             stack.callback(layer.register_forward_pre_hook(read, with_kwargs=True).remove)
         output = model(inputs) if weights is None else functional_call(model, weights, (inputs,))
-    return _found(model, classifier, output, captured)
+    return _logits_and_features(model, classifier, output, captured)
 
 
-def _found(model: nn.Module, classifier: Classifier, output: Any, captured: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The logits and the features, of what a model returned and what was captured on the way."""
+# Any: a model returns tensors, tuples, or objects of its library.
+def _logits_and_features(
+    model: nn.Module, classifier: Classifier, output: Any, captured: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the logits and the features, from the model's output and the captured inputs of its classifier."""
     if not classifier.names:
-        features = pooled(output[0] if isinstance(output, tuple | list) else output, model)
+        first = output[0] if isinstance(output, tuple | list) else output
+        features = pooled(first, model)
         return features, features
     logits = logits_of(output)
     if not captured:
@@ -76,67 +98,67 @@ def _found(model: nn.Module, classifier: Classifier, output: Any, captured: list
 
 
 class CompiledForward:
-    """`forward` as one compiled function, for as long as the hooks that it registers stay.
+    """A compiled `forward`, which works until `remove` takes its hooks away.
 
-    Only this function is compiled: the user's module is left without a compiled call, and called as ever by others.
+    Only this function is compiled: the user's module keeps its ordinary call.
     """
 
     def __init__(self, model: nn.Module, classifier: Classifier) -> None:
-        self.reading = False  # others may call the model meanwhile, and what they compute must not be held
+        self.reading = False  # others may call the model, too, and their features must not be kept
         self.captured: list[Tensor] = []
 
-        def read(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        def read(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
             features = first_tensor(arguments, keywords)
             if self.reading and features is not None:
                 self.captured.append(pooled(features, module))
 
         def whole(inputs: Tensor) -> tuple[Tensor, Tensor]:
-            return _found(model, classifier, model(inputs), self.captured)
+            return _logits_and_features(model, classifier, model(inputs), self.captured)
 
         layers = map(model.get_submodule, classifier.names)
         self.handles = [layer.register_forward_pre_hook(read, with_kwargs=True) for layer in layers]
         self.run = torch.compile(whole)
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
+        """Return the logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
         with warnings.catch_warnings():
             # torch.compile looks at the `.grad` of every tensor it meets, images under attack too.
             warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
             self.reading = True
-            # From the first call on: else the second size of batch would be compiled for anew, and a resumed run, which
-            # has seen other sizes before, would round otherwise.
+            # From the first call on: the second batch size would be compiled again otherwise, and a resumed run, which
+            # has met the sizes in another order, would round differently.
             torch._dynamo.maybe_mark_dynamic(inputs, 0)
             try:
-                found: tuple[Tensor, Tensor] = self.run(inputs)
+                outputs: tuple[Tensor, Tensor] = self.run(inputs)
             finally:
                 self.reading = False
                 self.captured.clear()
-        return found
+        return outputs
 
     def remove(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks; the forward cannot be called afterwards."""
         for handle in self.handles:
             handle.remove()
 
 
-def first_tensor(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-    """What a layer was called on; None where that is no tensor."""
-    for each in (*arguments, *keywords.values()):  # torch 2.6 compiles no next() with a default
-        if isinstance(each, Tensor):
-            return each
+def first_tensor(arguments: tuple[object, ...], keywords: dict[str, object]) -> Tensor | None:
+    """Return the first tensor among a layer's arguments; None if there is none."""
+    for argument in (*arguments, *keywords.values()):  # torch 2.6 compiles no next() with a default
+        if isinstance(argument, Tensor):
+            return argument
     return None
 
 
 def joined(captured: list[Tensor]) -> Tensor:
-    """One row of features per image, of those (N,D) of several classifiers."""
-    # Of whole shapes, comparing would bind a compiled pass to one size of batch.
+    """Combine the features (N,D) of several classifier layers into one row per image."""
+    # Comparing whole shapes would bind a compiled forward to one batch size.
     if len({features.shape[-1] for features in captured}) > 1:
         return torch.cat(captured, 1)
     return captured[0] if len(captured) == 1 else torch.stack(captured).mean(0)
 
 
 def pooled(features: Tensor, layer: nn.Module) -> Tensor:
-    """One row of features per image: places are averaged, channels stay."""
+    """Average features over tokens or pixels: (N,D) of (N,…,D) or (N,D,…)."""
     if features.dim() == 2:
         return features
     if _channels_second(features, layer):
@@ -145,7 +167,7 @@ def pooled(features: Tensor, layer: nn.Module) -> Tensor:
 
 
 def _channels_second(features: Tensor, layer: nn.Module) -> bool:
-    """Whether channels are dimension 1, as for a convolution, and not the last, as for a linear layer."""
+    """Return True if channels are dimension 1, as for a convolution, and not the last, as for a linear layer."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor):
         return features.dim() > 3
@@ -154,7 +176,7 @@ def _channels_second(features: Tensor, layer: nn.Module) -> bool:
     return weight.dim() > 2 or features.shape[-1] not in weight.shape
 
 
-def _described(output: Any) -> str:
+def _described(output: object) -> str:
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, dict):

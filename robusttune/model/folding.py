@@ -1,4 +1,4 @@
-"""A copy of a model for the attack alone, in which batch norms are part of the convolutions before them."""
+"""Batch-norm folding: a copy of a model, for attacks, in which batch norms are part of the convolutions before them."""
 
 import copy
 import logging
@@ -16,44 +16,44 @@ from robusttune.model.borrowing import evaluating
 from robusttune.model.features import Classifier, forward
 
 logger = logging.getLogger("robusttune")
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # these very types: others may change their weights in the forward
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # no subclasses, which may change their weights in the forward
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 CLOSE = 1e-6  # of the largest logit, in double precision
 
 
 class _Pair(NamedTuple):
-    """The names of a convolution and of the batch norm that alone reads it."""
+    """The names of a convolution and of the batch norm that reads its output."""
 
     convolution: str
     norm: str
 
 
 class Folded:
-    """A model's forward in eval mode without its batch norms; `refresh` after each change of the model's weights.
+    """A model's forward in eval mode without its batch norms; call `refresh` after each change of the model's weights.
 
-    All weights but those of the convolutions concerned are the model's own.
+    The copy shares all weights with the model, except those of the folded convolutions.
 
     Args:
         model: a model in whose forward some batch norms directly follow convolutions.
-        classifier: where its features are.
-        pairs: what `pairs_of` found.
+        classifier: the layers that read the features.
+        pairs: the convolutions and batch norms that `pairs_of` returned.
     """
 
     def __init__(self, model: nn.Module, classifier: Classifier, pairs: list[_Pair]) -> None:
         self.model, self.classifier, self.pairs = model, classifier, pairs
-        own = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-        self.copy = copy.deepcopy(model, own).eval()
+        shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+        self.copy = copy.deepcopy(model, shared).eval()
         for pair in pairs:
             convolution: Any = self.copy.get_submodule(pair.convolution)
             convolution.weight = nn.Parameter(torch.empty_like(convolution.weight), requires_grad=False)
             convolution.bias = nn.Parameter(convolution.weight.new_empty(len(convolution.weight)), requires_grad=False)
             path, _, name = pair.norm.rpartition(".")
-            setattr(self.copy.get_submodule(path), name, _what_follows(self.copy.get_submodule(pair.norm)))
+            setattr(self.copy.get_submodule(path), name, _after_normalising(self.copy.get_submodule(pair.norm)))
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take on the model's weights and statistics as they are now."""
+        """Fold the model's present weights and statistics into the copy."""
         for pair in self.pairs:
             convolution: Any = self.model.get_submodule(pair.convolution)
             norm: Any = self.model.get_submodule(pair.norm)
@@ -65,38 +65,38 @@ class Folded:
             folded.bias.copy_(shift * scale if norm.bias is None else shift * scale + norm.bias)
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
+        """Return the logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
         return forward(self.copy, self.classifier, inputs)
 
 
 def folded(model: nn.Module, classifier: Classifier, inputs: Tensor) -> Folded | None:
-    """A folded copy of the model that gives its very answers; None where there is none.
+    """Return a folded copy of the model with the same outputs; None if the model has no such copy.
 
-    It is tried in double precision on a copy whose norms have been given other numbers, as those of a fresh model hide
-    a convolution that something else reads, too.
+    The outputs are compared in double precision, on a copy with random numbers in its norms: the norms of a fresh model
+    change so little that a convolution which another layer reads as well would go unnoticed.
 
     Args:
-        inputs: (N,C,H,W), a few images as the model takes them.
+        inputs: (N,C,H,W), a few images as the model takes them, to compare the outputs.
     """
     try:
         pairs = pairs_of(model, inputs)
         if not pairs or any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
             return None
-        trial = _unlike(copy.deepcopy(model).double().eval().requires_grad_(False))
+        changed = _with_random_norms(copy.deepcopy(model).double().eval().requires_grad_(False))
         with torch.no_grad():
-            expected = forward(trial, classifier, inputs.double())
-            found = Folded(trial, classifier, pairs)(inputs.double())
-        for one, other in zip(expected, found, strict=True):
+            expected = forward(changed, classifier, inputs.double())
+            outputs = Folded(changed, classifier, pairs)(inputs.double())
+        for one, other in zip(expected, outputs, strict=True):
             if not bool(((one - other).abs() <= CLOSE * one.abs().max()).all()):
                 return None
         return Folded(model, classifier, pairs)
-    except Exception as error:  # whatever cannot be copied or taken apart is attacked as it is
+    except Exception as error:  # a model that cannot be copied or folded is attacked itself
         logger.debug("batch norms are not folded: %s", error)
         return None
 
 
 def pairs_of(model: nn.Module, inputs: Tensor) -> list[_Pair]:
-    """Each batch norm that reads the output of a convolution, where both run once in a forward."""
+    """List each batch norm that reads the output of a convolution, where both run once in a forward."""
     outputs: list[tuple[Tensor, str]] = []
     read: list[_Pair] = []
     runs: Counter[str] = Counter()
@@ -111,7 +111,9 @@ def pairs_of(model: nn.Module, inputs: Tensor) -> list[_Pair]:
 
 
 def _keeps(name: str, outputs: list[tuple[Tensor, str]], runs: Counter[str]) -> Callable[..., None]:
-    def keep(module: nn.Module, arguments: Any, output: Tensor) -> None:
+    """Return a hook that records the outputs of a convolution."""
+
+    def keep(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
         runs[name] += 1
         outputs.append((output, name))
 
@@ -119,26 +121,27 @@ def _keeps(name: str, outputs: list[tuple[Tensor, str]], runs: Counter[str]) -> 
 
 
 def _reads(name: str, outputs: list[tuple[Tensor, str]], read: list[_Pair], runs: Counter[str]) -> Callable[..., None]:
-    def look(module: nn.Module, arguments: Any) -> None:
+    """Return a hook that records which convolution's output a batch norm reads."""
+
+    def record(module: nn.Module, arguments: tuple[object, ...]) -> None:
         runs[name] += 1
         read.extend(_Pair(source, name) for output, source in outputs if output is arguments[0])
 
-    return look
+    return record
 
 
-def _what_follows(norm: Any) -> nn.Module:
-    """What a batch norm does after normalising: nothing, or its activation."""
+def _after_normalising(norm: nn.Module) -> nn.Module:
+    """Return the layers inside a batch norm that run after the normalisation: none, or dropout and activation."""
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 
 @torch.no_grad()
-def _unlike(model: nn.Module) -> nn.Module:
-    """The model with other numbers in its batch norms."""
-    chance = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, NORMS):
-            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
-                if isinstance(tensor, Tensor):
-                    drawn = torch.rand(tensor.shape, generator=chance, dtype=torch.float64) + 0.5
-                    tensor.copy_(drawn.to(tensor.device))
+def _with_random_norms(model: nn.Module) -> nn.Module:
+    """Write random numbers into all tensors of the model's batch norms, and return the model."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in (module for module in model.modules() if isinstance(module, NORMS)):
+        tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        for tensor in (each for each in tensors if isinstance(each, Tensor)):
+            random = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+            tensor.copy_(random.to(tensor.device))
     return model

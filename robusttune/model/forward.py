@@ -1,33 +1,40 @@
-"""How a model's forward passes are run: as they are, compiled, or under attack through a faster copy or a CUDA graph."""
+"""Forward passes of a model: eager or compiled, and under attack through a folded copy or a CUDA graph."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from robusttune.model.cuda_graphs import Graphs, differentiates_once
+from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import Classifier, CompiledForward, forward
 from robusttune.model.folding import Folded, folded
-from robusttune.threat import Attack
+
+Compiled: TypeAlias = Literal["no", "attack", "whole"]
 
 logger = logging.getLogger("robusttune")
 
 
-class Passes:
-    """Calling it gives the logits (N,K) and the features (N,D) of inputs (N,C,H,W), in the way that was chosen.
+class ForwardRunner:
+    """A model's forward from inputs (N,C,H,W) to logits (N,K) and features (N,D), run in the fastest way chosen.
 
     Args:
-        model: which is left without a trace of this, but for the hooks that stay while passes are compiled.
-        classifier: where its features are.
+        model: stays unchanged, except for hooks while forwards are compiled.
+        classifier: the layers that read the features.
+
+    Attributes:
+        folded: the copy that is attacked; None to attack the model.
+        graphs: the CUDA graphs that attacks replay; None to replay none.
+        compiled: the forwards that are compiled: "no", "attack" or "whole".
     """
 
     def __init__(self, model: nn.Module, classifier: Classifier) -> None:
         self.model, self.classifier = model, classifier
         self.folded: Folded | None = None
         self.graphs: Graphs | None = None
-        self.compiled = "no"
-        self._made: dict[int, CompiledForward] = {}
+        self.compiled: Compiled = "no"
+        self._compiled_forwards: dict[nn.Module, CompiledForward] = {}
         self._under_attack = self._replays = False
 
     def __call__(self, inputs: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -35,8 +42,8 @@ class Passes:
             return forward(self.model, self.classifier, inputs, weights)
         if self.compiled == "whole" or (self.compiled == "attack" and self._under_attack):
             try:
-                return self._compiled_pass()(inputs)
-            except Exception as error:  # an error of the model itself comes again below
+                return self._compiled_forward()(inputs)
+            except Exception as error:  # an error of the model itself is raised again below
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 logger.warning("the model cannot be compiled here, so it goes on without: %s", reason)
                 self.compile("no")
@@ -46,41 +53,52 @@ class Passes:
         return self._plain(inputs)
 
     def fold(self, inputs: Tensor | None) -> Folded | None:
-        """Attack a copy whose batch norms are folded into its convolutions, where there is one; None for the model."""
+        """Attack a copy whose batch norms are folded into its convolutions, if the model has such a copy.
+
+        Args:
+            inputs: (N,C,H,W), to compare the copy with the model; None to attack the model.
+        """
         compiled = self.compiled
-        self.compile("no")  # whose hooks would stand in the way
+        self.compile("no")  # removes hooks, which a copy cannot have
         self.folded = None if inputs is None else folded(self.model, self.classifier, inputs)
         self.compile(compiled)
         return self.folded
 
-    def compile(self, which: str) -> None:
-        """Compile no pass, those of the attack, or the whole of them; where that fails, it goes on without.
+    def compile(self, which: Compiled) -> None:
+        """Compile no forward ("no"), those of the attack ("attack"), or all of them ("whole").
 
-        Only private functions are compiled. "no" takes their hooks away again.
+        Where a forward cannot be compiled, it runs eagerly, with a warning in the log. Only private functions are
+        compiled, not the model; "no" removes their hooks.
         """
-        for made in self._made.values():
-            made.remove()
-        self._made, self.compiled = {}, which
+        for forward_of_model in self._compiled_forwards.values():
+            forward_of_model.remove()
+        self._compiled_forwards, self.compiled = {}, which
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Leave what is compiled aside meanwhile."""
-        kept, self.compiled = self.compiled, "no"
+        """Run forwards eagerly inside the context."""
+        kept: Compiled = self.compiled
+        self.compiled = "no"
         try:
             yield
         finally:
             self.compiled = kept
 
     def replay(self, graphs: Graphs | None) -> None:
-        """Let attacks replay CUDA graphs; None for not."""
+        """Replay these CUDA graphs in attacks; None to replay none."""
         self.graphs = graphs
 
     @contextmanager
-    def under_attack(self, attack: Attack) -> Iterator[None]:
-        """Take the ways of this attack meanwhile: eval mode, no gradient toward weights, which stay as they are."""
+    def under_attack(self, *, differentiated_once: bool) -> Iterator[None]:
+        """Use the folded, compiled or graphed forward while an attack runs: in eval mode, without gradients of weights.
+
+        Args:
+            differentiated_once: whether the attack takes at most one first derivative of each forward; CUDA graphs are
+                replayed only then, as they allow no more.
+        """
         if self.folded is not None:
             self.folded.refresh()
-        self._replays = self.graphs is not None and differentiates_once(attack)
+        self._replays = self.graphs is not None and differentiated_once
         if self.graphs is not None and self._replays:
             self.graphs.expect(self._attacked_model)
         self._under_attack = True
@@ -96,8 +114,8 @@ class Passes:
     def _plain(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         return forward(self._attacked_model if self._under_attack else self.model, self.classifier, inputs)
 
-    def _compiled_pass(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def _compiled_forward(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         model = self._attacked_model if self._under_attack else self.model
-        if id(model) not in self._made:
-            self._made[id(model)] = CompiledForward(model, self.classifier)
-        return self._made[id(model)]
+        if model not in self._compiled_forwards:
+            self._compiled_forwards[model] = CompiledForward(model, self.classifier)
+        return self._compiled_forwards[model]

@@ -1,4 +1,4 @@
-"""The memory format of a model's convolutions: channels_last where the model can work in it."""
+"""Memory format of a model's convolutions: channels_last where the model supports it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,32 +8,39 @@ from torch import Tensor, nn
 
 from robusttune.model.borrowing import evaluating
 from robusttune.model.devices import tensors_of
+from robusttune.types import AutoBool
 
 CONVOLUTIONAL = 4
 
 
 @contextmanager
 def formatted(model: nn.Module, channels_last: bool) -> Iterator[None]:
-    """Keep convolutions' weights in channels_last format meanwhile, and bring them back to where they were in memory."""
-    found = [(tensor, tensor.data) for tensor in tensors_of(model)] if channels_last else []
-    kept = [(tensor, own) for tensor, own in found if own.dim() == 4 and type(own) is Tensor]
+    """Keep convolutions' weights in channels_last format inside the context, and restore their place in memory."""
+    weights = [(tensor, tensor.data) for tensor in tensors_of(model)] if channels_last else []
+    moved = [(tensor, before) for tensor, before in weights if before.dim() == 4 and type(before) is Tensor]
     try:
-        for tensor, own in kept:
-            tensor.data = own.contiguous(memory_format=torch.channels_last)
+        for tensor, before in moved:
+            tensor.data = before.contiguous(memory_format=torch.channels_last)
         yield
     finally:
-        for tensor, own in kept:
-            if tensor.data_ptr() != own.data_ptr():
-                tensor.data = own.copy_(tensor.data)
+        for tensor, before in moved:
+            if tensor.data_ptr() != before.data_ptr():
+                tensor.data = before.copy_(tensor.data)
 
 
-def chosen_format(channels_last: bool | str, model: nn.Module, inputs: Tensor) -> bool:
-    """Whether to work in channels_last: as the user says, else for convolutional models that can take inputs (N,C,H,W).
+def chosen_format(channels_last: AutoBool, model: nn.Module, inputs: Tensor) -> bool:
+    """Return True to work in channels_last: as the user says, or with "auto" for convolutional models that support it.
 
-    A model whose forward calls `view` on what a convolution returns cannot, and one compiled already would be again.
+    A model whose forward calls `view` on the output of a convolution does not support it. A compiled model would be
+    compiled again, so it keeps its format.
+
+    Args:
+        channels_last: True, False or "auto".
+        model: the model, in any mode.
+        inputs: (N,C,H,W), to try a forward with.
 
     Raises:
-        ValueError: neither True, False nor "auto".
+        ValueError: channels_last is neither True, False nor "auto".
     """
     if isinstance(channels_last, bool):
         return channels_last
@@ -44,11 +51,11 @@ def chosen_format(channels_last: bool | str, model: nn.Module, inputs: Tensor) -
     try:
         with formatted(model, True), evaluating(model), torch.no_grad():
             model(inputs)
-    except Exception:  # what is wrong in any format is told by the first look at the model
+    except Exception:  # an error that has nothing to do with the format is reported by `probe`
         return False
     return True
 
 
 def compiled(model: nn.Module) -> bool:
-    """Whether torch.compile has been called on the model, by function or in place."""
+    """Return True if torch.compile has been called on the model, as a function or in place."""
     return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None

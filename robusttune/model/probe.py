@@ -1,7 +1,6 @@
-"""What one look at a model and its images tells."""
+"""Probe of a model with one batch: its pixel space, its classifier layer, and its first logits."""
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,46 +12,57 @@ from robusttune.model.classifier import find_backbone, find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier, logits_of
 from robusttune.model.input_shapes import sample_inputs
+from robusttune.types import Channels
 
 SLACK = 1e-3
 
 
-def look(
+def probe(
     model: nn.Module,
     images: Tensor | None,
-    mean: Any,
-    std: Any,
+    mean: Channels | None,
+    std: Channels | None,
     normalized: bool | None,
     classifier: str | None,
     *,
     labelled: bool = True,
 ) -> tuple[Pixels, Classifier]:
-    """The space of the images and the model's classifier, from the user's images or from made-up ones.
+    """Find the pixel space of the images and the model's classifier, with the user's images or with random ones.
 
-    Where nothing is labelled, the model need not have a classifier.
+    Args:
+        model: on any device, in any mode.
+        images: (N,C,H,W) as the user's loader gives them; None to try random images of usual sizes.
+        mean: of the user's normalisation, or None.
+        std: of the user's normalisation, or None.
+        normalized: whether images are normalised; None to find out.
+        classifier: name of the classifier layer; None to find it.
+        labelled: False if there are no labels, so that the model need not have a classifier.
+
+    Raises:
+        ValueError: the model cannot take the images, no random image fits, or the classifier cannot be found.
     """
-    found_in = find_classifier if labelled else find_backbone
+    find = find_classifier if labelled else find_backbone
     if images is not None:
         check_images(images, wait=True)
         pixels = find_pixels(images, mean=mean, std=std, normalized=normalized, model=model)
         inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model))
         if labelled:
             first_logits(model, inputs)
-        return pixels, found_in(model, inputs, classifier)
+        return pixels, find(model, inputs, classifier)
     pixels = Pixels(mean, std, normalized=normalized is not False)
     for inputs in sample_inputs(model):
         try:
-            found = found_in(model, inputs, classifier)
+            layer = find(model, inputs, classifier)
         except (RuntimeError, AssertionError):
-            continue  # made-up images of a size that the model does not take
+            continue  # the model does not take images of this size
         if labelled:
             first_logits(model, inputs)
-        return pixels, found
-    raise ValueError("no made-up image fits the model: pass images=, a batch as your loader gives it")
+        return pixels, layer
+    raise ValueError("no random image fits the model: pass images=, a batch as your loader gives it")
 
 
 def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The logits (N,K), in eval mode, of the first inputs (N,C,H,W); a warning if they are probabilities.
+    """Return the logits (N,K), in eval mode, of the first inputs (N,C,H,W), and warn if they are probabilities.
 
     Raises:
         ValueError: the model cannot take such inputs, or gives no logits, or NaN.
@@ -69,7 +79,7 @@ def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
         raise ValueError(
             "the model answers the first images with NaN: load its weights again, or look for a broken layer"
         )
-    # Log-probabilities are logits, too: softmax gives them back as they are.
+    # Log-probabilities are logits too: softmax turns them into the same probabilities.
     if logits.shape[1] > 1 and _are_probabilities(logits):
         warnings.warn(
             "the model returns probabilities (rows within [0, 1] that sum to 1), but cross-entropy needs logits and both "
@@ -86,6 +96,7 @@ def _are_probabilities(logits: Tensor) -> bool:
 
 
 def _unfit(model: nn.Module, inputs: Tensor, error: Exception) -> str:
+    """Return the error text for images that the model cannot take."""
     channels, shape = inputs.shape[1], tuple(inputs.shape[1:])
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels:

@@ -1,35 +1,37 @@
-"""Which corruptions a model was trained on, as far as this process knows: remembered beside the model, not in it."""
+"""Corruptions that a model was trained on in this process, for evaluations to mark those they measure again.
 
-import weakref
+They are remembered per module and not passed in a signature, because the user calls `harden` and `evaluate` separately,
+with nothing but the model in common. A weak dictionary writes nothing into the user's model and does not keep it alive.
+"""
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
-_KNOWN: dict[int, tuple[weakref.ref[nn.Module], frozenset[str]]] = {}
+_SEEN: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
 
 
 def remember(model: nn.Module, names: Iterable[str]) -> None:
-    """Keep in mind that a model was trained on these corruptions, as long as it lives."""
-    every = trained_on(model) | frozenset(names)
-    if every:
-        number = id(model)
-        _KNOWN[number] = (weakref.ref(model, lambda _: _KNOWN.pop(number, None)), every)
+    """Add the names of corruptions to those that the model was trained on."""
+    seen = trained_on(model) | frozenset(names)
+    if seen:
+        _SEEN[model] = seen
 
 
 def trained_on(model: nn.Module) -> frozenset[str]:
-    """The names of the corruptions that this model is known to have been trained on."""
-    held, names = _KNOWN.get(id(model), (None, frozenset[str]()))
-    return names if held is not None and held() is model else frozenset()
+    """Return the names of the corruptions that this process has trained the model on."""
+    return _SEEN.get(model, frozenset())
 
 
 @contextmanager
 def forgotten(model: nn.Module) -> Iterator[None]:
-    """Let nothing that happens meanwhile count as training of the model."""
-    before = _KNOWN.get(id(model))
+    """Restore the model's corruptions afterwards, so that nothing inside counts as training."""
+    before = _SEEN.get(model)
     try:
         yield
     finally:
-        _KNOWN.pop(id(model), None)
+        _SEEN.pop(model, None)
         if before is not None:
-            _KNOWN[id(model)] = before
+            _SEEN[model] = before

@@ -5,48 +5,50 @@ import math
 import torch
 from torch import Tensor
 
+from robusttune.norms import per_image
+
 __all__ = ["l2"]
 
 SMALL, LARGE = 3 * 32 * 32, 3 * 224 * 224
 
 
 class l2:
-    """The Euclidean norm: sizes, projection and steepest ascent, each image by itself."""
+    """The Euclidean norm: sizes, projection and steepest ascent, separately for each image."""
 
     @staticmethod
     def size(delta: Tensor) -> Tensor:
-        """The norm of each image's perturbation: (N,C,H,W) -> (N,)."""
+        """Return the norm of each image's perturbation: (N,C,H,W) -> (N,)."""
         size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
         return size
 
     @staticmethod
     def project(delta: Tensor, eps: float) -> Tensor:
-        """The nearest perturbations (N,C,H,W) whose norm is at most eps."""
-        if eps < torch.finfo(delta.dtype).tiny:  # which divided by itself would be 0/0
+        """Return the nearest perturbations (N,C,H,W) whose norm is at most eps."""
+        if eps < torch.finfo(delta.dtype).tiny:  # eps / eps would be 0/0
             return torch.zeros_like(delta)
-        return delta * (eps / _per_image(l2.size(delta), delta).clamp(min=eps))
+        return delta * (eps / per_image(l2.size(delta), delta).clamp(min=eps))
 
     @staticmethod
     def ascent(gradient: Tensor) -> Tensor:
-        """The direction of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
+        """Return the direction (N,C,H,W) of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
         # Scaled by the largest entry first: the square of a gradient of 1e-30 is not representable.
-        largest = _per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
+        largest = per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
         scaled = gradient / torch.where(largest > 0, largest, 1.0)
-        size = _per_image(l2.size(scaled), scaled)
+        size = per_image(l2.size(scaled), scaled)
         return scaled / torch.where(size > 0, size, 1.0)
 
     @staticmethod
     def noise(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-        """Perturbations (N,C,H,W) in random directions, with sizes uniform on [0, eps]."""
+        """Draw perturbations (N,C,H,W) in random directions, with sizes uniform on [0, eps]."""
         shape, device = images.shape, generator.device
         direction = torch.randn(shape, generator=generator, device=device)
         radius = torch.rand(len(images), generator=generator, device=device)
-        delta = l2.ascent(direction) * _per_image(radius * eps, direction)
+        delta = l2.ascent(direction) * per_image(radius * eps, direction)
         return delta.to(images.device, images.dtype)
 
     @staticmethod
     def default_eps(shape: tuple[int, ...]) -> float:
-        """The customary radius for images of shape (C,H,W): 0.5 at 3x32x32 and 3.0 at 3x224x224.
+        """Return the customary radius for images of shape (C,H,W): 0.5 at 3x32x32 and 3.0 at 3x224x224.
 
         Between the two it is linear in logarithms, outside it grows with the square root of C·H·W.
         """
@@ -56,7 +58,3 @@ class l2:
         if values >= LARGE:
             return 3.0 * math.sqrt(values / LARGE)
         return float(0.5 * 6.0 ** (math.log(values / SMALL) / math.log(LARGE / SMALL)))
-
-
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))

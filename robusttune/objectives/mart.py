@@ -1,4 +1,4 @@
-"""MART: images that are misclassified even when clean count for more."""
+"""MART: adversarial training with more weight on images that are misclassified when clean."""
 
 import math
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ __all__ = ["mart"]
 
 @dataclass(frozen=True)
 class mart:
-    """A boosted cross-entropy on adversarial images, and beta times a divergence weighted by the doubt about the clean one.
+    """Boosted cross-entropy on adversarial images, plus beta times a divergence weighted by the clean image's error.
 
     The boost adds −log(1 − p), where p is the largest probability of a wrong class. The divergence is KL(clean ‖
-    adversarial), weighted by 1 − p of the right class on the clean image. Soft labels give the mean over the labels that
-    they are made of. The attack maximises the plain cross-entropy.
+    adversarial), weighted by 1 − p of the right class on the clean image. Soft labels give the weighted mean
+    over their labels. The attack maximises the plain cross-entropy.
 
-    1 − p is a sum over the other classes here, in logarithms, and exact. The authors' code adds 1e-4 to it, so that
-    there the boost is at most 9.2 and has no gradient where the model is sure of a wrong class.
+    1 − p is computed here exactly, as a sum over the other classes in logarithms. The authors' code adds 1e-4 to it, so
+    that the boost is at most 9.2 there, and has no gradient where the model is sure of a wrong class.
 
     Args:
         beta: weight of the divergence.
 
     Raises:
-        ValueError: beta is no finite number of at least 0.
+        ValueError: beta is not a finite number of at least 0.
 
     Source: Wang et al., Improving adversarial robustness requires revisiting misclassified examples, ICLR 2020,
     section 3.
@@ -39,20 +39,20 @@ class mart:
             raise ValueError(f"beta is {self.beta!r}, but a finite number of at least 0 is needed: 6 as a rule")
 
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:
-        """What the adversary maximises: (N,)."""
+        """Return the loss per image (N,) that the attack maximises: the cross-entropy."""
         return F.cross_entropy(logits, labels, reduction="none")
 
     def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:
-        """What training minimises: (N,); both logits are trained, the weight of the divergence too."""
-        own, clean = _log_softmax(adversarial_logits), _log_softmax(clean_logits)
-        soft = (labels if labels.dim() == 2 else F.one_hot(labels, own.shape[1])).to(own.dtype)
-        divergence = F.kl_div(own, clean, reduction="none", log_target=True).sum(1)
-        doubt = -(soft * torch.expm1(clean)).sum(1)
-        return _boost(own, soft) - (soft * own).sum(1) + self.beta * doubt * divergence
+        """Return the loss per image (N,) that training minimises; gradients reach both logits and the divergence's weight."""
+        adversarial, clean = _log_softmax(adversarial_logits), _log_softmax(clean_logits)
+        soft = (labels if labels.dim() == 2 else F.one_hot(labels, adversarial.shape[1])).to(adversarial.dtype)
+        divergence = F.kl_div(adversarial, clean, reduction="none", log_target=True).sum(1)
+        error = -(soft * torch.expm1(clean)).sum(1)
+        return _boost(adversarial, soft) - (soft * adversarial).sum(1) + self.beta * error * divergence
 
 
 def _boost(log_probabilities: Tensor, soft: Tensor) -> Tensor:
-    """−log(1 − largest probability of a wrong class), the mean over the soft labels (N,K): (N,)."""
+    """Return −log(1 − largest probability of a wrong class), averaged over the soft labels (N,K): (N,)."""
     first, second = log_probabilities.topk(2, dim=1).indices.unbind(1)
     right = soft.gather(1, first[:, None])[:, 0]
     wrong = soft.sum(1) - right
@@ -60,11 +60,11 @@ def _boost(log_probabilities: Tensor, soft: Tensor) -> Tensor:
 
 
 def _without(log_probabilities: Tensor, classes: Tensor) -> Tensor:
-    """−log of the probability of all classes but one for each image: (N,)."""
-    own = F.one_hot(classes, log_probabilities.shape[1]).bool()
-    return -log_probabilities.masked_fill(own, -torch.inf).logsumexp(1)
+    """Return −log of the total probability of all classes except one class per image: (N,)."""
+    excluded = F.one_hot(classes, log_probabilities.shape[1]).bool()
+    return -log_probabilities.masked_fill(excluded, -torch.inf).logsumexp(1)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    # In half precision the divergence of answers that are nearly the same would be rounding alone.
+    # In half precision, the divergence of nearly equal outputs would be nothing but rounding errors.
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""TRADES: accuracy on clean images, traded against answers that an adversary cannot change."""
+"""TRADES: a trade-off between accuracy on clean images and outputs that an attack cannot change."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ __all__ = ["trades"]
 
 @dataclass(frozen=True)
 class trades:
-    """Cross-entropy on clean images, and beta times how far the answers on adversarial images are from those.
+    """Cross-entropy on clean images, plus beta times the divergence of the outputs on adversarial images.
 
-    How far is KL(clean ‖ adversarial), which the attack maximises too, without labels. Its gradient is zero at the clean
-    image itself, so an attack on it has to start elsewhere, as built-in attacks do unless told otherwise.
+    The divergence is KL(clean ‖ adversarial), which the attack maximises too, without labels. Its gradient is zero at the
+    clean image, so the attack has to start at another point, as built-in attacks do by default.
 
     Args:
         beta: weight of the divergence; the larger, the more robust and the less accurate.
         label_smoothing: the share of each label that is spread over all classes.
 
     Raises:
-        ValueError: beta is no finite number of at least 0, or label_smoothing is not in [0, 1).
+        ValueError: beta is not a finite number of at least 0, or label_smoothing is not in [0, 1).
 
     Source: Zhang et al., arXiv:1901.08573, equation 5, where beta is 1/lambda.
     """
@@ -39,21 +39,21 @@ class trades:
             raise ValueError(f"label_smoothing is {share!r}, but a number from 0 to below 1 is needed, such as 0.1")
 
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:
-        """What the adversary maximises: (N,)."""
+        """Return the loss per image (N,) that the attack maximises: the divergence."""
         return _divergence(clean_logits, logits)
 
     def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:
-        """What training minimises: (N,); both logits are trained."""
+        """Return the loss per image (N,) that training minimises; gradients reach both logits."""
         clean = F.cross_entropy(clean_logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return clean + self.beta * _divergence(clean_logits, adversarial_logits)
 
 
 def _divergence(clean_logits: Tensor, logits: Tensor) -> Tensor:
-    """KL(clean ‖ adversarial): (N,)."""
-    clean, own = _log_softmax(clean_logits), _log_softmax(logits)
-    return F.kl_div(own, clean, reduction="none", log_target=True).sum(1)
+    """Return KL(clean ‖ adversarial): (N,)."""
+    clean, adversarial = _log_softmax(clean_logits), _log_softmax(logits)
+    return F.kl_div(adversarial, clean, reduction="none", log_target=True).sum(1)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    # In half precision the divergence of answers that are nearly the same would be rounding alone.
+    # In half precision, the divergence of nearly equal outputs would be nothing but rounding errors.
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -28,7 +28,7 @@ def world() -> int:
 
 
 def join(device: torch.device) -> None:
-    """Meet the other processes that torchrun, accelerate launch or Slurm started, unless the script has done so."""
+    """Join the process group that torchrun, accelerate launch or Slurm started, unless the script has done so."""
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if started and dist.is_available() and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -37,7 +37,7 @@ def join(device: torch.device) -> None:
 
 
 def _leave() -> None:
-    """Part from the other processes, unless the script has done so."""
+    """Destroy the process group, unless the script has done so."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -50,32 +50,32 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def summed(values: Iterable[float], device: torch.device) -> list[float]:
-    """Each value, summed over the processes."""
+    """Sum each value over the processes."""
     total = torch.tensor(list(values), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
     if together():
         dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
 
 
-def gathered(thing: Any) -> list[Any]:
-    """The things of all processes, in each of them."""
+def gathered(value: Any) -> list[Any]:
+    """Gather one value from each process, in each of them."""
     if not together():
-        return [thing]
-    things: list[Any] = [None] * world()
-    dist.all_gather_object(things, thing)
-    return things
+        return [value]
+    values: list[Any] = [value] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def agreed(value: float, device: torch.device) -> float:
     """The first process's value, in every process."""
-    told = torch.tensor([value], dtype=torch.float64, device=device)
+    shared = torch.tensor([value], dtype=torch.float64, device=device)
     if together():
-        dist.broadcast(told, 0)
-    return float(told)
+        dist.broadcast(shared, 0)
+    return float(shared)
 
 
 @torch.no_grad()
-def averaged(tensors: Iterable[Tensor]) -> None:
+def average(tensors: Iterable[Tensor]) -> None:
     """Replace each floating-point tensor by its mean over the processes, in place."""
     if together():
         for tensor in tensors:
@@ -84,14 +84,14 @@ def averaged(tensors: Iterable[Tensor]) -> None:
                 tensor /= dist.get_world_size()
 
 
-def wait() -> None:
-    """Go on when every process has come this far."""
+def barrier() -> None:
+    """Wait until every process has come this far."""
     if together():
         dist.barrier()
 
 
 def replicated(robust_loss: nn.Module) -> nn.Module:
-    """The module whose gradients are means over the processes; alone, the module itself."""
+    """Wrap the module in DistributedDataParallel, so that gradients are means over the processes; alone, return it."""
     if not together():
         return robust_loss
     # Buffers are not sent: a step's second forward must not find them changed, and they are averaged once an epoch.
@@ -104,7 +104,7 @@ def replicated(robust_loss: nn.Module) -> nn.Module:
 
 @contextmanager
 def unsynchronised(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Leave gradients to this process alone meanwhile, as all but the last of several accumulated batches do."""
+    """Do not synchronise gradients inside this context, as for all but the last of several accumulated batches."""
     if wanted and isinstance(module, nn.parallel.DistributedDataParallel):
         with module.no_sync():
             yield

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from robusttune.types import PathLike
+
 STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
 FORMAT = 1
 
@@ -67,7 +69,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     write_bytes(path, save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}))
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
+def load_weights(path: PathLike) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file, or of the best model of a run's folder.
 
     Raises:

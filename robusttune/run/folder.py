@@ -5,15 +5,14 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_bytes
+from robusttune.types import PathLike
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # The arguments that a resumed run may be given anew.
@@ -29,13 +28,12 @@ FREE = {
     "log",
     "on_epoch",
     "out",
+    "notes",
 }
-# What the caller of a run adds to its facts.
-_MORE: ContextVar[Mapping[str, Any]] = ContextVar("more", default=MappingProxyType({}))
 logger = logging.getLogger("robusttune")
 
 
-def prepared(out: str | Path | None, resume: bool) -> Path | None:
+def prepared(out: PathLike | None, resume: bool) -> Path | None:
     """The folder of a run, made if it is not there.
 
     Raises:
@@ -61,7 +59,7 @@ def prepared(out: str | Path | None, resume: bool) -> Path | None:
     return folder
 
 
-def told_if_inexact(loader: Any) -> None:
+def warn_if_inexact(loader: Any) -> None:
     """Say so where a resumed run cannot see the images exactly as the one that was killed would have."""
     why = ""
     if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
@@ -86,7 +84,7 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def told_on_failure(folder: Path | None) -> Iterator[None]:
+def noted_on_failure(folder: Path | None) -> Iterator[None]:
     """On any exception, Ctrl-C too, say that the run in the folder can go on."""
     try:
         yield
@@ -101,17 +99,7 @@ def told_on_failure(folder: Path | None) -> Iterator[None]:
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(_plain({**facts, **_MORE.get()}), indent=1) + "\n").encode())
-
-
-@contextmanager
-def also_in_run(facts: Mapping[str, Any]) -> Iterator[None]:
-    """Let runs that are begun meanwhile write these facts, too."""
-    token = _MORE.set(facts)
-    try:
-        yield
-    finally:
-        _MORE.reset(token)
+    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1) + "\n").encode())
 
 
 def is_plain(value: Any) -> bool:

@@ -35,20 +35,22 @@ NUMBERS = {
     "time_budget": POSITIVE,
     "min_clean": SHARE,
     "ema": DECAY,
+    "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
-NEEDED = ("epochs", "accumulate", "seed", "size", "batch_size", "workers")
+CHECKED = (*NUMBERS, "on_epoch", "tasks")
+NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers")
 
 
-def check_settings(given: Mapping[str, Any]) -> None:
-    """Raise a ValueError for settings of those names that are no numbers in their range, or cannot be called."""
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a setting in NUMBERS outside its range, an `on_epoch` that is no function, or tasks of weight 0."""
     for name, allowed in NUMBERS.items():
-        if name in given and (given[name] is not None or name in NEEDED):
-            check_number(name, given[name], allowed)
-    on_epoch = given.get("on_epoch")
+        if name in settings and (settings[name] is not None or name in NEEDED):
+            check_number(name, settings[name], allowed)
+    on_epoch = settings.get("on_epoch")
     if on_epoch is not None and not callable(on_epoch):
         raise ValueError(f"on_epoch is {on_epoch!r}, but a function of a dict is needed, such as on_epoch=print")
-    tasks = given.get("tasks")
-    # Weights that are no numbers are told of where the tasks are made.
+    tasks = settings.get("tasks")
+    # Weights that are no numbers are refused where the tasks are built.
     if isinstance(tasks, Mapping) and tasks and all(isinstance(w, Real) and w == 0 for w in tasks.values()):
         raise ValueError(
             f"the weights of all tasks ({', '.join(map(str, tasks))}) are 0: pass tasks=None to train without pretext tasks"
@@ -56,9 +58,9 @@ def check_settings(given: Mapping[str, Any]) -> None:
 
 
 def check_number(name: str, value: Any, allowed: _Range) -> None:
-    """Raise a ValueError unless the value of this name is a number in the range."""
-    right = isinstance(value, allowed.kind) and not isinstance(value, bool)
-    if not (right and math.isfinite(value) and allowed.holds(value)):
+    """Raise a ValueError unless the value is a number in the range."""
+    fits = isinstance(value, allowed.kind) and not isinstance(value, bool)
+    if not (fits and math.isfinite(value) and allowed.holds(value)):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
 

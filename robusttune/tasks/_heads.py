@@ -1,9 +1,8 @@
-"""The heads of pretext tasks: what they are asked, and their losses."""
+"""Heads of pretext tasks: the views that they classify, and their losses."""
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +12,22 @@ from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
-from robusttune.tasks._view import Task, View
+from robusttune.tasks import Task, TaskWeights, View
+from robusttune.types import PathLike
 
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 PATIENCE = 10
 
 
 class Part(NamedTuple):
-    """The images of a batch that drew one task: which they are, their view, and the weight of its loss."""
+    """The images of a batch that drew one task.
+
+    Attributes:
+        task: name of the task.
+        rows: the images' rows in the batch: (M,).
+        view: their view.
+        weight: of the loss.
+    """
 
     task: str
     rows: Tensor
@@ -29,21 +36,22 @@ class Part(NamedTuple):
 
 
 class Heads(nn.Module):
-    """One linear head for each pretext task, by name, with weights that follow from the seed.
+    """One linear head per pretext task, by the task's name, whose initial weights follow from the seed.
 
     Args:
-        tasks: {name or object: weight}; None for none.
-        views: how many distinct tasks each image draws, or "all"; weights keep the expectation.
+        tasks: {name or object: weight}; None for no tasks.
+        views: number of distinct tasks that each image draws, or "all". The losses are weighted so that their expectation
+            stays the same.
         width: of the features that the heads read.
-        patch_size: of a vision transformer, in pixels; None for other models.
+        patch_size: side of a vision transformer's patches in pixels; None for other models.
         seed: of the initial weights.
 
     Raises:
-        ValueError: unknown tasks, weights that are no numbers of at least 0, or more views than tasks.
+        ValueError: a task is unknown, a weight is not a number of at least 0, or there are more views than tasks.
     """
 
     def __init__(
-        self, tasks: Mapping[Any, float] | None, views: int | str, width: int, *, patch_size: int | None, seed: int
+        self, tasks: TaskWeights | None, views: int | str, width: int, *, patch_size: int | None, seed: int
     ) -> None:
         super().__init__()
         self.weights, self.tasks = _tasks(tasks)
@@ -60,96 +68,105 @@ class Heads(nn.Module):
 
     @torch.no_grad()
     def go_on_with(self, others: Mapping[str, Tensor] | None) -> None:
-        """Take the weights of other heads, as `state_dict` names them, for the tasks that they share.
+        """Copy the weights of other heads for the tasks that both have.
+
+        Args:
+            others: weights by name, as in `state_dict`; None to copy nothing.
 
         Raises:
-            ValueError: they share none, or features of another width.
+            ValueError: there is no common task, or the width of the features differs.
         """
         if others is None:
             return
-        own = self.state_dict()
-        common = [name for name in own if name in others]
+        weights = self.state_dict()
+        common = [name for name in weights if name in others]
         if not common:
             raise ValueError(
                 f"heads= has {', '.join(others) or 'no weights'}, but the tasks are {', '.join(self.tasks)}"
             )
         for name in common:
-            if own[name].shape != others[name].shape:
+            if weights[name].shape != others[name].shape:
                 raise ValueError(
-                    f"heads= has {name} of shape {tuple(others[name].shape)}, but {tuple(own[name].shape)} is needed: "
+                    f"heads= has {name} of shape {tuple(others[name].shape)}, but {tuple(weights[name].shape)} is needed: "
                     "they belong to another backbone"
                 )
-            own[name].copy_(others[name])
+            weights[name].copy_(others[name])
 
-    def draw(self, images: Tensor, chance: torch.Generator) -> list[Part]:
-        """Each image (N,C,H,W) draws `views` distinct tasks, with weights such that the expectation is weight times loss."""
+    def draw(self, images: Tensor, generator: torch.Generator) -> list[Part]:
+        """Draw `views` distinct tasks for each image (N,C,H,W), weighted so that each loss has the expectation weight·loss."""
         tasks = len(self.drawn)
         if not tasks:
             return []
-        # A permutation keeps the parts' sizes equal; the random offset keeps every image's draw uniform.
-        offset = int(torch.randint(tasks, (1,), generator=chance))
-        first = (torch.randperm(len(images), generator=chance) + offset) % tasks
+        # The permutation makes parts of equal sizes; the random offset makes each image's draw uniform.
+        offset = int(torch.randint(tasks, (1,), generator=generator))
+        first = (torch.randperm(len(images), generator=generator) + offset) % tasks
         parts = []
         for number, name in enumerate(self.drawn):
             rows = torch.nonzero((number - first) % tasks < self.views).flatten()
             rows = rows.to(images.device, non_blocking=True)
-            view = self.tasks[name].draw(images[rows], chance, patch_size=self.patch_size)
+            view = self.tasks[name].draw(images[rows], generator, patch_size=self.patch_size)
             parts.append(Part(name, rows, view, self.weights[name] * tasks / self.views))
         return parts
 
-    def shared(self, images: Tensor, chance: torch.Generator) -> tuple[Tensor, list[Part]]:
-        """The images after the tasks whose view takes the image's place, and those tasks' parts."""
+    def shared(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Part]]:
+        """Apply the tasks whose view replaces the image, and return the images (N,C,H,W) and the parts of those tasks."""
         parts = []
         for name, task in self.tasks.items():
             if task.shares_forward:
-                part = self.whole(name, images, chance)
+                part = self.whole(name, images, generator)
                 images = part.view.of(images)
                 parts.append(part)
         return images, parts
 
-    def whole(self, name: str, images: Tensor, chance: torch.Generator) -> Part:
-        """The part of one task in which all images take part."""
-        view = self.tasks[name].draw(images, chance, patch_size=self.patch_size)
+    def whole(self, name: str, images: Tensor, generator: torch.Generator) -> Part:
+        """Draw a view of one task for all images (N,C,H,W)."""
+        view = self.tasks[name].draw(images, generator, patch_size=self.patch_size)
         return Part(name, torch.arange(len(images), device=images.device), view, self.weights[name])
 
     def answers(self, part: Part, features: Tensor) -> Tensor:
-        """What the part's head says (M,classes) of features (M,D)."""
+        """Return the head's logits (M,classes) for features (M,D) of the part's views."""
         answers: Tensor = self[part.task](features)[:, : part.view.classes]
         return answers
 
     def losses(self, parts: list[Part], features: Tensor) -> list[Tensor]:
-        """The loss (M,) of each part, whose views' features lie one part after the other (or are shared by all)."""
+        """Return the loss per view (M,) of each part.
+
+        Args:
+            parts: of one batch.
+            features: of the views of all parts, concatenated; for tasks that share the forward, of the images.
+        """
         losses, start = [], 0
         for part in parts:
             count = len(part.rows)
-            own = features if self.tasks[part.task].shares_forward else features[start : start + count]
-            losses.append(F.cross_entropy(self.answers(part, own), part.view.targets, reduction="none"))
+            shared = self.tasks[part.task].shares_forward
+            logits = self.answers(part, features if shared else features[start : start + count])
+            losses.append(F.cross_entropy(logits, part.view.targets, reduction="none"))
             start += count
         return losses
 
 
 def views_of(images: Tensor, parts: list[Part]) -> Tensor:
-    """The views (M,C,H,W) of all parts, one part after the other."""
+    """Return the views (M,C,H,W) of all parts, concatenated."""
     return torch.cat([part.view.of(images[part.rows]) for part in parts]) if parts else images[:0]
 
 
-class Watch:
-    """Warns when ten training forwards, after which the model has changed, have left the heads as they were."""
+class HeadsWatch:
+    """A watch that warns if the model has changed over ten training forwards, but the heads have not."""
 
     def __init__(self, model: nn.Module, heads: Heads) -> None:
         self.model, self.heads = model, heads
         self.calls, self.writes = 0, 0
         self.before: list[Tensor] | None = None
 
-    def look(self) -> None:
-        """Count one training forward."""
+    def count_forward(self) -> None:
+        """Count one training forward, and warn at the tenth if the heads have not changed."""
         if self.calls and self.before is None:
             return
         self.calls += 1
         if self.calls == 1:
             self.before = [parameter.detach().clone() for parameter in self.heads.parameters()]
             self.writes = self._writes()
-        # Where gradients are accumulated, many forwards come before the first step.
+        # With accumulated gradients, many forwards come before the first optimizer step.
         if self.calls >= PATIENCE and self._writes() != self.writes:
             pairs = zip(self.before or [], self.heads.parameters(), strict=True)
             same = [torch.equal(before, now.to(before.device)) for before, now in pairs]
@@ -162,28 +179,30 @@ class Watch:
                 )
 
     def _writes(self) -> int:
-        """How often the model's parameters have been written, as an optimizer does."""
+        """Return how often the model's parameters have been written in place."""
         return sum(parameter._version for parameter in self.model.parameters())
 
 
-def _tasks(tasks: Mapping[Any, float] | None) -> tuple[dict[str, float], dict[str, Task]]:
+def _tasks(tasks: TaskWeights | None) -> tuple[dict[str, float], dict[str, Task]]:
+    """Return the weights and the tasks by their names."""
     if tasks is not None and not isinstance(tasks, Mapping):
         raise ValueError(
             f"tasks is {tasks!r}, but a dict of weights is needed, such as {TASKS}; None for no pretext task"
         )
     weights: dict[str, float] = {}
-    made: dict[str, Task] = {}
+    by_name: dict[str, Task] = {}
     for key, weight in (tasks or {}).items():
-        task = plugins.made("tasks", key)
+        task = plugins.instance("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
-        if task.name in made:
-            raise ValueError(f"two tasks are named {task.name!r}: give each its own name")
-        made[task.name], weights[task.name] = task, float(weight)
-    return weights, made
+        if task.name in by_name:
+            raise ValueError(f"two tasks are named {task.name!r}: give them different names")
+        by_name[task.name], weights[task.name] = task, float(weight)
+    return weights, by_name
 
 
 def _views(views: int | str, tasks: int) -> int:
+    """Return the number of distinct tasks that an image draws."""
     if views == "all":
         return tasks
     if not isinstance(views, int) or views < 1 or (tasks and views > tasks):
@@ -191,16 +210,16 @@ def _views(views: int | str, tasks: int) -> int:
     return views
 
 
-def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, float] | None = None) -> Heads:
-    """The pretext heads that a run left in its folder, on the model's device, to go on with: `harden(…, heads=…)`.
+def load_heads(source: PathLike, model: nn.Module, *, tasks: TaskWeights | None = None) -> Heads:
+    """Load the pretext heads that a run saved in its folder, on the model's device, to continue with `harden(…, heads=…)`.
 
     Args:
         source: the folder of a run, or its `heads.safetensors`.
-        model: the model that they were trained with, as that run left it.
-        tasks: needed for tasks that were given as objects: those objects, {object: weight}.
+        model: the model that the run trained.
+        tasks: {object: weight}, needed if the run's tasks were objects; None if they were names.
 
     Raises:
-        ValueError: there are no heads, or they belong to other tasks.
+        ValueError: the run saved no heads, or those of other tasks.
 
     Example:
         >>> import tempfile, torch, robusttune
@@ -216,13 +235,13 @@ def load_heads(source: str | Path, model: nn.Module, *, tasks: Mapping[Any, floa
     names = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("layers.")))
     if not names:
         raise ValueError(f"{str(source)!r} holds no pretext heads: was that run made with tasks?")
-    strange = [name for name in names if name not in plugins.names("tasks")]
-    if tasks is None and strange:
+    unknown = [name for name in names if name not in plugins.names("tasks")]
+    if tasks is None and unknown:
         raise ValueError(
-            f"{str(source)!r} holds heads of {', '.join(strange)}, which is no task of robusttune: pass it, tasks={{object: 1.0}}"
+            f"{str(source)!r} holds heads of {', '.join(unknown)}, which is no task of robusttune: pass tasks={{object: 1.0}}"
         )
-    wanted = dict.fromkeys(names, 1.0) if tasks is None else tasks
+    weighted: TaskWeights = dict.fromkeys(names, 1.0) if tasks is None else tasks
     width = next(weight.shape[1] for weight in weights.values() if weight.dim() == 2)
-    heads = Heads(wanted, "all", width, patch_size=patch_size_of(model), seed=0)
+    heads = Heads(weighted, "all", width, patch_size=patch_size_of(model), seed=0)
     heads.go_on_with(weights)
     return heads.to(device_of(model), dtype_of(model)).eval()

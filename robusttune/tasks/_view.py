@@ -1,19 +1,19 @@
-"""What a pretext task makes of images, and the index maps that most of them are."""
+"""Views of images for pretext tasks, and the index maps that compute most of them."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
 class View(NamedTuple):
-    """One random draw of a pretext task, held fixed while images change under an attack.
+    """One random draw of a pretext task, which stays fixed while an attack changes the images.
 
     Attributes:
-        of: the differentiable map images (N,C,H,W) -> views (N,C,H,W).
-        targets: what the head should say of each view: (N,), below `classes`.
-        classes: how many answers are possible for these images (a head may have more outputs, which are left out).
+        of: differentiable map from images (N,C,H,W) to views (N,C,H,W); it draws no random numbers.
+        targets: the right answer for each view: (N,), below `classes`.
+        classes: number of possible answers for these images; a head may have more outputs, which are ignored.
     """
 
     of: Callable[[Tensor], Tensor]
@@ -21,28 +21,8 @@ class View(NamedTuple):
     classes: int
 
 
-class Task(Protocol):
-    """What a file in `tasks/` exports: a class whose instances draw views.
-
-    Attributes:
-        name: key of the head and of the logged loss.
-        classes: outputs of the head.
-        shares_forward: the view replaces the image in the classification forward, whose features the head reads.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def shares_forward(self) -> bool: ...
-
-    def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
-        """One random view for each image; `generator` lives on the CPU, `patch_size` is a ViT's, in pixels."""
-
-
 def reindex(images: Tensor, source: Tensor) -> Tensor:
-    """Images whose pixel p is pixel source[n, p] of image n: an exact map with an exact gradient.
+    """Move pixels: pixel p of the n-th result is pixel source[n, p] of image n. Values and gradients are exact.
 
     Args:
         images: (N,C,H,W), in any memory format, which is kept.
@@ -55,6 +35,6 @@ def reindex(images: Tensor, source: Tensor) -> Tensor:
 
 
 def pixel_numbers(shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The numbers 0 … H·W-1 laid out as an image of shape (…,H,W): (H,W)."""
+    """Return the numbers 0 … H·W-1, the indices of flattened pixels, for images of shape (…,H,W): (H,W)."""
     height, width = shape[-2:]
     return torch.arange(height * width).reshape(height, width)

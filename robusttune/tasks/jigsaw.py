@@ -1,4 +1,4 @@
-"""In which order do the tiles of the image lie?"""
+"""Jigsaw puzzle: predict the order of the image's tiles."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from robusttune.tasks._view import View, pixel_numbers, reindex
+from robusttune.tasks import View, pixel_numbers, reindex
 
 __all__ = ["jigsaw"]
 
@@ -20,17 +20,17 @@ SMALL_SIDE = 48
 
 @dataclass(frozen=True)
 class jigsaw:
-    """Predict in which of a fixed set of orders the tiles of each image were put back, at the image's own size.
+    """Predict in which of a fixed set of orders the tiles of each image were arranged, at the size of the image.
 
-    The tiles are squares of a grid over the centre of the image; what the grid does not divide stays where it is.
-    A 2x2 grid has all its 24 orders, a larger one the identity and 30 orders that lie far apart.
+    The tiles are the cells of a grid over the centre of the image; pixels outside of the grid are not moved. A 2x2 grid has
+    all its 24 orders, a larger one the identity and 30 orders with a large distance from each other.
 
     Args:
-        grid: tiles a side; unless given, 2 for sides under 48 px, else 3, and for ViTs the largest of 4, 3, 2 whose
-            tiles are made of whole patches (where none is, as for other models).
+        grid: tiles per side. None for 2 if a side is under 48 px, else 3; for ViTs the largest of 4, 3, 2 whose tiles
+            consist of whole patches, if there is one.
 
     Raises:
-        ValueError: a grid under 2, or an image smaller than its grid.
+        ValueError: the grid is under 2, or an image is smaller than the grid.
 
     Source: Noroozi and Favaro, arXiv:1603.09246; tiles in one image: Carlucci et al., arXiv:1903.06864.
 
@@ -47,10 +47,10 @@ class jigsaw:
 
     def __post_init__(self) -> None:
         if self.grid is not None and self.grid < 2:
-            raise ValueError(f"jigsaw's grid is {self.grid}, but it takes at least 2 tiles a side to shuffle them")
+            raise ValueError(f"jigsaw's grid is {self.grid}, but at least 2 tiles per side are needed to shuffle them")
 
     def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
-        """One random order for each image (N,C,H,W)."""
+        """Draw one random order for each image (N,C,H,W)."""
         height, width = images.shape[-2:]
         shuffles = _shuffles(height, width, self.grid or _grid_for(height, width, patch_size))
         choice = torch.randint(len(shuffles), (len(images),), generator=generator)
@@ -59,12 +59,12 @@ class jigsaw:
 
 
 def orders(grid: int) -> list[tuple[int, ...]]:
-    """The orders in use, all distinct, the identity first: each next one is the farthest from all before it."""
+    """Return the orders in use, the identity first: each next order is the farthest from all orders before it."""
     tiles = grid * grid
     if math.factorial(tiles) <= ORDERS:
         return list(permutations(range(tiles)))
-    chance = random.Random(0)
-    pool = {tuple(chance.sample(range(tiles), tiles)) for _ in range(CANDIDATES)}
+    generator = random.Random(0)
+    pool = {tuple(generator.sample(range(tiles), tiles)) for _ in range(CANDIDATES)}
     chosen = [tuple(range(tiles))]
     nearest = dict.fromkeys(sorted(pool - set(chosen)), tiles)
     while len(chosen) < ORDERS:
@@ -87,7 +87,7 @@ def _grid_for(height: int, width: int, patch_size: int | None) -> int:
 
 @lru_cache(maxsize=8)
 def _shuffles(height: int, width: int, grid: int) -> Tensor:
-    """The source pixel of each pixel, for each order: (orders,H·W)."""
+    """Return the source pixel of each pixel, for each order: (orders,H·W)."""
     tall, wide = height // grid, width // grid
     if min(tall, wide) < 1:
         raise ValueError(f"images of {height}x{width} px cannot be cut into {grid}x{grid} tiles: choose a smaller grid")

@@ -1,12 +1,13 @@
-"""Which part of the image is turned, and how far?"""
+"""Patch rotation: predict which square of the image was turned, and by how many quarter turns."""
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from robusttune.tasks._view import View, pixel_numbers, reindex
+from robusttune.tasks import View, pixel_numbers, reindex
 
 __all__ = ["patch_rotation"]
 
@@ -17,20 +18,20 @@ TURNS = 4
 class patch_rotation:
     """Predict which square of a grid was turned within each image, and by how many quarter turns.
 
-    The turned image takes the image's place in the classification, whose features the head reads, so the task costs no
-    forward of its own. A square lies in the middle of each cell of the grid, as large as the cell lets it, so that there
-    are quarter turns in images that are not square too; for ViTs it is made of whole patches (where the cell holds any).
-    A quarter of the images are left as they are; which square was not turned cannot be seen, so that of the 2x2 grid's 16
-    answers a head can give 13 in 16 right at best.
+    The turned image replaces the image in the classification forward, whose features the head reads, so the task needs no
+    forward of its own. Each cell of the grid has a square in its middle, as large as possible, so that quarter turns exist
+    for images that are not square too; for ViTs, squares consist of whole patches if a cell holds any. A quarter of the
+    images are not turned. The chosen square of these cannot be seen, so a head with the 16 answers of a 2x2 grid is right
+    on at most 13 in 16.
 
     Args:
-        grid: cells a side; one square of a finer grid changes less of the image.
+        grid: cells per side; a square of a finer grid changes less of the image.
 
     Raises:
-        ValueError: a grid under 1, or an image smaller than its grid.
+        ValueError: the grid is under 1, or an image is smaller than the grid.
 
-    Source: LoRot-E of Moon et al., arXiv:2207.10023. Their other variant, LoRot-I, draws squares of 2 px and more at any
-    place, which fit no patches of a ViT and whose turn an adversary's noise may hide.
+    Source: LoRot-E of Moon et al., arXiv:2207.10023. Their variant LoRot-I draws squares of 2 px and more at any
+    position. These do not fit the patches of a ViT, and adversarial noise may hide their turn.
 
     Example:
         >>> view = patch_rotation().draw(torch.rand(3, 1, 9, 8), torch.Generator(), patch_size=None)
@@ -44,15 +45,15 @@ class patch_rotation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.grid, int) or self.grid < 1:
-            raise ValueError(f"patch_rotation's grid is {self.grid!r}, but a whole number of cells a side is needed")
+            raise ValueError(f"patch_rotation's grid is {self.grid!r}, but a whole number of cells per side is needed")
 
     @property
     def classes(self) -> int:
-        """One for each turn of each square."""
+        """The number of turns of all squares."""
         return TURNS * self.grid**2
 
     def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
-        """One random square and turn for each image (N,C,H,W); a target is 4 times the square plus the turn."""
+        """Draw one random square and turn for each image (N,C,H,W); a target is 4 times the square plus the turn."""
         height, width = images.shape[-2:]
         turned = _turned(height, width, self.grid, patch_size or 1)
         choice = torch.randint(len(turned), (len(images),), generator=generator)
@@ -62,7 +63,7 @@ class patch_rotation:
 
 @lru_cache(maxsize=8)
 def _turned(height: int, width: int, grid: int, unit: int) -> Tensor:
-    """The source pixel of each pixel, for each turn of each square: (4·grid²,H·W)."""
+    """Return the source pixel of each pixel, for each turn of each square: (4·grid²,H·W)."""
     if min(height, width) < grid:
         raise ValueError(f"images of {height}x{width} px cannot be cut into {grid}x{grid} cells: choose a smaller grid")
     if min(height, width) < grid * unit:
@@ -70,18 +71,17 @@ def _turned(height: int, width: int, grid: int, unit: int) -> Tensor:
     numbers = pixel_numbers((height, width))
     side = min(height, width) // (grid * unit) * unit
     sources = []
-    for top in _starts(height, side, grid, unit):
-        for left in _starts(width, side, grid, unit):
-            square = (slice(top, top + side), slice(left, left + side))
-            for turns in range(TURNS):
-                source = numbers.clone()
-                source[square] = torch.rot90(numbers[square], turns, (0, 1))
-                sources.append(source.flatten())
+    corners = product(_starts(height, side, grid, unit), _starts(width, side, grid, unit))
+    for (top, left), turns in product(corners, range(TURNS)):
+        square = (slice(top, top + side), slice(left, left + side))
+        source = numbers.clone()
+        source[square] = torch.rot90(numbers[square], turns, (0, 1))
+        sources.append(source.flatten())
     return torch.stack(sources)
 
 
 def _starts(length: int, side: int, grid: int, unit: int) -> list[int]:
-    """Where the squares begin: in the middle of cells that lie in the middle of the length, in whole units."""
+    """Return the starts of the squares, which lie in the middle of cells in the middle of the length, in whole units."""
     cell = length // (grid * unit) * unit
     first = (length - grid * cell) // (2 * unit) * unit + (cell - side) // (2 * unit) * unit
     return [first + number * cell for number in range(grid)]

@@ -5,15 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from robusttune.run import distributed
+
 TINY = 1e-12
 
 
 def perturbed_weights(model: nn.Module, loss_of: Callable[[], Tensor], gamma: float) -> dict[str, Tensor]:
-    """The model's weights moved so that the loss rises: to be used in their place, as with `torch.func.functional_call`.
+    """Move a model's weights so that the loss rises; returns the moved weights, for `torch.func.functional_call`.
 
     Each weight of more than one dimension moves by gamma times its own norm, along its gradient; biases and norm layers
-    stay. A gradient that is taken at the moved weights is, to the optimiser, the gradient of the weights themselves, so
-    nothing has to be moved back. With several processes all move along the mean of their gradients.
+    do not move. Gradients at the moved weights reach the model's parameters, so nothing has to be moved back. With
+    several processes, all move along the mean of their gradients.
 
     Source: Wu et al., arXiv:2004.05884, equations 8 to 10, with one step.
     """
@@ -29,7 +31,5 @@ def perturbed_weights(model: nn.Module, loss_of: Callable[[], Tensor], gamma: fl
 
 
 def _mean_of_processes(gradient: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(gradient)
-        return gradient / torch.distributed.get_world_size()
+    distributed.average([gradient])
     return gradient

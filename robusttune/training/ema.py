@@ -1,4 +1,7 @@
-"""An exponential moving average of weights."""
+"""The exponential moving average of weights.
+
+torch's AveragedModel and timm's ModelEmaV3 copy the whole module, a second user's model; this keeps tensors alone.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,10 +11,10 @@ from torch import Tensor, nn
 
 
 class Average:
-    """The moving average of what training changes in a model: parameters that require grad, and buffers.
+    """The moving average of the tensors that training changes: parameters that require grad, and buffers.
 
     Args:
-        model: whose weights are followed.
+        model: the model to average.
         decay: share of the old average that a step keeps; early in a run (1 + step) / (10 + step) where that is less,
             so that in short runs the average forgets the start.
 
@@ -25,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the model's weights as they are now."""
+        """Move the average towards the model's present weights."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in self._followed().items():
@@ -37,17 +40,17 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the model have the averaged weights meanwhile."""
-        own = {name: tensor.detach().clone() for name, tensor in self._followed().items()}
+        """Load the averaged weights into the model inside this context."""
+        present = {name: tensor.detach().clone() for name, tensor in self._followed().items()}
         self.write(self.shadow)
         try:
             yield
         finally:
-            self.write(own)
+            self.write(present)
 
     @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor]) -> None:
-        """Give the model these weights, in place."""
+        """Copy these weights into the model, in place."""
         for name, tensor in self._followed().items():
             tensor.copy_(weights[name])
 
@@ -60,12 +63,12 @@ class Average:
             return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, object]:
-        """All that `load_state_dict` needs to go on."""
+        """The state, for `load_state_dict`."""
         return {"steps": self.steps, "shadow": dict(self.shadow)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.steps = int(state["steps"])  # type: ignore[call-overload]
         weights: Mapping[str, Tensor] = state["shadow"]  # type: ignore[assignment]
         for name, average in self.shadow.items():

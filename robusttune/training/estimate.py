@@ -1,53 +1,54 @@
-"""What hardening will cost, before it is begun."""
+"""The cost of hardening, estimated before a run."""
 
 import copy
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
-from robusttune.model.timing import wait
+from robusttune.model.timing import synchronize
 from robusttune.run import distributed, randomness
+from robusttune.run.markdown import markdown_table
 from robusttune.training import profiling
-from robusttune.training.autotune import choose
-from robusttune.training.harden import harden, prepared
+from robusttune.training.autotune import choose_fast_path
 from robusttune.training.loop import Training
 from robusttune.training.memory import COUNTED, MEASURED
-from robusttune.training.profiling import Pace, Passes
-from robusttune.training.setup import checkpointed_if
-
-# What a run would write or show; an estimate does neither.
-UNUSED = {"out": None, "resume": False, "log": None, "progress": False}
+from robusttune.training.place import blocks_checkpointed
+from robusttune.training.presets import with_preset
+from robusttune.training.profiling import Pace, PassCount
+from robusttune.training.settings import HardenSettings, Output, RunSettings, run_settings
+from robusttune.training.setup import hardening
+from robusttune.types import Loader
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run of `harden` will take on this machine; with several processes, images and memory are those of each.
+    """The estimated cost of a run of `harden` on this machine; with several processes, images and memory are per process.
 
     Attributes:
         seconds: of the whole run.
         seconds_per_epoch: of an epoch in the mean, judgements on held-out images included.
         images_per_second: training images, while steps are taken.
-        parts: seconds by part: "first look" (all that comes before the first step), "steps", "judging" and "last look".
-        epochs, steps: how many there will be, begun epochs included.
-        passes: by part, images that go forward through the model and backward, in the whole run, as the algorithm asks
-            for; in judging as if all held-out images were classified rightly.
-        peak_bytes: memory that training takes at most.
+        parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
+            held-out images) and "last look" (at the pretext heads).
+        epochs, steps: their expected numbers, started epochs included.
+        passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
+            images were classified correctly.
+        peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that would fit into the memory that is free, by a straight line through two small batches; None
-            where it is not known how much is free.
+        largest_batch: that fits into free memory, extrapolated from two small batches; None where free memory is not
+            known.
         cost: money by device, for `devices`.
-        device: where it was measured.
+        device: that was measured.
     """
 
     seconds: float
@@ -56,7 +57,7 @@ class Estimate:
     parts: Mapping[str, float]
     epochs: int
     steps: int
-    passes: Mapping[str, Passes]
+    passes: Mapping[str, PassCount]
     peak_bytes: int
     memory: str
     batch: int
@@ -65,7 +66,7 @@ class Estimate:
     cost: Mapping[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
-        """A Markdown table of all of it."""
+        """A Markdown table of the estimate."""
         rows = [
             ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
             ("an epoch", shown(self.seconds_per_epoch)),
@@ -80,25 +81,29 @@ class Estimate:
             ("largest batch that fits", "not known here" if self.largest_batch is None else f"{self.largest_batch:,}"),
             *((f"cost on {name}", f"{money:.2f}") for name, money in self.cost.items()),
         ]
-        return "\n".join(["| what | estimate |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows)])
+        return markdown_table(["what", "estimate"], rows)
 
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
 def estimate(
-    model: nn.Module, loader: Any, *, devices: Mapping[str, float] | None = None, **as_for_harden: Any
+    model: nn.Module,
+    loader: Loader,
+    *,
+    devices: Mapping[str, float] | None = None,
+    **settings: Unpack[HardenSettings],
 ) -> Estimate:
-    """What `harden` will take with these arguments on this machine: time, memory, passes and money.
+    """Estimate what `harden` would cost with these arguments on this machine: time, memory, passes and money.
 
-    It does what `harden` does up to the first step, takes some real steps and a judgement on held-out images, and gives
-    the model back as it came, weights, random states and an optimiser of your own included. The run is thought to start
-    afresh; nothing is written, so what `out=` costs is not counted.
+    It does what `harden` does up to the first step, takes some real steps, validates once on held-out images, and then
+    restores the model, its weights, random states and the user's optimiser. It assumes a new run; nothing is written, so
+    the cost of `out=` is not counted.
 
     Args:
         model, loader: see `harden`.
         devices: a price an hour by name, as {"spot": 0.9, "own": 0.4}, of machines as fast as this one.
-        as_for_harden: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used.
+        settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used.
 
     Raises:
         TypeError: an argument that `harden` does not have.
@@ -112,30 +117,32 @@ def estimate(
         >>> found.epochs, found.steps, round(found.cost["spot"] * 3600 / found.seconds, 6)
         (5, 5, 1.5)
     """
-    given, prices = _given(model, loader, as_for_harden), checked_prices(devices)
+    wanted, prices = run_settings(loader, **settings), checked_prices(devices)
+    wanted = replace(with_preset(wanted), output=Output(seed=wanted.output.seed, progress=False))
     check_loader(loader, passes=2)
-    with seen_corruptions.forgotten(model), restored(model), _untouched(given):
+    with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
-        with prepared(given) as run:
-            training, device = run.training, run.training.stepper.device
-            wait(device)
+        with hardening(model, wanted) as (training, _):
+            device = training.stepper.device
+            synchronize(device)
             first = profiling.clock() - began
-            with trainable(model), checkpointed_if(given):
-                # Whether "auto" compiles is left to the run: to find out takes minutes.
-                choose(training, {**given, "compile": given["compile"] is True}, resumed=False)
-                pace, judging = profiling.pace(training), profiling.judging(training)
+            with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
+                # Whether "auto" compiles is left to the run: measuring that takes minutes.
+                speed = replace(wanted.speed, compile=wanted.speed.compile is True)
+                choose_fast_path(training, speed, resumed=False, show=False)
+                pace, validation = profiling.pace(training), profiling.validation_cost(training)
                 training.robust_loss.passes.compile("no")
-                passes, memory = profiling.passes(training), profiling.memory(training)
+                passes, memory = profiling.pass_counts(training), profiling.memory(training)
             extent = extent_of(training, pace)
     parts = {
-        "first look": first + pace.warming,
+        "first look": first + pace.warm_up,
         "steps": extent.seconds,
-        "judging": extent.judged * judging.images * judging.per_image if judging else 0.0,
-        "last look": judging.images * judging.heads if judging else 0.0,
+        "judging": extent.validations * validation.images * validation.per_image if validation else 0.0,
+        "last look": validation.images * validation.heads if validation else 0.0,
     }
     seconds, images = sum(parts.values()), extent.images
     passes = {part: each.times(images) for part, each in passes.items()}
-    passes["judging"] = profiling.JUDGED.times(extent.judged * judging.images) if judging else Passes(0.0, 0.0)
+    passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
@@ -144,7 +151,7 @@ def estimate(
         extent.epochs,
         extent.steps,
         passes,
-        memory.most,
+        memory.peak,
         COUNTED if device.type == "cpu" else MEASURED,
         len(training.batches.peeked[0]),
         memory.largest_batch,
@@ -154,51 +161,51 @@ def estimate(
 
 
 class Extent(NamedTuple):
-    """How far a run will come: training images of this process, seconds of its steps, epochs begun, and judgements."""
+    """The extent of a run: training images of this process, seconds of its steps, steps, started epochs, validations."""
 
     images: float
     seconds: float
     steps: int
     epochs: int
-    judged: int
+    validations: int
 
 
 def extent_of(training: Training, pace: Pace) -> Extent:
-    """How far a run will come at this pace before epochs, steps or seconds are used up.
+    """Compute how far a run comes at this pace before its epochs, steps or seconds are used up.
 
     Raises:
         ValueError: nothing says where it ends.
     """
-    plan, batch = training.plan, len(training.batches.peeked[0])
-    steps_left = math.inf if plan.max_steps is None else plan.max_steps
-    seconds_left = math.inf if plan.time_budget is None else plan.time_budget
-    images = _images_an_epoch(training.batches.loader, plan.batches, batch)
-    steps = math.inf if plan.batches is None else math.ceil(plan.batches / plan.accumulate)
+    length, batches, batch = training.progress.length, training.progress.batches, len(training.batches.peeked[0])
+    steps_left = math.inf if length.max_steps is None else length.max_steps
+    seconds_left = math.inf if length.time_budget is None else length.time_budget
+    images = _images_an_epoch(training.batches.loader, batches, batch)
+    steps = math.inf if batches is None else math.ceil(batches / length.accumulate)
     if images is None:
         # The loader may never end, so what ends the run is one long epoch.
-        steps, step = steps_left, batch * plan.accumulate
-        images = min(steps_left * step, max(0.0, seconds_left - pace.opening) / pace.per_image)
+        steps, step = steps_left, batch * length.accumulate
+        images = min(steps_left * step, max(0.0, seconds_left - pace.startup) / pace.per_image)
         if images == math.inf:
             raise ValueError(
                 "the loader does not say how many batches it has, so nothing says how long the run will be: pass "
                 "max_steps= or time_budget="
             )
         steps = math.ceil(images / step)
-    whole = pace.opening + images * pace.per_image
-    taken, spent, done, judged, epoch = 0.0, 0.0, 0.0, 0, 0
-    for epoch in range(1, plan.epochs + 1):
+    whole = pace.startup + images * pace.per_image
+    taken, spent, done, validations, epoch = 0.0, 0.0, 0.0, 0, 0
+    for epoch in range(1, length.epochs + 1):
         share = min(1.0, steps_left / steps, seconds_left / whole)
         taken, spent, done = taken + share * steps, spent + share * whole, done + share * images
         steps_left, seconds_left = steps_left - share * steps, seconds_left - share * whole
         over = share < 1 or steps_left <= 0 or seconds_left <= 0
-        judged += over or epoch == plan.epochs or epoch % training.judged == 0
+        validations += over or epoch == length.epochs or epoch % training.validation.every == 0
         if over:
             break
-    return Extent(done, spent, math.ceil(taken - 1e-9), epoch, judged)
+    return Extent(done, spent, math.ceil(taken - 1e-9), epoch, validations)
 
 
 def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | None:
-    """How many images this process trains on in an epoch."""
+    """The number of images that this process trains on in an epoch; None if it is not known."""
     if batches is None:
         return None
     sampler: Any = getattr(loader, "sampler", None)
@@ -206,27 +213,11 @@ def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | No
     return float(min(known, batches * batch))
 
 
-def _given(model: Any, loader: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of `harden`, with its own defaults, but for those that an estimate has no use for.
-
-    Raises:
-        TypeError: an argument that it does not have.
-    """
-    known = inspect.signature(harden).parameters
-    for name in settings:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f": did you mean {close[0]!r}?" if close else f": it takes {', '.join(known)}"
-            raise TypeError(f"harden has no argument {name!r}{hint}")
-    defaults = {name: parameter.default for name, parameter in known.items()}
-    return {**defaults, "model": model, "loader": loader, **settings, **UNUSED}
-
-
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
-    """Prices an hour by device.
+    """Check prices per hour by device.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: not a mapping of names to finite numbers of at least 0.
     """
     if devices is None:
         return {}
@@ -241,11 +232,11 @@ def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
 
 
 @contextmanager
-def _untouched(given: Mapping[str, Any]) -> Iterator[None]:
-    """Give the chance of the user's loaders, and an optimiser of the user's own, back as they were."""
-    loaders = [given[name] for name in ("loader", "val_loader", "unlabeled_loader")]
+def _untouched(settings: RunSettings) -> Iterator[None]:
+    """Restore the generators of the user's loaders, and the user's optimiser, after this context."""
+    loaders = vars(settings.loaders).values()
     states = [(source, source.get_state()) for loader in loaders for source in randomness.generators(loader)]
-    optimizer, groups, state = given["optimizer"], 0, {}
+    optimizer, groups, state = settings.updates.optimizer, 0, {}
     if isinstance(optimizer, torch.optim.Optimizer):
         groups, state = len(optimizer.param_groups), copy.deepcopy(optimizer.state_dict())
     try:
@@ -259,7 +250,7 @@ def _untouched(given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def shown(seconds: float) -> str:
-    """A time in words.
+    """Format seconds for people.
 
     Example:
         >>> shown(0.5), shown(75), shown(7300)

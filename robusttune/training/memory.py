@@ -1,4 +1,4 @@
-"""How much memory tensors take at once, and how much there is."""
+"""Peak memory of tensors, and free memory."""
 
 import os
 import weakref
@@ -10,27 +10,27 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MEASURED = "most that the device had allocated at once"
-COUNTED = "tensors alive at once; what the interpreter and single operations need beside them is not counted"
+MEASURED = "peak of what the device had allocated"
+COUNTED = "tensors alive at once; memory of the interpreter and inside single operations is not counted"
 MEMINFO = "/proc/meminfo"
 
 
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that are made inside and are alive at once; `most` is the largest sum so far."""
+    """Counts the bytes of tensors created inside this context that are alive at once; `peak` is the largest sum so far."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.most = 0, 0
+        self.now, self.peak = 0, 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        """Do what is asked, and count the storages that come out of it."""
-        own = {_key(each) for each in tree_leaves((arguments, keywords)) if isinstance(each, Tensor)}
-        found = function(*arguments, **(keywords or {}))
-        for each in tree_leaves(found):
-            if isinstance(each, Tensor) and _key(each) not in own:
+        """Run the operation, and count the storages of its results."""
+        inputs = {_key(each) for each in tree_leaves((arguments, keywords)) if isinstance(each, Tensor)}
+        results = function(*arguments, **(keywords or {}))
+        for each in tree_leaves(results):
+            if isinstance(each, Tensor) and _key(each) not in inputs:
                 self._count(each)
-        return found
+        return results
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -44,11 +44,11 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         self._known[key] = weakref.ref(storage, gone)
         self.now += size
-        self.most = max(self.most, self.now)
+        self.peak = max(self.peak, self.now)
 
 
-def most_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """The most bytes that the tensors made by this work take at once, beyond those that are there already."""
+def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """Measure the peak memory in bytes that `work` adds to what is allocated already."""
     module: Any = getattr(torch, device.type, None)
     if device.type != "cpu" and hasattr(module, "max_memory_allocated"):
         before = module.memory_allocated(device)
@@ -57,19 +57,19 @@ def most_bytes(work: Callable[[], Any], device: torch.device) -> int:
         return int(module.max_memory_allocated(device) - before)
     with Alive() as alive:
         work()
-    return int(alive.most)
+    return int(alive.peak)
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
-    """The bytes of all tensors among these, shared memory counted once."""
+    """The bytes of all tensors among these; shared memory counts once."""
     sizes = {_key(each): each.untyped_storage().nbytes() for each in tensors if isinstance(each, Tensor)}
     return sum(sizes.values())
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """How many bytes more can be had where tensors of this device are kept; None where nothing tells.
+    """Free memory in bytes for tensors of this device; None where it is not known.
 
-    Source: `MemAvailable` of Linux for the CPU; for an accelerator what its driver has left and torch holds unused.
+    Source: `MemAvailable` of Linux for the CPU; for an accelerator its driver's free memory and torch's unused cache.
     """
     module: Any = getattr(torch, device.type, None)
     if device.type == "cpu":
@@ -81,12 +81,11 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _available() -> int | None:
-    if os.path.exists(MEMINFO):
-        with open(MEMINFO, encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    return None
+    if not os.path.exists(MEMINFO):
+        return None
+    with open(MEMINFO, encoding="utf-8") as file:
+        lines = [line for line in file if line.startswith("MemAvailable:")]
+    return int(lines[0].split()[1]) * 1024 if lines else None
 
 
 def _key(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ FIRST_BROKEN = "first broken"
 
 
 class Meter:
-    """Means of an epoch's loss terms and robust accuracy; the device is waited for only when they are read."""
+    """Means of an epoch's loss terms and robust accuracy; only reading them waits for the device."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -22,7 +22,7 @@ class Meter:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, out: Mapping[str, Tensor], labels: Tensor | None, images: int) -> None:
-        """Count one batch of so many images."""
+        """Add the loss terms of one batch, which has this number of images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
             terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard(labels)).sum()
@@ -51,9 +51,9 @@ class Meter:
         return {key: float(value) / max(self.images, 1) for key, value in self.sums.items() if key != FIRST_BROKEN}
 
     def state_dict(self) -> dict[str, object]:
-        """All that `load_state_dict` needs to go on."""
+        """The state, for `load_state_dict`."""
         return {"steps": self.steps, "images": self.images, "sums": dict(self.sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.steps, self.images, self.sums = state["steps"], state["images"], dict(state["sums"])

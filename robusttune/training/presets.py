@@ -1,34 +1,44 @@
-"""Presets and purposes of a run: the attack, tasks, radius and pace that stand where the user names none."""
+"""Presets and purposes of a run: its threat, attack, tasks and pace where the user names none."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
+from robusttune.attacks import Attack, stays_in_ball
+from robusttune.model.input_shapes import is_large
 from robusttune.plugins import configured, one_of
 from robusttune.tasks._heads import TASKS
-from robusttune.threat import Attack, ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training.settings import (
+    Adversary,
+    AttackLike,
+    AugmentLike,
+    NormLike,
+    PresetName,
+    Purpose,
+    RunSettings,
+    TaskWeights,
+)
 
-LARGE_SIDE = 160
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a run is like where the user has not said otherwise.
+    """The settings of a run that the user has not chosen.
 
     Attributes:
         attack: its name; "auto" for the one by image size and norm.
         tasks: pretext tasks and their weights.
         pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
-        judged: epochs from one judgement on held-out images to the next; the last one is always judged.
+        judged: epochs from one validation on held-out images to the next; the last epoch is always validated.
         late: the attack of the last quarter of the run and its steps, where the first is not the user's; None for no other.
     """
 
     attack: str
-    tasks: Mapping[Any, float] | None
+    tasks: TaskWeights | None
     pace: float = 1.0
     judged: int = 1
     late: tuple[str, int] | None = None
@@ -40,7 +50,7 @@ PRESETS = {
 }
 
 
-def chosen_preset(name: str) -> Preset:
+def chosen_preset(name: PresetName) -> Preset:
     """The preset of this name.
 
     Raises:
@@ -49,11 +59,23 @@ def chosen_preset(name: str) -> Preset:
     return PRESETS[one_of("preset", name, tuple(PRESETS))]
 
 
+def with_preset(settings: RunSettings) -> RunSettings:
+    """The settings of a run, with the preset's tasks in the place of "auto".
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    preset, learning = chosen_preset(settings.adversary.preset), settings.learning
+    return replace(settings, learning=replace(learning, tasks=preset.tasks)) if learning.tasks == "auto" else settings
+
+
 def default_attack(
-    images: Tensor, threat: ThreatModel, attack: Any, steps: int | None, preset: Preset = PRESETS["standard"]
-) -> tuple[Any, int | None]:
-    """The attack and its steps where the user says "auto": PGD-10 for small images; above 160 px PGD-7 in l2, and APGD-2
-    in linf, where radii are small. A preset may name another; with steps that it has none of, that is APGD.
+    images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS["standard"]
+) -> tuple[AttackLike, int | None]:
+    """The attack and its steps where the user says "auto".
+
+    PGD-10 for small images; from 160 px PGD-7 in l2, and APGD-2 in linf, where radii are small. A preset may name another
+    attack; if the user gives steps and the preset's attack takes none, it is APGD.
 
     Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
     """
@@ -61,18 +83,61 @@ def default_attack(
         return attack, steps
     if preset.attack != "auto":
         return (preset.attack, None) if steps is None else ("apgd", steps)
-    if min(images.shape[-2:]) < LARGE_SIDE:
+    if not is_large(images):
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)
 
 
-def late_attack(preset: Preset) -> Attack | None:
-    """The attack of the last quarter of a run, if the preset has one."""
-    return None if preset.late is None else configured("attacks", preset.late[0], steps=preset.late[1], step_size=None)
+@dataclass(frozen=True)
+class Attacker:
+    """The threat of a run, and the attack that trains against it.
+
+    Attributes:
+        threat: with the run's full radius.
+        attack: a name, or the user's own.
+        steps: of a named attack; None for its own default.
+        late: the attack of the last quarter of the run, and in words; None for no other.
+    """
+
+    threat: ThreatModel
+    attack: AttackLike
+    steps: int | None
+    late: Attack | None
+    late_words: str = ""
+
+    def __str__(self) -> str:
+        name = self.attack if isinstance(self.attack, str) else "the attack given"
+        return (name if self.steps is None else f"{name} with {self.steps} steps") + self.late_words
 
 
-def for_purpose(purpose: str, norm: Any, augment: Any) -> tuple[Any, Any]:
-    """The norm and the augmentation that serve a purpose, unless the user gave them.
+def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Attacker:
+    """The threat and the attack of a run: the user's, else those of the purpose, the preset and the image size.
+
+    Args:
+        images: (N,C,H,W), the first batch.
+
+    Raises:
+        ValueError: an unknown purpose or norm, or a radius that is none.
+    """
+    norm, _ = for_purpose(adversary.purpose, adversary.norm, "auto")
+    eps = default_radius(adversary.purpose, norm, images) if adversary.eps is None else adversary.eps
+    threat = ThreatModel(norm, eps)
+    attack, steps = default_attack(images, threat, adversary.attack, adversary.steps, preset)
+    if preset.late is None or (adversary.attack, adversary.steps) != ("auto", None):
+        return Attacker(threat, attack, steps, None)
+    name, late_steps = preset.late
+    late: Attack = configured("attacks", name, steps=late_steps)
+    return Attacker(threat, attack, steps, late, f", late in the run {name} with {late_steps} steps")
+
+
+def is_single_step(attack: Attack, steps: int | None) -> bool:
+    """Whether training may overfit to a single step of the adversary, so that it has to be watched for that."""
+    settings = attack.keywords if isinstance(attack, partial) else {}
+    return not stays_in_ball(attack) or settings.get("steps", steps) == 1
+
+
+def for_purpose(purpose: Purpose, norm: NormLike | None, augment: AugmentLike) -> tuple[NormLike, AugmentLike]:
+    """The norm and the augmentation of a purpose, unless the user gave them.
 
     Raises:
         ValueError: an unknown purpose.
@@ -81,7 +146,12 @@ def for_purpose(purpose: str, norm: Any, augment: Any) -> tuple[Any, Any]:
     return usual_norm if norm is None else norm, usual_augment if augment == "auto" else augment
 
 
-def default_radius(purpose: str, norm: Any, images: Tensor) -> float:
+def augment_for(purpose: Purpose, augment: AugmentLike) -> AugmentLike:
+    """The user's augmentation, or with "auto" that of the purpose."""
+    return for_purpose(purpose, None, augment)[1]
+
+
+def default_radius(purpose: Purpose, norm: NormLike, images: Tensor) -> float:
     """The customary radius for images (N,C,H,W); against corruptions a fifth of it, above 160 px a sixtieth.
 
     Source: Kireev et al., arXiv:2103.02325: l2 radii of 0.1 for CIFAR-10 and 0.05 for 224 px.
@@ -89,4 +159,4 @@ def default_radius(purpose: str, norm: Any, images: Tensor) -> float:
     radius = default_eps(canonical(norm), tuple(images.shape[1:]))
     if purpose == "attacks":
         return radius
-    return radius / (5 if min(images.shape[-2:]) < LARGE_SIDE else 60)
+    return radius / (60 if is_large(images) else 5)

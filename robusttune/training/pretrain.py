@@ -1,7 +1,8 @@
 """Pre-training of a backbone on images without labels."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Literal
 
 from torch import nn
 
@@ -9,69 +10,93 @@ from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
 from robusttune.data.batches import Batches
 from robusttune.data.loaders import check_loader
-from robusttune.data.pixels import find_pixels
+from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import frozen, trainable
 from robusttune.model.checks import check_model
-from robusttune.run.settings import check_settings
+from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.setup import begun, made, statistics, taken
+from robusttune.training.settings import (
+    Adversary,
+    AttackLike,
+    AugmentLike,
+    EpochFacts,
+    Learning,
+    Loaders,
+    NormLike,
+    OptimizerLike,
+    Output,
+    PixelSettings,
+    PrecisionName,
+    RunLength,
+    RunSettings,
+    SchedulerLike,
+    Speed,
+    TaskWeights,
+    Tracker,
+    Updates,
+)
+from robusttune.training.setup import take_all_steps, training_of
+from robusttune.training.validation import Validation
+from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 
 def pretrain(
     model: nn.Module,
-    images: Any,
+    images: Loader,
     *,
-    tasks: Mapping[Any, float] = TASKS,
-    norm: Any = None,
+    tasks: TaskWeights = TASKS,
+    norm: NormLike | None = None,
     eps: float | None = None,
-    attack: Any = "auto",
+    attack: AttackLike = "auto",
     steps: int | None = None,
-    views: int | str = "all",
-    augment: Any = "auto",
-    mean: Any = None,
-    std: Any = None,
+    views: int | Literal["all"] = "all",
+    augment: AugmentLike = "auto",
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     classifier: str | None = None,
     epochs: int = 10,
     max_steps: int | None = None,
     time_budget: float | None = None,
-    optimizer: Any = None,
-    scheduler: Any = None,
+    optimizer: OptimizerLike | None = None,
+    scheduler: SchedulerLike | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
     clip_grad: float | None = None,
     accumulate: int = 1,
     ema: float | None = None,
-    precision: str = "auto",
-    compile: bool | str = "auto",
-    channels_last: bool | str = "auto",
-    device: Any = "auto",
+    precision: PrecisionName = "auto",
+    compile: AutoBool = "auto",
+    channels_last: AutoBool = "auto",
+    device: DeviceLike = "auto",
     sharded: bool | None = None,
-    out: Any = None,
+    out: PathLike | None = None,
     resume: bool = False,
     checkpoint_every: int | None = None,
     seed: int = 0,
-    log: Any = None,
+    log: str | Tracker | None = None,
     progress: bool = True,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[EpochFacts], object] | None = None,
+    notes: Mapping[str, Json] | None = None,
 ) -> RobustLoss:
-    """Train the model's backbone, in place, on pretext tasks alone; the RobustLoss that comes back holds their heads.
+    """Train a model's backbone, in place, on pretext tasks alone; returns a RobustLoss that holds their heads.
 
-    The classifier, if there is one, is left as it is, so models with num_classes=0 work too. Go on with
+    The classifier, if there is one, stays unchanged, so models with num_classes=0 work too. Continue with
     `harden(model, loader, heads=…)`, or with ordinary training.
 
     Args:
         model: images -> logits (N,K) or features (N,D).
-        images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are not looked at.
+        images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are ignored.
         tasks: pretext tasks and their weights, {name or object: weight}.
-        norm, eps: of an adversary against the pretext tasks; without a norm, images are left as they are.
+        norm, eps: of an adversary against the pretext tasks; without a norm, images are not attacked.
         views: how many distinct tasks each image draws, or "all".
         attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
             weight_decay, clip_grad, accumulate, ema, precision, compile, channels_last, device, sharded, out,
-            resume, checkpoint_every, seed, log, progress, on_epoch: see `harden`.
+            resume, checkpoint_every, seed, log, progress, on_epoch, notes: see `harden`.
 
     Raises:
         ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
@@ -86,41 +111,66 @@ def pretrain(
         >>> sorted(heads.heads.tasks)
         ['jigsaw', 'rotation']
     """
-    given = dict(locals())
+    settings = RunSettings(
+        "pretrain",
+        tuple(inspect.signature(pretrain).parameters),
+        Loaders(images),
+        Adversary(
+            norm, eps, attack=attack, steps=steps, attack_tasks="none" if norm is None else "joint", eps_ramp=False
+        ),
+        Learning(tasks, views, objective=None, augment=augment, classifier=classifier),
+        PixelSettings(mean, std, normalized),
+        Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
+        RunLength(epochs, max_steps, time_budget, accumulate),
+        Speed(precision, compile, channels_last, tune=False, device=device, sharded=sharded),
+        Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
+    )
     check_model(model)
-    check_settings(given)
+    check_settings(settings.arguments(CHECKED))
     if not tasks:
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
     check_loader(images, "images", passes=epochs)
-    with begun(model, given) as place:
+    with borrowed_model(model, settings.speed, settings.output) as place:
         batches = Batches(sharding.sharded(images, sharded, seed=seed), labelled=False)
         first, _ = batches.first()
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
-        place.lay_out(first, pixels)
-        radius = 0.0 if norm is None else default_eps(canonical(norm), tuple(first.shape[1:])) if eps is None else eps
-        threat = ThreatModel("linf" if norm is None else norm, radius)
-        attack, steps = default_attack(first, threat, attack, steps)
-        robust_loss = RobustLoss(
-            model,
-            threat,
-            tasks=tasks,
-            attack_tasks="none" if norm is None else "joint",
-            views=views,
-            objective=None,
-            attack=attack,
-            steps=steps,
-            augment=chosen_augment(augment, first[:1].to(place.device), images),
-            **statistics(pixels),
-            classifier=classifier,
-            images=first,
-            seed=seed,
-        )
-        # Frozen before the run is made, the classifier stays out of optimiser and DDP.
-        layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
-        with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
-            training = made(robust_loss, batches, given, place)
-            taken(training, given)
-        robust_loss.load_state_dict(training.weights())
-        training.journal.close()
+        with laid_out(model, batches, pixels, settings.speed, place.device):
+            robust_loss = _pretext_loss(model, batches, pixels, settings, place)
+            # Frozen before the run is set up, the classifier stays out of optimiser and DDP.
+            layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
+            with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
+                training = training_of(robust_loss, batches, settings, place, validation=Validation(None))
+                take_all_steps(training, settings)
+            robust_loss.load_state_dict(training.weights())
+            training.journal.close()
     robust_loss.to(next(model.parameters()).device)
     return robust_loss
+
+
+def _pretext_loss(
+    model: nn.Module, batches: Batches, pixels: Pixels, settings: RunSettings, place: Place
+) -> RobustLoss:
+    """The loss of a run of `pretrain`; without a norm its adversary has radius 0."""
+    adversary, learning, (first, _) = settings.adversary, settings.learning, batches.peeked
+    eps = adversary.eps
+    if adversary.norm is None:
+        eps = 0.0
+    elif eps is None:
+        eps = default_eps(canonical(adversary.norm), tuple(first.shape[1:]))
+    threat = ThreatModel("linf" if adversary.norm is None else adversary.norm, eps)
+    attack, steps = default_attack(first, threat, adversary.attack, adversary.steps)
+    return RobustLoss(
+        model,
+        threat,
+        tasks=learning.task_weights,
+        attack_tasks=adversary.attack_tasks,
+        views=learning.views,
+        objective=None,
+        attack=attack,
+        steps=steps,
+        augment=chosen_augment(learning.augment, first[:1].to(place.device), settings.loaders.loader),
+        **pixels.arguments(),
+        classifier=learning.classifier,
+        images=first,
+        seed=settings.output.seed,
+    )

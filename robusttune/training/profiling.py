@@ -1,4 +1,4 @@
-"""What the steps of a run and its judgements take, measured on a few of them; the run's weights change meanwhile."""
+"""Measurements of a run on a few of its steps: seconds, memory, and passes through the model; its weights change."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from robusttune.attacks import Attack
 from robusttune.data.batches import stream
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating
-from robusttune.model.timing import wait
+from robusttune.model.timing import synchronize
 from robusttune.run import distributed
-from robusttune.threat import Attack, LossOf
+from robusttune.threat import LossOf, ThreatModel
+from robusttune.training.batch import LoadedBatch
+from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
-from robusttune.training.memory import bytes_of, free_bytes, most_bytes
+from robusttune.training.memory import bytes_of, free_bytes, peak_bytes
 from robusttune.training.pretext_accuracy import pretext_scores
 from robusttune.training.schedule import LATE
 from robusttune.training.validation import STEPS, score
@@ -26,90 +29,90 @@ USABLE = 0.9  # of free memory: the rest is lost between what is allocated
 clock: Callable[[], float] = time.perf_counter
 
 
-class Passes(NamedTuple):
-    """How many images go forward through the model, and toward how many (or from them to weights) gradients go back."""
+class PassCount(NamedTuple):
+    """The number of images in forward passes, and in backward passes (toward images, or toward weights)."""
 
     forward: float
     backward: float
 
-    def times(self, images: float) -> "Passes":
-        """That of so many as much."""
-        return Passes(self.forward * images, self.backward * images)
+    def times(self, images: float) -> "PassCount":
+        """Both counts multiplied by a number of images."""
+        return PassCount(self.forward * images, self.backward * images)
 
-    def plus(self, other: "Passes") -> "Passes":
-        """Both together."""
-        return Passes(self.forward + other.forward, self.backward + other.backward)
+    def plus(self, other: "PassCount") -> "PassCount":
+        """The sum of two counts."""
+        return PassCount(self.forward + other.forward, self.backward + other.backward)
 
 
 class Pace(NamedTuple):
-    """Seconds of an epoch before its first step, of an image's share of a step, and of the first steps more than that."""
+    """Timing of a run: seconds until the loader has its first batch, seconds per image, and extra seconds of the first steps."""
 
-    opening: float
+    startup: float
     per_image: float
-    warming: float
+    warm_up: float
 
 
 class Memory(NamedTuple):
-    """Bytes that a run takes at most with the batches it has, and the largest batch that would fit, where it is known."""
+    """Peak memory of a run in bytes, and the largest batch that would fit; None where free memory is not known."""
 
-    most: int
+    peak: int
     largest_batch: int | None
 
 
-class Judging(NamedTuple):
-    """Held-out images, and the seconds for each of them: in a judgement, and when pretext heads are looked at."""
+class ValidationCost(NamedTuple):
+    """The number of held-out images, seconds per image of a validation, and of measuring the pretext heads."""
 
     images: int
     per_image: float
     heads: float
 
 
-JUDGED = Passes(STEPS + 2, STEPS)
+PER_VALIDATION = PassCount(STEPS + 2, STEPS)
 
 
 def pace(training: Training) -> Pace:
-    """How fast a run takes its steps; those of its last quarter apart, where another attack makes them."""
-    found, robust_loss = _pace(training), training.robust_loss
+    """Measure how fast a run takes its steps, those of the late attack separately."""
+    measured, robust_loss = _pace(training), training.robust_loss
     if training.late is not None:
         early, robust_loss.attack = robust_loss.attack, training.late
         late = _pace(training)
         robust_loss.attack = early
-        found = found._replace(per_image=LATE * found.per_image + (1 - LATE) * late.per_image)
-    return found
+        measured = measured._replace(per_image=LATE * measured.per_image + (1 - LATE) * late.per_image)
+    return measured
 
 
 def _pace(training: Training) -> Pace:
-    """How fast a run takes its steps, after warm-up ones that are looked at apart."""
+    """Measure steps, after warm-up steps that are timed separately."""
     began, device = clock(), training.stepper.device
-    warming, images, taken, since = 0.0, 0, 0, 0.0
+    warm_up, images, taken, since = 0.0, 0, 0, 0.0
     while taken < MOST + WARM_UP:
         training.consumed = 0
-        for count in training.taking():
+        for count in training.train_batches():
             taken += 1
             images += count
             if taken == WARM_UP:
-                wait(device)
+                synchronize(device)
                 since = clock()
-                warming, images = since - began, 0
+                warm_up, images = since - began, 0
             if taken > WARM_UP and _enough(taken - WARM_UP, clock() - since, training):
                 break
         if taken > WARM_UP and _enough(taken - WARM_UP, clock() - since, training):
             break
-    wait(device)
+    synchronize(device)
     per_image = (clock() - since) / images
     training.stepper.drop()
     batch = len(training.batches.peeked[0])
-    return Pace(_opening(training), per_image, max(0.0, warming - WARM_UP * batch * per_image))
+    return Pace(_startup(training), per_image, max(0.0, warm_up - WARM_UP * batch * per_image))
 
 
 def _enough(taken: int, seconds: float, training: Training) -> bool:
-    whole = taken % training.plan.accumulate == 0 or taken >= MOST
+    whole = taken % training.progress.length.accumulate == 0 or taken >= MOST
     done = whole and (taken >= MOST or (taken >= LEAST and seconds >= ENOUGH))
     return bool(distributed.agreed(float(done), training.stepper.device))
 
 
-def _opening(training: Training) -> float:
-    """Seconds until the workers of a loader have its first batch; without workers a step has the loading in it."""
+def _startup(training: Training) -> float:
+    """Seconds until the workers of a loader have its first batch; without workers, loading is a part of each step."""
     loader = training.batches.loader
     if not getattr(loader, "num_workers", 0):
         return 0.0
@@ -118,26 +121,26 @@ def _opening(training: Training) -> float:
     return clock() - began
 
 
-def judging(training: Training) -> Judging | None:
-    """What a judgement on held-out images takes; None where there are none.
+def validation_cost(training: Training) -> ValidationCost | None:
+    """Measure a validation on one batch of held-out images; None where there are none.
 
-    Images that are classified wrongly are not attacked, and how many those will be is not known: all are counted.
+    Misclassified images are not attacked, but their number is not known in advance, so all images are counted.
     """
-    held, robust_loss, device = training.held, training.robust_loss, training.stepper.device
+    held, robust_loss, device = training.validation.loader, training.robust_loss, training.stepper.device
     if held is None:
         return None
     began = clock()
     images = next(stream(held))[0]
     loading = (clock() - began) / max(1, getattr(held, "num_workers", 0))
-    batch = [(images, _answers(training, images))]
-    judged = _seconds(lambda: score(robust_loss, batch, training.stepper.threat), device)
+    batch = [(images, _predictions(training, images))]
+    validated = _seconds(lambda: score(robust_loss, batch, training.stepper.threat), device)
     heads = _seconds(lambda: pretext_scores(robust_loss, batch), device) if robust_loss.heads.tasks else 0.0
     count = _images(held) / distributed.world()
-    return Judging(round(count), (judged + loading) / len(images), (heads + loading) / len(images))
+    return ValidationCost(round(count), (validated + loading) / len(images), (heads + loading) / len(images))
 
 
-def _answers(training: Training, images: Tensor) -> Tensor:
-    """The classes (N,) that the model gives images (N,C,H,W), with which all of them are right."""
+def _predictions(training: Training, images: Tensor) -> Tensor:
+    """The predicted classes (N,) of images (N,C,H,W), as labels that make every answer correct."""
     robust_loss, device = training.robust_loss, training.stepper.device
     classes = robust_loss.classifier.classes
     with evaluating(robust_loss.model):
@@ -149,10 +152,10 @@ def _answers(training: Training, images: Tensor) -> Tensor:
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     work()
-    wait(device)
+    synchronize(device)
     began = clock()
     work()
-    wait(device)
+    synchronize(device)
     return clock() - began
 
 
@@ -164,17 +167,17 @@ def _images(loader: Any) -> int:
 
 
 def memory(training: Training) -> Memory:
-    """What a run takes at most, and what it would take with other batches: a straight line through two small ones."""
+    """Measure the peak memory of a step, and extrapolate the largest batch by a straight line through two small batches."""
     stepper, robust_loss = training.stepper, training.robust_loss
     device, batch = stepper.device, len(training.batches.peeked[0])
-    kept = bytes_of(tree_leaves(training.state_dict()))
-    if training.held is not None:  # the best weights so far are kept, too
+    kept = bytes_of(tree_leaves(state_of(training)))
+    if training.validation.loader is not None:  # the best weights so far are kept, too
         kept += bytes_of(robust_loss.state_dict().values())
-    whole, free = most_bytes(_step(training, batch), device), free_bytes(device)
+    whole, free = peak_bytes(_step(training, batch), device), free_bytes(device)
     small, larger = max(2, batch // 4), max(4, batch // 2)
     parts, stepper.micro_batch = stepper.micro_batch, None
     try:
-        low, high = (most_bytes(_step(training, count), device) for count in (small, larger))
+        low, high = (peak_bytes(_step(training, count), device) for count in (small, larger))
     finally:
         stepper.micro_batch = parts
     slope = (high - low) / (larger - small)
@@ -185,81 +188,81 @@ def memory(training: Training) -> Memory:
 
 
 def _step(training: Training, count: int) -> Callable[[], Any]:
-    """What takes a step with so many images, cut from the first batch or repeating it."""
+    """A function that takes a step with a batch of this size, cut from the first batch or repeating it."""
     images, labels = training.batches.peeked
     unlabeled = None
     if training.unlabeled is not None:
         more = training.unlabeled.peeked[0]
         unlabeled = _so_many(more, max(2, round(count * len(more) / len(images))))
-    batch = _so_many(images, count), _so_many(labels, count), unlabeled
-    return lambda: training.stepper.take(*batch, done=0.0, last=True)
+    batch = LoadedBatch(_so_many(images, count), _so_many(labels, count), unlabeled)
+    return lambda: training.stepper.take(batch, done=0.0, last=True)
 
 
 def _so_many(rows: Tensor, count: int) -> Tensor:
     return rows if len(rows) == count else rows.repeat(-(-count // len(rows)), *[1] * (rows.dim() - 1))[:count]
 
 
-def passes(training: Training) -> dict[str, Passes]:
-    """Images through the model for each training image, by part: the attack, the update, and the views of pretext tasks.
+def pass_counts(training: Training) -> dict[str, PassCount]:
+    """Count passes per training image by part: the attack, the update, and the views of pretext tasks.
 
-    How often an attack asks is seen in a step of two images. The forwards that `checkpointing` repeats are not counted.
+    The attack's passes are counted in a step of two images. Forward passes repeated by `checkpointing` are left out.
     """
     robust_loss = training.robust_loss
-    asks = _asks(training, robust_loss.attack)
+    attack = _attack_passes(training, robust_loss.attack)
     if training.late is not None:
-        asks = asks.times(LATE).plus(_asks(training, training.late).times(1 - LATE))
-    once = Passes(1.0, 1.0)
+        attack = attack.times(LATE).plus(_attack_passes(training, training.late).times(1 - LATE))
+    once = PassCount(1.0, 1.0)
     clean = 1.0 if robust_loss.objective.needs_clean else 0.0
     updates = (1 + clean) * (2 if robust_loss.awp else 1)
     views = float(robust_loss.heads.views) if robust_loss.heads.drawn else 0.0
     attacked = robust_loss.attack_tasks != "none"
-    each = once.plus(asks) if attacked else once  # of a view
-    found = {
-        "attack": asks.plus(Passes(clean, 0.0)),
+    each = once.plus(attack) if attacked else once  # of a view
+    counts = {
+        "attack": attack.plus(PassCount(clean, 0.0)),
         "update": once.times(updates),
         "views": each.times(views),
     }
     if training.unlabeled is not None:
         share = len(training.unlabeled.peeked[0]) / len(training.batches.peeked[0])
-        own = len(robust_loss.heads.drawn) < len(robust_loss.heads.tasks)  # a pass that the tasks share
-        more = (once.plus(asks) if robust_loss.attack_tasks == "joint" else once).times(float(own))
-        found["views"] = found["views"].plus(each.times(views).plus(more).times(share))
-    return found
+        shares = len(robust_loss.heads.drawn) < len(robust_loss.heads.tasks)  # a pass that tasks share with the class
+        shared = (once.plus(attack) if robust_loss.attack_tasks == "joint" else once).times(float(shares))
+        counts["views"] = counts["views"].plus(each.times(views).plus(shared).times(share))
+    return counts
 
 
-def _asks(training: Training, attack: Attack) -> Passes:
-    """How often the attack asks for each image, seen in a step of two."""
+def _attack_passes(training: Training, attack: Attack) -> PassCount:
+    """Count the passes of an attack per image, in a step of two images."""
     robust_loss = training.robust_loss
-    asked, own = _Asked(attack), robust_loss.attack
-    robust_loss.attack = asked
+    counting, original = _Counting(attack), robust_loss.attack
+    robust_loss.attack = counting
     try:
         _step(training, 2)()
     finally:
-        robust_loss.attack = own
-    return asked.found
+        robust_loss.attack = original
+    return counting.count
 
 
-class _Asked:
-    """An attack that counts how often it asks for the losses of an image, with and without gradients, the first time."""
+class _Counting:
+    """An attack that counts the passes of its first call, with and without gradients, per image."""
 
     def __init__(self, attack: Attack) -> None:
-        self.attack, self.found = attack, Passes(0.0, 0.0)
+        self.attack, self.count = attack, PassCount(0.0, 0.0)
         self.called = False
 
-    def __call__(self, loss_of: LossOf, images: Tensor, threat: Any, *, generator: torch.Generator) -> Tensor:
-        if self.called:  # in views, which other calls are for, it asks as often
+    def __call__(self, loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: torch.Generator) -> Tensor:
+        if self.called:  # the other calls are for views, with as many passes
             return self.attack(loss_of, images, threat, generator=generator)
         self.called = True
 
         def counted(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-            def asks(candidates: Tensor) -> Tensor:
+            def counting(candidates: Tensor) -> Tensor:
                 back = candidates.requires_grad and torch.is_grad_enabled()
                 share = len(candidates) / len(images)
-                self.found = self.found.plus(Passes(share, share * back))
+                self.count = self.count.plus(PassCount(share, share * back))
                 return function(candidates)
 
-            return asks
+            return counting
 
         logits_of = None if loss_of.logits_of is None else counted(loss_of.logits_of)
-        goal = LossOf(counted(loss_of), labels=loss_of.labels, logits_of=logits_of)
-        return self.attack(goal, images, threat, generator=generator)
+        counted_loss = LossOf(counted(loss_of), labels=loss_of.labels, logits_of=logits_of)
+        return self.attack(counted_loss, images, threat, generator=generator)

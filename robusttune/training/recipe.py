@@ -1,16 +1,17 @@
-"""Customary settings by the kind of backbone, the image size and the norm."""
+"""The optimiser and the scheduler of a run, with customary values by backbone and image size."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+from timm.scheduler.scheduler import Scheduler as TimmScheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import Tensor, nn
 
-from robusttune.model.input_shapes import patch_size_of
-from robusttune.training.presets import LARGE_SIDE
-from robusttune.training.schedule import Plan
+from robusttune.model.input_shapes import is_large, patch_size_of
+from robusttune.plugins import did_you_mean
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.settings import Optimizer, OptimizerLike, Scheduler, SchedulerLike, Updates
 
 FUSED = ("sgd", "momentum", "adam", "adamw")  # timm's names of torch's own
 FUSED_ON = {"cuda"}
@@ -18,7 +19,7 @@ FUSED_ON = {"cuda"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are updated.
+    """The update of the weights.
 
     Attributes:
         optimizer: a name that timm knows, a torch optimiser, or (parameters) -> one.
@@ -29,45 +30,42 @@ class Recipe:
             one, which is stepped after each epoch.
     """
 
-    optimizer: Any
+    optimizer: OptimizerLike
     lr: float
     weight_decay: float
     clip_grad: float | None
     ema: float
-    scheduler: Any = None
+    scheduler: SchedulerLike | None = None
 
-    def made(self, robust_loss: nn.Module, plan: Plan) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimiser of all parameters that require grad, and its scheduler if the user wants one."""
+    def build(self, robust_loss: RobustLoss, epochs: int) -> tuple[Optimizer, Scheduler | None]:
+        """Build the optimiser of all parameters that require grad, and its scheduler if the user wants one.
+
+        Args:
+            epochs: of the run, for timm's schedulers.
+
+        Raises:
+            ValueError: a name that timm does not know, or an optimiser of another model.
+        """
         optimizer = self._optimizer(robust_loss)
         if self.scheduler is None:
             return optimizer, None
         if isinstance(self.scheduler, str):
-            return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, plan))
+            return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, epochs))
         return optimizer, self.scheduler(optimizer) if callable(self.scheduler) else self.scheduler
 
-    def _optimizer(self, robust_loss: Any) -> torch.optim.Optimizer:
+    def _optimizer(self, robust_loss: RobustLoss) -> Optimizer:
         wanted = self.optimizer
-        if isinstance(wanted, torch.optim.Optimizer):
-            held = {id(parameter) for group in wanted.param_groups for parameter in group["params"]}
-            heads = list(robust_loss.heads.parameters())
-            if held.isdisjoint(map(id, robust_loss.model.parameters())):
-                raise ValueError(
-                    "the optimizer given holds no parameter of this model, so nothing would be trained: make it from "
-                    "model.parameters()"
-                )
-            missing = [p for p in heads if p.requires_grad and id(p) not in held]
-            if missing:  # the heads came into being after the user's optimiser
-                wanted.add_param_group({"params": missing})
-            return wanted
+        if isinstance(wanted, Optimizer):
+            return _with_heads(wanted, robust_loss)
         if callable(wanted):
-            made: torch.optim.Optimizer = wanted([p for p in robust_loss.parameters() if p.requires_grad])
-            return made
+            return wanted([parameter for parameter in robust_loss.parameters() if parameter.requires_grad])
         known = [str(name) for name in list_optimizers()]
         if wanted not in known:
-            raise ValueError(f"unknown optimizer {wanted!r}: timm knows {', '.join(known)}")
+            raise ValueError(
+                f"unknown optimizer {wanted!r}{did_you_mean(wanted, known)}: timm knows {', '.join(known)}"
+            )
         fused: dict[str, Any] = {"fused": True} if _fuses(wanted, robust_loss) else {}
-        made = create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay, **fused)
-        return made
+        return create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay, **fused)
 
     def __str__(self) -> str:
         clip = "" if self.clip_grad is None else f", gradients clipped at {self.clip_grad:g}"
@@ -75,6 +73,20 @@ class Recipe:
         if not isinstance(self.optimizer, str):
             return f"the optimizer given{clip}{average}"
         return f"{self.optimizer} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}{average}"
+
+
+def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:
+    """The user's optimiser, with the heads' parameters added, which did not exist when it was built."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held.isdisjoint(map(id, robust_loss.model.parameters())):
+        raise ValueError(
+            "the optimizer given holds no parameter of this model, so nothing would be trained: make it from "
+            "model.parameters()"
+        )
+    missing = [each for each in robust_loss.heads.parameters() if each.requires_grad and id(each) not in held]
+    if missing:
+        optimizer.add_param_group({"params": missing})
+    return optimizer
 
 
 def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
@@ -85,9 +97,9 @@ def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
 
 
 class _EpochScheduler:
-    """A timm scheduler, which wants to know the epoch, behind torch's interface."""
+    """A timm scheduler, which is told the epoch, behind torch's interface."""
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: TimmScheduler) -> None:
         self.scheduler, self.epoch = scheduler, 0
 
     def step(self) -> None:
@@ -102,27 +114,29 @@ class _EpochScheduler:
         self.scheduler.step(self.epoch)
 
 
-def _timm_scheduler(optimizer: torch.optim.Optimizer, name: str, plan: Plan) -> Any:
+def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmScheduler:
     try:
-        made, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=plan.epochs)
+        scheduler, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=epochs)
     except ValueError:
-        made = None
-    if made is None:
+        scheduler = None
+    if scheduler is None:
         raise ValueError(f"unknown scheduler {name!r}: timm knows cosine, tanh, step, multistep, plateau, poly")
-    return made
+    timm_scheduler: TimmScheduler = scheduler
+    return timm_scheduler
 
 
-def default_recipe(model: nn.Module, images: Tensor, pace: float = 1.0, **given: Any) -> Recipe:
-    """The customary recipe for the kind of backbone and the image size, with what the user gave in its place.
+def default_recipe(model: nn.Module, images: Tensor, updates: Updates, pace: float = 1.0) -> Recipe:
+    """The customary recipe for the kind of backbone and the image size, with the user's values in place of its own.
 
     Args:
+        images: (N,C,H,W), as the model takes them.
+        updates: the user's values; None stands for the customary one.
         pace: a factor of the customary learning rate for small images.
-        given: fields of Recipe; None stands for the customary value.
     """
-    large = min(images.shape[-2:]) >= LARGE_SIDE
+    large = is_large(images)
     ema, pace = (0.9998, 1.0) if large else (0.995, pace)
     if patch_size_of(model) is not None:
-        chosen = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
+        customary = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
     else:
-        chosen = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, None, ema)
-    return replace(chosen, **{key: value for key, value in given.items() if value is not None})
+        customary = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, None, ema)
+    return replace(customary, **{name: value for name, value in vars(updates).items() if value is not None})

@@ -1,4 +1,4 @@
-"""A run repeated from what it wrote down, and compared."""
+"""The repetition of a run from its folder, and the comparison of both."""
 
 import copy
 import json
@@ -16,12 +16,14 @@ from torch import nn
 from robusttune.model.devices import chosen_device
 from robusttune.run import files
 from robusttune.run.log import FILE
+from robusttune.run.markdown import markdown_table
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
+from robusttune.types import DeviceLike, Loader, PathLike
 
 RUNS = {"harden": harden, "pretrain": pretrain}
 WEIGHTS = (files.MODEL, files.LAST, files.HEADS)
-TIMED = ("seconds",)  # what no two runs have in common
+TIMED = ("seconds",)  # differs between any two runs
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Replay:
     """A run and its repetition.
 
     Attributes:
-        same: all weights agree bit for bit.
-        close: what the log says of each epoch agrees within the tolerance.
+        same: whether all weights agree bit for bit.
+        close: whether the logs of all epochs agree within the tolerance.
         weights: by file, the largest difference between two weights; infinite where names or shapes differ.
-        records: by what the log says, the largest difference over the epochs.
-        differences: in words, all that was not as it had been: versions, device, data, weights at the start.
+        records: by entry of the log, the largest difference over the epochs.
+        differences: in words, what differs between the runs: versions, device, data, weights at the start.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
     """
 
@@ -45,7 +47,7 @@ class Replay:
     tolerance: float
 
     def table(self) -> str:
-        """Markdown: what agrees and what does not."""
+        """A Markdown table of what agrees and what differs."""
         verdict = (
             "the same weights, bit for bit"
             if self.same
@@ -57,35 +59,35 @@ class Replay:
         rows += [(name, "the same" if not far else f"up to {far:.3g} apart") for name, far in self.weights.items()]
         rows += [(f"log: {name}", f"up to {far:.3g} apart") for name, far in self.records.items() if far]
         rows += [("differs", each) for each in self.differences]
-        return "\n".join(["| what | found |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows)])
+        return markdown_table(["what", "found"], rows)
 
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
 def replay(
-    run: str | Path,
+    run: PathLike,
     model: nn.Module,
-    loader: Any,
+    loader: Loader,
     *,
-    out: str | Path | None = None,
+    out: PathLike | None = None,
     tolerance: float = 0.02,
     progress: bool = False,
-    **again: Any,
+    **again: object,
 ) -> Replay:
-    """Repeat a run of `harden` or `pretrain` from its folder's `run.json`, and compare what came of it.
+    """Repeat a run of `harden` or `pretrain` from its folder's `run.json`, and compare the results.
 
-    On the CPU, with the same versions and threads, weights agree bit for bit. The model is left as it is; a copy is trained.
+    On the CPU, with the same versions and threads, weights agree bit for bit. A copy of the model is trained; the model is not changed.
 
     Args:
         run: the folder that the run wrote to.
-        model: with the weights that the run began with.
+        model: with the weights that it had at the start of the run.
         loader: of the run's images, in the same order or with the same sampler.
-        out: a folder for the repetition; None for one that is removed again.
+        out: a folder for the repetition; None for a temporary one.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
         progress: show a progress bar.
-        again: arguments that were objects, such as `val_loader` or an attack of your own, the same ones; `device` to work
-            elsewhere.
+        again: arguments of the run that were objects, such as `val_loader` or a user's attack: pass the same objects;
+            `device` to use another device.
 
     Raises:
         ValueError: the folder holds no such run, or an object is missing.
@@ -100,7 +102,7 @@ def replay(
         True
     """
     folder = Path(run)
-    facts = told(folder)
+    facts = run_facts_of(folder)
     arguments = _arguments(facts, again, folder)
     device = again.get("device") or _same_device(model, str(facts["device"]))
     with ExitStack() as stack:
@@ -112,11 +114,11 @@ def replay(
         return _compared(folder, place, facts, tolerance)
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """What a run wrote of itself.
+def run_facts_of(folder: Path) -> dict[str, Any]:
+    """Read the `run.json` of a run that has ended an epoch.
 
     Raises:
-        ValueError: nothing that could be repeated from.
+        ValueError: there is none, it cannot be read, or it is of another version.
     """
     try:
         facts: dict[str, Any] = json.loads((folder / files.RUN).read_text(encoding="utf-8"))
@@ -138,7 +140,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Those of the run that can be read back; the others must be given again."""
+    """The arguments of the run that `run.json` holds; the others must be passed again."""
     needed = [name for name in [*facts["objects"], *facts["loaders"]] if name not in again]
     if needed:
         shown = ", ".join(f"{name} ({facts['arguments'].get(name, 'a loader')})" for name in needed)
@@ -149,22 +151,22 @@ def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path)
     strange = [name for name in again if name in facts["arguments"] and name not in facts["objects"]]
     if strange:
         raise ValueError(
-            f"{', '.join(strange)} of the run in {str(folder)!r} would be another than it was: leave it out, or call "
+            f"{', '.join(strange)} of the run in {str(folder)!r} would differ from that run: leave it out, or call "
             f"{facts['run']} itself"
         )
     return {name: value for name, value in facts["arguments"].items() if name not in facts["objects"]}
 
 
-def _same_device(model: nn.Module, device: str) -> Any:
+def _same_device(model: nn.Module, device: str) -> DeviceLike:
     try:
         return chosen_device(model, device)
-    except ValueError:  # it is not here; that is told of as a difference
+    except ValueError:  # it is not available; reported as a difference
         return "auto"
 
 
 def _compared(first: Path, second: Path, facts: Mapping[str, Any], tolerance: float) -> Replay:
-    now = told(second)
-    weights = {name: _apart(first / name, second / name) for name in WEIGHTS if (first / name).exists()}
+    now = run_facts_of(second)
+    weights = {name: _largest_difference(first / name, second / name) for name in WEIGHTS if (first / name).exists()}
     before, after = _log(first), _log(second)
     differences = _differences(facts, now)
     if len(before) != len(after):
@@ -175,41 +177,41 @@ def _compared(first: Path, second: Path, facts: Mapping[str, Any], tolerance: fl
     for one, other in zip(before, after, strict=False):
         for name in one:
             if name not in TIMED:
-                records[name] = max(records.get(name, 0.0), _far(one[name], other.get(name)))
+                records[name] = max(records.get(name, 0.0), _relative_difference(one[name], other.get(name)))
     same = all(far == 0 for far in weights.values())
     close = len(before) == len(after) and all(far <= tolerance for far in records.values())
     return Replay(same, close, weights, records, tuple(differences), tolerance)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What was not as it had been, in words."""
-    found = []
+    """Describe what differs between two runs."""
+    differences = []
     for name in sorted({*before["versions"], *now["versions"]}):
         old, new = before["versions"].get(name, "none"), now["versions"].get(name, "none")
         if old != new:
-            found.append(f"{name} was {old} and is {new}")
+            differences.append(f"{name} was {old} and is {new}")
     words = {"device": "the device", "threads": "the number of threads"}
-    found += [f"{words[key]} was {before[key]} and is {now[key]}" for key in words if before[key] != now[key]]
+    differences += [f"{words[key]} was {before[key]} and is {now[key]}" for key in words if before[key] != now[key]]
     if before["start"] != now["start"]:
-        found.append("the model began with other weights")
+        differences.append("the model began with other weights")
     data = {key for key in before["data"] if before["data"][key] != now["data"].get(key)}
     for key in sorted(data - {"first"}):
-        found.append(f"the data's {key} was {before['data'][key]} and is {now['data'].get(key)}")
+        differences.append(f"the data's {key} was {before['data'][key]} and is {now['data'].get(key)}")
     if "first" in data:
-        found.append("the first batch holds other images or labels")
-    return found
+        differences.append("the first batch holds other images or labels")
+    return differences
 
 
-def _apart(first: Path, second: Path) -> float:
+def _largest_difference(first: Path, second: Path) -> float:
     """The largest difference between two weights of the same name."""
     if not second.exists():
         return math.inf
     one, other = files.load_weights(first), files.load_weights(second)
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return math.inf
-    far = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]
+    distances = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]
     # Where both hold NaN there is no distance, but neither is there a difference.
-    return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(far, default=0.0)
+    return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(distances, default=0.0)
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
@@ -217,7 +219,7 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def _far(one: Any, other: Any) -> float:
+def _relative_difference(one: object, other: object) -> float:
     if isinstance(one, int | float) and isinstance(other, int | float):
         return abs(one - other) / max(1.0, abs(one))
     return 0.0 if one == other else math.inf

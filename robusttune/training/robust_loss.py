@@ -1,67 +1,58 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
+from robusttune.attacks import Attack, differentiates_once
 from robusttune.augmentations import _augment as augmentation
-from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_later
-from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import attacking, statistics_untouched
-from robusttune.model.checks import check_model, has_batch_norm
+from robusttune.model.checks import check_model
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.folding import Folded
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
-from robusttune.model.probe import look
+from robusttune.model.probe import probe
+from robusttune.run import distributed
 from robusttune.run.settings import check_settings
-from robusttune.tasks._heads import TASKS, Heads, Part, Watch, views_of
-from robusttune.threat import Attack, LossOf, ThreatModel
+from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
-
-ATTACK_TASKS = ("none", "separate", "joint")
-
-
-class Batch(NamedTuple):
-    """Pixels (N,C,H,W), labels (N,) or soft (N,K) or None, and the tasks' views, of the images and in their place."""
-
-    images: Tensor
-    labels: Tensor | None
-    shared: list[Part]
-    parts: list[Part]
+from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
+from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
+from robusttune.types import Channels
 
 
 class RobustLoss(nn.Module):
     """The loss of one step of adversarial training, for any training loop; it owns the heads of the pretext tasks.
 
-    Calling it gives {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the
+    A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the
     adversarial images, and each term, unweighted and detached. The model is borrowed: its parameters are trained
     through `robust_loss.parameters()`, which also holds the heads', and nothing is attached to it. In eval mode it
-    attacks all the same, and leaves running statistics alone.
+    attacks as in train mode, and leaves running statistics alone.
 
     Args:
         model: images -> logits (N,K), any module; DDP goes around RobustLoss, not around the model.
-        threat: what the adversary may do.
+        threat: the images that the adversary may choose.
         tasks: pretext tasks and their weights, {name or object: weight}; None for plain adversarial training.
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
             an attack of their own), or "joint" (one perturbation against class and pretext loss together).
         views: views per image: how many distinct tasks each image draws, or "all". Weights keep the expectation.
         objective: the robust classification loss, by name or as an object; None for the pretext losses alone.
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps, step_size: of the attack, in pixel units; by image size unless given.
-        awp: how far the weights are perturbed adversarially too, as a share of their norm; 0 for not.
+        steps, step_size: of the attack, step_size in pixel units; None for the attack's own default.
+        awp: adversarial weight perturbation, as a share of each weight's norm; 0 for none, usually 0.005 to 0.01.
         augment: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1];
             in train mode only.
         mean, std, normalized: of the model's input; see `robusttune.data.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
-        images: a batch (N,C,H,W) as the loader gives it, to look at model and pixels with; made up unless given.
+        images: a batch (N,C,H,W) as the loader yields it, to probe the model and the pixels with; random ones for None.
         seed: of the random starts, views and augmentations.
 
     Raises:
@@ -83,32 +74,32 @@ class RobustLoss(nn.Module):
         model: nn.Module,
         threat: ThreatModel,
         *,
-        tasks: Mapping[Any, float] | None = TASKS,
-        attack_tasks: str = "joint",
-        views: int | str = 1,
-        objective: Any = "adversarial",
-        attack: Any = "pgd",
+        tasks: TaskWeights | None = TASKS,
+        attack_tasks: AttackTasks = "joint",
+        views: int | Literal["all"] = 1,
+        objective: ObjectiveLike | None = "adversarial",
+        attack: AttackLike = "pgd",
         steps: int | None = None,
         step_size: float | None = None,
         awp: float = 0.0,
-        augment: Any = "none",
-        mean: Any = None,
-        std: Any = None,
+        augment: AugmentLike = "none",
+        mean: Channels | None = None,
+        std: Channels | None = None,
         normalized: bool | None = None,
         classifier: str | None = None,
         images: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed})
+        check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
         check_model(model)
         self.model = model
         self.threat = threat
-        self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, ATTACK_TASKS)
-        self.objective: Any = None if objective is None else plugins.made("objectives", objective)
+        self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
+        self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
-        self.awp = _checked_awp(awp)
-        self.pixels, self.classifier = look(
+        self.awp = awp
+        self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
@@ -117,8 +108,8 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self.seed = seed
         self.calls = 0
-        self._watch = Watch(model, self.heads)
-        self.passes = Passes(model, self.classifier)
+        self._watch = HeadsWatch(model, self.heads)
+        self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -126,7 +117,7 @@ class RobustLoss(nn.Module):
         """The losses of one batch.
 
         Args:
-            images: (N,C,H,W) as the loader gives them.
+            images: (N,C,H,W) as the loader yields them.
             labels: (N,) or soft (N,K); None where there is no objective.
             unlabeled: more images (U,C,H,W), for the pretext losses alone, which are then means over N + U images.
         """
@@ -134,31 +125,32 @@ class RobustLoss(nn.Module):
             raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
         # What is made in inference mode could not be differentiated, and the attack needs gradients there too.
         with torch.inference_mode(False), torch.no_grad():
-            chance, noise = self._generators(device_of(self.model))
+            choices, noise = self._generators(device_of(self.model))
             if self.training:
-                self._watch.look()
-            batches = [self._prepared(images, labels, chance)]
-            batches += [] if unlabeled is None else [self._prepared(unlabeled, None, chance)]
-        found = [self._attacked(batch, noise) for batch in batches]
-        weights = self._weights_under_attack(batches[0], found[0][0])
+                self._watch.count_forward()
+            batches = [prepared_batch(self, images, labels, choices)]
+            batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
+        attacked = [self._attacked(batch, noise) for batch in batches]
+        weights = self._weights_under_attack(batches[0], attacked[0][0])
 
-        total: Any = 0.0
+        robust: Tensor | None = None
         terms: dict[str, Tensor] = {}
         losses: list[tuple[Part, Tensor]] = []
-        for batch, (adversarial, views) in zip(batches, found, strict=True):
+        for batch, (adversarial, views) in zip(batches, attacked, strict=True):
             if batch.labels is not None:
-                total, output, own = self._classified(batch, adversarial, views, weights)
-                terms = {"output": output, "robust": total.detach()}
+                robust, logits, pretext = self._classified(batch, adversarial, views, weights)
+                terms = {"output": logits, "robust": robust.detach()}
             else:
-                own = self._pretext(batch, adversarial, views, weights, first=batch is batches[0])
-            losses += zip(batch.shared + batch.parts, own, strict=True)
-        return _summed(total, terms, losses, sum(len(batch.images) for batch in batches))
+                pretext = self._pretext(batch, adversarial, views, weights, first=batch is batches[0])
+            losses += zip(batch.shared + batch.parts, pretext, strict=True)
+        loss, means = summed_losses(robust, losses, sum(len(batch.images) for batch in batches))
+        return {"loss": loss, **terms, **means}
 
     def fold(self, images: Tensor | None) -> Folded | None:
-        """Attack a copy of the model whose batch norms are folded into its convolutions, where there is such a copy.
+        """Attack a copy of the model whose batch norms are folded into its convolutions, if the model has such a copy.
 
         Args:
-            images: (N,C,H,W) as the loader gives them, to try the copy with; None to attack the model itself.
+            images: (N,C,H,W) as the loader yields them, to test the copy with; None to attack the model itself.
         """
         if images is None:
             return self.passes.fold(None)
@@ -167,22 +159,22 @@ class RobustLoss(nn.Module):
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Compile the forward pass for the time being; where that fails, say so and go on without."""
+        """Compile the forward pass inside this context; where that fails, log it and go on without."""
         self.passes.compile("whole")
         try:
             yield
         finally:
             self.passes.compile("no")
 
-    def answers(self, pixels: Tensor, chance: torch.Generator) -> list[tuple[Part, Tensor]]:
-        """For each task, one view of every image in pixels (N,C,H,W) on [0,1], and its head's answers (N,classes)."""
-        parts = [self.heads.whole(name, pixels, chance) for name in self.heads.tasks]
+    def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
+        """For each task, a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
+        parts = [self.heads.whole(name, pixels, generator) for name in self.heads.tasks]
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
     def _classified(
-        self, batch: Batch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None
+        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The robust loss, the logits of the adversarial images, and the losses of the batch's parts."""
+        """The mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
             clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
@@ -191,9 +183,15 @@ class RobustLoss(nn.Module):
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
 
     def _pretext(
-        self, batch: Batch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None, *, first: bool
+        self,
+        batch: PreparedBatch,
+        adversarial: Tensor,
+        views: Tensor,
+        weights: dict[str, Tensor] | None,
+        *,
+        first: bool,
     ) -> list[Tensor]:
-        """The losses of the parts of a batch without labels; running statistics come from one forward of the first."""
+        """The losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
         losses = []
         if batch.shared:
             with nullcontext() if first else statistics_untouched(self.model):
@@ -203,8 +201,8 @@ class RobustLoss(nn.Module):
                 losses += self.heads.losses(batch.parts, self._forward(views, weights)[1])
         return losses
 
-    def _weights_under_attack(self, batch: Batch, adversarial: Tensor) -> dict[str, Tensor] | None:
-        """The weights moved so that the robust loss rises; None where weights are not attacked."""
+    def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> dict[str, Tensor] | None:
+        """Adversarially perturbed weights by name; None where weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
 
@@ -216,45 +214,46 @@ class RobustLoss(nn.Module):
         with torch.inference_mode(False), torch.enable_grad(), statistics_untouched(self.model):
             return perturbed_weights(self.model, robust, self.awp)
 
-    def _attacked(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _attacked(self, batch: PreparedBatch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """The adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
         images, labels, shared, parts = batch
-        joint, unlabeled = self.attack_tasks == "joint", labels is None
-        if unlabeled and not joint:
-            adversarial = images
-        with attacking(self.model, self.parameters(), images.device), self.passes.under_attack(self.attack):
-            clean = None
+        joint, adversarial, clean = self.attack_tasks == "joint", images, None
+        once = differentiates_once(self.attack)
+        with (
+            attacking(self.model, self.parameters(), images.device),
+            self.passes.under_attack(differentiated_once=once),
+        ):
             if labels is not None and self.objective.needs_clean:
                 clean = self._forward(images)[0].detach()
-            if joint or not unlabeled:
-                goal = self._loss_of(labels, clean, shared if joint else [], parts if joint else [])
-                adversarial = self.attack(goal, images, self.threat, generator=noise)
+            if joint or labels is not None:
+                loss_of = self._loss_of(labels, clean, shared if joint else [], parts if joint else [])
+                adversarial = self.attack(loss_of, images, self.threat, generator=noise)
             if self.attack_tasks == "separate":
-                found = [self._attacked_view(images, part, noise) for part in parts]
-                return adversarial, torch.cat(found) if found else images[:0]
+                views = [self._attacked_view(images, part, noise) for part in parts]
+                return adversarial, torch.cat(views) if views else images[:0]
             return adversarial, views_of(adversarial, parts)
 
     def _attacked_view(self, images: Tensor, part: Part, noise: torch.Generator) -> Tensor:
-        views = part.view.of(images[part.rows])
+        """The views of a part, each with a perturbation against its own pretext loss."""
+        views, targets = part.view.of(images[part.rows]), part.view.targets
         if len(views) == 0:
             return views
 
-        def answers(candidates: Tensor) -> Tensor:
+        def logits(candidates: Tensor) -> Tensor:
             return self.heads.answers(part, self._forward(candidates)[1])
 
-        targets = part.view.targets
-        goal = LossOf(
-            lambda c: F.cross_entropy(answers(c), targets, reduction="none"), labels=targets, logits_of=answers
-        )
-        return self.attack(goal, views, self.threat, generator=noise)
+        def per_image(candidates: Tensor) -> Tensor:
+            return F.cross_entropy(logits(candidates), targets, reduction="none")
+
+        return self.attack(LossOf(per_image, labels=targets, logits_of=logits), views, self.threat, generator=noise)
 
     def _loss_of(self, labels: Tensor | None, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
-        """What the adversary maximises; classes and views go through the model in one batch."""
+        """The loss that the adversary maximises; classes and views go through the model in one batch."""
 
         def per_image(candidates: Tensor) -> Tensor:
             count = len(candidates) if labels is not None or shared else 0
-            batch = torch.cat([candidates[:count], views_of(candidates, parts)]) if parts else candidates
-            logits, features = self._forward(batch)
+            together = torch.cat([candidates[:count], views_of(candidates, parts)]) if parts else candidates
+            logits, features = self._forward(together)
             loss = features.new_zeros(len(candidates))
             if labels is not None:
                 loss = self.objective.attack_loss(logits[:count], labels, clean)
@@ -271,61 +270,10 @@ class RobustLoss(nn.Module):
     def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
-    def _prepared(self, images: Tensor, labels: Tensor | None, chance: torch.Generator) -> Batch:
-        """A checked batch on the model's device, augmented in train mode, with what its tasks drew."""
-        self._check(images, labels)
-        device = device_of(self.model)
-        pixels = self.pixels.pixels(images.to(device)).clone()
-        if self.training:
-            augment = augmentation.chosen_augment(self.augment, pixels)
-            seen_corruptions.remember(self.model, () if augment is None else augment.overlaps)
-            pixels = augmentation.applied(augment, pixels, chance)
-        pixels, shared = self.heads.shared(pixels, chance)
-        if labels is not None:
-            labels = checked_labels(labels, len(images)).to(device).clone()
-        return Batch(pixels, labels, shared, self.heads.draw(pixels, chance))
-
-    def _check(self, images: Tensor, labels: Tensor | None) -> None:
-        check_images(images)
-        if labels is not None:
-            labels = checked_labels(labels, len(images))
-            if labels.device.type == "cpu":
-                check_classes(labels, self.classifier.classes)
-        if self.training and len(images) == 1 and has_batch_norm(self.model):
-            raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
-        if images.device.type == "cpu":
-            check_later(self.pixels, images)
-
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-        """For this call: one on the CPU for choices, so that no device has to be waited for, and one on the device."""
-        rank = (
-            torch.distributed.get_rank()
-            if torch.distributed.is_available() and torch.distributed.is_initialized()
-            else 0
-        )
+        """Two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
         self.calls += self.training
         call = self.calls if self.training else "eval"
-        seed = random.Random(f"{self.seed} {call} {rank}").getrandbits(62)
-        chance = torch.Generator().manual_seed(seed)
-        return chance, chance if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
-
-
-def _summed(total: Any, terms: dict[str, Tensor], losses: list[tuple[Part, Tensor]], images: int) -> dict[str, Tensor]:
-    """The loss and each term, unweighted; the mean of a task's loss is over all images that drew it."""
-    own: dict[str, list[Tensor]] = {}
-    for part, loss in losses:
-        # An empty part has loss 0 and still reaches its head: DDP counts a parameter without gradient as an error.
-        total = total + part.weight * loss.sum() / images
-        own.setdefault(part.task, []).append(loss.detach())
-    means = {name: torch.cat(values) for name, values in own.items()}
-    return {
-        "loss": torch.as_tensor(total),
-        **terms,
-        **{name: values.mean() if len(values) else values.sum() for name, values in means.items()},
-    }
-
-
-def _checked_awp(gamma: Any) -> float:
-    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < 1:
-        raise ValueError(f"awp is {gamma!r}, but it is a share of a weight's norm: 0 for none, 0.005 to 0.01 as a rule")
-    return float(gamma)
+        seed = random.Random(f"{self.seed} {call} {distributed.rank()}").getrandbits(62)
+        choices = torch.Generator().manual_seed(seed)
+        return choices, choices if device.type == "cpu" else torch.Generator(device).manual_seed(seed)

@@ -3,13 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from robusttune.training.settings import RunLength
+
 WARM_UP = 0.05
 RAMP = (0.0, 0.25)
 LATE = 0.75
 
 
 def rate_factor(progress: float) -> float:
-    """The share of the peak learning rate at a run's progress from 0 to 1: a short linear rise, then half a cosine.
+    """The share of the peak learning rate at a run's progress from 0 to 1: a short linear warm-up, then half a cosine.
 
     Example:
         >>> rate_factor(0.05), round(rate_factor(1.0), 12)
@@ -24,7 +26,7 @@ def rate_factor(progress: float) -> float:
 def radius_factor(progress: float) -> float:
     """The share of the radius at a run's progress from 0 to 1: it grows to all of it in the first quarter.
 
-    Source: after arXiv:2509.23325, for models that are not robust to begin with; the breakpoints are ours: rises that
+    Source: after arXiv:2509.23325, for models that are not robust at the start; the breakpoints are ours: ramps that
     ended later left less robust accuracy in short runs.
 
     Example:
@@ -36,34 +38,38 @@ def radius_factor(progress: float) -> float:
 
 
 @dataclass
-class Plan:
-    """How long a run is, and how far it has come: whatever comes first of epochs, steps and seconds ends it."""
+class Progress:
+    """How far a run has come.
 
-    epochs: int
-    max_steps: int | None
+    Attributes:
+        length: of the run.
+        batches: of an epoch, in this process; None where the loader does not say.
+        taken: optimiser steps so far.
+        elapsed: seconds of training so far.
+    """
+
+    length: RunLength
     batches: int | None
-    time_budget: float | None = None
-    accumulate: int = 1
     taken: int = 0
     elapsed: float = 0.0
 
     @property
     def steps(self) -> int | None:
-        """The number of optimiser steps, as far as it is known; where seconds end the run, an upper bound."""
-        epoch = math.ceil(self.batches / self.accumulate) if self.batches else None
-        known = [n for n in (self.max_steps, self.epochs * epoch if epoch else None) if n is not None]
+        """The number of optimiser steps of the run, if it is known; an upper bound where seconds end the run."""
+        epoch = math.ceil(self.batches / self.length.accumulate) if self.batches else None
+        known = [n for n in (self.length.max_steps, self.length.epochs * epoch if epoch else None) if n is not None]
         return min(known) if known else None
 
     @property
     def over(self) -> bool:
         """Whether the steps or the seconds are used up."""
-        out_of_time = self.time_budget is not None and self.elapsed >= self.time_budget
-        return out_of_time or (self.max_steps is not None and self.taken >= self.max_steps)
+        budget, most = self.length.time_budget, self.length.max_steps
+        return (budget is not None and self.elapsed >= budget) or (most is not None and self.taken >= most)
 
-    def progress(self, epoch: int, step: int) -> float:
-        """The share of the run that is done, after so many steps of an epoch."""
+    def share(self, epoch: int, step: int) -> float:
+        """The share of the run that is done, from 0 to 1, after this step of this epoch."""
         # Where no length is known, an epoch is thought to be long.
-        done = self.taken / self.steps if self.steps else (epoch + step / (step + 100)) / self.epochs
-        if self.time_budget is not None:
-            done = max(done, self.elapsed / self.time_budget)
+        done = self.taken / self.steps if self.steps else (epoch + step / (step + 100)) / self.length.epochs
+        if self.length.time_budget is not None:
+            done = max(done, self.elapsed / self.length.time_budget)
         return min(done, 1.0)

@@ -1,140 +1,198 @@
-"""What `harden` and `pretrain` share: a borrowed model, a folder, and a run made from the arguments that were given."""
+"""The set-up of a run, in the order in which it happens: from a user's settings to the first step."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from robusttune.attacks import Attack
+from robusttune.augmentations._augment import chosen_augment
+from robusttune.data import sharding
 from robusttune.data.batches import Batches
-from robusttune.data.pixels import Pixels
-from robusttune.model.activation_checkpointing import checkpointed
-from robusttune.model.borrowing import borrowed, differentiable
-from robusttune.model.devices import chosen_device, dtype_of
-from robusttune.model.memory_format import chosen_format, formatted
-from robusttune.run import distributed
-from robusttune.run import folder as run_folder
+from robusttune.data.pixels import Pixels, find_pixels
+from robusttune.data.splits import HELD_BACK, held_back
+from robusttune.run import distributed, files
 from robusttune.run.log import Journal, chosen_tracker, tell
-from robusttune.run.provenance import fingerprint, versions
-from robusttune.training.autotune import check_choices, choose
-from robusttune.training.ema import Average
+from robusttune.training.autotune import choose_fast_path
+from robusttune.training.checkpoints import Checkpoints
+from robusttune.training.checks import check_arguments, check_first, check_held
+from robusttune.training.criterion import with_criterion
 from robusttune.training.loop import Training
+from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
+from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
+from robusttune.training.ramp import ramps
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.schedule import Plan
+from robusttune.training.run_facts import run_facts
+from robusttune.training.schedule import Progress
+from robusttune.training.settings import RunSettings
 from robusttune.training.step import Stepper
+from robusttune.training.validation import Validation
+from robusttune.types import Loader
 
-LOADERS = ("val_loader", "unlabeled_loader")
-OF_RECIPE = ("optimizer", "scheduler", "lr", "weight_decay", "clip_grad", "ema")
 
+class Images(NamedTuple):
+    """The loader to train on, held-out images, the first batch, and the space of their pixels."""
 
-class Place(NamedTuple):
-    """Where a run works, the folder that it writes to, if any, and what chooses the memory format by the first images."""
-
-    device: torch.device
-    folder: Path | None
-    lay_out: Callable[[Tensor, Pixels], None]
+    loader: Loader
+    held: Loader | None
+    batches: Batches
+    pixels: Pixels
 
 
 @contextmanager
-def begun(model: nn.Module, given: Mapping[str, Any]) -> Iterator[Place]:
-    """Meet the other processes, and borrow the model for a run; on any failure it has its old weights back."""
-    check_choices(given)
-    device = chosen_device(model, given["device"])
-    distributed.join(device)
-    device = distributed.local_device(device)
-    folder = run_folder.prepared(given["out"], given["resume"])
-    with (
-        differentiable(),
-        run_folder.told_on_failure(folder),
-        borrowed(model, device, given["seed"]),
-        ExitStack() as until_the_end,
-    ):
+def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Training, Loader]]:
+    """Set up a run of `harden` on the borrowed model, up to its first step; `with_preset` comes before.
 
-        def lay_out(images: Tensor, pixels: Pixels) -> None:
-            inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device, dtype_of(model))
-            until_the_end.enter_context(formatted(model, chosen_format(given["channels_last"], model, inputs)))
+    Yields:
+        The run, and the loader that it trains on, without the images that are held back.
 
-        yield Place(device, folder, lay_out)
-
-
-def statistics(pixels: Pixels) -> dict[str, Any]:
-    """RobustLoss's arguments for a space that was found."""
-    known = pixels.known
-    return {
-        "mean": pixels.mean if known else None,
-        "std": pixels.std if known else None,
-        "normalized": pixels.normalized,
-    }
+    Raises:
+        ValueError: as `harden` does.
+    """
+    preset = chosen_preset(settings.adversary.preset)
+    check_arguments(model, settings)
+    with borrowed_model(model, settings.speed, settings.output) as place:
+        if settings.learning.init_from is not None:
+            source = settings.learning.init_from
+            files.give_weights(model, files.load_weights(source), str(source))
+        images = _training_images(settings)
+        with laid_out(model, images.batches, images.pixels, settings.speed, place.device):
+            attacker = chosen_attacker(settings.adversary, preset, images.batches.peeked[0])
+            robust_loss = _robust_loss(model, images, attacker, settings, place.device)
+            yield _training(robust_loss, images, attacker, settings, preset, place), images.loader
 
 
-def made(
+def _training_images(settings: RunSettings) -> Images:
+    """Hold images back, share the rest out among the processes, and look at the first batch."""
+    loaders, seed = settings.loaders, settings.output.seed
+    loader, held = loaders.loader, loaders.val_loader
+    if held is None:
+        loader, held = held_back(loader, HELD_BACK, seed)
+    if held is None and settings.learning.min_clean is not None:
+        raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
+    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=seed))
+    first, _ = batches.first()
+    return Images(loader, held, batches, find_pixels(first, loader, **vars(settings.pixels)))
+
+
+def _robust_loss(
+    model: nn.Module, images: Images, attacker: Attacker, settings: RunSettings, device: torch.device
+) -> RobustLoss:
+    """The loss of a run of `harden`, run once on the first batch."""
+    adversary, learning, (first, labels) = settings.adversary, settings.learning, images.batches.peeked
+    robust_loss = RobustLoss(
+        model,
+        attacker.threat,
+        tasks=learning.task_weights,
+        attack_tasks=adversary.attack_tasks,
+        views=learning.views,
+        objective=with_criterion(learning.objective, learning.criterion, device),
+        attack=attacker.attack,
+        steps=attacker.steps,
+        step_size=adversary.step_size,
+        awp=adversary.awp,
+        augment=chosen_augment(augment_for(adversary.purpose, learning.augment), first[:1].to(device), images.loader),
+        **images.pixels.arguments(),
+        classifier=learning.classifier,
+        images=first,
+        seed=settings.output.seed,
+    )
+    check_first(robust_loss, first, labels)
+    if settings.loaders.val_loader is not None:
+        check_held(robust_loss, settings.loaders.val_loader, settings.pixels.normalized, first.shape[1])
+    robust_loss.heads.go_on_with(files.heads_of(learning.heads))
+    return robust_loss
+
+
+def _training(
+    robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
+) -> Training:
+    """A run of `harden` that is ready for its first step; logs what was chosen."""
+    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    training = training_of(
+        robust_loss,
+        images.batches,
+        settings,
+        place,
+        validation=Validation(
+            images.held,
+            min_clean=settings.learning.min_clean,
+            every=preset.judged,
+            single_step=is_single_step(robust_loss.attack, attacker.steps),
+        ),
+        pace=preset.pace,
+        ramp=ramp,
+        late=attacker.late,
+        unlabeled=_unlabeled(settings),
+    )
+    threat, show = attacker.threat, settings.output.progress
+    tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
+    tell(f"{training.stepper.recipe}; {training.stepper.precision.name}; {training.validation}", show)
+    return training
+
+
+def _unlabeled(settings: RunSettings) -> Batches | None:
+    loader = settings.loaders.unlabeled_loader
+    if loader is None:
+        return None
+    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed), labelled=False)
+    batches.first()
+    return batches
+
+
+def training_of(
     robust_loss: RobustLoss,
     batches: Batches,
-    given: Mapping[str, Any],
+    settings: RunSettings,
     place: Place,
     *,
+    validation: Validation,
     pace: float = 1.0,
     ramp: bool = False,
-    **more: Any,
+    late: Attack | None = None,
+    unlabeled: Batches | None = None,
 ) -> Training:
-    """The run over the batches that the arguments ask for; `more` are arguments of Training."""
+    """The run over these batches: its recipe, length, precision, log and checkpoints.
+
+    Args:
+        pace: a factor of the customary learning rate for small images.
+        validation, ramp, late, unlabeled: see `Training` and `Stepper`.
+    """
     images: Tensor = batches.peeked[0]
-    recipe = default_recipe(robust_loss.model, images, pace, **{key: given[key] for key in OF_RECIPE})
-    micro_batch = given.get("micro_batch")
-    plan = Plan(given["epochs"], given["max_steps"], batches.count, given["time_budget"], given["accumulate"])
-    average = Average(robust_loss, recipe.ema) if recipe.ema else None
-    precision = chosen_precision(given["precision"], place.device)
-    first = distributed.rank() == 0
+    output = settings.output
+    recipe = default_recipe(robust_loss.model, images, settings.updates, pace)
+    stepper = Stepper(
+        robust_loss,
+        Progress(settings.length, batches.count),
+        recipe,
+        precision=chosen_precision(settings.speed.precision, place.device),
+        ramp=ramp,
+        micro_batch=settings.speed.micro_batch,
+    )
+    leads = distributed.rank() == 0
     return Training(
-        Stepper(robust_loss, plan, recipe, precision=precision, ramp=ramp, average=average, micro_batch=micro_batch),
+        stepper,
         batches,
-        Journal(place.folder, chosen_tracker(given["log"], place.folder)) if first else Journal(),
-        folder=place.folder,
-        every=given["checkpoint_every"],
-        on_epoch=given["on_epoch"],
-        **more,
+        Journal(place.folder, chosen_tracker(output.log, place.folder)) if leads else Journal(),
+        validation=validation,
+        unlabeled=unlabeled,
+        late=late,
+        checkpoints=Checkpoints(place.folder, output.checkpoint_every),
+        on_epoch=output.on_epoch,
     )
 
 
-@contextmanager
-def checkpointed_if(given: Mapping[str, Any]) -> Iterator[None]:
-    """The model's blocks checkpointed meanwhile, where that is asked for."""
-    if not given["checkpointing"]:
-        yield
-        return
-    progress = given["progress"]
-    with checkpointed(given["model"]) as count:
-        what = f"{count} blocks compute their activations again in the backward pass"
-        tell(what if count else "the model has no blocks in sequence, so there is nothing to checkpoint", progress)
-        yield
-
-
-def taken(training: Training, given: Mapping[str, Any]) -> None:
-    """Take all the steps of a run, from where the one in its folder was killed if that is asked for."""
-    facts = {} if training.folder is None else _facts(training, given)
-    resumed = training.begin(facts, resume=given["resume"])
+def take_all_steps(training: Training, settings: RunSettings) -> None:
+    """Take all the steps of a run, or those that are left of the run in its folder."""
+    checkpoints, output = training.checkpoints, settings.output
+    facts = {} if checkpoints.folder is None else run_facts(training, settings)
+    resumed = checkpoints.begin(training, facts, resume=output.resume)
     try:
-        choose(training, given, resumed=resumed)
-        training.run(progress=given["progress"])
+        choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
+        training.run(show_bar=output.progress)
     finally:
         training.robust_loss.passes.compile("no")
-
-
-def _facts(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run is asked to do, with what, on what: all that is needed to repeat it but model and data themselves."""
-    asked = {key: value for key, value in given.items() if key not in run_folder.FREE}
-    return {
-        "run": "pretrain" if "images" in given else "harden",
-        "arguments": asked,
-        "objects": [key for key, value in asked.items() if not run_folder.is_plain(value)],
-        "loaders": [key for key in LOADERS if given.get(key) is not None],
-        "data": training.batches.facts(),
-        "start": fingerprint(training.robust_loss.model),
-        "device": str(training.stepper.device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }

@@ -1,169 +1,107 @@
-"""One optimiser step: accumulated batches, learning rate, radius, precision, clipping, averaging."""
+"""One optimiser step: accumulated batches, learning rate, radius, precision, clipping, weight averaging."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
-from robusttune.model.checks import has_batch_norm
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.threat import ThreatModel
+from robusttune.training.batch import LoadedBatch
 from robusttune.training.ema import Average
+from robusttune.training.micro_batches import merged_terms, micro_batches
 from robusttune.training.precision import Precision
 from robusttune.training.recipe import Recipe
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.schedule import Plan, radius_factor, rate_factor
+from robusttune.training.schedule import Progress, radius_factor, rate_factor
 
 
 class Stepper:
-    """Takes a run's optimiser steps, each over `plan.accumulate` batches.
+    """Takes a run's optimiser steps, each over `accumulate` batches.
 
     Args:
-        robust_loss: whose parameters are trained.
-        plan: how far the run has come; counted on here.
-        recipe: makes the optimiser and the scheduler.
+        robust_loss: the loss whose parameters are trained.
+        progress: of the run; its steps are counted here.
+        recipe: builds the optimiser and the scheduler.
         precision: of forward and backward passes.
         ramp: let the radius grow from 0 as `radius_factor` says.
-        average: a moving average to be moved after each step; None for none.
         micro_batch: images that go through the model at once; None for all of a batch.
     """
 
     def __init__(
         self,
         robust_loss: RobustLoss,
-        plan: Plan,
+        progress: Progress,
         recipe: Recipe,
         *,
         precision: Precision,
         ramp: bool = False,
-        average: Average | None = None,
         micro_batch: int | None = None,
     ) -> None:
-        self.robust_loss, self.plan, self.ramp, self.average = robust_loss, plan, ramp, average
-        self.clip_grad, self.precision = recipe.clip_grad, precision
-        self.told = f"{recipe}; {precision.name}"
+        self.robust_loss, self.progress, self.ramp = robust_loss, progress, ramp
+        self.average = Average(robust_loss, recipe.ema) if recipe.ema else None
+        self.recipe, self.precision = recipe, precision
         self.threat = robust_loss.threat
         self.device = device_of(robust_loss)
         self.module = distributed.replicated(robust_loss)
-        self.optimizer, self.scheduler = recipe.made(robust_loss, plan)
+        self.optimizer, self.scheduler = recipe.build(robust_loss, progress.length.epochs)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = precision.scaler(self.device)
         self.waiting, self.micro_batch = 0, micro_batch
 
-    def take(
-        self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, *, done: float, last: bool
-    ) -> dict[str, Tensor]:
-        """Add one batch's gradient, and step if it was the last to be accumulated; the batch's loss terms.
+    def take(self, batch: LoadedBatch, *, done: float, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of one batch, and step if it is the last to be accumulated; returns the batch's loss terms.
 
         Args:
-            done: the share of the run that is done.
-            last: nothing comes after this batch in its epoch.
+            done: the share of the run that is done, from 0 to 1.
+            last: whether this is the last batch of its epoch.
         """
         self._schedule(done)
-        steps_now = last or self.waiting + 1 == self.plan.accumulate
-        parts = _parts(images, labels, unlabeled, self._count(images, unlabeled))
-        found = []
+        steps_now = last or self.waiting + 1 == self.progress.length.accumulate
+        parts = micro_batches(batch, self.micro_batch, self.robust_loss.model)
+        terms = []
         for number, part in enumerate(parts, 1):
-            share = len(part[0]) / len(images)
+            share = len(part.images) / len(batch.images)
             with distributed.unsynchronised(self.module, not steps_now or number < len(parts)):
-                found.append(self._backward(*part, share))
-        out = found[0] if len(found) == 1 else _whole(found, [len(part[0]) for part in parts])
+                terms.append(self._backward(part, share))
         self.waiting += 1
         if steps_now:
             self._step()
-        return out
+        return merged_terms(terms, [len(part.images) for part in parts])
 
-    def _count(self, images: Tensor, unlabeled: Tensor | None) -> int:
-        """How many parts a batch is taken in."""
-        if self.micro_batch is None:
-            return 1
-        least = 2 if has_batch_norm(self.robust_loss.model) else 1
-        most = min(len(images), len(images if unlabeled is None else unlabeled)) // least
-        return max(1, min(most, -(-len(images) // self.micro_batch)))
-
-    def _backward(
-        self, images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, share: float
-    ) -> dict[str, Tensor]:
-        """Add the gradient of a part of a batch, of which it is this share; the part's loss terms."""
-        images = images.to(self.device, non_blocking=True)
-        labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        extra = {} if unlabeled is None else {"unlabeled": unlabeled.to(self.device, non_blocking=True)}
+    def _backward(self, batch: LoadedBatch, share: float) -> dict[str, Tensor]:
+        """Add the gradient of a part of a batch, weighted by its share of the batch; returns the part's loss terms."""
+        images, labels, unlabeled = batch.to(self.device)
+        extra = {} if unlabeled is None else {"unlabeled": unlabeled}
         with self.precision.autocast(self.device):
             out: dict[str, Tensor] = self.module(images, labels, **extra)
-        self.scaler.scale(out["loss"] * (share / self.plan.accumulate)).backward()
+        self.scaler.scale(out["loss"] * (share / self.progress.length.accumulate)).backward()  # type: ignore[no-untyped-call]
         return out
 
-    def drop(self) -> None:
-        """Forget gradients that no step has used."""
-        self.waiting = 0
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def restart(self) -> None:
-        """Forget what the optimiser and the average remember, as weights have been replaced."""
-        self.optimizer.state.clear()
-        if self.average is not None:
-            self.average = Average(self.robust_loss, self.average.decay)
-
     def _step(self) -> None:
-        if self.clip_grad is not None:
+        if self.recipe.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.robust_loss.parameters(), self.clip_grad)
+            nn.utils.clip_grad_norm_(self.robust_loss.parameters(), self.recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.drop()
-        self.plan.taken += 1
+        self.progress.taken += 1
         if self.average is not None:
             self.average.update()
 
     def _schedule(self, done: float) -> None:
+        """Set the learning rate and the radius for this share of the run."""
         if self.scheduler is None:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * rate_factor(done)
         if self.ramp:
             self.robust_loss.threat = ThreatModel(self.threat.norm, self.threat.eps * radius_factor(done))
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on, weights included."""
-        return {
-            "weights": self.robust_loss.state_dict(),
-            "calls": self.robust_loss.calls,
-            "ramp": self.ramp,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-        }
+    def drop(self) -> None:
+        """Drop accumulated gradients that no step has used."""
+        self.waiting = 0
+        self.optimizer.zero_grad(set_to_none=True)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.robust_loss.load_state_dict(state["weights"])
-        self.robust_loss.calls, self.ramp = state["calls"], state["ramp"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+    def restart(self) -> None:
+        """Clear the state of the optimiser and the average, after the weights have been replaced."""
+        self.optimizer.state.clear()
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
-
-
-def _parts(
-    images: Tensor, labels: Tensor | None, unlabeled: Tensor | None, count: int
-) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
-    """A batch in so many parts of nearly equal size."""
-    chunks = [None if each is None else each.tensor_split(count) for each in (images, labels, unlabeled)]
-    return [tuple(None if each is None else each[number] for each in chunks) for number in range(count)]  # type: ignore[misc]
-
-
-def _whole(found: list[dict[str, Tensor]], images: list[int]) -> dict[str, Tensor]:
-    """The loss terms of a batch, of those of its parts."""
-    total = sum(images)
-    return {
-        key: torch.cat([out[key].detach() for out in found])
-        if key == "output"
-        else sum(
-            (out[key].detach() * (count / total) for out, count in zip(found, images, strict=True)), torch.tensor(0.0)
-        )
-        for key in found[0]
-    }
+            self.average = Average(self.robust_loss, self.average.decay)

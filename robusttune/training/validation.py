@@ -1,20 +1,34 @@
-"""How a model under training does on held-out images, and which of its states is kept."""
+"""Validation of a model under training: its scores on held-out images, the best epoch, and the watch for a collapse."""
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Mapping, Sized
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
+from robusttune.data.splits import HELD_BACK, LEAST_HELD
+from robusttune.measuring.record import percent
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
-from robusttune.threat import Attack, ThreatModel
+from robusttune.run.log import tell
+from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.schedule import RAMP
+from robusttune.types import Loader
+
+if TYPE_CHECKING:
+    from robusttune.training.loop import Training
+
+logger = logging.getLogger("robusttune")
 
 STEPS = 10
 COLLAPSE = 0.2
@@ -25,12 +39,12 @@ judge: Attack = partial(pgd, steps=STEPS)
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of held-out images that are classified rightly.
+    """Shares of held-out images that are classified correctly.
 
     Attributes:
-        clean, robust: of the images as they are, and under PGD with 10 steps at the training radius.
+        clean, robust: of the unchanged images, and under PGD with 10 steps at the training radius.
         balanced, worst: the mean and the smallest of the classes' own robust shares.
-        images: how many there were.
+        images: the number of held-out images.
     """
 
     clean: float
@@ -40,8 +54,8 @@ class Score:
     images: int
 
 
-def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
-    """The score of the model as it is; with several processes, each takes its share of the batches."""
+def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score:
+    """Score the model with its present weights; with several processes, each takes its share of the batches."""
     device, classes = device_of(robust_loss), robust_loss.classifier.classes
     seen, clean, robust = (torch.zeros(classes, device=device) for _ in range(3))
     model = robust_loss.model
@@ -49,15 +63,15 @@ def score(robust_loss: RobustLoss, loader: Any, threat: ThreatModel) -> Score:
         subject = Subject(model, robust_loss.pixels, threat, loader, (), classes, device, robust_loss.seed)
         for pixels, labels in subject.batches():
             right = subject.predicted(pixels) == labels
-            held = right.clone()
+            withstood = right.clone()
             rows = torch.nonzero(right).flatten()
             if len(rows) and threat.eps > 0:
-                images, own = pixels[rows], labels[rows]
-                found = subject.attacked(
-                    images, own, judge, threat, loss="cross_entropy", generator=subject.generator()
+                images, targets = pixels[rows], labels[rows]
+                adversarial = subject.attacked(
+                    images, targets, judge, threat, loss="cross_entropy", generator=subject.generator()
                 )
-                held[rows] = subject.predicted(found) == own
-            for count, which in ((seen, torch.ones_like(right)), (clean, right), (robust, held)):
+                withstood[rows] = subject.predicted(adversarial) == targets
+            for count, which in ((seen, torch.ones_like(right)), (clean, right), (robust, withstood)):
                 count.index_add_(0, labels, which.to(count.dtype))
     counts = distributed.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
     return _score(torch.tensor(counts).reshape(3, classes))
@@ -91,7 +105,7 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def offer(self, epoch: int, score: Score, weights: Mapping[str, Tensor]) -> bool:
-        """Keep these weights if they are better than those kept; whether they were."""
+        """Keep these weights if they score better than those kept; returns whether they did."""
         if self.score is not None and self._rank(score) <= self._rank(self.score):
             return False
         self.epoch, self.score = epoch, score
@@ -103,7 +117,7 @@ class Best:
         return holds, score.robust if holds else score.clean, score.clean
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on."""
+        """The state, for `load_state_dict`."""
         return {
             "epoch": self.epoch,
             "score": None if self.score is None else asdict(self.score),
@@ -111,19 +125,112 @@ class Best:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.epoch, self.weights = state["epoch"], dict(state["weights"])
         self.score = None if state["score"] is None else Score(**state["score"])
+
+
+class Validation:
+    """Scores epochs on held-out images, keeps the weights of the best one, and watches for the collapse of single-step training.
+
+    Args:
+        loader: of held-out images; None for no validation.
+        min_clean: see `Best`.
+        every: epochs between two validations; the last epoch is always validated.
+        single_step: watch for the collapse of single-step training.
+    """
+
+    def __init__(
+        self, loader: Loader | None, *, min_clean: float | None = None, every: int = 1, single_step: bool = False
+    ) -> None:
+        self.loader, self.every, self.single_step = loader, every, single_step
+        self.best = Best(min_clean)
+        self.last: Score | None = None
+        self.fell_back = False
+
+    def __str__(self) -> str:
+        if self.loader is None:
+            enough = math.ceil(LEAST_HELD / HELD_BACK)
+            return (
+                "the last epoch will be kept, as no images are held out to choose by: pass val_loader= "
+                f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
+            )
+        images = getattr(self.loader, "dataset", None)
+        return f"epochs are judged on {f'{len(images)} held-out images' if isinstance(images, Sized) else 'val_loader'}"
+
+    def is_due(self, epoch: int, *, last: bool) -> bool:
+        """Whether this epoch, counted from 1, is to be validated."""
+        return self.loader is not None and (last or epoch % self.every == 0)
+
+    def has_collapsed(self, score: Score, trained: float | None) -> bool:
+        """Whether single-step training has collapsed, and has not fallen back yet; see `collapsed`."""
+        return self.single_step and not self.fell_back and collapsed(self.best, score, trained)
+
+    def fall_back(self, score: Score, trained: float | None, epoch: int) -> None:
+        """Log that training goes on with several steps of PGD from the best epoch."""
+        best = self.best.score
+        self.fell_back = True
+        logger.warning(
+            "only %s of held-out images withstand PGD, after %s at best and with %s of training images that withstand "
+            "a single step: single-step training has overfitted catastrophically, so it goes on with %d steps of PGD from "
+            "the weights of epoch %d",
+            percent(score.robust),
+            percent(best.robust if best else 0.0),
+            "an unknown share" if trained is None else percent(trained),
+            STEPS,
+            self.best.epoch or epoch,
+        )
+
+
+def validate(training: "Training", trained: float | None) -> Score:
+    """Score the weights that would be returned if the run ended now, and keep them if they are the best.
+
+    After a collapse of single-step training the run goes on with PGD from the best weights so far.
+
+    Args:
+        trained: the share of the epoch's adversarial training images that were classified correctly.
+    """
+    robust_loss, stepper, validation = training.robust_loss, training.stepper, training.validation
+    epoch, average = training.epoch + 1, stepper.average
+    at_start = training.progress.share(training.epoch, 0) * training.epoch / epoch
+    if stepper.ramp and at_start < RAMP[1]:
+        trained = None  # the radius was smaller
+    assert validation.loader is not None
+    with nullcontext() if average is None else average.applied():
+        now = validation.last = score(robust_loss, validation.loader, stepper.threat)
+    if not validation.has_collapsed(now, trained):
+        validation.best.offer(epoch, now, training.weights())
+        return now
+    validation.fall_back(now, trained, epoch)
+    if validation.best.score is None:
+        validation.best.offer(epoch, now, training.weights())
+    robust_loss.attack = judge
+    robust_loss.load_state_dict(validation.best.weights)
+    stepper.restart()
+    return now
+
+
+def keep_best_weights(training: "Training", *, show: bool) -> None:
+    """Load the weights of the best epoch, or those of the last one without validation, and log which."""
+    best, last = training.validation.best, training.validation.last
+    training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
+    if best.score is not None and last is not None:
+        tell(
+            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} are right, and "
+            f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
+            f"{percent(last.clean)} and {percent(last.robust)}",
+            show,
+        )
 
 
 def collapsed(best: Best, score: Score, trained: float | None = None) -> bool:
     """Whether single-step training has overfitted catastrophically.
 
-    It has where robust accuracy fell far below the best so far, and where the single step that training takes fools the
-    model much more rarely than several steps do: this shows a collapse that came before there was anything to lose.
+    Two signs: robust accuracy fell far below the best so far; or the single step of training fools the model much more
+    rarely than several steps do, which also shows a collapse in the first epochs.
 
     Args:
-        trained: share of training images classified rightly after the single step; None where it was of a smaller eps.
+        trained: share of training images classified correctly after the single step; None if its eps was smaller.
 
     Source: Wong et al., arXiv:2001.03994, section 5.4, for the first sign; the second is ours.
     """

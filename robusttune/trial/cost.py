@@ -24,7 +24,6 @@ from robusttune.run.files import write_bytes
 from robusttune.run.log import tell
 from robusttune.training.estimate import estimate
 from robusttune.training.pretrain import pretrain
-from robusttune.training.setup import statistics
 from robusttune.trial.budget import Cost, seconds_in_all, told
 from robusttune.trial.data import Data
 from robusttune.trial.phases import Call
@@ -111,7 +110,7 @@ class Costs:
         if right:
             labels = self._answers(images, pixels)
         what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
-        given = {**statistics(pixels), "device": self.space["device"], "norm": threat[0], "eps": threat[1]}
+        given = {**pixels.arguments(), "device": self.space["device"], "norm": threat[0], "eps": threat[1]}
         count, seconds = 0, 0.0
         while count < len(images) and seconds < LONG_ENOUGH:
             count = min(len(images), TIMES * count or FEW)

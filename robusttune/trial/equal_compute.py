@@ -59,7 +59,9 @@ def passes(kind: str, settings: Mapping[str, Any], sizes: Sizes, threat: ThreatM
     meeting = settings.get("attack_tasks", "joint") if tasks else "none"
     own, shared = _views(tasks, settings.get("views", 1))
     clean = (
-        1 if getattr(plugins.made("objectives", settings.get("objective", "adversarial")), "needs_clean", False) else 0
+        1
+        if getattr(plugins.instance("objectives", settings.get("objective", "adversarial")), "needs_clean", False)
+        else 0
     )
     labelled = (steps + 1 + clean + FORWARD * clean) + own * (1 if meeting == "none" else steps + 1)
     labelled += (1 + clean) if settings.get("awp") else 0
@@ -138,6 +140,6 @@ def _attack_steps(settings: Mapping[str, Any], sizes: Sizes, threat: ThreatModel
 
 def _views(tasks: Mapping[str, float] | None, views: int | str) -> tuple[int, int]:
     """Views of each image that go through the model on their own, and whether tasks read the image's forward pass."""
-    made = [plugins.made("tasks", task) for task in tasks or {}]
+    made = [plugins.instance("tasks", task) for task in tasks or {}]
     drawn = sum(not task.shares_forward for task in made)
     return (drawn if views == "all" else min(int(views), drawn)), int(drawn < len(made))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune.run.folder import also_in_run
 from robusttune.threat import LossOf, ThreatModel, canonical
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -43,8 +42,7 @@ class Call(NamedTuple):
         """Train the model, or go on where it was killed."""
         every = max(1, math.ceil(self.length.steps / CHECKPOINTS))
         more = {"seed": seed, "out": folder, "resume": True, "checkpoint_every": every, "progress": progress}
-        with also_in_run({}):  # a command that began the trial did not begin this run
-            self.function(model, self.images, **self.settings, **more)
+        self.function(model, self.images, **self.settings, **more)
 
 
 def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Any) -> Tensor:

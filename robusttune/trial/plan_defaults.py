@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from robusttune import plugins
+from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of, standard_names
-from robusttune.corruptions._corruption import FAMILIES
 from robusttune.run.files import write_bytes
 from robusttune.threat import ThreatModel, canonical, default_eps
 from robusttune.trial.decision.criteria import criteria

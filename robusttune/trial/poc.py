@@ -51,6 +51,7 @@ from robusttune.trial.results import (
     result_of,
     threat_of,
 )
+from robusttune.types import Json
 
 ASKED = (
     "threats", "corruptions", "arms", "tasks", "seeds", "epochs", "images", "evaluation", "budget", "price", "settings",
@@ -86,6 +87,7 @@ def poc(
     plan_only: bool = False,
     resume: bool = False,
     progress: bool = True,
+    notes: Mapping[str, Json] | None = None,
 ) -> Path:
     """Try on the user's own data which training pays: the path of a page to decide by; the model is left as it is.
 
@@ -118,6 +120,7 @@ def poc(
         plan_only: only write the plan, whose path comes back.
         resume: go on with the trial in `out`, after its plan as it is now.
         progress: show progress.
+        notes: more to write into `run.json` in `out`.
 
     Raises:
         ValueError: arguments or a plan that do not fit, or a plan over the budget, with what to drop.
@@ -158,7 +161,7 @@ def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
     known = costs.of(plan, calls)
     if not (folder / PLAN).exists():
         files.save_weights(folder / START, _tensors(model))
-        run_folder.write_run(folder, {"arguments": {name: given[name] for name in ASKED}})
+        run_folder.write_run(folder, {"arguments": {name: given[name] for name in ASKED}, **(given["notes"] or {})})
         write_plan(folder, {**plan, "estimated": estimated(plan, calls, known)})
     check_budget(plan, lambda edited: costs.of(edited, calls_for(edited)), folder / PLAN)
     if given["plan_only"]:

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robusttune import plugins
+from robusttune.attacks import declares, differentiates_once, stays_in_ball
 from robusttune.threat import LossOf, ThreatModel
 
 NORMS = [("l2", 0.5), ("linf", 0.1)]
@@ -42,8 +43,8 @@ def takes_any_loss(name):
 
 
 def stays_in_the_ball(name):
-    """Whether what an attack finds is for evaluations; attacks for training alone may say `bounded = False`."""
-    return getattr(plugins.find("attacks", name), "bounded", True)
+    """Whether what an attack finds is for evaluations."""
+    return stays_in_ball(plugins.find("attacks", name))
 
 
 every_attack = pytest.mark.parametrize("name", plugins.names("attacks"))
@@ -307,3 +308,35 @@ def test_pgd_agrees_with_torchattacks(norm, eps, step_size, theirs, count):
     attack = getattr(library, theirs)(model.eval(), eps=eps, alpha=step_size, steps=7, random_start=False)
     assert (ours - attack(images, loss_of.labels)).abs().max() <= 1e-5
     assert (ours - images).abs().max() > 0.01
+
+
+def test_an_attack_is_taken_for_what_it_declares_through_partials_too():
+    @declares(bounded=False, differentiates_once=True)
+    def declared(loss_of, images, threat, *, generator):
+        return images
+
+    def plain(loss_of, images, threat, *, generator):
+        return images
+
+    for attack, bounded, once in ((declared, False, True), (plain, True, False)):
+        for own in (attack, partial(attack), partial(partial(attack), generator=generator())):
+            assert (stays_in_ball(own), differentiates_once(own)) == (bounded, once)
+
+
+def test_an_attack_may_say_on_the_function_itself_that_it_leaves_the_ball():
+    def weakening(loss_of, images, threat, *, generator):
+        return images
+
+    weakening.bounded = False
+    assert not stays_in_ball(weakening)
+
+
+def test_what_an_attack_needs_is_imported_before_it_is_called():
+    imported = []
+
+    @plugins.requires(lambda: imported.append(1))
+    def needing(loss_of, images, threat, *, generator):
+        return images
+
+    plugins.check_installed("attacks", partial(needing))
+    assert imported == [1]

@@ -1,6 +1,7 @@
 """What every augmentation in the folder keeps to, and what is known of the corruptions that it trains on."""
 
 from functools import partial
+from importlib.metadata import version
 
 import kornia.augmentation as kornia
 import numpy as np
@@ -17,7 +18,7 @@ import robusttune
 from robusttune import RobustLoss, ThreatModel, plugins
 from robusttune.augmentations import augmix as augmix_file
 from robusttune.augmentations._augment import applied, chosen_augment, names, overlaps
-from robusttune.corruptions._corruption import SEVERITIES
+from robusttune.corruptions import SEVERITIES
 from robusttune.model.seen_corruptions import trained_on
 
 NAMES = plugins.names("augmentations")
@@ -84,6 +85,8 @@ def test_images_stay_recognisable(name):
 def test_nothing_waits_for_the_device(name):
     if name == "standard":
         pytest.skip("Kornia's own code; what it waits for is Kornia's to say")
+    if name == "augmix" and version("kornia") < "0.9":
+        pytest.skip("Kornia's posterize goes image by image before 0.9, and waits for each")
     images = photographs(32)
     augment = chosen_augment(name, images).augment
     augment.first = nn.Identity()  # Kornia's crop and flip

@@ -10,7 +10,7 @@ from photographs import photographs
 from PIL import Image
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of
 
 NAMES = plugins.names("corruptions")
 STANDARD = {

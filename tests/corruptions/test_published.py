@@ -116,7 +116,7 @@ def test_classes_are_chosen_and_numbered_by_the_list(tmp_path):
     source = Published(tmp_path, wnids=["n7", "n1"])
     _, labels = read(source, "snow", 5)
     assert sorted(labels.tolist()) == [0, 1, 1]
-    with pytest.raises(ValueError, match=r"wnids= holds 'n99', of which there is no folder: there is 'n9'"):
+    with pytest.raises(ValueError, match=r"wnids= holds 'n99', but there is no such folder: one that exists is 'n9'"):
         Published(tmp_path, wnids=["n1", "n99"])
 
 

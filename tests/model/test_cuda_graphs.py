@@ -56,6 +56,29 @@ def test_steps_through_graphs_are_those_without(attack_tasks, objective, attack,
         assert torch.allclose(value, ends[1][name], rtol=1e-9, atol=1e-11), name
 
 
+def twice_differentiating(loss_of, images, threat, *, generator):
+    """A step along the gradient of the gradient's size: a function of a user's own."""
+    candidates = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of(candidates).sum(), candidates, create_graph=True)
+    (curvature,) = torch.autograd.grad(gradient.square().sum(), candidates)
+    return threat.project(images + threat.eps * threat.ascent(curvature), images)
+
+
+@pytest.mark.parametrize("attack", ["foolbox", "torchattacks", "adv_lib", twice_differentiating])
+def test_attacks_that_others_wrote_are_not_replayed(attack):
+    if isinstance(attack, str):
+        pytest.importorskip(attack)
+    images, labels = digits()
+    capture = Counted()
+    robust_loss = RobustLoss(
+        a_net(torch.float32), ThreatModel("l2", 0.5), images=images[:40], tasks=None, attack=attack
+    )
+    robust_loss.passes.replay(Graphs(capture))
+    for _ in range(3):
+        robust_loss(images[:40], labels[:40])
+    assert not capture.shapes
+
+
 def replayed(graphs, model, inputs):
     given = inputs.clone().requires_grad_()
     outputs = graphs(lambda each: (model(each), model(each).square()), given)

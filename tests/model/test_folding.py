@@ -19,6 +19,7 @@ from robusttune.model.features import forward
 from robusttune.model.folding import folded, pairs_of
 from robusttune.training.presets import PRESETS
 from robusttune.training.recipe import default_recipe
+from robusttune.training.settings import Updates
 
 FAMILIES = [
     "test_resnet",
@@ -256,8 +257,8 @@ def test_large_images_keep_their_learning_rate():
     model = timm.create_model("test_resnet", num_classes=10)
     small, large = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 224, 224)
     pace = PRESETS["fast"].pace
-    assert default_recipe(model, small, pace).lr == pace * default_recipe(model, small).lr
-    assert default_recipe(model, large, pace).lr == default_recipe(model, large).lr
+    assert default_recipe(model, small, Updates(), pace).lr == pace * default_recipe(model, small, Updates()).lr
+    assert default_recipe(model, large, Updates(), pace).lr == default_recipe(model, large, Updates()).lr
 
 
 def test_the_fast_preset_makes_a_model_robust():

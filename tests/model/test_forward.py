@@ -88,7 +88,7 @@ def through_graphs(model, classifier, images):
     graphs.expect(model)
     yield partial(graphs, partial(forward, model, classifier))
     assert graphs.works
-    assert graphs._made
+    assert graphs._graphs
 
 
 needs_compiler = pytest.mark.skipif(

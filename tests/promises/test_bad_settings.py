@@ -207,7 +207,7 @@ TRAINING = {
     ),
     "trace": (
         lambda: quietly(lambda: torch.jit.trace(silent(small_model()).eval(), images())),
-        "the model is TorchScript, whose layers cannot be read: pass the Python module it was made from",
+        "the model is TorchScript, whose layers cannot be read: pass the Python module that was scripted or traced",
     ),
     "frozen": (lambda: small_model().requires_grad_(False), "no parameter of the model requires grad.*requires_grad_"),
     "dynamically quantised": (dynamic, "the layer '6' is a quantised Linear.*harden the float model, then quantise it"),
@@ -224,7 +224,7 @@ ANSWERING = {
     ),
     "inference mode": (
         lambda: torch.inference_mode()(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))(),
-        r"weights were made in inference mode, which forbids gradients for good: make or load the model outside torch",
+        r"weights were created in inference mode, so they can never have gradients: create or load the model outside torch",
     ),
     "no classifier": (lambda: timm.create_model("test_resnet", num_classes=0), r"no classifier \(num_classes=0\)"),
     "detection": (

@@ -202,7 +202,7 @@ def test_replayed_steps_are_those_without_graphs(attack_tasks, folds, caplog):
     again, replayed, graphs = steps_there(attack_tasks, dtype=torch.float64, replays=True, folds=folds)
     assert "CUDA graph here" not in caplog.text
     assert graphs.works
-    assert graphs._made
+    assert graphs._graphs
     assert torch.allclose(losses, again, rtol=1e-8)
     assert all(torch.allclose(value, replayed[name], rtol=1e-6, atol=1e-9) for name, value in weights.items())
 
@@ -213,7 +213,7 @@ def test_replayed_steps_in_short_formats_lose_as_much(autocast):
     losses, _, _ = steps_there("joint", dtype=torch.float32, replays=False, autocast=autocast)
     again, _, graphs = steps_there("joint", dtype=torch.float32, replays=True, autocast=autocast)
     assert graphs.works
-    assert graphs._made
+    assert graphs._graphs
     assert torch.allclose(losses, again, rtol=2e-2)
 
 
@@ -235,7 +235,7 @@ def test_gradients_through_a_graph_are_the_models_own():
         assert torch.allclose(found, own, rtol=1e-9)
         with torch.no_grad():
             model[0].weight.mul_(1.1)  # as an optimiser does, in place
-    assert graphs._made
+    assert graphs._graphs
 
 
 @needs_cuda

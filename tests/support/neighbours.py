@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NEIGHBOURS = ["requests>=2.32", "datasets", "transformers", "jupyterlab", "lightning"]
 SHIPPED = ("robusttune/", "tests/", "examples/", "docs/")
-BESIDE = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml", "pyproject.toml", ".gitignore"}
+BESIDE = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "LICENSE"}
+BESIDE |= {"pyproject.toml", "noxfile.py", "constraints-dev.txt", "constraints-oldest.txt", "mkdocs.yml", ".gitignore"}
 
 
 def run(*command: str) -> str:
@@ -47,17 +48,16 @@ def same(title: str, found: set[str], expected: set[str]) -> None:
 
 def resolve() -> None:
     """Ask pip whether the core goes together with current neighbours, with the newest and the oldest that it takes."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    core = text[text.index("\ndependencies = [") :].partition("]")[0]
-    oldest = [f"{name}=={version}.*" for name, version in re.findall(r'"([\w-]+)>=([\d.]+)"', core)]
-    for title, pins in (("newest", []), ("oldest", oldest)):
+    pins = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
+    core = sorted(set(re.findall(r"^([\w-]+)==", pins, re.MULTILINE)))
+    for title, options in (("newest", []), ("oldest", ["--constraint", "constraints-oldest.txt"])):
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             run(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report",
-                str(report), str(ROOT), *NEIGHBOURS, *pins)  # fmt: skip
+                str(report), str(ROOT), *NEIGHBOURS, *options)  # fmt: skip
             rows = [each["metadata"] for each in json.loads(report.read_text(encoding="utf-8"))["install"]]
         found = {row["name"].lower(): row["version"] for row in rows}
-        shown = [f"{name} {found[name]}" for name in sorted(set(map(_name, [*NEIGHBOURS, *oldest])))]
+        shown = [f"{name} {found[name]}" for name in [*map(_name, NEIGHBOURS), *core]]
         print(f"{title}: {', '.join(shown)}", flush=True)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from robusttune.tasks._view import View, pixel_numbers, reindex
+from robusttune.tasks import View, pixel_numbers, reindex
 from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 

@@ -46,7 +46,7 @@ def view_of_each_class(task, image):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_views_keep_shape_type_and_device(name, shape, dtype):
     images = torch.rand(3, *shape, generator=generator()).to(dtype)
-    view = draw(plugins.made("tasks", name), images)
+    view = draw(plugins.instance("tasks", name), images)
     changed = view.of(images)
     assert changed.shape == images.shape
     assert changed.dtype == dtype
@@ -58,7 +58,7 @@ def test_views_keep_shape_type_and_device(name, shape, dtype):
 def test_views_keep_the_memory_format(name, memory_format):
     images = torch.rand(4, 3, 33, 35, generator=generator())
     changed_as = images.to(memory_format=memory_format)
-    view = draw(plugins.made("tasks", name), images)
+    view = draw(plugins.instance("tasks", name), images)
     assert view.of(changed_as).is_contiguous(memory_format=memory_format)
     assert torch.equal(view.of(changed_as), view.of(images))
 
@@ -66,7 +66,7 @@ def test_views_keep_the_memory_format(name, memory_format):
 @every_task
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 6), height=st.integers(2, 20), width=st.integers(2, 20))
 def test_targets_are_answers_that_the_head_can_give(name, seed, count, height, width):
-    task = plugins.made("tasks", name)
+    task = plugins.instance("tasks", name)
     view = draw(task, torch.zeros(count, 1, height, width), seed)
     assert view.targets.shape == (count,)
     assert view.targets.dtype == torch.int64
@@ -78,7 +78,7 @@ def test_targets_are_answers_that_the_head_can_give(name, seed, count, height, w
 @every_task
 @every_shape
 def test_the_same_generator_gives_the_same_draw(name, shape):
-    task, images = plugins.made("tasks", name), distinct_pixels(32, shape)
+    task, images = plugins.instance("tasks", name), distinct_pixels(32, shape)
     one, same, other = (draw(task, images, seed) for seed in (5, 5, 6))
     assert torch.equal(one.targets, same.targets)
     assert torch.equal(one.of(images), same.of(images))
@@ -88,7 +88,7 @@ def test_the_same_generator_gives_the_same_draw(name, shape):
 @every_task
 def test_a_draw_is_held_fixed_and_images_differ_in_theirs(name):
     images = distinct_pixels(1, (3, 32, 32)).expand(64, -1, -1, -1)
-    view = draw(plugins.made("tasks", name), images)
+    view = draw(plugins.instance("tasks", name), images)
     changed = view.of(images)
     assert torch.equal(changed, view.of(images))
     assert len(view.targets.unique()) > 1
@@ -100,7 +100,7 @@ def test_a_draw_is_held_fixed_and_images_differ_in_theirs(name):
 def test_inputs_and_the_global_random_state_are_left_alone(name, shape):
     images = distinct_pixels(4, shape)
     before, state = images.clone(), torch.get_rng_state()
-    view = draw(plugins.made("tasks", name), images)
+    view = draw(plugins.instance("tasks", name), images)
     view.of(images).zero_()
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -110,9 +110,9 @@ def test_inputs_and_the_global_random_state_are_left_alone(name, shape):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_views_can_be_drawn_without_gradients(name, mode):
     images = distinct_pixels(4, (3, 33, 35))
-    expected = draw(plugins.made("tasks", name), images)
+    expected = draw(plugins.instance("tasks", name), images)
     with mode():
-        view = draw(plugins.made("tasks", name), images)
+        view = draw(plugins.instance("tasks", name), images)
         changed = view.of(images)
     assert torch.equal(changed, expected.of(images))
     assert torch.equal(view.targets, expected.targets)
@@ -121,7 +121,7 @@ def test_views_can_be_drawn_without_gradients(name, mode):
 @every_task
 def test_a_gradient_flows_through_views_of_any_draw(name):
     images = torch.rand(8, 3, 32, 32, generator=generator()).requires_grad_()
-    draw(plugins.made("tasks", name), images).of(images).sum().backward()
+    draw(plugins.instance("tasks", name), images).of(images).sum().backward()
     assert torch.isfinite(images.grad).all()
     assert (images.grad.flatten(1).abs().sum(1) > 0).all()
 
@@ -244,7 +244,7 @@ def test_jigsaw_moves_whole_tiles():
 
 
 def test_jigsaw_says_which_grids_and_images_it_takes():
-    with pytest.raises(ValueError, match="grid is 1, but it takes at least 2 tiles"):
+    with pytest.raises(ValueError, match="grid is 1, but at least 2 tiles per side"):
         jigsaw(1)
     with pytest.raises(ValueError, match="2x5 px cannot be cut into 3x3 tiles: choose a smaller grid"):
         draw(jigsaw(3), torch.zeros(1, 1, 2, 5))

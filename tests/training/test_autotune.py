@@ -15,9 +15,10 @@ from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.model.forward import Passes
+from robusttune.model.forward import ForwardRunner
 from robusttune.training import autotune, recipe
 from robusttune.training.precision import chosen_precision
+from robusttune.training.settings import Updates
 
 SETTINGS = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 2, "progress": False, "tune": "auto"}
 
@@ -292,7 +293,7 @@ def test_passes_fold_and_compile_in_either_order(graphs):
     assert robust_loss.passes.compiled == "whole"
     robust_loss(images, labels)
     robust_loss.passes.compile("no")
-    assert isinstance(robust_loss.passes, Passes)
+    assert isinstance(robust_loss.passes, ForwardRunner)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
@@ -303,8 +304,8 @@ def test_a_fused_optimizer_takes_the_steps_of_the_plain_one(monkeypatch):
             monkeypatch.setattr(recipe, "FUSED_ON", devices)
             # In train mode, the bias before the batch norm has a gradient of rounding alone, which AdamW makes large.
             model = a_net().double().eval()
-            made = recipe.default_recipe(model, torch.rand(1, 1, 8, 8), optimizer=name, lr=0.01)
-            optimizer, _ = made.made(model, None)
+            made = recipe.default_recipe(model, torch.rand(1, 1, 8, 8), Updates(optimizer=name, lr=0.01))
+            optimizer, _ = made.build(model, 1)
             assert bool(optimizer.param_groups[0].get("fused")) == bool(devices)
             images, labels = digits()
             for _ in range(5):
@@ -315,8 +316,8 @@ def test_a_fused_optimizer_takes_the_steps_of_the_plain_one(monkeypatch):
         for one, other in zip(*(each.values() for each in weights), strict=True):
             assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
     assert (
-        not recipe.default_recipe(model, torch.rand(1, 1, 8, 8), optimizer="lamb")
-        .made(model, None)[0]
+        not recipe.default_recipe(model, torch.rand(1, 1, 8, 8), Updates(optimizer="lamb"))
+        .build(model, 1)[0]
         .defaults.get("fused")
     )
 

@@ -12,8 +12,10 @@ from robusttune import estimate
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
 from robusttune.training.estimate import extent_of
-from robusttune.training.harden import prepared
-from robusttune.training.profiling import Pace, Passes
+from robusttune.training.presets import with_preset
+from robusttune.training.profiling import Pace, PassCount
+from robusttune.training.settings import run_settings
+from robusttune.training.setup import hardening
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
@@ -143,14 +145,10 @@ def test_seconds_are_those_of_steps_and_judgements(monkeypatch):
 )
 def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     held = [(images(6, 3, 8, 8, seed=9), labels()[:6])]
-    given = robusttune.harden.__kwdefaults__ | {
-        "model": small_model(),
-        "loader": [GOOD] * 3,
-        "val_loader": held,
-    }
-    with prepared({**given, "tasks": None, "progress": False, **QUICK, **settings}) as run:
-        found = extent_of(run.training, Pace(opening=0.0, per_image=1.0, warming=0.0))
-    assert (found.steps, found.epochs, found.judged) == (steps, epochs, judged)
+    wanted = run_settings([GOOD] * 3, val_loader=held, **{"tasks": None, "progress": False, **QUICK, **settings})
+    with hardening(small_model(), with_preset(wanted)) as (training, _):
+        found = extent_of(training, Pace(startup=0.0, per_image=1.0, warm_up=0.0))
+    assert (found.steps, found.epochs, found.validations) == (steps, epochs, judged)
 
 
 def test_memory_is_that_of_the_tensors_that_live_at_once():
@@ -161,11 +159,11 @@ def test_memory_is_that_of_the_tensors_that_live_at_once():
         del first, second
         return view.exp() + 1  # the view, its exponentials, and the sum
 
-    assert memory.most_bytes(work, torch.device("cpu")) == 3_000_000
+    assert memory.peak_bytes(work, torch.device("cpu")) == 3_000_000
     weights = torch.ones(10, 10)
     assert memory.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
     linear, given = nn.Linear(100, 2000), torch.ones(512, 100)
-    most = memory.most_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
+    most = memory.peak_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
     # Backward holds both outputs' worth of what the forward kept, and one of gradients.
     assert 2 * 512 * 2000 * 4 <= most <= 4 * 512 * 2000 * 4
 
@@ -196,8 +194,8 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
 @pytest.mark.parametrize(
     ("loader", "settings", "error", "says"),
     [
-        ([GOOD], {"epoch": 3}, TypeError, r"harden has no argument 'epoch': did you mean 'epochs'\?"),
-        ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes model, loader, norm"),
+        ([GOOD], {"epoch": 3}, TypeError, r"harden has no argument 'epoch' \(did you mean .epochs.\?\)"),
+        ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes norm, eps"),
         ([GOOD], {"devices": 3}, ValueError, r"devices is 3, but prices an hour by name are needed"),
         ([GOOD], {"devices": {"a": -1}}, ValueError, r"the price of 'a' is -1, but a finite number of at least 0"),
         ([GOOD], {"epochs": 0}, ValueError, r"epochs is 0, but a whole number of at least 1"),
@@ -223,7 +221,7 @@ def test_a_loader_without_a_length_needs_an_end():
     with pytest.raises(ValueError, match=r"does not say how many batches it has.*pass max_steps= or time_budget="):
         estimate(small_model(), Endless(), tasks=None, epochs=1, **QUICK)
     found = estimate(small_model(), Endless(), tasks=None, epochs=1, max_steps=30, accumulate=2, **QUICK)
-    assert (found.steps, found.epochs, found.passes["update"]) == (30, 1, Passes(480, 480))
+    assert (found.steps, found.epochs, found.passes["update"]) == (30, 1, PassCount(480, 480))
     timed = estimate(small_model(), Endless(), tasks=None, epochs=1, time_budget=7.0, **QUICK)
     assert timed.parts["steps"] == pytest.approx(7.0)
 

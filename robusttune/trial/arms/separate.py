@@ -13,7 +13,7 @@ def separate(tasks: Mapping[str, float]) -> Arms:
 
     A task that reads the class's own forward pass has no view to attack, so it would be as with "none".
     """
-    own = {task: weight for task, weight in tasks.items() if not plugins.made("tasks", task).shares_forward}
+    own = {task: weight for task, weight in tasks.items() if not plugins.instance("tasks", task).shares_forward}
     return {
         f"{task}_separate": [{"harden": {"tasks": {task: weight}, "attack_tasks": "separate"}}]
         for task, weight in own.items()

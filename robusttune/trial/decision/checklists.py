@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from robusttune import plugins
-from robusttune.corruptions._corruption import FAMILIES
+from robusttune.corruptions import FAMILIES
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of
-from robusttune.corruptions._corruption import FAMILIES
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records

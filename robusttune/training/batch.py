@@ -1,0 +1,112 @@
+"""Batches: as a loader yields them, and as they are ready for the attack."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robusttune.augmentations import _augment as augmentation
+from robusttune.data.batches import check_classes, check_images, checked_labels
+from robusttune.data.pixels import check_later
+from robusttune.model import seen_corruptions
+from robusttune.model.checks import check_batch_norm
+from robusttune.model.devices import device_of
+from robusttune.tasks._heads import Part
+
+if TYPE_CHECKING:
+    from robusttune.training.robust_loss import RobustLoss
+
+
+class LoadedBatch(NamedTuple):
+    """A batch of the loader, with images from `unlabeled_loader` beside it, if there are any.
+
+    Attributes:
+        images: (N,C,H,W).
+        labels: (N,) or soft (N,K); None without an objective.
+        unlabeled: (U,C,H,W).
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    unlabeled: Tensor | None = None
+
+    def to(self, device: torch.device) -> "LoadedBatch":
+        """The batch on a device, without waiting for the copies."""
+        return LoadedBatch(*(None if each is None else each.to(device, non_blocking=True) for each in self))  # type: ignore[arg-type]
+
+
+class PreparedBatch(NamedTuple):
+    """A batch ready for the attack.
+
+    Attributes:
+        images: pixels (N,C,H,W) on [0,1], augmented in train mode.
+        labels: (N,) or soft (N,K); None if unlabelled.
+        shared: draws of the tasks that alter the images themselves.
+        parts: draws of the tasks with views of their own.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    shared: list[Part]
+    parts: list[Part]
+
+
+def prepared_batch(
+    robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None, generator: torch.Generator
+) -> PreparedBatch:
+    """Check a batch, move it to the model's device, augment it in train mode, and let its tasks draw.
+
+    Args:
+        images: (N,C,H,W) as the loader yields them.
+        labels: (N,) or soft (N,K); None if unlabelled.
+        generator: on the CPU.
+
+    Raises:
+        ValueError: images or labels that do not fit the model, or are in another pixel space than the first batch.
+    """
+    check_batch(robust_loss, images, labels)
+    device = device_of(robust_loss.model)
+    pixels = robust_loss.pixels.pixels(images.to(device)).clone()
+    if robust_loss.training:
+        augment = augmentation.chosen_augment(robust_loss.augment, pixels)
+        seen_corruptions.remember(robust_loss.model, () if augment is None else augment.overlaps)
+        pixels = augmentation.applied(augment, pixels, generator)
+    pixels, shared = robust_loss.heads.shared(pixels, generator)
+    if labels is not None:
+        labels = checked_labels(labels, len(images)).to(device).clone()
+    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
+
+
+def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
+    """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
+    check_images(images)
+    if labels is not None:
+        labels = checked_labels(labels, len(images))
+        if labels.device.type == "cpu":
+            check_classes(labels, robust_loss.classifier.classes)
+    if robust_loss.training:
+        check_batch_norm(robust_loss.model, len(images))
+    if images.device.type == "cpu":
+        check_later(robust_loss.pixels, images)
+
+
+def summed_losses(
+    robust: Tensor | None, losses: list[tuple[Part, Tensor]], images: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, and the mean loss of each task, unweighted and detached, over the images that drew it.
+
+    Args:
+        robust: the robust classification loss; None without an objective.
+        losses: each part of the batch with its losses (M,).
+        images: how many images the pretext losses are means over.
+    """
+    total: Tensor | float = 0.0 if robust is None else robust
+    by_task: dict[str, list[Tensor]] = {}
+    for part, loss in losses:
+        # An empty part has loss 0 and still reaches its head: DDP counts a parameter without gradient as an error.
+        total = total + part.weight * loss.sum() / images
+        by_task.setdefault(part.task, []).append(loss.detach())
+    means = {name: torch.cat(values) for name, values in by_task.items()}
+    return torch.as_tensor(total), {
+        name: values.mean() if len(values) else values.sum() for name, values in means.items()
+    }

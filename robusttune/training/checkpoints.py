@@ -1,0 +1,130 @@
+"""Checkpoints of a run: its state in `state.pt`, from which it resumes exactly, and its weights as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robusttune.run import distributed, files, randomness
+from robusttune.run import folder as run_folder
+from robusttune.training.step import Stepper
+from robusttune.training.validation import Score, judge
+
+if TYPE_CHECKING:
+    from robusttune.training.loop import Training
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of a run, and how often it is written to.
+
+    Attributes:
+        folder: of the run; None for no checkpoints.
+        every: optimiser steps between checkpoints, beside those at the end of each epoch.
+    """
+
+    folder: Path | None = None
+    every: int | None = None
+
+    def are_due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written after this optimiser step."""
+        return self.every is not None and step % self.every == 0
+
+    def begin(self, training: Training, facts: Mapping[str, Any], *, resume: bool) -> bool:
+        """Write `run.json`, or restore the run in the folder; returns whether a run was restored.
+
+        Raises:
+            ValueError: the folder holds another run, or a damaged file.
+        """
+        if self.folder is None:
+            return False
+        restored = resume and self._restore(training, facts)
+        distributed.barrier()
+        if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):
+            run_folder.write_run(self.folder, facts)
+        return restored
+
+    def _restore(self, training: Training, facts: Mapping[str, Any]) -> bool:
+        """Restore the run in the folder; returns whether there was one."""
+        assert self.folder is not None
+        run_folder.check_same_run(self.folder, facts)
+        state = files.load_state(self.folder)
+        if state is None:
+            return False
+        restore(training, state)
+        if not training.over:
+            for batches in (training.batches, training.unlabeled):
+                run_folder.warn_if_inexact(getattr(batches, "loader", None))
+        return True
+
+    def save(self, training: Training, *, outputs: bool = False) -> None:
+        """Write the state of a run, and with `outputs` its best and last weights, if there is a folder."""
+        if self.folder is None or distributed.rank() != 0:
+            return
+        files.save_state(self.folder, state_of(training))
+        if outputs:
+            last = training.weights()
+            run_folder.save_outputs(self.folder, training.validation.best.weights or last, last)
+
+
+def state_of(training: Training) -> dict[str, Any]:
+    """The state of a run, for `restore`."""
+    validation = training.validation
+    return {
+        "stepper": _stepper_state(training.stepper),
+        "plan": {"taken": training.progress.taken, "elapsed": training.progress.elapsed},
+        "best": validation.best.state_dict(),
+        "last": None if validation.last is None else asdict(validation.last),
+        "meter": training.meter.state_dict(),
+        "place": {"epoch": training.epoch, "consumed": training.consumed, "fell_back": validation.fell_back},
+        "epoch_states": training.epoch_states,
+        "folded": training.robust_loss.passes.folded is not None,
+        "compiled": training.robust_loss.passes.compiled,
+        "states": randomness.random_states(training.batches.loader),
+    }
+
+
+def restore(training: Training, state: Mapping[str, Any]) -> None:
+    """Bring a run into the state that `state_of` returned."""
+    validation, position = training.validation, state["place"]
+    _restore_stepper(training.stepper, state["stepper"])
+    training.progress.taken, training.progress.elapsed = state["plan"]["taken"], state["plan"]["elapsed"]
+    validation.best.load_state_dict(state["best"])
+    validation.last = None if state["last"] is None else Score(**state["last"])
+    training.meter.load_state_dict(state["meter"])
+    training.epoch, training.consumed = position["epoch"], position["consumed"]
+    validation.fell_back = position["fell_back"]
+    if validation.fell_back:
+        training.robust_loss.attack = judge
+    # A new measurement might choose another fast path.
+    training.robust_loss.fold(training.batches.peeked[0] if state["folded"] else None)
+    training.robust_loss.passes.compile(state["compiled"])
+    training.epoch_states = state["epoch_states"]
+    randomness.restore_random_states(state["states"], training.batches.loader)
+    training.journal.rewind(training.epoch)
+
+
+def _stepper_state(stepper: Stepper) -> dict[str, Any]:
+    """The state of weights, optimiser, scheduler, scaler and average."""
+    return {
+        "weights": stepper.robust_loss.state_dict(),
+        "calls": stepper.robust_loss.calls,
+        "ramp": stepper.ramp,
+        "optimizer": stepper.optimizer.state_dict(),
+        "scheduler": None if stepper.scheduler is None else stepper.scheduler.state_dict(),
+        "scaler": stepper.scaler.state_dict(),
+        "average": None if stepper.average is None else stepper.average.state_dict(),
+    }
+
+
+def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
+    stepper.robust_loss.load_state_dict(state["weights"])
+    stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
+    stepper.optimizer.load_state_dict(state["optimizer"])
+    if stepper.scheduler is not None:
+        stepper.scheduler.load_state_dict(state["scheduler"])
+    stepper.scaler.load_state_dict(state["scaler"])
+    if stepper.average is not None:
+        stepper.average.load_state_dict(state["average"])

@@ -1,0 +1,61 @@
+"""The place of a run: the borrowed model on its device, the folder, the memory format, activation checkpointing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from robusttune.data.batches import Batches
+from robusttune.data.pixels import Pixels
+from robusttune.model.activation_checkpointing import checkpointed
+from robusttune.model.borrowing import borrowed, differentiable
+from robusttune.model.devices import chosen_device, dtype_of
+from robusttune.model.memory_format import chosen_format, formatted
+from robusttune.run import distributed
+from robusttune.run import folder as run_folder
+from robusttune.run.log import tell
+from robusttune.training.checks import check_choices
+from robusttune.training.settings import Output, Speed
+
+
+class Place(NamedTuple):
+    """The device of a run, and the folder that it writes to; None for none."""
+
+    device: torch.device
+    folder: Path | None
+
+
+@contextmanager
+def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[Place]:
+    """Join the process group and borrow the model for a run; restores its weights if anything is raised."""
+    check_choices(speed)
+    device = chosen_device(model, speed.device)
+    distributed.join(device)
+    device = distributed.local_device(device)
+    folder = run_folder.prepared(output.out, output.resume)
+    with differentiable(), run_folder.noted_on_failure(folder), borrowed(model, device, output.seed):
+        yield Place(device, folder)
+
+
+@contextmanager
+def laid_out(model: nn.Module, batches: Batches, pixels: Pixels, speed: Speed, device: torch.device) -> Iterator[None]:
+    """Keep the model in the memory format that `speed` asks for, or that the model can take, inside this context."""
+    images = batches.peeked[0][:2]
+    inputs = pixels.inputs(pixels.pixels(images.cpu())).to(device, dtype_of(model))
+    with formatted(model, chosen_format(speed.channels_last, model, inputs)):
+        yield
+
+
+@contextmanager
+def blocks_checkpointed(model: nn.Module, speed: Speed, *, show: bool) -> Iterator[None]:
+    """Use activation checkpointing for the model's blocks inside this context, if `speed` asks for it."""
+    if not speed.checkpointing:
+        yield
+        return
+    with checkpointed(model) as count:
+        line = f"{count} blocks compute their activations again in the backward pass"
+        tell(line if count else "the model has no blocks in sequence, so there is nothing to checkpoint", show)
+        yield

@@ -1,0 +1,28 @@
+"""The choice whether the radius grows from 0 at the start of a run."""
+
+from torch import Tensor
+
+from robusttune.training.robust_loss import RobustLoss
+from robusttune.training.validation import score
+from robusttune.types import AutoBool
+
+ROBUST_START = 0.5
+
+
+def ramps(choice: AutoBool, robust_loss: RobustLoss, batch: tuple[Tensor, Tensor]) -> bool:
+    """Whether eps grows from 0: the user's choice; with "auto" it does unless the model resists the adversary already.
+
+    Args:
+        choice: of the user.
+        robust_loss: with the model at the start of the run.
+        batch: images (N,C,H,W) and labels, to measure the model on.
+
+    Raises:
+        ValueError: neither True, False nor "auto".
+    """
+    if isinstance(choice, bool):
+        return choice
+    if choice != "auto":
+        raise ValueError(f"eps_ramp is {choice!r}, but it must be True, False or 'auto'")
+    start = score(robust_loss, [batch], robust_loss.threat)
+    return start.robust < ROBUST_START * start.clean or start.clean <= ROBUST_START / robust_loss.classifier.classes

@@ -1,0 +1,277 @@
+"""The settings of a run, in groups: each group is what one part of the library takes.
+
+`harden`, `pretrain` and `estimate` take them one by one; their docstrings say what each means.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from robusttune.plugins import did_you_mean
+from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
+
+NormLike: TypeAlias = Any
+AttackLike: TypeAlias = Any
+ObjectiveLike: TypeAlias = Any
+AugmentLike: TypeAlias = Any
+TaskWeights: TypeAlias = Mapping[Any, float]
+
+Purpose: TypeAlias = Literal["attacks", "corruptions"]
+PresetName: TypeAlias = Literal["standard", "fast"]
+AttackTasks: TypeAlias = Literal["none", "separate", "joint"]
+PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Optimizer: TypeAlias = torch.optim.Optimizer
+OptimizerLike: TypeAlias = str | Optimizer | Callable[[list[nn.Parameter]], Optimizer]
+EpochFacts: TypeAlias = dict[str, float]
+
+
+class Scheduler(Protocol):
+    """A learning-rate scheduler that is stepped after each epoch, as torch's are."""
+
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
+
+
+SchedulerLike: TypeAlias = str | Scheduler | Callable[[Optimizer], Scheduler]
+
+
+class Tracker(Protocol):
+    """A tracker of experiments, such as those of accelerate."""
+
+    def log(self, values: dict[str, Any], step: int) -> object: ...
+    def finish(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The images of a run: to train on, to choose the epoch by, and without labels."""
+
+    loader: Loader
+    val_loader: Loader | None = None
+    unlabeled_loader: Loader | None = None
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The threat that a run trains against, and the attack that stands for it."""
+
+    norm: NormLike | None = None
+    eps: float | None = None
+    purpose: Purpose = "attacks"
+    preset: PresetName = "standard"
+    attack: AttackLike = "auto"
+    steps: int | None = None
+    step_size: float | None = None
+    attack_tasks: AttackTasks = "joint"
+    awp: float = 0.0
+    eps_ramp: AutoBool = "auto"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The losses of a run, and what they are computed on."""
+
+    tasks: TaskWeights | Literal["auto"] | None = "auto"
+    views: int | Literal["all"] = 1
+    objective: ObjectiveLike | None = "adversarial"
+    criterion: Criterion | None = None
+    augment: AugmentLike = "auto"
+    classifier: str | None = None
+    heads: nn.Module | PathLike | None = None
+    min_clean: float | None = None
+    init_from: PathLike | None = None
+
+    @property
+    def task_weights(self) -> TaskWeights | None:
+        """The tasks, after the preset has replaced "auto"."""
+        assert not isinstance(self.tasks, str)
+        return self.tasks
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """The normalisation of the model's input; None for what the loader's transform says."""
+
+    mean: Channels | None = None
+    std: Channels | None = None
+    normalized: bool | None = None
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The update of the weights; None for the customary value, which `default_recipe` knows."""
+
+    optimizer: OptimizerLike | None = None
+    scheduler: SchedulerLike | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    clip_grad: float | None = None
+    ema: float | None = None
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """The length of a run: the first of epochs, steps and seconds that is reached ends it."""
+
+    epochs: int = 10
+    max_steps: int | None = None
+    time_budget: float | None = None
+    accumulate: int = 1
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The device, the number format and the fast paths of a run; none of them changes what is computed."""
+
+    precision: PrecisionName = "auto"
+    compile: AutoBool = "auto"
+    channels_last: AutoBool = "auto"
+    tune: AutoBool = "auto"
+    micro_batch: int | None = None
+    checkpointing: bool = False
+    device: DeviceLike = "auto"
+    sharded: bool | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """The seed of a run, and what it writes and shows."""
+
+    out: PathLike | None = None
+    resume: bool = False
+    checkpoint_every: int | None = None
+    seed: int = 0
+    log: str | Tracker | None = None
+    progress: bool = True
+    on_epoch: Callable[[EpochFacts], object] | None = None
+    notes: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All settings of a run.
+
+    Attributes:
+        function: that the user called.
+        names: of its parameters, in order.
+    """
+
+    function: Literal["harden", "pretrain"]
+    names: tuple[str, ...]
+    loaders: Loaders
+    adversary: Adversary
+    learning: Learning
+    pixels: PixelSettings
+    updates: Updates
+    length: RunLength
+    speed: Speed
+    output: Output
+
+    def arguments(self, names: Iterable[str]) -> dict[str, Any]:
+        """The settings of these names, as the user passed them."""
+        groups = (
+            self.loaders,
+            self.adversary,
+            self.learning,
+            self.pixels,
+            self.updates,
+            self.length,
+            self.speed,
+            self.output,
+        )
+        every = {each.name: getattr(group, each.name) for group in groups for each in fields(group)}
+        return {name: every[name] for name in names if name in every}
+
+
+class HardenSettings(TypedDict, total=False):
+    """The keyword arguments of `harden`, for functions that pass them on: `**settings: Unpack[HardenSettings]`."""
+
+    norm: NormLike | None
+    eps: float | None
+    purpose: Purpose
+    preset: PresetName
+    tasks: TaskWeights | Literal["auto"] | None
+    attack_tasks: AttackTasks
+    views: int | Literal["all"]
+    objective: ObjectiveLike | None
+    criterion: Criterion | None
+    attack: AttackLike
+    steps: int | None
+    step_size: float | None
+    awp: float
+    eps_ramp: AutoBool
+    augment: AugmentLike
+    mean: Channels | None
+    std: Channels | None
+    normalized: bool | None
+    classifier: str | None
+    val_loader: Loader | None
+    unlabeled_loader: Loader | None
+    heads: nn.Module | PathLike | None
+    epochs: int
+    max_steps: int | None
+    time_budget: float | None
+    optimizer: OptimizerLike | None
+    scheduler: SchedulerLike | None
+    lr: float | None
+    weight_decay: float | None
+    clip_grad: float | None
+    accumulate: int
+    micro_batch: int | None
+    checkpointing: bool
+    ema: float | None
+    min_clean: float | None
+    precision: PrecisionName
+    compile: AutoBool
+    channels_last: AutoBool
+    tune: AutoBool
+    device: DeviceLike
+    sharded: bool | None
+    out: PathLike | None
+    resume: bool
+    init_from: PathLike | None
+    checkpoint_every: int | None
+    seed: int
+    log: str | Tracker | None
+    progress: bool
+    on_epoch: Callable[[EpochFacts], object] | None
+    notes: Mapping[str, Json] | None
+
+
+Group = TypeVar("Group")
+
+
+def run_settings(loader: Loader, **settings: Unpack[HardenSettings]) -> RunSettings:
+    """Sort the arguments of `harden` into their groups; those that are missing have its defaults.
+
+    Raises:
+        TypeError: an argument that `harden` does not have.
+    """
+    known = HardenSettings.__annotations__
+    for name in settings:
+        if name not in known:
+            hint = did_you_mean(name, known) or f": it takes {', '.join(known)}"
+            raise TypeError(f"harden has no argument {name!r}{hint}")
+
+    def group(kind: type[Group], **more: object) -> Group:
+        taken = {each.name for each in fields(kind)} & settings.keys()  # type: ignore[arg-type]
+        return kind(**{name: settings[name] for name in taken}, **more)  # type: ignore[literal-required]
+
+    return RunSettings(
+        "harden",
+        tuple(HardenSettings.__annotations__),
+        group(Loaders, loader=loader),
+        group(Adversary),
+        group(Learning),
+        group(PixelSettings),
+        group(Updates),
+        group(RunLength),
+        group(Speed),
+        group(Output),
+    )
