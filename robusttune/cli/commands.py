@@ -1,4 +1,4 @@
-"""The commands: each gets its options as arguments, whose descriptions below are what `--help` shows."""
+"""Commands: their parameters are options, and `--help` shows their docstrings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -56,7 +56,7 @@ def run_estimate(
 
     Args:
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
-        devices: prices an hour by the name of a machine, such as {spot: 0.9, own: 0.4}.
+        devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
     model, loader, arguments = _prepared(sources, arguments, shuffle=True)
     held_out = _other_split(sources, val_split, loader)
@@ -90,7 +90,7 @@ def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("cl
 
 
 def _evaluation(entry: object) -> Which:
-    """Find an evaluation by its name, or by {name: {setting: value}}."""
+    """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
     if isinstance(entry, str):
         return entry
     name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
@@ -219,7 +219,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
     facts = run_facts_of(folder)
     if "command" not in facts:
         raise ValueError(
-            f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "
+            f"the run in {str(folder)!r} was begun from Python, so it does not say where its model and images come from: call "
             "robusttune.replay(folder, model, loader)"
         )
     command = facts["command"]
