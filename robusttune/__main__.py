@@ -1,4 +1,4 @@
-"""The entry point of `robusttune` and of `python -m robusttune`."""
+"""The program `robusttune`, also `python -m robusttune`; its `doctor` needs neither torch nor timm."""
 
 import sys
 

@@ -1,17 +1,13 @@
 """The threat model, which bounds what an attack may change, and the loss that it maximises."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.norms import Norm, NormLike
-
-ALIASES = {"inf": "linf", "linfinity": "linf", "l_inf": "linf", "2": "l2", "l_2": "l2"}
+from robusttune.norms import Norm, NormLike, canonical, checked_eps
 
 
 class LossOf:
@@ -64,12 +60,13 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm", canonical(self.norm))
-        object.__setattr__(self, "eps", _checked_eps(self.eps, self.norm))
+        object.__setattr__(self, "eps", checked_eps(self.eps, self.norm))
 
     @property
     def geometry(self) -> Norm:
         """Return the functions of the norm."""
-        return _geometry(self.norm)
+        geometry: Norm = plugins.find("norms", self.norm)
+        return geometry
 
     def project(self, candidates: Tensor, images: Tensor) -> Tensor:
         """Project candidates (N,C,H,W) into the ball around `images` and into the box."""
@@ -87,50 +84,3 @@ class ThreatModel:
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a random point (N,C,H,W) of the threat model for each image."""
         return self.project(images + self.geometry.noise(images, self.eps, generator), images)
-
-
-def canonical(norm: NormLike | None) -> str | Norm:
-    """Return the name of the file in `norms/` for a user's spelling of a norm; return an object unchanged.
-
-    Raises:
-        ValueError: the norm is unknown.
-    """
-    if norm is None or isinstance(norm, bool):
-        norm = str(norm)
-    if isinstance(norm, str | int | float):
-        word = ("inf" if norm == math.inf else f"{norm:g}") if not isinstance(norm, str) else norm.lower().strip()
-        norm = ALIASES.get(word, word)
-    plugins.find("norms", norm)
-    return norm
-
-
-def default_eps(norm: NormLike, shape: tuple[int, ...]) -> float:
-    """Return the customary radius of a norm for images of shape (C,H,W), in pixel units on [0,1]."""
-    return _geometry(canonical(norm)).default_eps(shape)
-
-
-def radii(norm: NormLike, eps: float, multiples: Iterable[float]) -> list[float]:
-    """Return the distinct multiples of a radius, sorted; for linf they are capped at 1, the distance from black to white.
-
-    Example:
-        >>> radii("linf", 0.25, (8, 0, 1, 4)), radii("l2", 0.25, (0, 8))
-        ([0.0, 0.25, 1.0], [0.0, 2.0])
-    """
-    most = 1.0 if canonical(norm) == "linf" else math.inf
-    return sorted({min(most, multiple * eps) for multiple in multiples})
-
-
-def _geometry(norm: NormLike) -> Norm:
-    geometry: Norm = plugins.find("norms", norm)
-    return geometry
-
-
-def _checked_eps(eps: object, norm: NormLike) -> float:
-    if isinstance(eps, bool) or not isinstance(eps, Real):
-        raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
-    radius = float(eps)
-    if not math.isfinite(radius) or radius < 0:
-        raise ValueError(f"eps is {eps}, but it must be a finite number of at least 0, in pixel units on [0, 1]")
-    if norm == "linf" and radius > 1:
-        raise ValueError(f"eps is {eps} for linf, but pixels span [0, 1]: did you mean {radius:g}/255?")
-    return radius

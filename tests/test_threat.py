@@ -11,7 +11,8 @@ import torch
 
 from robusttune import plugins
 from robusttune.augmentations._augment import chosen_augment, names
-from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
+from robusttune.norms import canonical, default_eps
+from robusttune.threat import LossOf, ThreatModel
 
 every_kind = pytest.mark.parametrize(
     "kind", ["norms", "attacks", "objectives", "tasks", "evaluations", "measuring.sections"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robusttune import plugins
 from robusttune.augmentations import Augment, AugmentLike
 from robusttune.corruptions import SEVERITIES, Corruption
-from robusttune.data.pixels import transforms_of
+from robusttune.data.transforms import transforms_of
 from robusttune.run.randomness import own_randomness
 from robusttune.types import Loader
 

@@ -94,7 +94,7 @@ class Corruption:
         """Apply the corruption to images (N,C,H,W) of fp32, all those of one severity together."""
         changed = torch.empty_like(images, memory_format=torch.contiguous_format)
         for severity in sorted(set(severities)):
-            rows = [row for row, own in enumerate(severities) if own == severity]
+            rows = [row for row, number in enumerate(severities) if number == severity]
             for portion in _portions(rows, images):
                 drawn = [torch.stack(tensors) for tensors in zip(*(draws[row] for row in portion), strict=True)]
                 if len(rows) == len(images):  # a slice needs no copies

@@ -105,11 +105,11 @@ class Published:
 def _reader(root: Path, wnids: Sequence[str] | None) -> "_Reader | None":
     """Return the reader for the layout of a folder; None for an unknown layout."""
     for arrays in (_Arrays, _Digits):
-        if folders := arrays.found(root):
+        if folders := arrays.folders_in(root):
             if wnids is not None:
                 raise ValueError("wnids= chooses folders of classes, but here are arrays with labels: leave it out")
             return arrays(folders)
-    folders = _Folders.found(root)
+    folders = _Folders.folders_in(root)
     return _Folders(folders, wnids) if folders else None
 
 
@@ -144,7 +144,7 @@ class _Arrays:
         self.labels, self.images = labels, len(labels) // SEVERITIES
 
     @staticmethod
-    def found(root: Path) -> dict[str, Path]:
+    def folders_in(root: Path) -> dict[str, Path]:
         arrays = {path.stem: path for path in root.glob("*.npy") if path.stem != "labels"}
         return arrays if (root / "labels.npy").is_file() else {}
 
@@ -166,7 +166,7 @@ class _Digits:
         self.folders = folders
 
     @staticmethod
-    def found(root: Path) -> dict[str, Path]:
+    def folders_in(root: Path) -> dict[str, Path]:
         return {path.parent.name: path for path in root.glob("*/test_images.npy")}
 
     def keys(self, corruption: str, severity: None) -> list[int]:
@@ -197,7 +197,7 @@ class _Folders:
         self.keys = lru_cache(maxsize=8)(self._keys)
 
     @staticmethod
-    def found(root: Path) -> dict[str, Path]:
+    def folders_in(root: Path) -> dict[str, Path]:
         # As unpacked from its archives, ImageNet-C has one more level: noise, blur, weather, digital.
         for paths in (_inside(root), [path for family in _inside(root) for path in _inside(family)]):
             folders = {path.name: path for path in paths if _is_number(_inside(path))}

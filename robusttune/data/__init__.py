@@ -1,1 +1,1 @@
-"""Images and labels of a user's loader: batches, pixels, splits, shares of several processes."""
+"""Images and labels of a user's loader: batches, epochs, pixel spaces, transforms, splits, and shares of several processes."""

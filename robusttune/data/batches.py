@@ -1,15 +1,14 @@
-"""What a loader yields, as images and labels, checked before anything is computed from it."""
+"""Batches of a user's loader, read as images and labels and checked."""
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
-from robusttune.data.loaders import is_exhaustible
+from robusttune.types import Loader
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -17,11 +16,11 @@ LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 logger = logging.getLogger("robusttune")
 
 
-def first_batch(loader: Any, name: str = "loader") -> Any:
-    """The first thing that a loader yields, as it is.
+def first_batch(loader: Loader, name: str = "loader") -> object:
+    """Return the first batch of a loader, unchecked and in the form in which the loader yields it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the loader is empty.
     """
     batch = next(iter(loader), None)
     if batch is None:
@@ -31,20 +30,20 @@ def first_batch(loader: Any, name: str = "loader") -> Any:
     return batch
 
 
-def unpacked(batch: Any, *, wait: bool = True) -> tuple[Tensor, Tensor]:
-    """Images (N,C,H,W) and labels, (N,) or soft (N,K), of one batch of a user's loader.
+def unpacked(batch: object, *, wait: bool = True) -> tuple[Tensor, Tensor]:
+    """Read images (N,C,H,W) and labels, (N,) or soft (N,K), from one batch of a user's loader.
 
-    Batches are pairs, longer tuples (the first two items are taken), or dicts with keys such as "pixel_values" and
-    "labels". Values are checked: images are finite floats or uint8, labels are class numbers or distributions.
+    A batch is a pair, a longer tuple, of which the first two items count, or a dict with keys such as "pixel_values" and
+    "labels". Images must be finite floats or uint8, labels class numbers or distributions over the classes.
 
     Args:
-        wait: check the values of tensors on an accelerator too, although it has to be waited for.
+        wait: check values on an accelerator, too, which waits for all work that is queued there.
 
     Raises:
-        ValueError: what was got, and what is allowed.
+        ValueError: a batch of another form, or values that are not allowed.
     """
-    if isinstance(batch, dict) or hasattr(batch, "keys"):
-        images, labels = _keyed(batch, IMAGE_KEYS, "images"), _keyed(batch, LABEL_KEYS, "labels")
+    if _has_keys(batch):
+        images, labels = _of_first_key(batch, IMAGE_KEYS, "images"), _of_first_key(batch, LABEL_KEYS, "labels")
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         images, labels = batch[0], batch[1]
     else:
@@ -53,20 +52,22 @@ def unpacked(batch: Any, *, wait: bool = True) -> tuple[Tensor, Tensor]:
     return images, checked_labels(labels, len(images), wait=wait)
 
 
-def images_only(batch: Any, *, wait: bool = True) -> tuple[Tensor, None]:
-    """The images (N,C,H,W) of one batch with or without labels: a tensor, a tuple led by one, or a dict.
+def images_of(batch: object, *, wait: bool = True) -> Tensor:
+    """Read the images (N,C,H,W) of one batch: a tensor, a tuple whose first item is one, or a dict.
+
+    Args:
+        wait: as in `unpacked`.
 
     Raises:
-        ValueError: what was got, and what is allowed.
+        ValueError: a batch of another form, or values that are not allowed.
     """
-    if isinstance(batch, dict) or hasattr(batch, "keys"):
-        batch = _keyed(batch, IMAGE_KEYS, "images")
-    images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    images = _of_first_key(batch, IMAGE_KEYS, "images") if _has_keys(batch) else batch
+    images = images[0] if isinstance(images, tuple | list) and images else images
     check_images(images, wait=wait)
-    return images, None
+    return cast(Tensor, images)
 
 
-def check_images(images: Any, *, wait: bool = False) -> None:
+def check_images(images: object, *, wait: bool = False) -> None:
     """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8; `wait` as in `unpacked`."""
     if not isinstance(images, Tensor):
         raise ValueError(f"images are {_kind(images)}, but a tensor is needed: add ToTensor to the transform")
@@ -87,7 +88,7 @@ def check_images(images: Any, *, wait: bool = False) -> None:
 
 
 def check_channels(images: Tensor, channels: int | None) -> None:
-    """Raise a ValueError unless images (N,C,H,W) have as many channels as those before them, if that is known."""
+    """Raise a ValueError unless images (N,C,H,W) have this number of channels; with None, any number is allowed."""
     if channels is not None and images.shape[1] != channels:
         raise ValueError(
             f"images have {images.shape[1]} channels, but those before them had {channels}: convert all of them alike, as "
@@ -95,36 +96,39 @@ def check_channels(images: Tensor, channels: int | None) -> None:
         )
 
 
-def checked_labels(labels: Any, images: int, *, wait: bool = False) -> Tensor:
-    """Labels as int64 class numbers (N,) or float distributions (N,K).
+def checked_labels(labels: object, count: int, *, wait: bool = False) -> Tensor:
+    """Return the labels of `count` images as int64 class numbers (N,) or float distributions (N,K).
+
+    Args:
+        wait: as in `unpacked`.
 
     Raises:
-        ValueError: another length, floats that are no distributions, or several classes at once.
+        ValueError: another number of labels, floats that are no distributions, or several classes for an image.
     """
-    given = _tensor(labels)
-    if len(given.shape) == 0 or len(given) != images:
+    values = _tensor(labels)
+    if len(values.shape) == 0 or len(values) != count:
         raise ValueError(
-            f"there are {images} images but labels of shape {tuple(given.shape)}: one label for each is needed"
+            f"there are {count} images but labels of shape {tuple(values.shape)}: one label for each is needed"
         )
-    if given.dim() == 2 and given.shape[1] == 1:
-        given = given[:, 0]
-    if given.dim() == 1:
-        if given.is_floating_point():
+    if values.dim() == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.dim() == 1:
+        if values.is_floating_point():
             raise ValueError(
-                f"labels are {given.dtype} of shape {tuple(given.shape)}, but class numbers are integers: call .long()"
+                f"labels are {values.dtype} of shape {tuple(values.shape)}, but class numbers are integers: call .long()"
             )
-        return given.long()
-    if given.dim() != 2:
+        return values.long()
+    if values.dim() != 2:
         raise ValueError(
-            f"labels have shape {tuple(given.shape)}, but (N,) or (N, classes) is needed: masks and boxes cannot be used"
+            f"labels have shape {tuple(values.shape)}, but (N,) or (N, classes) is needed: masks and boxes cannot be used"
         )
-    if wait or given.device.type == "cpu":
-        _check_distributions(given)
-    return given.float()
+    if wait or values.device.type == "cpu":
+        _check_distributions(values)
+    return values.float()
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
-    """Raise a ValueError unless every label is below the number of classes."""
+    """Raise a ValueError unless labels (N,) lie from 0 to classes - 1, or soft ones (N,K) have as many columns as classes."""
     if labels.dim() == 2:
         if labels.shape[1] != classes:
             raise ValueError(f"soft labels have {labels.shape[1]} columns, but the model has {classes} classes")
@@ -135,103 +139,35 @@ def check_classes(labels: Tensor, classes: int) -> None:
         raise ValueError(f"label {wrong} is out of range: the model has {classes} classes, numbered 0 to {classes - 1}")
 
 
-def hard(labels: Tensor) -> Tensor:
-    """The most likely class of each label: (N,)."""
+def hard_labels(labels: Tensor) -> Tensor:
+    """Return the class numbers (N,) of labels: of soft ones (N,K), the most likely class."""
     return labels.argmax(1) if labels.dim() == 2 else labels
 
 
-def stream(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """The checked batches of a loader."""
-    for number, batch in enumerate(loader):
-        with located(f"batch {number + 1}"):
-            found = unpacked(batch)
-        yield found
-
-
-class Batches:
-    """The checked batches of a user's loader, whose first one can be looked at without losing it.
-
-    Attributes:
-        count: batches an epoch; None where the loader does not say.
-    """
-
-    def __init__(self, loader: Any, *, labelled: bool = True) -> None:
-        self.loader = loader
-        self.name = "loader" if labelled else "unlabeled_loader"
-        self.unpacked: Any = unpacked if labelled else images_only
-        self.count = len(loader) if isinstance(loader, Sized) else None
-        self.once = is_exhaustible(loader)
-        self.peeked: Any = None
-        self.channels: int | None = None
-
-    def first(self) -> Any:
-        """The first batch.
-
-        Raises:
-            ValueError: there is none.
-        """
-        self.peeked = self.unpacked(first_batch(self.loader, self.name))
-        self.channels = self.peeked[0].shape[1]
-        return self.peeked
-
-    def epoch(self, number: int) -> Iterator[Any]:
-        """The batches of one epoch."""
-        count = 0
-        if self.once and self.peeked is not None:
-            yield self.peeked
-            count, self.peeked = 1, None
-        for batch in self.loader:
-            count += 1
-            with located(f"batch {count} of epoch {number + 1}"):
-                found = self.unpacked(batch, wait=False)
-                check_channels(found[0], self.channels)
-            yield found
-        if not count:
-            raise ValueError(f"the {self.name} had no batch in epoch {number + 1}: it must start anew in each epoch")
-
-    def facts(self) -> dict[str, Any]:
-        """What tells this loader's data from others: the images, the batches, and the first batch's shape and contents."""
-        dataset = getattr(self.loader, "dataset", None)
-        images = len(dataset) if isinstance(dataset, Sized) else None
-        shape = None if self.peeked is None else list(self.peeked[0].shape)
-        return {"images": images, "batches": self.count, "shape": shape, "first": _digest(self.peeked)}
-
-    def endless(self) -> Iterator[Tensor]:
-        """The images of one epoch after the other."""
-        number = 0
-        while True:
-            for images, _ in self.epoch(number):
-                yield images
-            number += 1
+def stream(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of a loader as `unpacked` reads them; its errors name the batch."""
+    for number, batch in enumerate(loader, 1):
+        with errors_at(f"batch {number}"):
+            checked = unpacked(batch)
+        yield checked
 
 
 @contextmanager
-def located(place: str) -> Iterator[None]:
-    """Say in errors where they are from."""
+def errors_at(place: str) -> Iterator[None]:
+    """Put a place, such as "batch 3", in front of the text of each ValueError that is raised inside this context."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
 
 
-def _digest(batch: Any) -> str | None:
-    """A hash of the images and labels of a batch."""
-    if batch is None:
-        return None
-    digest = hashlib.blake2b(digest_size=8)
-    for tensor in batch:
-        if tensor is not None:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is (N,H,W,C) rather than (N,C,H,W): so few columns and so many channels are no image."""
+    """Return True if a shape is more likely (N,H,W,C) than (N,C,H,W): no image has so few columns and so many rows."""
     _, height, width, channels = shape
     return (height > 16 and channels <= 16) or (min(height, width) > 4 and channels <= 4)
 
 
-def _tensor(values: Any) -> Tensor:
+def _tensor(values: object) -> Tensor:
     try:
         return values if isinstance(values, Tensor) else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -241,7 +177,12 @@ def _tensor(values: Any) -> Tensor:
         ) from error
 
 
-def _keyed(batch: Any, known: tuple[str, ...], what: str) -> Any:
+def _has_keys(batch: object) -> TypeGuard[Mapping[str, object]]:
+    return hasattr(batch, "keys")  # some batches, such as a TensorDict, are no Mapping
+
+
+def _of_first_key(batch: Mapping[str, object], known: tuple[str, ...], what: str) -> Any:
+    """Return the value of the first known key that the batch has."""
     for key in known:
         if key in batch:
             return batch[key]
@@ -266,7 +207,7 @@ def _check_distributions(labels: Tensor) -> None:
         )
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     name = type(value).__name__

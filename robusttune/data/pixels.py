@@ -1,17 +1,19 @@
-"""Which space images are in: pixels on [0,1], where eps is measured, and the model's input."""
+"""Pixel spaces: the loader's images, pixels on [0,1], in which eps is measured, and the model's input."""
 
 import warnings
-from types import MethodType
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
-SLACK = 1e-3
+from robusttune.data.transforms import find_statistics
+from robusttune.types import Channels, Loader
+
+SLACK = 1e-3  # pixels may leave [0,1] by that much through rounding
 
 
 class PixelArguments(TypedDict):
-    """Mean and std of the model's input, (C,) or one number, and whether the loader's images are normalised already."""
+    """Arguments of RobustLoss and evaluate: mean and std of the model's input; `normalized`: the loader applies them."""
 
     mean: Tensor | None
     std: Tensor | None
@@ -19,11 +21,17 @@ class PixelArguments(TypedDict):
 
 
 class Pixels(nn.Module):
-    """The maps between a loader's images, pixels on [0,1], and the model's input.
+    """Conversion of a loader's images to pixels on [0,1], and of pixels to the model's input, (pixels - mean) / std.
 
     Args:
-        mean, std: of the model's input, one value a channel; None where the model takes pixels.
-        normalized: the loader's images are already (pixels - mean) / std.
+        mean, std: one number for each channel, or one for all; None for a model that takes pixels.
+        normalized: the loader's images are (pixels - mean) / std already.
+
+    Attributes:
+        known: mean and std are known; else images, pixels and the model's input are the same.
+
+    Raises:
+        ValueError: one of mean and std without the other, or values that no Normalize has.
 
     Example:
         >>> space = Pixels([0.5], [0.25])
@@ -37,7 +45,7 @@ class Pixels(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Any = None, std: Any = None, *, normalized: bool = True) -> None:
+    def __init__(self, mean: Channels | None = None, std: Channels | None = None, *, normalized: bool = True) -> None:
         super().__init__()
         if (mean is None) != (std is None):
             raise ValueError("mean and std come together: pass both of your Normalize, or neither")
@@ -53,52 +61,59 @@ class Pixels(nn.Module):
             )
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Pixels (N,C,H,W) on [0,1], fp32, of a loader's images; no gradient is needed here, so rounding is cut off."""
+        """Convert a loader's images to pixels (N,C,H,W) on [0,1], fp32 or fp64, clamped against rounding errors."""
         if images.dtype == torch.uint8:
             return images.float() / 255
         images = images if images.dtype == torch.float64 else images.float()
         return (images * self.std + self.mean if self.normalized else images).clamp(0, 1)
 
     def arguments(self) -> PixelArguments:
-        """The arguments by which RobustLoss and evaluate take this same space."""
+        """Return the arguments with which RobustLoss and evaluate use this same space."""
         mean, std = (self.mean, self.std) if self.known else (None, None)
         return {"mean": mean, "std": std, "normalized": self.normalized}
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """The model's input for pixels (N,C,H,W). Nothing is clamped, so saturated pixels keep their gradient."""
+        """Convert pixels (N,C,H,W) to the model's input; nothing is clamped, so saturated pixels keep their gradient."""
         return (pixels - self.mean) / self.std if self.known else pixels
 
     def __str__(self) -> str:
         if not self.known:
             return "images are pixels on [0, 1], and so is the model's input"
-        given = "normalised images" if self.normalized else "pixels, which are normalised before the model"
-        return f"images are {given} (mean={_rounded(self.mean)}, std={_rounded(self.std)})"
+        images = "normalised images" if self.normalized else "pixels, which are normalised before the model"
+        return f"images are {images} (mean={_rounded(self.mean)}, std={_rounded(self.std)})"
 
 
 def find_pixels(
     images: Tensor,
-    loader: Any = None,
+    loader: Loader | None = None,
     *,
-    mean: Any = None,
-    std: Any = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     model: nn.Module | None = None,
 ) -> Pixels:
-    """The space of a loader's images, judged by the first batch (N,C,H,W).
+    """Find out the space of a loader's images from its first batch (N,C,H,W).
 
-    mean and std are the arguments; else a timm loader's own; else those of a Normalize in the data set's transform;
-    else none. With them known, images are taken as normalised unless all values lie in [0,1].
+    mean and std are those of the arguments; without them, those of a timm loader; without these, those of a Normalize in
+    the data set's transform. If there are none, images must be pixels.
+
+    Args:
+        images: the first batch.
+        loader: asked for mean and std.
+        mean, std: as in `Pixels`.
+        normalized: the loader's images are normalised; None: they are, unless all values of the first batch lie in [0,1].
+        model: a timm model; a warning is given if its `pretrained_cfg` has another mean or std.
 
     Raises:
-        ValueError: values that no choice explains.
+        ValueError: the images do not fit to the arguments, or cannot be pixels although mean and std are unknown.
     """
     if mean is None and std is None:
-        mean, std = found_statistics(loader)
+        mean, std = find_statistics(loader)
     images = images.detach().cpu()  # as mean and std are; some loaders yield images on the accelerator
     low, high = float(images.min()), float(images.max())
     inside = low >= -SLACK and high <= 1 + SLACK
     if normalized and mean is None and std is None:
-        raise ValueError("normalized=True, but no mean and std were given or found: pass mean=… and std=… too")
+        raise ValueError("normalized=True, but mean and std are unknown: pass mean=… and std=… too")
     if images.dtype == torch.uint8:
         if normalized:
             raise ValueError("normalized=True, but images are uint8, which are pixels: leave normalized out")
@@ -113,8 +128,8 @@ def find_pixels(
     return space
 
 
-def check_later(space: Pixels, images: Tensor) -> None:
-    """Raise a ValueError for images (N,C,H,W) of a later batch that cannot be in the space found for the first."""
+def check_space(space: Pixels, images: Tensor) -> None:
+    """Raise a ValueError if images (N,C,H,W) of a later batch cannot be in the space of the first batch."""
     if space.normalized or images.dtype == torch.uint8:
         return
     images = images.detach()
@@ -125,76 +140,6 @@ def check_later(space: Pixels, images: Tensor) -> None:
             "pixels: pass normalized=True if images are normalised"
         )
     _check_range(space, images, (low, high))
-
-
-def found_statistics(loader: Any) -> tuple[Any, Any]:
-    """mean and std of a timm loader or of a Normalize in the data set's transform; (None, None) if there are none.
-
-    Raises:
-        ValueError: the parts of a ConcatDataset normalise differently.
-    """
-    if isinstance(getattr(loader, "mean", None), Tensor) and isinstance(getattr(loader, "std", None), Tensor):
-        # timm's prefetching loader holds them times 255, with the shape (1,C,1,1).
-        return loader.mean.flatten().float().cpu() / 255, loader.std.flatten().float().cpu() / 255
-    found = [_statistics(transforms) for transforms in _transforms(getattr(loader, "dataset", None))]
-    if any(not _same(found[0], other) for other in found[1:]):
-        told = ", ".join("no Normalize" if mean is None else f"mean={mean}, std={std}" for mean, std in found)
-        raise ValueError(
-            f"the parts of the data set are normalised differently ({told}): give all of them the same Normalize, or pass "
-            "mean=… and std=… if all are in one space"
-        )
-    return found[0] if found else (None, None)
-
-
-def transforms_of(loader: Any) -> list[Any]:
-    """The steps of the transforms of a loader's data set, as far as they can be seen, in order."""
-    return [step for transforms in _transforms(getattr(loader, "dataset", None)) for step in transforms]
-
-
-def _transforms(dataset: Any) -> list[list[Any]]:
-    """The steps of the transforms of each part of a data set, those of what it wraps first."""
-    if dataset is None:
-        return []
-    parts = getattr(dataset, "datasets", None)
-    parts = parts if isinstance(parts, list | tuple) else [getattr(dataset, "dataset", None)]
-    inner = [steps for part in parts for steps in _transforms(part)]
-    own = _flat(_own_transform(dataset))
-    return [[*steps, *own] for steps in inner] if inner else [own] * bool(own)
-
-
-def _statistics(steps: list[Any]) -> tuple[Any, Any]:
-    for step in steps:
-        if type(step).__name__ == "Normalize":
-            flags = getattr(step, "flags", None) or {}  # where Kornia's augmentation holds its settings
-            mean, std = getattr(step, "mean", flags.get("mean")), getattr(step, "std", flags.get("std"))
-            if mean is not None and std is not None:
-                return mean, std
-    return None, None
-
-
-def _same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    if one[0] is None or other[0] is None:
-        return one[0] is None and other[0] is None
-    return all(torch.allclose(_column(a), _column(b)) for a, b in zip(one, other, strict=True))
-
-
-def _own_transform(dataset: Any) -> Any:
-    return getattr(dataset, "transform", None) or getattr(dataset, "transforms", None)
-
-
-def _flat(transform: Any) -> list[Any]:
-    if transform is None:
-        return []
-    inner = getattr(transform, "transforms", None)
-    if isinstance(transform, list | tuple | nn.Sequential):
-        inner = list(transform)
-    elif inner is None and not isinstance(getattr(transform, "transform", None), MethodType | None):
-        inner = [transform.transform]
-    if isinstance(inner, list | tuple | nn.ModuleList):
-        steps = [step for each in inner for step in _flat(each)]
-        # The container says that it draws at random (RandomApply, RandomChoice) where its members need not.
-        return [transform, *steps] if steps and not isinstance(transform, list | tuple) else steps
-    return [transform]
 
 
 def _check_channels(space: Pixels, images: Tensor) -> None:
@@ -210,7 +155,7 @@ def _check_range(space: Pixels, images: Tensor, span: tuple[float, float]) -> No
     low, high = span
     shown = f"images span [{low:.2f}, {high:.2f}]"
     if space.normalized:
-        # Random erasing of normalised images leaves the box, so single values may; whole images may not.
+        # Random erasing of normalised images puts single values outside [0,1], so 1% of them may be.
         pixels = images * space.std + space.mean
         outside = float(((pixels < -0.02) | (pixels > 1.02)).float().mean())
         if outside > 0.01:
@@ -220,7 +165,7 @@ def _check_range(space: Pixels, images: Tensor, span: tuple[float, float]) -> No
             )
     elif images.dtype != torch.uint8 and (low < -SLACK or high > 1 + SLACK):
         if low >= 0 and high > 10:
-            raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: divide float images by 255, or give uint8")
+            raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: divide float images by 255, or pass uint8")
         raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: pass mean=… and std=… of your Normalize")
 
 
@@ -237,7 +182,8 @@ def _compare_with_config(space: Pixels, model: nn.Module | None) -> None:
             return
 
 
-def _checked(name: str, values: Any) -> Tensor:
+def _checked(name: str, values: Channels) -> Tensor:
+    """Return mean or std as (1,C,1,1); raise a ValueError unless they are finite numbers."""
     try:
         column = _column(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -249,7 +195,7 @@ def _checked(name: str, values: Any) -> Tensor:
     return column
 
 
-def _column(values: Any) -> Tensor:
+def _column(values: Channels) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float32).detach().clone().reshape(1, -1, 1, 1)
 
 

@@ -1,106 +1,89 @@
-"""A loader's share for each of several processes."""
+"""Shares of a loader's batches, one for each of several processes."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TypeVar, cast
 
-from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
+from robusttune.data.loaders import is_plain, rebuilt
 from robusttune.run.distributed import rank, together, world
+from robusttune.types import Loader
+
+Item = TypeVar("Item")
+
+# Names of classes, as timm and accelerate need not be installed.
+SHARDING_SAMPLERS = {"DistributedSampler", "OrderedDistributedSampler", "RepeatAugSampler", "BatchSamplerShard"}
+SHARDING_LOADERS = {"DataLoaderShard", "DataLoaderDispatcher"}
 
 
-def sharded(loader: Any, marked: bool | None, *, seed: int) -> Any:
-    """A loader of this process's share of the images.
+def sharded(loader: Loader, marked: bool | None, *, seed: int) -> Loader:
+    """Return a loader of this process's share of the images.
 
-    DataLoaders over a map-style data set are shared out; those that are shared out already, by a DistributedSampler,
-    accelerate or timm, are left alone.
+    A plain DataLoader gets a DistributedSampler. A loader that a DistributedSampler, accelerate or timm has sharded
+    already is returned unchanged, and so is every loader of a process that works alone.
+
+    Args:
+        marked: the user's `sharded=`. True: the loader yields this process's share already; False: it yields all images
+            in every process; None: decided by the loader's class.
+        seed: of the order of a loader that shuffles.
 
     Raises:
-        ValueError: a loader of another kind, of which one cannot tell: `sharded=` must say.
+        ValueError: `marked` is None, and the loader is neither sharded nor a plain DataLoader.
     """
     if not together() or marked or is_sharded(loader):
         return loader
-    if _is_plain(loader):
+    if is_plain(loader):
         shuffle = isinstance(loader.sampler, RandomSampler)
-        sampler: Any = DistributedSampler(loader.dataset, shuffle=shuffle, seed=seed, drop_last=loader.drop_last)
-        return DataLoader(
-            loader.dataset,
-            batch_size=loader.batch_size,
-            sampler=sampler,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            pin_memory=loader.pin_memory,
-            drop_last=loader.drop_last,
-            timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-            persistent_workers=loader.persistent_workers,
+        sampler: DistributedSampler[int] = DistributedSampler(
+            loader.dataset, shuffle=shuffle, seed=seed, drop_last=loader.drop_last
         )
+        return rebuilt(loader, sampler=sampler)
     if marked is None:
         raise ValueError(
-            f"{world()} processes share the work, but the loader is a {type(loader).__name__}, which cannot be shared "
-            "out: pass sharded=True if each process's loader yields its own share, or a DataLoader"
+            f"{world()} processes work together, but the loader is a {type(loader).__name__}, which cannot be sharded: "
+            "pass a DataLoader, or sharded=True if each process's loader yields its own share"
         )
     return _EveryNth(loader)
 
 
-def whole(loader: Any) -> Any:
-    """A loader of all images, each once, where the given one yields a process's padded share; else the given one."""
+def whole(loader: Loader) -> Loader:
+    """Return a loader of all images, each once, in place of a sharded one, whose shares are padded to equal length."""
     if not together() or not is_sharded(loader) or not hasattr(loader, "dataset"):
         return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )
+    return rebuilt(cast("DataLoader[object]", loader))
 
 
-def own_share(batches: Iterable[Any]) -> Iterable[Any]:
-    """Those batches whose turn it is for this process: all of them, where it is alone."""
+def own_share(batches: Iterable[Item]) -> Iterable[Item]:
+    """Yield every n-th item, where n is the number of processes, beginning at this process's rank."""
     return (batch for number, batch in enumerate(batches) if number % world() == rank())
 
 
-def is_sharded(loader: Any) -> bool:
-    """Whether each process's loader yields its own share already."""
-    sampler = getattr(loader, "sampler", None)
-    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    known = ("DistributedSampler", "OrderedDistributedSampler", "RepeatAugSampler")
-    kinds = {type(each).__name__ for each in (sampler, inner, getattr(loader, "batch_sampler", None)) if each}
-    return bool(kinds & {*known, "BatchSamplerShard"}) or type(loader).__name__ in (
-        "DataLoaderShard",
-        "DataLoaderDispatcher",
-    )
+def is_sharded(loader: Loader) -> bool:
+    """Return True if each process's loader yields a share of the images already."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    kinds = {type(sampler).__name__ for sampler in samplers}
+    return bool(kinds & SHARDING_SAMPLERS) or type(loader).__name__ in SHARDING_LOADERS
 
 
-def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell a loader or its sampler which epoch begins, where it wants to know."""
+def set_epoch(loader: Loader, epoch: int) -> None:
+    """Call `set_epoch` of a loader and of its samplers, where they have one: a DistributedSampler shuffles by it."""
     for each in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
         if each is not None and hasattr(each, "set_epoch"):
             each.set_epoch(epoch)
 
 
-def _is_plain(loader: Any) -> bool:
-    return (
-        type(loader) is DataLoader
-        and loader.batch_size is not None
-        and isinstance(loader.sampler, RandomSampler | SequentialSampler)
-    )
-
-
 class _EveryNth:
-    """The batches whose turn it is for this process; what is left over at the end is nobody's."""
+    """Every n-th batch of a loader, n the number of processes; an incomplete last round is dropped."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self.dataset = getattr(loader, "dataset", None)
-        if hasattr(loader, "__len__"):
-            self.count = len(loader) // world()
 
-    def __iter__(self) -> Iterator[Any]:
-        waiting = []
+    def __iter__(self) -> Iterator[object]:
+        batches = []
         for batch in self.loader:
-            waiting.append(batch)
-            if len(waiting) == world():
-                yield waiting[rank()]
-                waiting = []
+            batches.append(batch)
+            if len(batches) == world():
+                yield batches[rank()]
+                batches = []

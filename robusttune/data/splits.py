@@ -1,50 +1,54 @@
-"""Parts of a loader: images held back from training, and subsets to evaluate on."""
+"""Parts of a loader's images: those held back from training, and subsets to evaluate on."""
 
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import DataLoader, RandomSampler, Subset
 
 from robusttune.data.batches import unpacked
+from robusttune.data.loaders import is_plain, rebuilt
+from robusttune.types import Loader
 
-LEAST_HELD = 32
+LEAST_HELD = 32  # images; with fewer, none are held back
 HELD_BACK = 0.05  # the share of a plain DataLoader's images that is held back where there is no val_loader
 
 
-def held_back(loader: Any, share: float, seed: int) -> tuple[Any, Any]:
-    """The loader without a random share of its images, and a loader of those; (loader, None) where that cannot be done.
+def held_back(loader: Loader, share: float, seed: int) -> tuple[Loader, Loader | None]:
+    """Split a random share of the images off: return a loader of the others, and one of the share.
 
-    It can be for a DataLoader over a map-style data set with one of torch's own samplers, if at least 32 images are
-    held back.
+    Any loader but a plain DataLoader, and one of which fewer than `LEAST_HELD` images would be held back, is returned
+    unchanged, with None.
     """
-    if not _is_plain(loader):
+    if not is_plain(loader):
         return loader, None
-    count = len(loader.dataset)
-    held = round(share * count)
+    order = _drawn_order(loader, seed)
+    held = round(share * len(order))
     if held < LEAST_HELD:
         return loader, None
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    kept = sorted(order[held:])
-    return _like(loader, kept, shuffle=isinstance(loader.sampler, RandomSampler)), _like(loader, sorted(order[:held]))
+    shuffle = isinstance(loader.sampler, RandomSampler)
+    rest = rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[held:])), shuffle=shuffle)
+    return rest, rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[:held])))
 
 
-def subset_of(loader: Any, images: int, seed: int) -> Any:
-    """A loader of so many images: drawn at random from a plain DataLoader, the first ones of any other loader."""
+def subset_of(loader: Loader, images: int, seed: int) -> Loader:
+    """Return a loader of at most this many images: of a plain DataLoader drawn at random, of any other the first.
+
+    Raises:
+        ValueError: `images` is below 1.
+    """
     if images < 1:
         raise ValueError(f"subset is {images}, but at least one image is needed")
-    if not _is_plain(loader):
+    if not is_plain(loader):
         return FirstImages(loader, images)
-    count = len(loader.dataset)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:images]
-    return _like(loader, sorted(order.tolist()))
+    return rebuilt(loader, dataset=Subset(loader.dataset, sorted(_drawn_order(loader, seed)[:images])))
 
 
 class FirstImages:
-    """The first images of a loader, in its own batches."""
+    """The first images of a loader, in the loader's batches."""
 
-    def __init__(self, loader: Any, images: int) -> None:
+    def __init__(self, loader: Loader, images: int) -> None:
         self.loader = loader
         self.images = images
         self.dataset = getattr(loader, "dataset", None)
@@ -59,29 +63,8 @@ class FirstImages:
                 return
 
 
-def _is_plain(loader: Any) -> bool:
-    return (
-        type(loader) is DataLoader
-        and not isinstance(loader.dataset, IterableDataset)
-        and isinstance(loader.dataset, Sized)
-        and isinstance(loader.sampler, RandomSampler | SequentialSampler)
-        and loader.batch_size is not None
-    )
-
-
-def _like(loader: DataLoader[Any], rows: list[int], *, shuffle: bool = False) -> DataLoader[Any]:
-    """A loader of some of the images, which works as the given one does."""
-    return DataLoader(
-        Subset(loader.dataset, rows),
-        batch_size=loader.batch_size,
-        shuffle=shuffle,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last and shuffle,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator if shuffle else None,
-        persistent_workers=loader.persistent_workers,
-    )
+def _drawn_order(loader: DataLoader[object], seed: int) -> list[int]:
+    """Draw a random order of a plain DataLoader's images."""
+    count = len(cast(Sized, loader.dataset))
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order

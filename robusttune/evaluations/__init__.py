@@ -1,18 +1,40 @@
-"""Evaluations of a model on images, one file each: a function `(subject, …) -> Records`, see `Evaluation`."""
+"""Evaluations of a model on images, one file each: a function `(subject, …) -> list[Record]`, see `Evaluation`."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
-from robusttune.measuring.record import Record
+from robusttune.measuring.intervals import Z95, wilson
+from robusttune.measuring.losses import LOSSES, LossName
+from robusttune.measuring.record import Record, accuracy, balanced, repeated
 from robusttune.measuring.subject import Subject
+from robusttune.measuring.tally import Tally
 
-__all__ = ["Evaluation"]
+__all__ = [
+    "LOSSES",
+    "Z95",
+    "Evaluation",
+    "LossName",
+    "Record",
+    "Subject",
+    "Tally",
+    "accuracy",
+    "balanced",
+    "repeated",
+    "wilson",
+]
 
 
 class Evaluation(Protocol):
-    """The contract of a file in `evaluations/`: a function that measures a model on its images.
+    """The contract of a file in `evaluations/`: a function that measures a model on images.
 
-    Settings are keyword arguments with defaults; users change them with `functools.partial`.
+    Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
+    package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
+    is measured.
     """
 
-    def __call__(self, subject: Subject, /) -> list[Record]:
-        """Return the numbers that were measured, each with its settings."""
+    def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:
+        """Return the measured numbers, each with its setting and interval.
+
+        Args:
+            subject: the model, its images and the adversary.
+        """

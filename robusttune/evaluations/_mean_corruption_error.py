@@ -1,7 +1,10 @@
-"""Errors on corruptions relative to AlexNet's, as the ImageNet-C benchmark has them."""
+"""Mean corruption error of the ImageNet-C benchmark: errors divided by those of AlexNet."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
+
+# A corruption and its severity; None for a corruption without severities.
+Key: TypeAlias = tuple[str, int | None]
 
 CLASSES = 1000
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -26,35 +29,33 @@ ALEXNET = {
 }
 
 
-def is_complete(keys: Iterable[Any], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> bool:
-    """Whether all corruptions of the baseline are there, as (name, severity), at all five severities."""
+def is_complete(keys: Iterable[Key], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> bool:
+    """Return True if every corruption of the baseline is among the keys, at all five severities."""
     return not missing(keys, baseline)
 
 
-def missing(keys: Iterable[Any], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> list[tuple[str, int]]:
-    """Which (name, severity) of the baseline are not there."""
-    there = set(keys)
-    return [(name, severity) for name in baseline for severity in SEVERITIES if (name, severity) not in there]
+def missing(keys: Iterable[Key], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> list[Key]:
+    """List the keys of the baseline that are not among these."""
+    present = set(keys)
+    return [(name, severity) for name in baseline for severity in SEVERITIES if (name, severity) not in present]
 
 
-def weights(
-    baseline: Mapping[str, Sequence[float]] = ALEXNET, clean: float = 0.0
-) -> dict[tuple[str, int | None], float]:
-    """What each error counts: the mean corruption error is their weighted sum, 1 for the baseline itself.
+def weights(baseline: Mapping[str, Sequence[float]] = ALEXNET, clean: float = 0.0) -> dict[Key, float]:
+    """Return the weight of each error; the mean corruption error is the weighted sum, which is 1 for the baseline.
 
-    Given the baseline's `clean` error, the weights are those of the relative error, of which each error's excess over
-    the clean error counts.
+    With the baseline's `clean` error, the weights are those of the relative mean corruption error, which sums the
+    excess of each error over the clean error.
 
     Args:
         baseline: for each corruption, five errors as shares.
-        clean: the baseline's own error on clean images.
+        clean: the baseline's error on clean images.
 
     Raises:
-        ValueError: a baseline without five errors, or none above the clean one.
+        ValueError: a corruption of the baseline does not have five errors that exceed the clean error in sum.
 
     Source: Hendrycks and Dietterich, arXiv:1903.12261, section 4.2.
     """
-    made: dict[tuple[str, int | None], float] = {}
+    by_key: dict[Key, float] = {}
     for name, errors in baseline.items():
         excess = sum(error - clean for error in errors)
         if len(errors) != len(SEVERITIES) or not excess > 0:
@@ -62,5 +63,5 @@ def weights(
                 f"the baseline's errors on {name} are {list(errors)}, but five shares, together above "
                 f"{len(SEVERITIES) * clean:g}, are needed, for severities 1 to 5"
             )
-        made.update({(name, severity): 1 / (len(baseline) * excess) for severity in SEVERITIES})
-    return made
+        by_key.update({(name, severity): 1 / (len(baseline) * excess) for severity in SEVERITIES})
+    return by_key

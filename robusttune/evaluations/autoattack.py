@@ -1,16 +1,16 @@
-"""Accuracy under the standard AutoAttack, of torchattacks' members."""
+"""Accuracy under the standard AutoAttack, from torchattacks' members."""
 
 import hashlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from robusttune import plugins
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject, hashed
+from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.measuring.tally import image_hashes
+from robusttune.norms import NormLike
 from robusttune.run.provenance import fingerprint
 from robusttune.threat import ThreatModel
 
@@ -22,13 +22,16 @@ FEWEST_CLASSES = 4
 FILE = "autoattack.jsonl"
 
 
-def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, queries: int = QUERIES) -> list[Record]:
-    """The accuracy under APGD on the cross-entropy, targeted APGD, targeted FAB and Square, one after the other.
+@plugins.requires(partial(plugins.check_installed, "attacks", "torchattacks"))
+def autoattack(
+    subject: Subject, *, norm: NormLike | None = None, eps: float | None = None, queries: int = QUERIES
+) -> list[Record]:
+    """Measure the accuracy under APGD on the cross-entropy, targeted APGD, targeted FAB and Square, one after the other.
 
-    Each member is given only the images that have withstood those before it. These are the settings of the standard
+    Each member gets only the images that have withstood those before it. These are the settings of the standard
     version: 100 steps, 9 targets (or all, if there are fewer), 5,000 queries; torchattacks' own AutoAttack class takes 10
-    steps. In the folder `out` of `evaluate` each step is kept, and `resume=True` goes on from there. With fewer than 4
-    classes the targeted members are left out, which the records say.
+    steps. Every batch is saved in the folder `out` of `evaluate`, and `resume=True` goes on from there. With fewer than 4
+    classes there are no targeted members, which the records say.
 
     Args:
         subject: the model and its images.
@@ -43,70 +46,81 @@ def autoattack(subject: Subject, *, norm: Any = None, eps: float | None = None, 
     """
     threat = subject.adversary(norm, eps)
     members = _members(subject.classes, queries)
-    kept = _Kept(subject, threat, queries)
+    saved = _SavedAnswers(subject, threat, queries)
     after: dict[str, list[bool]] = {name: [] for name in members}
     for pixels, labels in subject.batches():
-        alive, images = subject.predicted(pixels) == labels, hashed(pixels)
-        batch = [f"{image} {label}" for image, label in zip(images, labels.tolist(), strict=True)]
+        alive, hashes = subject.predicted(pixels) == labels, image_hashes(pixels)
+        batch = [f"{image} {label}" for image, label in zip(hashes, labels.tolist(), strict=True)]
         for name, settings in members.items():
-            known = kept.find(name, batch)
+            known = saved.find(name, batch)
             if known is None:
-                attack = partial(plugins.find("attacks", "torchattacks"), **settings)
+                attack = plugins.configured("attacks", "torchattacks", **settings)
                 alive = subject.withstood(
                     pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
                 )
-                kept.keep(name, batch, alive.tolist())
+                saved.add(name, batch, alive.tolist())
             else:
                 alive = torch.tensor(known, device=alive.device)
             after[name] += alive.tolist()
+    standard = queries == QUERIES and subject.classes >= FEWEST_CLASSES
+    return _records(subject, threat, after, standard)
+
+
+def _records(subject: Subject, threat: ThreatModel, after: dict[str, list[bool]], standard: bool) -> list[Record]:
+    """Return the accuracy after each member; the last Record says if members and settings are the standard's."""
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
-    count, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
+    images, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
     records = []
-    for place, (name, number) in enumerate(zip(after, correct, strict=True)):
-        what = {**setting, "attack": f"{'and ' * (place > 0)}{name}"}
-        if place == len(after) - 1:
-            what["standard"] = queries == QUERIES and subject.classes >= FEWEST_CLASSES
-        records.append(accuracy("autoattack", number, count, what, right=after[name]))
+    for position, (name, count) in enumerate(zip(after, correct, strict=True)):
+        of_member = {**setting, "attack": f"{'and ' * (position > 0)}{name}"}
+        if position == len(after) - 1:
+            of_member["standard"] = standard
+        records.append(accuracy("autoattack", count, images, of_member, right=after[name]))
     return records
 
 
-def _members(classes: int, queries: int) -> dict[str, dict[str, Any]]:
-    """Each member by what it is, with the settings of torchattacks' class."""
+def _members(classes: int, queries: int) -> dict[str, dict[str, object]]:
+    """Return for each member, by its description, the settings of torchattacks' class."""
     targets = min(TARGETS, classes - 1)
-    members: dict[str, dict[str, Any]] = {f"APGD-CE, {STEPS} steps": {"name": "APGD", "steps": STEPS, "loss": "ce"}}
+    members: dict[str, dict[str, object]] = {f"APGD-CE, {STEPS} steps": {"name": "APGD", "steps": STEPS, "loss": "ce"}}
     if classes >= FEWEST_CLASSES:
-        # The classes' argument is a number of targets plus one.
-        aimed = {"steps": STEPS, "n_classes": targets + 1}
-        members[f"APGD-T, {STEPS} steps, {targets} targets"] = {"name": "APGDT", **aimed}
-        members[f"FAB-T, {STEPS} steps, {targets} targets"] = {"name": "FAB", "multi_targeted": True, **aimed}
+        # torchattacks' n_classes is the number of targets plus one.
+        targeted = {"steps": STEPS, "n_classes": targets + 1}
+        members[f"APGD-T, {STEPS} steps, {targets} targets"] = {"name": "APGDT", **targeted}
+        members[f"FAB-T, {STEPS} steps, {targets} targets"] = {"name": "FAB", "multi_targeted": True, **targeted}
     without = "" if classes >= FEWEST_CLASSES else f" (no targeted members: {classes} classes)"
     members[f"Square, {queries} queries{without}"] = {"name": "Square", "n_queries": queries}
     return members
 
 
-class _Kept:
-    """What has been found out so far, in a file of one line for each member and batch."""
+class _SavedAnswers:
+    """The answers known so far, in a file with one line for each member and batch, from which a run can go on."""
 
     def __init__(self, subject: Subject, threat: ThreatModel, queries: int) -> None:
         self.path: Path | None = None if subject.folder is None else subject.folder / FILE
         space = [subject.pixels.mean.flatten().tolist(), subject.pixels.std.flatten().tolist()]
-        of = [fingerprint(subject.model), space, threat.norm, threat.eps, queries, subject.seed]
-        self.of = hashlib.blake2b(json.dumps(of).encode(), digest_size=8).hexdigest()
+        measured = [fingerprint(subject.model), space, threat.norm, threat.eps, queries, subject.seed]
+        self.measured = hashlib.blake2b(json.dumps(measured).encode(), digest_size=8).hexdigest()
         self.known: dict[str, list[bool]] = {}
         if self.path is not None and self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:  # cut off in the middle of the line
+                except json.JSONDecodeError:  # interrupted in the middle of the line
                     continue
                 self.known[row["key"]] = [each == "1" for each in row["right"]]
 
     def find(self, name: str, batch: list[str]) -> list[bool] | None:
-        """Which images of this batch, each with its label, withstood this member and those before it, if known."""
+        """Return which images of a batch withstood this member and those before it; None if it is not known.
+
+        Args:
+            name: the member's description.
+            batch: for each image its hash and its label.
+        """
         return self.known.get(self._key(name, batch))
 
-    def keep(self, name: str, batch: list[str], right: list[bool]) -> None:
-        """Write it down."""
+    def add(self, name: str, batch: list[str], right: list[bool]) -> None:
+        """Append the answers to the file, if there is one."""
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 row = {"key": self._key(name, batch), "right": "".join("01"[each] for each in right)}
@@ -114,7 +128,4 @@ class _Kept:
 
     def _key(self, name: str, batch: list[str]) -> str:
         # Random starts depend on the whole batch.
-        return hashlib.blake2b(" ".join([self.of, name, *batch]).encode(), digest_size=16).hexdigest()
-
-
-autoattack.installed = partial(plugins.check_installed, "attacks", "torchattacks")  # type: ignore[attr-defined]
+        return hashlib.blake2b(" ".join([self.measured, name, *batch]).encode(), digest_size=16).hexdigest()

@@ -1,20 +1,36 @@
-"""Accuracy that is proven by randomised smoothing, in l2."""
+"""Accuracy that randomised smoothing proves, in l2."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune import plugins
+from robusttune.evaluations import Record, Subject, accuracy
 
 __all__ = ["certified"]
 
 BATCH = 500
 
 
+class _Beta(Protocol):
+    """The part of scipy.stats.beta that is used here."""
+
+    def ppf(self, q: float, a: float, b: float) -> float: ...
+
+
+def _beta() -> _Beta:
+    try:
+        from scipy.stats import beta
+    except ImportError as error:
+        raise ImportError("exact binomial bounds need scipy: pip install 'robusttune[certified]'") from error
+    distribution: _Beta = beta
+    return distribution
+
+
+@plugins.requires(_beta)
 def certified(
     subject: Subject,
     *,
@@ -24,19 +40,19 @@ def certified(
     choosing_draws: int = 100,
     alpha: float = 0.001,
 ) -> list[Record]:
-    """The share of images whose smoothed class is right and proven not to change within l2 radii; and of abstentions.
+    """Measure the share of images whose smoothed class is right and provably constant within l2 radii; and abstentions.
 
-    What is certified is not the model but its smoothed version, which answers with the class that the model most often
-    gives under Gaussian noise. Where the noise does not decide between classes, it abstains, which counts as wrong. A
-    model that has not seen such noise in training certifies little.
+    The certificate holds for the smoothed version of the model, which answers with the class that the model most often
+    returns under Gaussian noise. It abstains if the noise does not decide between classes, which counts as wrong. A model
+    that has not seen such noise in training certifies little.
 
     Args:
         subject: the model and its images.
-        sigma: of the noise, in pixel units on [0,1].
+        sigma: standard deviation of the noise, in pixel units on [0,1].
         radii: in the same units; multiples of sigma, from 0 up, unless given.
-        draws: of noise for each image's bound; the largest radius that can be proven grows with it.
-        choosing_draws: before that, to choose the class.
-        alpha: how often an image's proof may be false.
+        draws: the number of noisy copies for each image's bound; the largest provable radius grows with it.
+        choosing_draws: the number of noisy copies that choose the class beforehand.
+        alpha: the probability that an image's proof is false.
 
     Raises:
         ImportError: scipy is not installed.
@@ -46,29 +62,29 @@ def certified(
     beta = _beta()
     radii = [multiple * sigma for multiple in (0.0, 0.5, 1.0, 1.5, 2.0)] if radii is None else sorted(radii)
     generator = subject.generator()
-    proven: list[tuple[bool, float]] = []  # whether the class is right, and its radius; none where it abstains
+    proofs: list[tuple[bool, float]] = []  # (the class is right, its radius; NaN for an abstention)
     for pixels, labels in subject.batches():
         for image, label in zip(pixels, labels.tolist(), strict=True):
             chosen = int(_votes(subject, image, sigma, choosing_draws, generator).argmax())
             votes = int(_votes(subject, image, sigma, draws, generator)[chosen])
-            proven.append((chosen == label, radius_of(votes, draws, sigma, alpha, beta)))
+            proofs.append((chosen == label, radius_of(votes, draws, sigma, alpha, beta)))
     setting = {"sigma": sigma, "draws": draws, "alpha": alpha, "seed": subject.seed}
     records = []
     for radius in radii:
-        right = [hit and far >= radius for hit, far in proven]  # an abstention's radius is NaN
+        right = [is_right and proven >= radius for is_right, proven in proofs]
         count, images = subject.totals(sum(right), len(right))
-        what = {"norm": "l2", "eps": radius, "attack": "any (certified)", **setting}
-        records.append(accuracy("certified", count, images, what, metric="certified accuracy", right=right))
-    count, images = subject.totals(sum(math.isnan(far) for _, far in proven), len(proven))
+        at_radius = {"norm": "l2", "eps": radius, "attack": "any (certified)", **setting}
+        records.append(accuracy("certified", count, images, at_radius, metric="certified accuracy", right=right))
+    count, images = subject.totals(sum(math.isnan(proven) for _, proven in proofs), len(proofs))
     records.append(accuracy("certified", count, images, setting, metric="abstentions"))
     return records
 
 
-def radius_of(votes: int, draws: int, sigma: float, alpha: float, beta: Any) -> float:
-    """The l2 radius that so many votes out of `draws` prove with confidence 1 - alpha; NaN where they prove nothing.
+def radius_of(votes: int, draws: int, sigma: float, alpha: float, beta: _Beta) -> float:
+    """Return the l2 radius that the votes out of `draws` prove with confidence 1 - alpha; NaN if they prove nothing.
 
-    The share behind the votes is at least the one-sided bound of Clopper and Pearson, whose normal quantile, times sigma,
-    is the radius.
+    The radius is sigma times the normal quantile of the one-sided lower bound of Clopper and Pearson on the share of
+    votes.
     """
     lower = float(beta.ppf(alpha, votes, draws - votes + 1)) if votes else 0.0
     if lower <= 0.5:
@@ -77,20 +93,9 @@ def radius_of(votes: int, draws: int, sigma: float, alpha: float, beta: Any) -> 
 
 
 def _votes(subject: Subject, image: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
-    """How often each class (K,) is given to an image (C,H,W) under noise."""
+    """Count the noisy copies of an image (C,H,W) that get each class: (K,)."""
     votes = torch.zeros(subject.classes, dtype=torch.long, device=image.device)
     for start in range(0, draws, BATCH):
         noise = torch.empty(min(BATCH, draws - start), *image.shape, device=image.device).normal_(generator=generator)
         votes += torch.bincount(subject.predicted(image + sigma * noise), minlength=subject.classes)
     return votes
-
-
-def _beta() -> Any:
-    try:
-        from scipy.stats import beta
-    except ImportError as error:
-        raise ImportError("exact binomial bounds need scipy: pip install 'robusttune[certified]'") from error
-    return beta
-
-
-certified.installed = _beta  # type: ignore[attr-defined]

@@ -1,62 +1,63 @@
-"""Accuracy on corrupted images: by corruption and severity, by family, and their mean."""
+"""Accuracy on corrupted images: by corruption and severity, by family, and over all."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from robusttune.corruptions import SEVERITIES, preset_of
+from robusttune.corruptions import SEVERITIES, Corruption, preset_of
 from robusttune.corruptions._benchmark import SAVED_AT, family_of, generated, standard_names
 from robusttune.corruptions._published import Published
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes
-from robusttune.evaluations import _mean_corruption_error
-from robusttune.measuring.intervals import Z95
-from robusttune.measuring.record import Record, accuracy, repeated
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Z95, Record, Subject, accuracy, repeated
+from robusttune.evaluations import _mean_corruption_error as mce
+from robusttune.evaluations._mean_corruption_error import Key
+from robusttune.measuring.record import Setting
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.run import distributed
+from robusttune.types import PathLike
 
 __all__ = ["corruptions"]
 
-Key = tuple[str, int | None]
-Answers = dict[Key, Tensor]
+Answers: TypeAlias = dict[Key, Tensor]
+CorruptionLike: TypeAlias = str | Corruption | Callable[..., Tensor]
 
 
 def corruptions(
     subject: Subject,
     *,
-    names: Sequence[Any] | None = None,
+    names: Sequence[CorruptionLike] | None = None,
     severities: Sequence[int] = SEVERITIES,
     jpeg_save: bool = False,
     preset: int | None = None,
-    published: Any = None,
+    published: PathLike | None = None,
     images: int | None = None,
     wnids: Sequence[str] | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
     baseline: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Record]:
-    """The accuracy on corrupted images, and its mean over severities, families and all; the mean error over all.
+    """Measure the accuracy on corrupted images, its means over severities, families and all, and the mean error.
 
-    An interval of a mean knows that each image was seen many times. Corruptions are made from the loader's images, in
-    8 bits, and the same whatever its batch size; or they are read from the files that others have published.
+    The interval of a mean takes into account that each image was seen many times. Corruptions are computed from the
+    loader's images, in 8 bits, and the same for every batch size; or they are read from published files.
 
     Args:
         subject: the model and its images.
         names: corruptions by name, `Corruption` objects (`partial(frost, frost_dir=…)`), or Kornia augmentations; the
-            fifteen of the benchmark unless given (of published files: all that are there).
+            fifteen of the benchmark unless given (of published files: all of them).
         severities: out of 1 to 5.
-        jpeg_save: store each corrupted image as JPEG of quality 85, as ImageNet-C's files were: noise loses a quarter.
-        preset: whose severities to use, 32, 64 or 224 px; by the image size unless given.
+        jpeg_save: save each corrupted image as JPEG of quality 85, as ImageNet-C's files were: noise loses a quarter.
+        preset: the image size whose severities to use, 32, 64 or 224 px; by the image size unless given.
         published: the folder of a published benchmark (CIFAR-10-C and -100-C, ImageNet-C, Tiny-ImageNet-C,
-            ImageNet-C-bar, ImageNet-3DCC, MNIST-C); the loader then gives the clean images alone.
-        images: how many of the published images to use, the same ones under each corruption; drawn with the seed.
+            ImageNet-C-bar, ImageNet-3DCC, MNIST-C); the loader then yields the clean images alone.
+        images: the number of published images to use, the same ones under each corruption; drawn with the seed.
         wnids: of published folders, those of the model's classes, in the order of its logits.
-        transform: (N,C,H,W) in [0,1] -> what the model takes, for published images of another size.
-        baseline: errors by corruption to divide by, in the place of AlexNet's.
+        transform: (N,C,H,W) in [0,1] -> the model's images, for published images of another size.
+        baseline: errors by corruption to divide by, instead of AlexNet's.
 
     Raises:
         ValueError: unknown corruptions, or files that cannot be read.
@@ -64,26 +65,28 @@ def corruptions(
     Source: Hendrycks and Dietterich, arXiv:1903.12261.
     """
     if published is None:
-        answers, how = _of_generated(subject, names, severities, jpeg_save=jpeg_save, preset=preset)
+        answers, protocol = _of_generated(subject, names, severities, jpeg_save=jpeg_save, preset=preset)
     else:
         files = Published(published, wnids=wnids)
-        answers, how = _of_published(subject, files, names, severities, images=images, transform=transform)
-    how = {**how, "seed": subject.seed}
-    records = [*_accuracies(answers, subject, how), *_means(answers, subject, how)]
-    of_imagenet = (
-        published is not None
-        and subject.classes == _mean_corruption_error.CLASSES
-        and _mean_corruption_error.is_complete(answers)
-    )
-    if baseline is not None or of_imagenet:
-        records += _against_baseline(answers, subject, baseline, how)
+        answers, protocol = _of_published(subject, files, names, severities, images=images, transform=transform)
+    setting = {"protocol": protocol, "seed": subject.seed}
+    own_images = published is None
+    records = [*_accuracies(answers, subject, setting, own_images), *_means(answers, subject, setting)]
+    imagenet_c = published is not None and subject.classes == mce.CLASSES and mce.is_complete(answers)
+    if baseline is not None or imagenet_c:
+        records += _against_baseline(answers, subject, baseline, setting)
     return records
 
 
 def _of_generated(
-    subject: Subject, names: Sequence[Any] | None, severities: Sequence[int], *, jpeg_save: bool, preset: int | None
-) -> tuple[Answers, dict[str, Any]]:
-    """Which images were right under each corruption that is made here, and how it was made."""
+    subject: Subject,
+    names: Sequence[CorruptionLike] | None,
+    severities: Sequence[int],
+    *,
+    jpeg_save: bool,
+    preset: int | None,
+) -> tuple[Answers, str]:
+    """Return the right answers under each corruption of the loader's images, and the protocol."""
     example = torch.zeros(1, *subject.shape, device=subject.device)
     size = preset_of(example, preset)
     conditions = generated(
@@ -95,27 +98,27 @@ def _of_generated(
         preset=size,
     )
     saved = f"saved as JPEG of quality {SAVED_AT}" if jpeg_save else "8 bits"
-    how = {"protocol": f"made here, severities for {size} px, {saved}"}
-    subject.tell(f"corruptions: {how['protocol']}")
+    protocol = f"made here, severities for {size} px, {saved}"
+    subject.tell(f"corruptions: {protocol}")
     right: dict[Key, list[Tensor]] = {(each.name, each.severity): [] for each in conditions}
     for pixels, labels in subject.batches():
         for each in conditions:
             right[each.name, each.severity].append((subject.predicted(each.change(pixels)) == labels).cpu())
-    return {key: torch.cat(parts) if parts else torch.zeros(0) for key, parts in right.items()}, how
+    return _joined(right), protocol
 
 
 def _of_published(
     subject: Subject,
     files: Published,
-    names: Sequence[Any] | None,
+    names: Sequence[CorruptionLike] | None,
     severities: Sequence[int],
     *,
     images: int | None,
     transform: Callable[[Tensor], Tensor] | None,
-) -> tuple[Answers, dict[str, Any]]:
-    """Which images were right under each corruption that is read, and how it was read."""
-    wanted = files.corruptions if names is None else list(names)
-    kept = [each for each in files.severities if each is None or each in severities]
+) -> tuple[Answers, str]:
+    """Return the right answers under each corruption of published images, and the protocol."""
+    wanted = files.corruptions if names is None else list(map(str, names))
+    kept = [severity for severity in files.severities if severity is None or severity in severities]
     rows = None if images is None else files.subset(images, subject.seed)
     right: dict[Key, list[Tensor]] = {(name, severity): [] for name in wanted for severity in kept}
     size = "as they are"
@@ -123,8 +126,7 @@ def _of_published(
         batches = files.batches(name, severity, rows=rows)
         for levels, labels in sharding.own_share(subject.watched(batches)):
             check_classes(labels, subject.classes)  # of a part of the classes: wnids=
-            pixels = levels.to(subject.device).float() / 255
-            pixels, size = _fitted(pixels, subject, transform)
+            pixels, size = _fitted(levels.to(subject.device).float() / 255, subject, transform)
             parts.append((subject.predicted(pixels) == labels.to(subject.device)).cpu())
     counts = {key: sum(map(len, parts)) for key, parts in right.items()}
     if len(set(counts.values())) > 1:
@@ -133,13 +135,17 @@ def _of_published(
             f"{files.name} has {counts[fewest]} images for {fewest} but {counts[most]} for {most}, and means are over the same "
             "images: name the corruptions that are complete in names="
         )
-    how = {"protocol": f"published files, {files.name}, {size}"}
-    subject.tell(f"corruptions: {how['protocol']}")
-    return {key: torch.cat(parts) if parts else torch.zeros(0) for key, parts in right.items()}, how
+    protocol = f"published files, {files.name}, {size}"
+    subject.tell(f"corruptions: {protocol}")
+    return _joined(right), protocol
+
+
+def _joined(right: Mapping[Key, Sequence[Tensor]]) -> Answers:
+    return {key: torch.cat(list(parts)) if parts else torch.zeros(0) for key, parts in right.items()}
 
 
 def _fitted(pixels: Tensor, subject: Subject, transform: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, str]:
-    """Published images (N,C,H,W) as the model takes them, and what was done to them."""
+    """Return published images (N,C,H,W) in the size of the loader's, and the change in words."""
     if transform is not None:
         return transform(pixels), "changed by the transform given"
     height, width = subject.shape[-2:]
@@ -154,8 +160,8 @@ def _fitted(pixels: Tensor, subject: Subject, transform: Callable[[Tensor], Tens
     return pixels[..., top : top + height, left : left + width], f"middle {height}×{width} px"
 
 
-def _accuracies(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> Iterator[Record]:
-    """The accuracy under each condition."""
+def _accuracies(answers: Answers, subject: Subject, setting: Setting, own_images: bool) -> Iterator[Record]:
+    """Yield the accuracy at each corruption and severity; answers to single images only of the loader's images."""
     overlap = trained_on(subject.model) & {name for name, _ in answers}
     if overlap:
         warnings.warn(
@@ -166,14 +172,12 @@ def _accuracies(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> I
     for (name, severity), right in answers.items():
         correct, images = subject.totals(int(right.sum()), len(right))
         seen = {"in training": True} if name in overlap else {}
-        # Published images are others than the loader's, by whose hashes single ones are known.
-        single = None if how["protocol"].startswith("published") else right.tolist()
-        setting = {"corruption": name, "severity": severity, **seen, **how}
-        yield accuracy("corruptions", correct, images, setting, right=single)
+        at_severity = {"corruption": name, "severity": severity, **seen, **setting}
+        yield accuracy("corruptions", correct, images, at_severity, right=right.tolist() if own_images else None)
 
 
-def _means(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> Iterator[Record]:
-    """The mean over the severities of each corruption, over each family, and over all."""
+def _means(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Record]:
+    """Yield the mean accuracy over the severities of each corruption, over each family, and over all; the mean error."""
     groups: dict[tuple[str, str], list[Key]] = {}
     for key in answers:
         groups.setdefault(("corruption", key[0]), []).append(key)
@@ -184,7 +188,7 @@ def _means(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> Iterat
         times = torch.stack([answers[key] for key in keys]).sum(0)
         right = subject.totals(int(times.sum()), int((times**2).sum()), len(times))
         seen = {"in training": True} if kind == "corruption" and name in trained_on(subject.model) else {}
-        record = repeated("corruptions", right, len(keys), {kind: name, **seen, **how})
+        record = repeated("corruptions", right, len(keys), {kind: name, **seen, **setting})
         yield record
         if (kind, name) == ("over", "all"):
             low, high = record.interval
@@ -192,26 +196,23 @@ def _means(answers: Answers, subject: Subject, how: Mapping[str, Any]) -> Iterat
 
 
 def _against_baseline(
-    answers: Answers, subject: Subject, baseline: Mapping[str, Sequence[float]] | None, how: Mapping[str, Any]
+    answers: Answers, subject: Subject, baseline: Mapping[str, Sequence[float]] | None, setting: Setting
 ) -> Iterator[Record]:
-    """The error divided by AlexNet's, or that of the baseline given; for AlexNet's the error beyond the clean one, too."""
-    errors = _mean_corruption_error.ALEXNET if baseline is None else baseline
-    lost = _mean_corruption_error.missing(answers, errors)
+    """Yield the mean error divided by AlexNet's or the baseline's; for AlexNet's, the relative error, too."""
+    errors = mce.ALEXNET if baseline is None else baseline
+    lost = mce.missing(answers, errors)
     if lost:
         raise ValueError(
             f"the baseline knows {len(lost)} corruptions and severities that were not measured, such as {lost[0]}: measure "
             "them, too, or leave them out of baseline="
         )
-    how = {
-        "over": f"{len(errors)} corruptions, {'AlexNet' if baseline is None else 'the baseline given'} = 100%",
-        **how,
-    }
-    each = _mean_corruption_error.weights(errors)
-    yield _weighted("mCE", answers, each, subject, how)
+    unit = "AlexNet" if baseline is None else "the baseline given"
+    setting = {"over": f"{len(errors)} corruptions, {unit} = 100%", **setting}
+    yield _weighted("mCE", answers, mce.weights(errors), subject, setting)
     if baseline is None:
         right = [(subject.predicted(pixels) == labels).cpu() for pixels, labels in subject.batches()]
-        excess = _mean_corruption_error.weights(errors, _mean_corruption_error.ALEXNET_CLEAN)
-        yield _weighted("relative mCE", answers, excess, subject, how, clean=torch.cat(right))
+        excess = mce.weights(errors, mce.ALEXNET_CLEAN)
+        yield _weighted("relative mCE", answers, excess, subject, setting, clean=torch.cat(right))
 
 
 def _weighted(
@@ -219,24 +220,24 @@ def _weighted(
     answers: Answers,
     weights: Mapping[Key, float],
     subject: Subject,
-    how: Mapping[str, Any],
+    setting: Setting,
     *,
     clean: Tensor | None = None,
 ) -> Record:
-    """The weighted sum of errors, less that of the clean error where one is given; its interval is a normal one."""
+    """Return the weighted sum of errors, minus the weighted clean error if there are `clean` answers."""
     per_image = torch.stack([weight * (~answers[key]).double() for key, weight in weights.items()]).sum(0)
     value, variance = _mean_and_variance(per_image, subject)
     if clean is not None:
-        error, own = _mean_and_variance((~clean).double(), subject)
+        error, of_error = _mean_and_variance((~clean).double(), subject)
         total = sum(weights.values())
-        value, variance = value - total * error, variance + total**2 * own
+        value, variance = value - total * error, variance + total**2 * of_error
     spread = Z95 * variance**0.5
     images = subject.totals(len(per_image))[0]
-    return Record("corruptions", metric, value, images, (value - spread, value + spread), dict(how))
+    return Record("corruptions", metric, value, images, (value - spread, value + spread), dict(setting))
 
 
 def _mean_and_variance(values: Tensor, subject: Subject) -> tuple[float, float]:
-    """The mean of values (N,), over all processes, and the variance of that mean."""
+    """Return the mean of values (N,) over all processes, and the variance of that mean."""
     count, total, squares = distributed.summed(
         [len(values), float(values.sum()), float(values.square().sum())], subject.device
     )

@@ -1,34 +1,36 @@
 """Accuracy under random noise of growing size."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
-from robusttune.threat import ThreatModel, default_eps, radii
+from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.norms import NormLike, default_eps, radii
+from robusttune.threat import ThreatModel
 
 __all__ = ["noise"]
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 
 
-def noise(subject: Subject, *, norm: Any = None, eps: Sequence[float] | None = None, draws: int = 10) -> list[Record]:
-    """The accuracy under random perturbations of size eps, as a lower bar: any attack must find more.
+def noise(
+    subject: Subject, *, norm: NormLike | None = None, eps: Sequence[float] | None = None, draws: int = 10
+) -> list[Record]:
+    """Measure the accuracy under random perturbations of size eps, which any attack must bring lower.
 
-    An image counts as right where it is right under all draws.
+    An image counts as right if it is right under all draws.
 
     Args:
         subject: the model and its images.
         norm: of the ball that perturbations are drawn from; that of the training adversary unless given.
         eps: radii in pixel units on [0,1]; from half of to four times the training radius unless given (the customary one
             for another norm).
-        draws: for each image and radius.
+        draws: the number of perturbations for each image and radius.
     """
-    norm = subject.adversary(norm).norm
-    radius = subject.adversary(norm).eps or default_eps(norm, subject.shape)
-    threats = [ThreatModel(norm, each) for each in (sorted(set(eps)) if eps else radii(norm, radius, MULTIPLES))]
+    adversary = subject.adversary(norm)
+    radius = adversary.eps or default_eps(adversary.norm, subject.shape)
+    sizes = sorted(set(eps)) if eps else radii(adversary.norm, radius, MULTIPLES)
+    threats = [ThreatModel(adversary.norm, size) for size in sizes]
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     generator = subject.generator()
     for pixels, labels in subject.batches():

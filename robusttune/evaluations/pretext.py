@@ -3,27 +3,26 @@
 import torch
 from torch.nn import functional as F
 
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import Record, Subject, accuracy
 
 __all__ = ["pretext"]
 
 
 def pretext(subject: Subject) -> list[Record]:
-    """How often each pretext task's head is right on one view of each image, beside how often a guess is; and its loss.
+    """Measure each pretext head's accuracy and loss on one view of each image, beside the accuracy of guessing.
 
     Raises:
-        ValueError: no heads were given.
+        ValueError: there are no heads.
     """
     if subject.heads is None:
         raise ValueError("pretext needs heads: pass heads=, the folder of the run that trained them")
-    chance = torch.Generator().manual_seed(subject.seed)
+    generator = torch.Generator().manual_seed(subject.seed)
     right: dict[str, list[bool]] = {}
     losses: dict[str, float] = {}
     guess: dict[str, float] = {}
     for pixels, _ in subject.batches():
         for name in subject.heads.tasks:
-            part = subject.heads.whole(name, pixels, chance)
+            part = subject.heads.whole(name, pixels, generator)
             with torch.no_grad():
                 answers = subject.heads.answers(part, subject.features(part.view.of(pixels)))
             targets = part.view.targets

@@ -1,55 +1,58 @@
 """Accuracy under the strongest attacks of this library, near AutoAttack in a fraction of its time."""
 
 from functools import partial
-from typing import Any
 
 import torch
 
 from robusttune import plugins
-from robusttune.measuring.record import Record, accuracy
-from robusttune.measuring.subject import Subject
+from robusttune.evaluations import LossName, Record, Subject, accuracy
+from robusttune.norms import NormLike
 
 __all__ = ["strong"]
+
+UNTARGETED: tuple[LossName, ...] = ("cross_entropy", "margin")
 
 
 def strong(
     subject: Subject,
     *,
-    norm: Any = None,
+    norm: NormLike | None = None,
     eps: float | None = None,
     steps: int = 100,
     targets: int = 9,
     target_steps: int = 50,
 ) -> list[Record]:
-    """The accuracy under APGD on the cross-entropy, then on the margin, then toward each of the likeliest wrong classes.
+    """Measure the accuracy under APGD on the cross-entropy, then on the margin, then toward the likeliest wrong classes.
 
-    Every attack is given only the images that have withstood those before it, again in full batches. An image is robust
-    that withstands all.
+    Each attack gets only the images that have withstood those before it, again in full batches. An image is robust if it
+    withstands all attacks.
 
     Args:
         subject: the model and its images.
         norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
             radius for another norm).
         steps: of the first two attacks.
-        targets: how many wrong classes; the likeliest ones on the clean image.
+        targets: the number of wrong classes to attack toward; the likeliest ones on the clean image.
         target_steps: of each targeted attack.
 
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """
     threat = subject.adversary(norm, eps)
     count = min(targets, subject.classes - 1)
+    untargeted = plugins.configured("attacks", "apgd", steps=steps)
+    targeted = plugins.configured("attacks", "apgd", steps=target_steps)
     after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
     for pixels, labels, size in subject.windows():
         logits = subject.answers(pixels, size)
         generator, alive = subject.generator(), logits.argmax(1) == labels
         withstood = partial(subject.withstood, pixels, labels, threat=threat, generator=generator, size=size)
-        for loss in ("cross_entropy", "margin"):
-            alive = withstood(alive, plugins.configured("attacks", "apgd", steps=steps), loss=loss)
+        for loss in UNTARGETED:
+            alive = withstood(alive, untargeted, loss=loss)
             after[loss] += alive.tolist()
-        # the likeliest wrong classes (N,count) first
+        # (N,count), the likeliest wrong classes first
         wrong = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         for number in range(count):
-            alive = withstood(alive, plugins.configured("attacks", "apgd", steps=target_steps), loss=wrong[:, number])
+            alive = withstood(alive, targeted, loss=wrong[:, number])
         after["targeted"] += alive.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {

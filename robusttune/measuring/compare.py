@@ -1,27 +1,28 @@
-"""Do two models differ on the same images?"""
+"""Comparison of two models on the same images, with McNemar's exact test."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from robusttune.measuring.record import Record, described, percent
 from robusttune.measuring.records import Records
+from robusttune.run.markdown import markdown_table
 
-# What may differ between two measurements of the same thing.
-ASIDE = ("seed", "in training")
+HEAD = ("what", "first", "second", "difference", "only first right", "only second right", "images", "p")
+# Settings that two measurements of one quantity may differ in.
+IGNORED = ("seed", "in training")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number measured on two models, and whether they differ by more than chance.
+    """One accuracy measured on two models, and the test whether they differ.
 
     Attributes:
         what: the evaluation and its setting.
-        first, second: the accuracy of either model on the images that both have seen.
-        images: how many these are.
-        only_first, only_second: how many of them only one model got right.
-        p: of McNemar's exact test, two-sided: how often models that are equally good differ at least so much.
+        first, second: the accuracy of each model on the images that both were measured on.
+        images: the number of these images.
+        only_first, only_second: the number of images that only this model classified right.
+        p: the two-sided p-value of McNemar's exact test.
     """
 
     what: str
@@ -34,57 +35,64 @@ class Comparison:
 
 
 class Comparisons(list[Comparison]):
-    """Comparisons that can be shown."""
+    """A list of Comparison that can be shown."""
 
     def table(self) -> str:
-        """A Markdown table, one row a comparison."""
-        head = "| what | first | second | difference | only first right | only second right | images | p |"
-        lines = [head, "|---|---|---|---|---|---|---|---|"]
-        for each in self:
-            difference = f"{100 * (each.second - each.first):+.1f}"
-            single = f"{each.only_first} | {each.only_second} | {each.images} | {each.p:.2g}"
-            lines.append(f"| {each.what} | {percent(each.first)} | {percent(each.second)} | {difference} | {single} |")
-        return "\n".join(lines)
+        """Return a Markdown table with one row a Comparison."""
+        rows = [
+            (
+                each.what,
+                percent(each.first),
+                percent(each.second),
+                f"{100 * (each.second - each.first):+.1f}",
+                each.only_first,
+                each.only_second,
+                each.images,
+                f"{each.p:.2g}",
+            )
+            for each in self
+        ]
+        return markdown_table(HEAD, rows)
 
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
 def compare(first: Records, second: Records) -> Comparisons:
-    """Each accuracy that both were measured by, on the images that both have seen, with McNemar's exact test.
+    """Compare two models by every accuracy that both have, on the images that both were measured on.
 
-    Images are paired by their contents, so it does not matter in which order loaders gave them. The test speaks of these
-    two models on such images, not of the two recipes that made them: another seed makes another model.
+    Images are paired by their contents, so the order in which loaders yield them does not matter. The test is about these
+    two models, not about the two recipes: training with another seed gives another model.
 
     Args:
-        first, second: what `evaluate` returned for two models, or `Records.load` of what it saved.
+        first, second: the Records that `evaluate` returned for two models, or that `Records.load` read.
 
     Raises:
-        ValueError: no image, or no measurement, is common to both, or Records do not know single images.
+        ValueError: there is no common image or no common measurement, or Records do not hold the answer to each image.
 
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """
     for name, records in (("first", first), ("second", second)):
         if not getattr(records, "hashes", ()):
             raise ValueError(
-                f"the {name} Records do not know single images: pass what evaluate returned, not a part of it"
+                f"the {name} Records hold no answers to single images: pass all Records that evaluate returned, not some"
             )
-    rows = _paired(first.hashes, second.hashes)
-    if not rows:
+    pairs = _paired(first.hashes, second.hashes)
+    if not pairs:
         raise ValueError("the two have no image in common: evaluate both models on the same images")
-    others = {_key(record): record for record in second if record.right is not None}
-    found = Comparisons()
+    counterparts = {_key(record): record.right for record in second if record.right is not None}
+    comparisons = Comparisons()
     for record in first:
-        other = others.get(_key(record))
-        if record.right is not None and other is not None and other.right is not None:
-            found.append(_compared(record, record.right, other.right, rows))
-    if not found:
+        right = counterparts.get(_key(record))
+        if record.right is not None and right is not None:
+            comparisons.append(_compared(record, record.right, right, pairs))
+    if not comparisons:
         raise ValueError("the two have no measurement in common: evaluate both models with the same evaluations")
-    return found
+    return comparisons
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p of McNemar's exact test, from how many trials only one side got right.
+    """Return the two-sided p-value of McNemar's exact test, from the numbers of trials that only one side got right.
 
     Example:
         >>> round(mcnemar(1, 9), 4)
@@ -96,24 +104,30 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def _compared(
-    record: Record, first: tuple[bool, ...], second: tuple[bool, ...], rows: list[tuple[int, int]]
+    record: Record, first: tuple[bool, ...], second: tuple[bool, ...], pairs: list[tuple[int, int]]
 ) -> Comparison:
-    pairs = Counter((first[one], second[other]) for one, other in rows)
-    both, ours, theirs = pairs[True, True], pairs[True, False], pairs[False, True]
-    count = len(rows)
-    setting = described({key: value for key, value in record.setting.items() if key not in ASIDE})
-    what = f"{record.evaluation}{', ' * bool(setting)}{setting}"
-    return Comparison(what, (both + ours) / count, (both + theirs) / count, count, ours, theirs, mcnemar(ours, theirs))
+    counts = Counter((first[row], second[other]) for row, other in pairs)
+    both, only_first, only_second = counts[True, True], counts[True, False], counts[False, True]
+    setting = described({key: value for key, value in record.setting.items() if key not in IGNORED})
+    return Comparison(
+        what=f"{record.evaluation}{', ' * bool(setting)}{setting}",
+        first=(both + only_first) / len(pairs),
+        second=(both + only_second) / len(pairs),
+        images=len(pairs),
+        only_first=only_first,
+        only_second=only_second,
+        p=mcnemar(only_first, only_second),
+    )
 
 
 def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, int]]:
-    """The rows of the images that both have; an image that is there several times pairs in turn."""
+    """List the rows of the images in common; an image that occurs several times pairs with its copies in turn."""
     waiting: dict[str, list[int]] = {}
     for row, image in enumerate(second):
         waiting.setdefault(image, []).append(row)
     return [(row, waiting[image].pop(0)) for row, image in enumerate(first) if waiting.get(image)]
 
 
-def _key(record: Record) -> tuple[Any, ...]:
-    setting = [(key, repr(value)) for key, value in record.setting.items() if key not in ASIDE]
+def _key(record: Record) -> tuple[object, ...]:
+    setting = [(key, repr(value)) for key, value in record.setting.items() if key not in IGNORED]
     return (record.evaluation, record.metric, *sorted(setting))

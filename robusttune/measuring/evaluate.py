@@ -1,14 +1,15 @@
-"""How robust is a classifier?"""
+"""Evaluation of a classifier: `evaluate` runs the evaluations that the user names, and merges their Records."""
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from robusttune import plugins
@@ -17,15 +18,17 @@ from robusttune.data.batches import first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
-from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
+from robusttune.measuring.results import Result, costs, merged
 from robusttune.measuring.subject import Subject
+from robusttune.measuring.tally import Tally
 from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
+from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
 from robusttune.run.log import tell
@@ -33,32 +36,35 @@ from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import Heads, load_heads
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel
+from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
 FILE = "records.jsonl"
 
-Which = str | Callable[[Subject], Any]
+Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
+EvaluationLike: TypeAlias = str | Evaluating
+HeadsLike: TypeAlias = nn.Module | PathLike
 
 
 def evaluate(
     model: nn.Module,
-    loader: Any,
-    which: Which | Sequence[Which] = ("clean", "sweep"),
+    loader: Loader,
+    which: EvaluationLike | Sequence[EvaluationLike] = ("clean", "sweep"),
     *,
-    norm: Any = "linf",
+    norm: NormLike = "linf",
     eps: float | None = None,
-    mean: Any = None,
-    std: Any = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     subset: int | None = None,
-    heads: Any = None,
-    out: Any = None,
+    heads: HeadsLike | None = None,
+    out: PathLike | None = None,
     resume: bool = False,
     seed: int = 0,
-    device: Any = "auto",
+    device: DeviceLike = "auto",
     progress: bool = True,
 ) -> Records:
-    """Records of how the model answers, on unchanged and on attacked images; the model is given back as found.
+    """Measure a model on unchanged and on attacked images; the model itself does not change.
 
     Args:
         model: images -> logits (N,K), hardened by us or not; evaluated in eval mode.
@@ -66,13 +72,13 @@ def evaluate(
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
         norm, eps: the adversary that the model was, or should be, trained against; eps in pixel units on [0,1], by the
             image size unless given.
-        mean, std, normalized: of the model's input; found in the loader unless given.
-        subset: how many images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
-        heads: of pretext tasks, for "pretext" and "ood": what `load_heads` returns, a RobustLoss, or the folder of a run.
-        out: a folder for `records.jsonl` and for what long evaluations need to go on; None for none.
+        mean, std, normalized: of the model's input; read from the loader unless given.
+        subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
+        heads: of pretext tasks, for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
+        out: a folder for `records.jsonl` and for files from which long evaluations go on; None for none.
         resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
-        device: "auto", or where to work.
+        device: "auto", or the device to work on.
         progress: show a progress bar.
 
     Raises:
@@ -88,18 +94,83 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    wanted = _wanted(which)
-    evaluations = [(_title(each), plugins.find("evaluations", each)) for each in wanted]
+    evaluations = _chosen(which)
+    check_loader(loader, passes=1 + len(evaluations))
+    place = _place(model, device)
+    folder = prepared(out, resume)
+    source = sharding.whole(loader)
+    with _borrowed(model, place, seed), ExitStack() as until_the_end:
+        part = source if subset is None else subset_of(source, subset, seed)
+        images, _ = unpacked(first_batch(part))
+        pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
+        inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
+        until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
+        shape, classes = tuple(images.shape[1:]), _classes_of(model, inputs)
+        subject = Subject(
+            model=model,
+            pixels=pixels,
+            threat=ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps),
+            loader=part,
+            shape=shape,
+            classes=classes,
+            device=place,
+            seed=seed,
+            folder=folder,
+            heads=None if heads is None else heads_for(heads, model),
+            classifier=None if heads is None else find_classifier(model, inputs),
+        )
+        results = [_measured(title, evaluation, subject, progress) for title, evaluation in evaluations]
+        records = merged(results)
+        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject)}
+    if folder is not None and distributed.rank() == 0:
+        records.save(folder / FILE)
+    return records
+
+
+def _chosen(which: object) -> list[tuple[str, Evaluating]]:
+    """Look up the evaluations and their titles; check that the packages they need are installed.
+
+    Raises:
+        ValueError: unknown evaluations, or none.
+        ImportError: a package is missing.
+    """
+    names = [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
+    wrong = [each for each in names or [which] if not isinstance(each, str) and not callable(each)]
+    known = ", ".join(plugins.names("evaluations"))
+    if not names and isinstance(which, Iterable):
+        raise ValueError(f"which= is empty: name evaluations out of {known}")
+    if wrong:
+        raise ValueError(
+            f"which= holds {wrong[0]!r}, but evaluations are names out of {known}, or functions of a Subject"
+        )
+    evaluations = [(_title(name), plugins.find("evaluations", name)) for name in names]
     for _, evaluation in evaluations:
         plugins.check_installed("evaluations", evaluation)
-    check_loader(loader, passes=1 + len(evaluations))
+    return evaluations
+
+
+def _title(evaluation: object) -> str:
+    if isinstance(evaluation, str):
+        return evaluation
+    return str(getattr(getattr(evaluation, "func", evaluation), "__name__", "evaluation"))
+
+
+def _place(model: nn.Module, device: DeviceLike) -> torch.device:
+    """Join the other processes; return the device of this one.
+
+    Raises:
+        ValueError: there is no such device, or the model has no classifier.
+    """
     place = chosen_device(model, device)
     if getattr(model, "num_classes", None) == 0:
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
     distributed.join(place)
-    place = distributed.local_device(place)
-    folder = prepared(out, resume)
-    loader = sharding.whole(loader)
+    return distributed.local_device(place)
+
+
+@contextmanager
+def _borrowed(model: nn.Module, place: torch.device, seed: int) -> Iterator[None]:
+    """Put the model on a device in eval mode, without gradients of its weights; afterwards restore it as it was."""
     with (
         differentiable(),
         own_randomness(seed),
@@ -107,81 +178,53 @@ def evaluate(
         evaluating(model),
         gradients_kept(model),
         frozen(model.parameters()),
-        ExitStack() as until_the_end,
     ):
-        source = loader
-        loader = loader if subset is None else subset_of(loader, subset, seed)
-        images, _ = unpacked(first_batch(loader))
-        pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
-        inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
-        until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
-        logits = first_logits(model, inputs)
-        own_heads = None if heads is None else heads_for(heads, model)
-        if logits.shape[1] < 2:
-            raise ValueError(
-                "the model returns one logit an image, as those for BCEWithLogitsLoss do: give it two outputs"
-            )
-        shape = tuple(images.shape[1:])
-        threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
-        done = []
-        for title, evaluation in evaluations:
-            subject = Subject(
-                model,
-                pixels,
-                threat,
-                loader,
-                shape,
-                logits.shape[1],
-                place,
-                seed=seed,
-                watched=_bar(title, loader) if progress else iter,
-                tell=partial(tell, progress=progress),
-                folder=folder,
-                hashes=[],
-                labels=[],
-                heads=own_heads,
-                classifier=None if own_heads is None else find_classifier(model, inputs),
-            )
-            began = time.perf_counter()
-            found = _checked(title, evaluation(subject))
-            done.append(_Done(title, found, subject, time.perf_counter() - began))
-        records = _joined(done)
-        records.facts = {
-            "seed": seed,
-            "evaluations": _costs(done),
-            **_facts(records, subject),
-        }
-    if folder is not None and distributed.rank() == 0:
-        records.save(folder / FILE)
-    return records
+        yield
 
 
-def _wanted(which: Any) -> list[Which]:
-    """The evaluations that are asked for, each by its name or as it is."""
-    wanted = (
-        [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
-    )
-    wrong = [each for each in wanted or [which] if not isinstance(each, str) and not callable(each)]
-    known = ", ".join(plugins.names("evaluations"))
-    if not wanted and isinstance(which, Iterable):
-        raise ValueError(f"which= is empty: name evaluations out of {known}")
-    if wrong:
-        raise ValueError(
-            f"which= holds {wrong[0]!r}, but evaluations are names out of {known}, or functions of a Subject"
-        )
-    return wanted
+def _classes_of(model: nn.Module, inputs: Tensor) -> int:
+    classes = first_logits(model, inputs).shape[1]
+    if classes < 2:
+        raise ValueError("the model returns one logit an image, as those for BCEWithLogitsLoss do: give it two outputs")
+    return classes
 
 
-def _checked(title: str, found: Any) -> list[Record]:
-    """What an evaluation returned, if it is Records."""
-    records = list(found) if isinstance(found, Iterable) else [found]
+def heads_for(heads: HeadsLike, model: nn.Module) -> Heads:
+    """Return a copy of pretext heads in eval mode, on the model's device and in its dtype.
+
+    Args:
+        heads: Heads, a RobustLoss, or the folder of a run.
+        model: the model whose features they read.
+    """
+    loaded = heads if isinstance(heads, Heads) else getattr(heads, "heads", None) or load_heads(heads, model)
+    # A copy, as the user may train the original.
+    return copy.deepcopy(loaded).to(device_of(model), dtype_of(model)).eval()
+
+
+def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bool) -> Result:
+    """Run one evaluation with a new Tally.
+
+    Raises:
+        ValueError: the evaluation returned something else than Records.
+    """
+    tally = Tally(by_image=True)
+    watched = _bar(title, subject.loader) if progress else iter
+    subject = replace(subject, tally=tally, watched=watched, tell=partial(tell, progress=progress))
+    began = time.perf_counter()
+    returned = evaluation(subject)
+    records = list(returned) if isinstance(returned, Iterable) else [returned]
     if any(not isinstance(each, Record) for each in records):
-        raise ValueError(f"the evaluation {title} returned {found!r}, but a list of Record is needed")
-    return records
+        raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")
+    return Result(title, records, tally, time.perf_counter() - began)
 
 
-def _facts(records: Records, subject: Subject) -> dict[str, Any]:
-    """What was measured, and with what."""
+def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    total = len(loader) if isinstance(loader, Sized) else None
+    return lambda batches: tqdm(batches, desc=title, total=total, unit="batch", leave=False)
+
+
+def _facts(records: Records, subject: Subject) -> dict[str, object]:
+    """Collect the provenance of the measurement."""
     return {
         "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
         "images": f"{len(records.hashes)} {of_all(records.hashes)}",
@@ -190,69 +233,3 @@ def _facts(records: Records, subject: Subject) -> dict[str, Any]:
         "device": str(subject.device),
         "versions": versions(),
     }
-
-
-def heads_for(heads: Any, model: nn.Module) -> Heads:
-    """Pretext heads, however they were given, in eval mode where the model is."""
-    found = heads if isinstance(heads, Heads) else getattr(heads, "heads", None) or load_heads(heads, model)
-    # A copy, as the user's own may be trained on.
-    return copy.deepcopy(found).to(device_of(model), dtype_of(model)).eval()
-
-
-class _Done(NamedTuple):
-    """An evaluation that has ended."""
-
-    title: str
-    records: list[Record]
-    subject: Subject
-    seconds: float
-
-    def cost(self) -> dict[str, Any]:
-        work = self.subject.work
-        forward, backward = self.subject.totals(work["forward"], work["backward"])
-        return {"seconds": round(self.seconds, 3), "images forward": forward, "images backward": backward}
-
-
-def _costs(done: Sequence[_Done]) -> dict[str, dict[str, Any]]:
-    """What each evaluation has cost; those of one name, with different settings, together."""
-    costs: dict[str, dict[str, Any]] = {}
-    for each in done:
-        total = costs.setdefault(each.title, {})
-        for what, spent in each.cost().items():
-            total[what] = round(total.get(what, 0) + spent, 3)
-    return costs
-
-
-def _joined(done: Sequence[_Done]) -> Records:
-    """The Records of all evaluations and processes, in which single images stand in the order of their hashes.
-
-    Loaders that shuffle give each evaluation the images in another order.
-    """
-    joined = Records(
-        failures=worst(one for each in done for part in distributed.gathered(each.subject.failures) for one in part)
-    )
-    for each in done:
-        subject = each.subject
-        parts = distributed.gathered((subject.hashes, [record.right for record in each.records], subject.labels))
-        hashes = [one for part, _, _ in parts for one in part]
-        order = sorted(range(len(hashes)), key=lambda row: hashes[row])
-        if not joined.hashes and any(record.right is not None for record in each.records):
-            labels = [one for _, _, part in parts for one in part]
-            joined.hashes, joined.labels = tuple(hashes[row] for row in order), tuple(labels[row] for row in order)
-        same = joined.hashes == tuple(hashes[row] for row in order)
-        for index, record in enumerate(each.records):
-            right = None
-            if record.right is not None and same:
-                single = [one for _, rights, _ in parts for one in rights[index]]
-                right = tuple(single[row] for row in order)
-            joined.append(replace(record, right=right))
-    return joined
-
-
-def _bar(title: str, loader: Any) -> Callable[[Any], Any]:
-    total = len(loader) if hasattr(loader, "__len__") else None
-    return lambda batches: tqdm(batches, desc=title, total=total, unit="batch", leave=False)
-
-
-def _title(which: Any) -> str:
-    return which if isinstance(which, str) else getattr(getattr(which, "func", which), "__name__", "evaluation")

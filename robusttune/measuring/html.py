@@ -1,4 +1,4 @@
-"""A Markdown report as one file that a browser shows, with its pictures inside."""
+"""HTML pages of reports, with style and pictures inside one file."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ th { background: #f4f4f4; }
 
 
 def page(markdown: str, folder: Path, *, title: str = "Robustness report") -> str:
-    """The HTML of a report, self-contained: pictures of the folder become part of it.
+    """Convert a report from Markdown to self-contained HTML; pictures of the folder are embedded.
 
     Raises:
         ImportError: the package that reads Markdown is not installed.
@@ -28,16 +28,17 @@ def page(markdown: str, folder: Path, *, title: str = "Robustness report") -> st
     except ImportError as error:
         raise ImportError("an HTML report needs the package markdown: pip install 'robusttune[report]'") from error
     converter = Markdown(extensions=["tables", "toc", "sane_lists"])
-    # Names are users' own, such as <lambda>: they are text, not HTML.
+    # Users choose the names, such as <lambda>: they are text, not HTML.
     converter.preprocessors.deregister("html_block")
     converter.inlinePatterns.deregister("html")
     body = converter.convert(markdown)
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-    body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda found: f'src="{_inside(folder / found[1])}"', body)
+    body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda match: f'src="{_embedded(folder / match[1])}"', body)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _inside(path: Path) -> str:
+def _embedded(path: Path) -> str:
+    """Return a picture as a data URL."""
     kind = {"jpg": "jpeg"}.get(path.suffix[1:], path.suffix[1:])
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

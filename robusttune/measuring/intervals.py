@@ -2,11 +2,12 @@
 
 import math
 
+# The normal quantile of two-sided 95% intervals.
 Z95 = 1.959963984540054
 
 
 def wilson(successes: float, trials: float) -> tuple[float, float]:
-    """The 95% score interval of a proportion.
+    """Return the 95% score interval of a proportion.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
 

@@ -1,4 +1,4 @@
-"""How strange an image is to a model that was trained to tell turns, too."""
+"""Out-of-distribution score from a rotation head and the classifier (Hendrycks et al. 2019)."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,11 @@ from torch.nn import functional as F
 from robusttune.measuring.subject import Subject
 
 
-def strangeness(subject: Subject, pixels: Tensor) -> Tensor:
-    """How much at a loss the rotation head and the classifier are on each of the images (N,C,H,W) in [0,1]: (N,).
+def ood_score(subject: Subject, pixels: Tensor) -> Tensor:
+    """Return the out-of-distribution score (N,) of images (N,C,H,W) on [0,1]; the higher, the less familiar.
 
-    The mean cross-entropy of the rotation head over all turns, less how far the class probabilities are from uniform.
+    The score is the mean cross-entropy of the rotation head over all rotations, minus the divergence of the uniform
+    distribution from the classifier's probabilities.
 
     Raises:
         ValueError: there is no rotation head.
@@ -30,6 +31,6 @@ def strangeness(subject: Subject, pixels: Tensor) -> Tensor:
             answers = subject.heads["rotation"](features)[:, : len(turns)]
         total += F.cross_entropy(answers.float(), torch.full_like(total, number, dtype=torch.long), reduction="none")
     with torch.no_grad():
-        logs = subject.logits(pixels).log_softmax(1)
-    # The divergence of the uniform distribution from the model's, up to what is the same for all images.
-    return total / len(turns) + logs.mean(1)
+        log_probabilities = subject.logits(pixels).log_softmax(1)
+    # The mean log-probability is minus the divergence, up to a constant.
+    return total / len(turns) + log_probabilities.mean(1)

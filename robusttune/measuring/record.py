@@ -1,11 +1,14 @@
-"""One measured number with its setting and its 95% interval."""
+"""Record: one measured number with its setting and its 95% interval."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
+
+# What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
+Setting: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -13,14 +16,14 @@ class Record:
     """One measured number.
 
     Attributes:
-        evaluation: what measured it, a name in `robusttune.evaluations`.
-        metric: what it is, such as "accuracy".
+        evaluation: the name in `robusttune.evaluations` of the evaluation that measured it.
+        metric: the metric's name, such as "accuracy".
         value: the number; accuracies are shares from 0 to 1.
-        images: how many images it was measured on.
+        images: the number of images it was measured on.
         interval: its 95% interval.
-        setting: all that the number depends on: norm, eps, attack, steps, seed.
-        right: for each image whether the answer was right, in the order of `Records.hashes`; None where a number is not
-            of single images.
+        setting: everything that the number depends on: norm, eps, attack, steps, seed.
+        right: for each image whether the answer was right, in the order of `Records.hashes`; None for numbers that do not
+            count single images.
     """
 
     evaluation: str
@@ -28,7 +31,7 @@ class Record:
     value: float
     images: int
     interval: tuple[float, float]
-    setting: Mapping[str, Any] = field(default_factory=dict)
+    setting: Setting = field(default_factory=dict)
     right: tuple[bool, ...] | None = field(default=None, repr=False, compare=False)
 
 
@@ -36,15 +39,26 @@ def accuracy(
     evaluation: str,
     correct: int,
     images: int,
-    setting: Mapping[str, Any] | None = None,
+    setting: Setting | None = None,
     *,
     metric: str = "accuracy",
     right: Iterable[bool] | None = None,
 ) -> Record:
-    """The Record of a share of correct answers, with its Wilson interval; `right` tells of each image.
+    """Return the Record of a share of correct answers, with its Wilson interval.
+
+    Args:
+        evaluation: the name of the evaluation.
+        correct, images: the number of correct answers, and of all images.
+        setting: everything that the number depends on.
+        metric: the metric's name.
+        right: for each image of this process whether the answer is right.
 
     Raises:
         ValueError: there are no images.
+
+    Example:
+        >>> accuracy("clean", 90, 100).interval
+        (0.8256..., 0.9447...)
     """
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
@@ -52,10 +66,15 @@ def accuracy(
     return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
 
 
-def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mapping[str, Any] | None = None) -> Record:
-    """The Record of the mean of the classes' own accuracies, each given as (correct, images).
+def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setting | None = None) -> Record:
+    """Return the Record of the balanced accuracy: the mean of the classes' accuracies.
 
-    The interval combines those of the classes, as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+    The interval combines the classes' intervals as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+
+    Args:
+        evaluation: the name of the evaluation.
+        classes: for each class (correct answers, images).
+        setting: everything that the number depends on.
 
     Example:
         >>> record = balanced("clean", [(9, 10), (1, 2)])
@@ -72,15 +91,20 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Mappi
     return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
 
 
-def repeated(evaluation: str, right: Sequence[int], times: int, setting: Mapping[str, Any] | None = None) -> Record:
-    """The Record of the mean accuracy over several looks at each image, given how often each image was right.
+def repeated(evaluation: str, right: Sequence[int], times: int, setting: Setting | None = None) -> Record:
+    """Return the Record of the mean accuracy over several versions of each image.
 
-    Looks at one image are no independent trials: the interval is Wilson's for as many trials as would scatter as much as
-    the images' own shares do (Kish's effective number).
+    Answers to versions of one image are no independent trials. The interval is Wilson's for the number of independent
+    trials that would vary as much as the images' shares do (Kish's effective sample size).
 
     Args:
-        right: (sum, sum of squares, number) over images of how many looks were right.
-        times: looks at each image.
+        evaluation: the name of the evaluation.
+        right: (sum, sum of squares, number) over images of the number of versions answered right.
+        times: the number of versions of each image.
+        setting: everything that the number depends on.
+
+    Raises:
+        ValueError: there are no images.
 
     Example:
         >>> repeated("corruptions", [50, 500, 10], 10).interval  # half of the images always right: 10 trials, not 100
@@ -90,20 +114,20 @@ def repeated(evaluation: str, right: Sequence[int], times: int, setting: Mapping
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
     share = total / (images * times)
-    scatter = squares / (images * times**2) - share**2
-    alone = images * share * (1 - share)
-    # Of images that are all right, or all wrong, nothing is known of how they scatter.
-    trials = min(alone / max(scatter, 1e-12), images * times) if alone > 0 else images
+    variance = squares / (images * times**2) - share**2
+    binomial = images * share * (1 - share)
+    # If all answers are right, or all are wrong, the variance between images is unknown.
+    trials = min(binomial / max(variance, 1e-12), images * times) if binomial > 0 else images
     return Record(evaluation, "accuracy", share, images, wilson(share * trials, trials), dict(setting or {}))
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with one decimal."""
+    """Format a share as a percentage with one decimal."""
     return f"{100 * value:.1f}%"
 
 
-def described(setting: Mapping[str, Any]) -> str:
-    """A setting in one line."""
+def described(setting: Setting) -> str:
+    """Format a setting in one line."""
     return ", ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
     )

@@ -1,4 +1,4 @@
-"""Lists of measured numbers: shown, searched, saved and read."""
+"""Records: lists of measured numbers, to show, search, save and load."""
 
 import json
 import math
@@ -10,16 +10,21 @@ from typing import Any
 from robusttune.measuring import failures
 from robusttune.measuring.failures import Failure
 from robusttune.measuring.record import Record, accuracy, described, percent
+from robusttune.run.files import write_text
+from robusttune.run.markdown import markdown_table
+from robusttune.types import PathLike
+
+HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
 
 
 class Records(list[Record]):
-    """A list of Record that can be shown, saved and searched.
+    """A list of Record that can be shown, searched and saved.
 
     Attributes:
-        facts: what was measured with what: versions, seed, fingerprints of model and images, seconds, passes.
-        hashes: of the images' contents, sorted; they tell which images two lists have in common.
-        labels: of these images.
-        failures: a few images that fell most easily to the adversary, for the report.
+        facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts.
+        hashes: hashes of the images' contents, sorted; they tell which images two Records have in common.
+        labels: the labels of these images.
+        failures: a few images that fool the model most easily, for the report.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
@@ -33,7 +38,7 @@ class Records(list[Record]):
         self,
         records: Iterable[Record] = (),
         *,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,  # as JSON holds them, nested, and as readers index them
         hashes: Sequence[str] = (),
         labels: Sequence[int] = (),
         failures: Sequence[Failure] = (),
@@ -43,12 +48,11 @@ class Records(list[Record]):
         self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 
     def table(self) -> str:
-        """A Markdown table, one row a Record."""
-        head = "| evaluation | metric | value | 95% interval | images | setting |\n|---|---|---|---|---|---|"
-        return "\n".join([head, *map(_row, self)])
+        """Return a Markdown table with one row a Record."""
+        return markdown_table(HEAD, map(_row, self))
 
-    def where(self, evaluation: str | None = None, **setting: Any) -> "Records":
-        """The Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
+    def where(self, evaluation: str | None = None, **setting: object) -> "Records":
+        """Select the Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
         kept = (
             record
             for record in self
@@ -58,59 +62,61 @@ class Records(list[Record]):
         return Records(kept, facts=self.facts, hashes=self.hashes, labels=self.labels, failures=self.failures)
 
     def worst(self, **setting: Any) -> Record:
-        """The accuracy when each image counts as right only where it was right in all Records of this setting.
+        """Return the accuracy where an image counts as right only if it is right in all Records of this setting.
 
-        What speaks of something else than the model's own classes, as "certified accuracy" and "head accuracy" do, stays
-        out.
+        Only the metric "accuracy" counts: "certified accuracy" and "head accuracy" are not about the model's answers.
 
         Raises:
-            ValueError: there is none that knows its single images.
+            ValueError: no such Record holds the answer to each image.
 
         Example:
             >>> records.worst(norm="linf", eps=8 / 255)  # doctest: +SKIP
         """
-        own = [record for record in self.where(**setting) if record.metric == "accuracy"]
-        known = [record.right for record in own if record.right is not None]
-        if not known:
+        accuracies = [record for record in self.where(**setting) if record.metric == "accuracy"]
+        rights = [record.right for record in accuracies if record.right is not None]
+        if not rights:
             raise ValueError(
-                f"no Record of {setting} knows which images were right: pass a setting of evaluate's Records"
+                f"no Record of {setting} holds the answer to each image: pass a setting of the Records that evaluate returned"
             )
-        right = tuple(map(all, zip(*known, strict=True)))
-        return accuracy("worst case", sum(right), len(right), {**setting, "over": f"{len(known)} attacks"}, right=right)
+        right = tuple(map(all, zip(*rights, strict=True)))
+        over = {**setting, "over": f"{len(rights)} attacks"}
+        return accuracy("worst case", sum(right), len(right), over, right=right)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: PathLike) -> Path:
         """Write one JSON object a line, the facts first.
 
-        Which images were right goes to `<name>.images.json` beside it, the pictures of failures to `<name>.failures.npz`.
+        The answers to single images go to `<name>.images.json` beside it, the pictures of failures to
+        `<name>.failures.npz`. Each file is replaced only after its new content is complete.
 
-        Files that are there already are replaced only once all is written.
+        Returns:
+            The path.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [{"facts": self.facts}] if self.facts else []
+        lines: list[dict[str, object]] = [{"facts": self.facts}] if self.facts else []
         lines += [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
-        _replaced(path, "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         if self.hashes:
             right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
-            _replaced(_sidecar(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
-        else:  # what lies beside other Records of this name would be taken for that of these
-            _sidecar(path).unlink(missing_ok=True)
+            write_text(_answers_path(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
+        else:  # a file left by other Records of this name would be read as part of these
+            _answers_path(path).unlink(missing_ok=True)
         if self.failures:
-            failures.save(self.failures, _pictures(path))
+            failures.save(self.failures, _failures_path(path))
         else:
-            _pictures(path).unlink(missing_ok=True)
+            _failures_path(path).unlink(missing_ok=True)
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "Records":
-        """Read what `save` wrote.
+    def load(cls, path: PathLike) -> "Records":
+        """Read the files that `save` wrote.
 
         Raises:
             ValueError: the file is of another kind.
         """
         path = Path(path)
         try:
-            return cls._loaded(path)
+            return cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
@@ -118,44 +124,50 @@ class Records(list[Record]):
             ) from error
 
     @classmethod
-    def _loaded(cls, path: Path) -> "Records":
+    def _read(cls, path: Path) -> "Records":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         facts: dict[str, Any] = next((row["facts"] for row in rows if "facts" in row), {})
         rows = [row for row in rows if "facts" not in row]
-        beside = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).exists() else {}
-        rights = beside.get("right", [None] * len(rows))
-        made = [
+        answers_path, failures_path = _answers_path(path), _failures_path(path)
+        answers = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
+        records = [
             Record(**{**row, "interval": tuple(row["interval"])}, right=right and tuple(each == "1" for each in right))
-            for row, right in zip(rows, rights, strict=True)
+            for row, right in zip(rows, answers.get("right", [None] * len(rows)), strict=True)
         ]
-        shown = failures.load(_pictures(path)) if _pictures(path).exists() else []
-        return cls(made, facts=facts, hashes=beside.get("hashes", ()), labels=beside.get("labels", ()), failures=shown)
+        return cls(
+            records,
+            facts=facts,
+            hashes=answers.get("hashes", ()),
+            labels=answers.get("labels", ()),
+            failures=failures.load(failures_path) if failures_path.exists() else (),
+        )
 
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
-def _sidecar(path: Path) -> Path:
+def _answers_path(path: Path) -> Path:
     return path.with_name(path.stem + ".images.json")
 
 
-def _pictures(path: Path) -> Path:
+def _failures_path(path: Path) -> Path:
     return path.with_name(path.stem + ".failures.npz")
 
 
-def _replaced(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-
-
-def _row(record: Record) -> str:
+def _row(record: Record) -> list[object]:
     low, high = record.interval
-    shown = f"| {record.evaluation} | {record.metric} | {percent(record.value)} | {100 * low:.1f}–{percent(high)} "
-    return f"{shown}| {record.images} | {described(record.setting)} |"
+    interval = f"{100 * low:.1f}–{percent(high)}"
+    return [
+        record.evaluation,
+        record.metric,
+        percent(record.value),
+        interval,
+        record.images,
+        described(record.setting),
+    ]
 
 
-def _equal(first: Any, second: Any) -> bool:
+def _equal(first: object, second: object) -> bool:
     if isinstance(first, int | float) and isinstance(second, int | float):
         return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
     return bool(first == second)

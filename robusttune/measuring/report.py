@@ -1,50 +1,55 @@
-"""Records as a page that people read."""
+"""Reports of Records as a page of Markdown and HTML."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from robusttune import plugins
 from robusttune.measuring.html import page
 from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Section
+from robusttune.run.files import write_text
+from robusttune.types import PathLike
+
+SECTIONS = ("overview", "sanity", "summary", "curve", "classes", "failures", "corruptions", "cost")
 
 
 def report(
-    runs: Records | Mapping[str, Records],
-    out: str | Path,
-    *,
-    sections: Sequence[Any] = ("overview", "sanity", "summary", "curve", "classes", "failures", "corruptions", "cost"),
+    runs: Records | Mapping[str, Records], out: PathLike, *, sections: Sequence[str | Section] = SECTIONS
 ) -> Path:
-    """The path of a report, `report.md` in the folder `out`, with its pictures beside it, and `report.html`, one file.
+    """Write a report: `report.md` with its pictures beside it, and `report.html`, which holds everything in one file.
 
     Args:
-        runs: Records of one model (a part of them will do), or of several by name, such as {"before": …, "after": …}.
-        out: a folder, made where it does not exist.
-        sections: by name, or `(runs, folder) -> Markdown`.
+        runs: the Records of one model (a part of them will do), or of several by name, such as {"before": …, "after": …}.
+        out: a folder, created if it does not exist.
+        sections: names out of `robusttune.measuring.sections`, or functions `(runs, folder) -> Markdown`.
+
+    Returns:
+        The path of `report.md`.
 
     Raises:
         ValueError: there is no Record, or an unknown section.
         ImportError: a section needs a package that is not installed.
     """
-    given = runs if isinstance(runs, Mapping) else {"model": runs}
-    # A bar would end the cell of a table.
+    models = dict(runs) if isinstance(runs, Mapping) else {"model": runs}
     named = {
-        str(name).replace("|", "\\|"): records if isinstance(records, Records) else Records(records)
-        for name, records in given.items()
+        str(name): records if isinstance(records, Records) else Records(records) for name, records in models.items()
     }
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
-    wanted = [(section, plugins.find("measuring.sections", section)) for section in sections]
+    chosen: list[tuple[str, Section]] = [
+        (_title(section), plugins.find("measuring.sections", section)) for section in sections
+    ]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    pages = [f"## {_title(section)}\n\n{text}" for section, make in wanted if (text := make(named, folder))]
-    text = "# Robustness report\n\n" + "\n\n".join(pages) + "\n"
-    html = page(text, folder)
+    parts = [f"## {title}\n\n{text}" for title, section in chosen if (text := section(named, folder))]
+    markdown = "# Robustness report\n\n" + "\n\n".join(parts) + "\n"
+    html = page(markdown, folder)
     path = folder / "report.md"
-    path.write_text(text, encoding="utf-8")
-    (folder / "report.html").write_text(html, encoding="utf-8")
+    write_text(path, markdown)
+    write_text(folder / "report.html", html)
     return path
 
 
-def _title(section: Any) -> str:
-    return str(section if isinstance(section, str) else section.__name__).replace("_", " ").capitalize()
+def _title(section: str | Section) -> str:
+    name = section if isinstance(section, str) else getattr(section, "__name__", type(section).__name__)
+    return name.replace("_", " ").capitalize()

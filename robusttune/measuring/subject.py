@@ -1,8 +1,6 @@
-"""What evaluations measure: a borrowed model in pixel space, and images."""
+"""Subject: a borrowed model in pixel space, with images and an adversary, for evaluations to measure."""
 
-import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,18 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
-from robusttune.data.batches import check_channels, check_classes, hard, located, stream
-from robusttune.data.pixels import Pixels, check_later
-from robusttune.measuring.failures import Failure, fallen, worst
+from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
+from robusttune.data.pixels import Pixels, check_space
+from robusttune.measuring.failures import fallen
+from robusttune.measuring.losses import LOSSES, LossName, LossPerImage, targeted_margin
+from robusttune.measuring.tally import Tally
 from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
+from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.tasks._heads import Heads
-from robusttune.threat import LossOf, ThreatModel, canonical, default_eps
+from robusttune.threat import LossOf, ThreatModel
+from robusttune.types import Loader
 
 logger = logging.getLogger("robusttune")
 
@@ -31,71 +32,70 @@ WINDOW_BATCHES, WINDOW_BYTES = 8, 2**29
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in eval mode on a device, the space of its images, the adversary it should resist, and a loader.
+    """A model in eval mode on a device, with its pixel space, the adversary it should resist, and a loader of images.
 
     Attributes:
         model: images -> logits (N,K), in eval mode.
-        pixels: from the loader's images to pixels on [0,1] to the model's input.
+        pixels: the conversion from the loader's images to pixels on [0,1] to the model's input.
         threat: the adversary that the model was, or should be, trained against.
-        loader: what yields the images.
+        loader: a loader of images and labels.
         shape: (C,H,W) of the images.
-        classes: how many the model tells apart.
-        device: where the model is.
-        seed: of everything random.
+        classes: the number of classes.
+        device: the model's device.
+        seed: the seed of everything random.
         watched: wraps an iterable of batches to show progress.
-        tell: says one line to the user.
-        folder: where an evaluation may keep what it would go on with; None for nowhere.
-        hashes, labels: of the images of the last pass over them, if there are lists for them.
-        heads, classifier: pretext heads, where they were given, and the layer whose input they read.
-        work: how many images went forward and backward through the model.
-        failures: the images that fell most easily to an adversary of the norm and up to the radius of `threat`.
+        tell: shows one line to the user.
+        folder: a folder for files from which an interrupted evaluation goes on; None for none.
+        heads, classifier: the pretext heads, if there are any, and the layer whose input they read.
+        tally: the work done, the images used and the failures so far; evaluations fill it.
     """
 
     model: nn.Module
     pixels: Pixels
     threat: ThreatModel
-    loader: Any
+    loader: Loader
     shape: tuple[int, ...]
     classes: int
     device: torch.device
     seed: int = 0
-    watched: Any = iter
+    watched: Callable[[Iterable[Any]], Iterable[Any]] = iter
     tell: Callable[[str], None] = logger.info
     folder: Path | None = None
-    hashes: list[str] | None = None
-    labels: list[int] | None = None
     heads: Heads | None = None
     classifier: Classifier | None = None
-    work: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """The logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
-        self.work["forward"] += len(pixels)
+        """Return the logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
+        self.tally.work["forward"] += len(pixels)
         if pixels.requires_grad and torch.is_grad_enabled():
-            self.work["backward"] += len(pixels)
+            self.tally.work["backward"] += len(pixels)
         return logits_of(self.model(self.pixels.inputs(pixels).to(dtype_of(self.model)))).float()
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What pretext heads read of pixels (N,C,H,W): the features (N,D) that enter the classifier.
+        """Return the features (N,D) that enter the classifier, for pixels (N,C,H,W); pretext heads read them.
 
         Raises:
-            ValueError: no heads were given.
+            ValueError: there are no heads.
         """
         if self.heads is None or self.classifier is None:
             raise ValueError(
                 "this evaluation needs pretext heads: pass heads=, the folder of the run that trained them"
             )
-        self.work["forward"] += len(pixels)
+        self.tally.work["forward"] += len(pixels)
         with torch.no_grad():
             return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)))[1]
 
     def predicted(self, pixels: Tensor, size: int | None = None) -> Tensor:
-        """The predicted classes (N,); see `answers`."""
+        """Return the predicted classes (N,); see `answers`."""
         return self.answers(pixels, size).argmax(1)
 
     def answers(self, pixels: Tensor, size: int | None = None) -> Tensor:
-        """The logits (N,K), without gradient, of so many images at once, or of all.
+        """Return the logits (N,K) without gradient.
+
+        Args:
+            pixels: (N,C,H,W) on [0,1].
+            size: the number of images in one forward pass; None for all.
 
         Raises:
             ValueError: the logits are not finite.
@@ -107,38 +107,32 @@ class Subject:
             raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
         return logits
 
-    def adversary(self, norm: Any = None, eps: float | None = None) -> ThreatModel:
-        """The adversary so named; what is not given is that of `threat`, but the customary radius in another norm."""
+    def adversary(self, norm: NormLike | None = None, eps: float | None = None) -> ThreatModel:
+        """Return an adversary; norm and eps default to those of `threat`, eps in another norm to the customary radius."""
         norm = self.threat.norm if norm is None else canonical(norm)
         usual = self.threat.eps if norm == self.threat.norm else default_eps(norm, self.shape)
         return ThreatModel(norm, usual if eps is None else eps)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device.
+        """Yield pixels (N,C,H,W) on [0,1] and hard labels (N,), on the device; each process gets its share.
 
         Raises:
-            ValueError: images outside [0,1] where they are pixels, or labels that the model has no class for.
+            ValueError: images are outside the space of the first batch, or labels have no class in the model.
         """
-        for known in (self.hashes, self.labels):
-            if known is not None:
-                known.clear()
+        self.tally.start_pass()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
         for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
-            with located(f"batch {number}"):
+            with errors_at(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
-                check_later(self.pixels, images)
+                check_space(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
-            pixels = self.pixels.pixels(images.detach().to(self.device))
-            if self.hashes is not None:
-                self.hashes.extend(hashed(pixels))
-            targets = hard(labels)
-            if self.labels is not None:
-                self.labels.extend(targets.tolist())
+            pixels, targets = self.pixels.pixels(images.detach().to(self.device)), hard_labels(labels)
+            self.tally.add_images(pixels, targets)
             yield pixels, targets.to(self.device)
 
     def windows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """As `batches`, several at once, and the size of the first: what survives of them then fills whole batches again.
+        """Yield several batches joined, and the size of the first, so that surviving images can refill whole batches.
 
         A window holds up to 8 batches, and 512 MiB of pixels.
         """
@@ -161,16 +155,23 @@ class Subject:
         attack: Attack,
         threat: ThreatModel,
         *,
-        loss: str | Callable[[Tensor, Tensor], Tensor],
+        loss: LossName | LossPerImage,
         generator: torch.Generator,
     ) -> Tensor:
-        """Adversarial images (N,C,H,W) for pixels and labels, found by maximising one of LOSSES, or (logits, labels) ->
-        losses (N,)."""
+        """Return adversarial images (N,C,H,W) for pixels (N,C,H,W) and labels (N,).
+
+        Args:
+            pixels, labels: the images and their classes.
+            attack: the attack that maximises the loss.
+            threat: the adversary.
+            loss: "cross_entropy", "margin", or (logits (N,K), labels (N,)) -> losses (N,).
+            generator: source of all random numbers.
+        """
         per_image = LOSSES[loss] if isinstance(loss, str) else loss
-        goal = LossOf(
+        loss_of = LossOf(
             lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
         )
-        return attack(goal, pixels, threat, generator=generator)
+        return attack(loss_of, pixels, threat, generator=generator)
 
     def withstood(
         self,
@@ -180,65 +181,45 @@ class Subject:
         attack: Attack,
         threat: ThreatModel,
         *,
-        loss: str | Tensor,
+        loss: LossName | Tensor,
         generator: torch.Generator,
         size: int | None = None,
     ) -> Tensor:
-        """Which images (N,) were alive and keep their class under the attack, which is given only these.
+        """Attack the images that are alive; return which images (N,) stay alive, that is keep their class.
 
-        The loss is one of LOSSES, or the classes (N,) that the attack is to reach; size is how many images the attack
-        is given at once, all unless given.
+        Args:
+            pixels, labels: (N,C,H,W) on [0,1], and their classes (N,).
+            alive: (N,), True for the images to attack.
+            attack: the attack that maximises the loss.
+            threat: the adversary.
+            loss: "cross_entropy", "margin", or target classes (N,), of which the attack maximises the logits.
+            generator: source of all random numbers.
+            size: the number of images in one call of the attack; None for all.
         """
         survivors = torch.nonzero(alive).flatten()
         for rows in torch.split(survivors, size or len(survivors)) if len(survivors) else ():
-            goal: Any = loss if isinstance(loss, str) else partial(toward, loss[rows])
-            found = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
-            logits = self.answers(found)
+            goal = loss if isinstance(loss, str) else partial(targeted_margin, loss[rows])
+            adversarial = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
+            logits = self.answers(adversarial)
             if threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
-                now = fallen(str(threat.norm), threat.eps, pixels[rows], found, labels[rows], logits)
-                self.failures[:] = worst(self.failures + now)
+                norm = str(threat.norm)
+                self.tally.add_failures(fallen(norm, threat.eps, pixels[rows], adversarial, labels[rows], logits))
             alive = alive.index_put((rows,), logits.argmax(1) == labels[rows])
         return alive
 
     def totals(self, *counts: float) -> list[int]:
-        """Each count, summed over the processes that share the images."""
+        """Sum each count over the processes that share the images."""
         return [round(total) for total in distributed.summed(counts, self.device)]
 
     def sums(self, *values: float) -> list[float]:
-        """Each value, summed over the processes that share the images."""
+        """Sum each value over the processes that share the images."""
         return distributed.summed(values, self.device)
 
     def generator(self) -> torch.Generator:
-        """A fresh source of chance on the device, the same each time."""
+        """Return a new generator on the device, seeded with the seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
 
 
 def _joined(held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     pixels, labels = zip(*held, strict=True)
     return torch.cat(pixels), torch.cat(labels)
-
-
-def hashed(pixels: Tensor) -> list[str]:
-    """What tells each of the images (N,C,H,W) from others: a hash of its 8-bit values, which no loader changes."""
-    levels = (pixels * 255).round().clamp(0, 255).byte().cpu()
-    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest() for image in levels]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of each image: (N,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the best wrong logit exceeds the right one, which does not saturate: (N,)."""
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    wrong = logits.masked_fill(own, -torch.inf).amax(1)
-    return wrong - logits.gather(1, labels[:, None])[:, 0]
-
-
-def toward(targets: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the logit of the target exceeds that of the label: (N,)."""
-    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
-
-
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}

@@ -5,7 +5,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "NormLike", "per_image"]
+from robusttune.norms._names import canonical, checked_eps, default_eps, radii
+
+__all__ = ["Norm", "NormLike", "canonical", "checked_eps", "default_eps", "per_image", "radii"]
 
 
 class Norm(Protocol):

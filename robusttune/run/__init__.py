@@ -1,1 +1,1 @@
-"""Runs: their settings, processes, random states, files, folder, log and provenance."""
+"""Parts of a run that know nothing of training: settings, processes, random states, files, folder, log, provenance."""

@@ -1,4 +1,4 @@
-"""Helpers for torch.distributed: rank, reductions, barriers, DDP."""
+"""Functions for several processes, with torch.distributed: ranks, reductions, barriers, DDP."""
 
 import atexit
 import inspect
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 
 def together() -> bool:
-    """Whether several processes work together."""
+    """Return True if several processes work together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """The number of this process."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -32,7 +32,7 @@ def join(device: torch.device) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if started and dist.is_available() and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        # Threads of a group that is still there when the interpreter has gone can end the process with SIGABRT.
+        # Threads of a group that outlives the interpreter can end the process with SIGABRT.
         atexit.register(_leave)
 
 
@@ -43,31 +43,31 @@ def _leave() -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The accelerator that this process should use, where several processes share a machine."""
+    """Return this process's own CUDA device, by LOCAL_RANK, where several processes share a machine; else the device."""
     if device.type == "cuda" and world() > 1 and device.index in (None, 0):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 
 def summed(values: Iterable[float], device: torch.device) -> list[float]:
-    """Sum each value over the processes."""
+    """Sum each value over the processes; every process gets the sums."""
     total = torch.tensor(list(values), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
     if together():
         dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
 
 
-def gathered(value: Any) -> list[Any]:
-    """Gather one value from each process, in each of them."""
+def gathered(value: object) -> list[Any]:
+    """Gather a value of each process, ordered by rank, in every process."""
     if not together():
         return [value]
-    values: list[Any] = [value] * world()
+    values: list[object] = [value] * world()
     dist.all_gather_object(values, value)
     return values
 
 
 def agreed(value: float, device: torch.device) -> float:
-    """The first process's value, in every process."""
+    """Broadcast the first process's value; every process gets it."""
     shared = torch.tensor([value], dtype=torch.float64, device=device)
     if together():
         dist.broadcast(shared, 0)
@@ -85,18 +85,18 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 
 def barrier() -> None:
-    """Wait until every process has come this far."""
+    """Wait until every process has called this."""
     if together():
         dist.barrier()
 
 
 def replicated(robust_loss: nn.Module) -> nn.Module:
-    """Wrap the module in DistributedDataParallel, so that gradients are means over the processes; alone, return it."""
+    """Wrap the module in DistributedDataParallel, which averages gradients; return it unwrapped for one process alone."""
     if not together():
         return robust_loss
-    # Buffers are not sent: a step's second forward must not find them changed, and they are averaged once an epoch.
+    # Buffers are not synchronised: they must not change before a step's second forward; an epoch's end averages them.
     wrapped: Any = nn.parallel.DistributedDataParallel
-    names = inspect.signature(wrapped).parameters  # newer versions of torch have another word for it
+    names = inspect.signature(wrapped).parameters  # newer versions of torch have renamed the argument
     word = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     replica: nn.Module = wrapped(robust_loss, **{word: False})
     return replica
@@ -104,7 +104,7 @@ def replicated(robust_loss: nn.Module) -> nn.Module:
 
 @contextmanager
 def unsynchronised(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Do not synchronise gradients inside this context, as for all but the last of several accumulated batches."""
+    """Leave gradients unsynchronised inside this context if `wanted`: for all but the last of the accumulated batches."""
     if wanted and isinstance(module, nn.parallel.DistributedDataParallel):
         with module.no_sync():
             yield

@@ -1,11 +1,11 @@
-"""Files of weights and states that survive a kill at any moment."""
+"""Files of weights and checkpoints, written so that a kill at any moment leaves no damaged file."""
 
 import hashlib
 import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put a file in place at once: a reader, or a run that is killed, finds the old one or the new one."""
+    """Write a file in one step: after a kill, or for another reader, it is either the old file or the new one."""
     draft = path.with_name(path.name + ".part")
     with open(draft, "wb") as file:
         file.write(content)
@@ -28,12 +28,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, of text in UTF-8."""
+    """Write a file of UTF-8 text in one step, as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `state.pt`, with its checksum inside."""
+def save_state(folder: Path, state: Mapping[str, object]) -> None:
+    """Write a checkpoint, `state.pt`, together with its checksum."""
     content = io.BytesIO()
     torch.save(dict(state), content)
     payload = torch.frombuffer(bytearray(content.getvalue()), dtype=torch.uint8)
@@ -43,34 +43,33 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote; None where nothing was written yet.
+    """Read the checkpoint that `save_state` wrote; return None if there is none yet.
 
     Raises:
-        ValueError: the file is damaged, or of something else.
+        ValueError: the file is damaged, or no checkpoint of this format.
     """
     path = folder / STATE
     if not path.exists():
         return None
     try:
         sealed = torch.load(path, weights_only=True)
-        payload, told, kind = sealed["payload"], sealed["sha256"], sealed["format"]
+        payload, checksum, kind = sealed["payload"], sealed["sha256"], sealed["format"]
     except Exception as error:
         raise ValueError(unusable(path, "cannot be read as a checkpoint of robusttune")) from error
     if kind != FORMAT:
         raise ValueError(unusable(path, f"has format {kind}, but this version reads format {FORMAT}"))
-    if _digest(payload) != told:
+    if _digest(payload) != checksum:
         raise ValueError(unusable(path, "does not match its checksum"))
-    state: dict[str, Any] = torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True)
-    return state
+    return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file; tensors that share memory are written one by one."""
+    """Write a safetensors file; tensors that share memory are each written in full."""
     write_bytes(path, save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}))
 
 
 def load_weights(path: PathLike) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file, or of the best model of a run's folder.
+    """Read the tensors of a safetensors or torch file, or of `model.safetensors` in a run's folder.
 
     Raises:
         ValueError: there is no such file, or it cannot be read.
@@ -92,14 +91,17 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
 
 
 def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights whose names and shapes are exactly the model's.
+    """Load weights into the model, whose names and shapes they must have exactly.
+
+    Args:
+        source: names the weights in the error.
 
     Raises:
-        ValueError: they are not; some of the differences are named.
+        ValueError: names or shapes differ; up to three of them are shown.
     """
-    own = model.state_dict()
-    wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
-    wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    current = model.state_dict()
+    wrong = [name for name in current if name not in weights] + [name for name in weights if name not in current]
+    wrong += [name for name in current if name in weights and current[name].shape != weights[name].shape]
     if wrong:
         raise ValueError(
             f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}: "
@@ -108,8 +110,8 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(weights))
 
 
-def heads_of(source: Any) -> Mapping[str, Tensor] | None:
-    """The weights of pretext heads: of a RobustLoss, or of a run's folder; None for None.
+def heads_of(source: nn.Module | PathLike | None) -> Mapping[str, Tensor] | None:
+    """Return the weights of pretext heads: of a RobustLoss, of the heads themselves, or of a run's folder or file.
 
     Raises:
         ValueError: the folder holds no heads.
@@ -128,6 +130,7 @@ def _digest(payload: Tensor) -> str:
 
 
 def unusable(path: Path, why: str) -> str:
+    """Return an error text for a file that cannot be used: its path, the reason, and the next step."""
     return (
         f"{str(path)!r} {why}: it may be damaged, half copied or of another program; restore it from a copy, or remove "
         "it to start the run afresh"

@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, and whether a run may go on in it."""
+"""The folder of a run: its files, and the checks before a run is resumed in it."""
 
 import json
 import logging
@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_bytes
-from robusttune.types import PathLike
+from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
+from robusttune.types import Loader, PathLike
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-# The arguments that a resumed run may be given anew.
+# Arguments that may differ between a run and the run that resumes it.
 FREE = {
     "model",
     "loader",
@@ -34,44 +33,45 @@ logger = logging.getLogger("robusttune")
 
 
 def prepared(out: PathLike | None, resume: bool) -> Path | None:
-    """The folder of a run, made if it is not there.
+    """Return the folder of a run, and create it if needed; None without `out`.
 
     Raises:
-        ValueError: it holds something already and `resume` is not asked for, or it is not a folder.
+        ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, or the
+            folder cannot be created.
     """
     if out is None:
         if resume:
-            raise ValueError("resume=True needs out=, the folder of the run to go on with")
+            raise ValueError("resume=True needs out=, the folder of the run to resume")
         return None
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise ValueError(
-            f"out={str(out)!r} is not empty: pass resume=True to go on with the run in it, or name another folder"
+            f"out={str(out)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"out={str(out)!r} cannot be made ({error.strerror}): name a folder that can be written to"
+            f"out={str(out)!r} cannot be created ({error.strerror}): name a folder that can be written to"
         ) from error
     return folder
 
 
-def warn_if_inexact(loader: Any) -> None:
-    """Say so where a resumed run cannot see the images exactly as the one that was killed would have."""
+def warn_if_inexact(loader: Loader | None) -> None:
+    """Log a warning if a resumed run cannot load exactly the images that the run would have loaded without the break."""
     why = ""
     if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
-        why = "its workers are persistent, so their random transforms begin anew"
+        why = "its workers are persistent, so their random transforms start from new seeds"
     elif isinstance(getattr(loader, "dataset", None), IterableDataset):
-        why = "its data set is iterable, so its order may be another one"
+        why = "its data set is iterable, so the order of its images may differ"
     if why:
         logger.warning("the run goes on, but not exactly as it would have without the break: %s", why)
 
 
 def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Tensor]) -> None:
-    """Write the best and the last weights of a RobustLoss: its model's under the user's own names, its heads' apart."""
+    """Write the best and last weights of a RobustLoss: its model's, under the names in the user's model, and its best heads."""
     for path, weights in ((folder / MODEL, best), (folder / LAST, last)):
         save_weights(path, _under("model.", weights))
     heads = _under("heads.", best)
@@ -85,25 +85,25 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def noted_on_failure(folder: Path | None) -> Iterator[None]:
-    """On any exception, Ctrl-C too, say that the run in the folder can go on."""
+    """Add to any exception inside this context, Ctrl-C too, that the run in the folder can be resumed."""
     try:
         yield
     except BaseException as error:
         if folder is not None and (folder / STATE).exists():
-            note = f"the run stopped; its checkpoints are kept in {str(folder)!r}: pass resume=True to go on with it"
+            note = f"the run stopped; its checkpoints are kept in {str(folder)!r}: pass resume=True to resume it"
             logger.error(note)
             if hasattr(error, "add_note"):
                 error.add_note(note)
         raise
 
 
-def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `run.json`: what the run was asked to do, with what, on what."""
-    write_bytes(folder / RUN, (json.dumps(_plain(facts), indent=1) + "\n").encode())
+def write_run(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write `run.json`: the arguments of a run, its data and the versions of packages."""
+    write_text(folder / RUN, json.dumps(_plain(facts), indent=1) + "\n")
 
 
-def is_plain(value: Any) -> bool:
-    """Whether `run.json` holds all of a value, so that it can be read back."""
+def is_plain(value: object) -> bool:
+    """Return True if `run.json` holds a value in full; of other objects it holds a text alone."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(each) for key, each in value.items())
     if isinstance(value, list | tuple):
@@ -111,8 +111,8 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | int | float | Path)
 
 
-def _plain(facts: Any) -> Any:
-    """The facts as JSON has them, with objects as words that are the same in every process: without their addresses."""
+def _plain(facts: object) -> object:
+    """Convert facts for JSON; objects become texts without memory addresses, so that every process writes the same."""
     if isinstance(facts, Mapping):
         return {_plain(key) if not isinstance(key, str) else key: _plain(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):
@@ -121,8 +121,8 @@ def _plain(facts: Any) -> Any:
     return facts if plain else ADDRESS.sub("", str(facts))
 
 
-def check_same_run(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Raise a ValueError where the folder's run was asked for something else than this one."""
+def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
+    """Raise a ValueError if the folder holds a run with other arguments than `facts["arguments"]`."""
     path = folder / RUN
     if not path.exists():
         return

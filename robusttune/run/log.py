@@ -1,11 +1,11 @@
-"""What a run says of itself, epoch by epoch."""
+"""The log of a run: lines for the user, and the facts of each epoch in `log.jsonl` and a tracker."""
 
 import json
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
@@ -15,51 +15,58 @@ logger = logging.getLogger("robusttune")
 
 
 def tell(message: str, progress: bool) -> None:
-    """Log one line, and show it above the progress bar."""
+    """Log one line; with `progress`, show it above the progress bar, too."""
     logger.info(message)
     if progress:
         tqdm.write(message, file=sys.stderr)
 
 
+class Tracker(Protocol):
+    """A tracker of experiments, such as those of accelerate."""
+
+    def log(self, values: dict[str, Any], step: int) -> object: ...
+    def finish(self) -> object: ...
+
+
 class Journal:
-    """Writes what is known after each epoch to the log, to `log.jsonl` in the run's folder, and to a tracker.
+    """A writer of each epoch's facts to the log, to `log.jsonl` in the run's folder, and to a tracker.
 
     Args:
         folder: of the run; None for no file.
-        tracker: an accelerate tracker, or anything with its `log(values, step)` and `finish()`; None for none.
+        tracker: gets the facts, too; None for none.
     """
 
-    def __init__(self, folder: Path | None = None, tracker: Any = None) -> None:
+    def __init__(self, folder: Path | None = None, tracker: Tracker | None = None) -> None:
         self.path = None if folder is None else folder / FILE
         self.tracker = tracker
 
-    def write(self, facts: Mapping[str, Any]) -> None:
-        """Tell the facts of one epoch."""
+    def write(self, facts: Mapping[str, float]) -> None:
+        """Write the facts of one epoch; "step" must be among them."""
         logger.info("%s", ", ".join(f"{key} {_short(value)}" for key, value in facts.items()))
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(facts)) + "\n")
         if self.tracker is not None:
-            self.tracker.log(dict(facts), step=facts["step"])
+            self.tracker.log(dict(facts), step=int(facts["step"]))
 
     def rewind(self, epochs: int) -> None:
-        """Forget the epochs that are taken again, all after the first so many; a line cut short by a kill goes too."""
+        """Keep the first epochs of `log.jsonl`; later ones, which a resumed run repeats, and a truncated line are removed."""
         if self.path is None or not self.path.exists():
             return
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _epoch(line) <= epochs]
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def close(self) -> None:
-        """Let the tracker finish."""
+        """Finish the tracker."""
         if self.tracker is not None:
             self.tracker.finish()
 
 
-def chosen_tracker(log: Any, folder: Path | None) -> Any:
-    """An accelerate tracker by name, such as "tensorboard" or "wandb"; an object with `log(values, step)` is taken too.
+def chosen_tracker(log: str | Tracker | None, folder: Path | None) -> Tracker | None:
+    """Return accelerate's tracker of a name, such as "tensorboard" or "wandb"; a tracker or None is returned unchanged.
 
     Raises:
-        ValueError: an unknown name, or a tracker that writes files without a folder.
+        ValueError: the name is unknown, or that of a tracker that writes files, but there is no folder.
         ImportError: the tracker's package is not installed.
     """
     if log is None or not isinstance(log, str):
@@ -75,7 +82,7 @@ def chosen_tracker(log: Any, folder: Path | None) -> Any:
     PartialState()
     where = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
     try:
-        tracker = kind("robusttune", **where)
+        tracker: Tracker = kind("robusttune", **where)
         if hasattr(tracker, "start"):
             tracker.start()
     except ImportError as error:
@@ -90,5 +97,5 @@ def _epoch(line: str) -> float:
         return float("inf")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What was measured, with what: fingerprints and versions."""
+"""Fingerprints of models and data, and versions of packages, as records and `run.json` keep them."""
 
 import hashlib
 import platform
@@ -6,31 +6,44 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "torchattacks", "foolbox", "adv-lib")
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the names and values of the model's parameters and buffers; the device does not matter."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """Hash the names and values of the model's parameters and buffers; the hash is the same on every device."""
+    state = model.state_dict().items()
+    heads = (f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() for name, tensor in state)
+    values = (tensor_bytes(tensor) for _, tensor in state)
+    return digest(part for both in zip(heads, values, strict=True) for part in both)
 
 
 def of_all(hashes: Iterable[str]) -> str:
-    """One hash of many, whatever their order."""
-    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=8).hexdigest()
+    """Hash several hashes, sorted first, so that their order does not matter."""
+    return digest(each.encode() for each in sorted(hashes))
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Return the 16 hexadecimal digits of a blake2b hash of all parts in turn."""
+    total = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Copy the values of a tensor of any type, on any device, as bytes."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def versions() -> dict[str, str]:
-    """Those of Python and of the packages that take part in measuring, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of those in `PACKAGES` that are installed."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

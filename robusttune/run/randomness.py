@@ -1,4 +1,4 @@
-"""Random states: seeded for a run, saved, restored, and given back."""
+"""Random states of torch, numpy and Python: seeded for a while, saved and restored."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from robusttune.types import Loader
+
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed the random states of torch, numpy and Python, and put them back as they were afterwards."""
+    """Seed the global random states of torch, numpy and Python inside this context, and restore them after it."""
     python, arrays = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -24,8 +26,8 @@ def own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(arrays)
 
 
-def random_states(loader: Any) -> dict[str, Any]:
-    """The states of torch, numpy, Python, the accelerator, and of the loader's own generators."""
+def random_states(loader: Loader | None) -> dict[str, Any]:
+    """Copy the random states of torch, CUDA, numpy and Python, and of the loader's generators, for a checkpoint."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -36,8 +38,8 @@ def random_states(loader: Any) -> dict[str, Any]:
     }
 
 
-def restore_random_states(states: Mapping[str, Any], loader: Any) -> None:
-    """Go on with the states that `random_states` gave."""
+def restore_random_states(states: Mapping[str, Any], loader: Loader | None) -> None:
+    """Restore what `random_states` returned; CUDA's states only on a machine with as many devices."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -49,13 +51,10 @@ def restore_random_states(states: Mapping[str, Any], loader: Any) -> None:
         generator.set_state(state)
 
 
-def generators(loader: Any) -> list[torch.Generator]:
-    """The sources of chance that a loader holds."""
-    places = (
-        loader,
-        getattr(loader, "sampler", None),
-        getattr(getattr(loader, "batch_sampler", None), "sampler", None),
-    )
-    found = [getattr(place, "generator", None) for place in places if place is not None]
-    unique = {id(generator): generator for generator in found if isinstance(generator, torch.Generator)}
+def generators(loader: Loader | None) -> list[torch.Generator]:
+    """List the generators of a loader and its samplers, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    held = [getattr(owner, "generator", None) for owner in owners]
+    unique = {id(generator): generator for generator in held if isinstance(generator, torch.Generator)}
     return list(unique.values())

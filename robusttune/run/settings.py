@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 
 class _Range(NamedTuple):
     words: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[float], bool]
     kind: type = Real
 
 
@@ -19,6 +19,7 @@ NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
 POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
 SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
+FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
     "accumulate": COUNT,
@@ -38,11 +39,15 @@ NUMBERS = {
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 CHECKED = (*NUMBERS, "on_epoch", "tasks")
-NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers")
+NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a setting in NUMBERS outside its range, an `on_epoch` that is no function, or tasks of weight 0."""
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Check those settings that are in CHECKED.
+
+    Raises:
+        ValueError: a number outside its range, an `on_epoch` that is no function, or tasks that all have weight 0.
+    """
     for name, allowed in NUMBERS.items():
         if name in settings and (settings[name] is not None or name in NEEDED):
             check_number(name, settings[name], allowed)
@@ -57,10 +62,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_number(name: str, value: Any, allowed: _Range) -> None:
+def check_number(name: str, value: object, allowed: _Range) -> None:
     """Raise a ValueError unless the value is a number in the range."""
     fits = isinstance(value, allowed.kind) and not isinstance(value, bool)
-    if not (fits and math.isfinite(value) and allowed.holds(value)):
+    number = cast(float, value)
+    if not (fits and math.isfinite(number) and allowed.holds(number)):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
 

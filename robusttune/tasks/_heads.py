@@ -210,7 +210,7 @@ def _views(views: int | str, tasks: int) -> int:
     return views
 
 
-def load_heads(source: PathLike, model: nn.Module, *, tasks: TaskWeights | None = None) -> Heads:
+def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TaskWeights | None = None) -> Heads:
     """Load the pretext heads that a run saved in its folder, on the model's device, to continue with `harden(…, heads=…)`.
 
     Args:

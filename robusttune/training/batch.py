@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_later
+from robusttune.data.pixels import check_space
 from robusttune.model import seen_corruptions
 from robusttune.model.checks import check_batch_norm
 from robusttune.model.devices import device_of
@@ -87,7 +87,7 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
     if robust_loss.training:
         check_batch_norm(robust_loss.model, len(images))
     if images.device.type == "cpu":
-        check_later(robust_loss.pixels, images)
+        check_space(robust_loss.pixels, images)
 
 
 def summed_losses(

@@ -29,7 +29,7 @@ class Checkpoints:
     every: int | None = None
 
     def are_due(self, step: int) -> bool:
-        """Whether a checkpoint is to be written after this optimiser step."""
+        """Return True if a checkpoint has to be written after this optimiser step."""
         return self.every is not None and step % self.every == 0
 
     def begin(self, training: Training, facts: Mapping[str, Any], *, resume: bool) -> bool:
@@ -70,7 +70,7 @@ class Checkpoints:
 
 
 def state_of(training: Training) -> dict[str, Any]:
-    """The state of a run, for `restore`."""
+    """Return the state of a run, for `restore`."""
     validation = training.validation
     return {
         "stepper": _stepper_state(training.stepper),
@@ -107,7 +107,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
 
 
 def _stepper_state(stepper: Stepper) -> dict[str, Any]:
-    """The state of weights, optimiser, scheduler, scaler and average."""
+    """Return the state of weights, optimiser, scheduler, scaler and average."""
     return {
         "weights": stepper.robust_loss.state_dict(),
         "calls": stepper.robust_loss.calls,

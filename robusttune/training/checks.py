@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robusttune.data.batches import check_channels, check_classes, first_batch, located, unpacked
+from robusttune.data.batches import check_channels, check_classes, errors_at, first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.model.borrowing import evaluating, trainable
@@ -67,7 +67,7 @@ def check_held(robust_loss: RobustLoss, loader: Loader, normalized: bool | None,
     """Run the loss on the first held-out batch, which must have the channels and the pixel space of the loader's images."""
     space, device = robust_loss.pixels, device_of(robust_loss)
     statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
-    with located("val_loader"):
+    with errors_at("val_loader"):
         images, labels = unpacked(first_batch(loader, "val_loader"))
         check_classes(labels, robust_loss.classifier.classes)
         check_channels(images, channels)

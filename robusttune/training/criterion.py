@@ -1,4 +1,4 @@
-"""A user's own criterion in the place of an objective's cross-entropy."""
+"""A user's criterion in the place of an objective's cross-entropy."""
 
 import copy
 from dataclasses import replace
@@ -8,18 +8,21 @@ import torch
 from torch import nn
 
 from robusttune import plugins
-from robusttune.training.settings import Criterion, ObjectiveLike
+from robusttune.objectives import Objective, ObjectiveLike
+from robusttune.training.settings import Criterion
 
 
-def with_criterion(objective: ObjectiveLike, criterion: Criterion | None, device: torch.device) -> ObjectiveLike:
-    """The objective with the user's criterion, one loss per image, in the place of its cross-entropy; as it is for None.
+def with_criterion(
+    objective: ObjectiveLike | None, criterion: Criterion | None, device: torch.device
+) -> ObjectiveLike | None:
+    """Replace the cross-entropy of an objective by the user's criterion, with one loss per image; None changes nothing.
 
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
-    if criterion is None:
+    if criterion is None or objective is None:
         return objective
-    instance: Any = plugins.instance("objectives", objective)
+    instance: Any = None if objective is None else plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):
         raise ValueError(
             f"criterion= was given, but the objective {type(instance).__name__} takes none: leave one of them out"
@@ -28,4 +31,5 @@ def with_criterion(objective: ObjectiveLike, criterion: Criterion | None, device
         criterion = copy.deepcopy(criterion).to(device)
         if hasattr(criterion, "reduction"):
             criterion.reduction = "none"  # type: ignore[assignment]
-    return replace(instance, criterion=criterion)
+    replaced: Objective = replace(instance, criterion=criterion)
+    return replaced

@@ -6,25 +6,26 @@ from typing import Literal
 
 from torch import nn
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import overlaps
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import trainable
-from robusttune.run.log import tell
+from robusttune.norms import NormLike
+from robusttune.objectives import ObjectiveLike
+from robusttune.run.log import Tracker, tell
+from robusttune.tasks import TaskWeights
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
     Adversary,
-    AttackLike,
     AttackTasks,
-    AugmentLike,
     Criterion,
     EpochFacts,
     HardenSettings,
     Learning,
     Loaders,
-    NormLike,
-    ObjectiveLike,
     OptimizerLike,
     Output,
     PixelSettings,
@@ -35,8 +36,6 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
-    TaskWeights,
-    Tracker,
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps
@@ -104,10 +103,8 @@ def harden(
     Args:
         model: images -> logits (N,K): any timm or torchvision classifier, or any module of that shape.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
-        norm, eps: of the adversary; eps in pixel units on [0,1]; None for "linf" (or the purpose's norm) and the customary
-            radius for the image size.
-        purpose: "attacks", or "corruptions" (a small l2 radius and AugMix, unless norm, eps or augment are given); one run
-            does not serve both.
+        norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
+        purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
         tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
@@ -116,9 +113,8 @@ def harden(
             the objective's cross-entropy.
         attack, steps: "auto" and None choose by preset, image size and norm.
         eps_ramp: let eps grow from 0 in the first quarter of the run; "auto" does so unless the model is robust already.
-        augment: "auto" ("standard" where the loader's transform can be seen and is not random, else "none"), "none",
-            "standard" (crop, flip), "augmix", "prime", "noise", a corruption, or any callable or Kornia module on images
-            (N,C,H,W) in [0,1].
+        augment: "auto" ("standard" if the loader's transform can be seen and is not random, else "none"), "none", "standard"
+            (crop, flip), "augmix", "prime", "noise", a corruption, or a callable or Kornia module on (N,C,H,W) in [0,1].
         mean, std, normalized: of the model's input; None reads them from the loader's transform.
         classifier: name of the layer that yields the logits, for models where probing does not find it.
         val_loader: held-out images, which choose the epoch whose weights are returned; for None 5% of a plain DataLoader's
@@ -130,8 +126,7 @@ def harden(
         accumulate: batches whose gradients are added up for one step.
         micro_batch: images that go through the model at once, which saves memory; the gradient is that of the whole batch,
             except that batch norms normalise by the part, and that other random numbers are drawn.
-        checkpointing: activation checkpointing of the model's blocks (recompute in the backward pass), which saves memory
-            and costs up to half as much time more; results stay the same.
+        checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
@@ -140,8 +135,7 @@ def harden(
         channels_last: memory format during the run; "auto" for convolutional models that can work in it.
         tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
-            On a CUDA GPU, True also replays the attack's passes as CUDA graphs, after checking that they give the same.
-            False switches compile="auto" off. With checkpointing none of this is done.
+            On a CUDA GPU, True also replays the attack as CUDA graphs, after a check. False switches compile="auto" off.
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.
@@ -149,8 +143,7 @@ def harden(
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of everything random; global random states are left unchanged.
-        log: "tensorboard", "wandb" or another tracker of accelerate.
-        progress: show a progress bar.
+        log, progress: "tensorboard", "wandb" or another tracker of accelerate; whether to show a progress bar.
         on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
         notes: more to write into `run.json` in `out`, such as the commit of your training code.
 
@@ -180,8 +173,7 @@ def harden(
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
     warned: list[str] = []
-    settings = with_preset(settings)
-    with hardening(model, settings) as (training, loader):
+    with hardening(model, settings := with_preset(settings)) as (training, loader):
         with trainable(model), blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
         if training.validation.loader is not None:

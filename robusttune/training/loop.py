@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
-from robusttune.data.batches import Batches, check_classes
+from robusttune.data.batches import check_classes
+from robusttune.data.epochs import Batches
 from robusttune.model.checks import has_batch_norm
 from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal
@@ -29,12 +30,9 @@ class Training:
 
     Args:
         stepper: takes the steps.
-        batches: of the training loader.
-        journal: the log of epochs.
-        validation: of each epoch, on held-out images.
+        batches, journal, validation, checkpoints: of the run.
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
         late: the attack of the last quarter of the run; None for no other.
-        checkpoints: of the run.
         on_epoch: called with the facts of each epoch.
     """
 
@@ -54,13 +52,12 @@ class Training:
         self.validation, self.checkpoints = validation, checkpoints
         self.unlabeled, self.late, self.on_epoch = unlabeled, late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
-        self.meter, self.epoch, self.consumed = Meter(), 0, 0
+        self.meter, self.epoch, self.consumed, self._epoch_began = Meter(), 0, 0, 0.0
         self.epoch_states: dict[str, Any] = {}
-        self._epoch_began = 0.0
 
     @property
     def over(self) -> bool:
-        """Whether the epochs, the steps or the seconds are used up."""
+        """True when the epochs, the steps or the seconds are used up."""
         return self.epoch >= self.progress.length.epochs or self.progress.over
 
     def run(self, *, show_bar: bool) -> None:
@@ -76,7 +73,7 @@ class Training:
                 self._end_epoch()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that would be returned if the run ended here: the moving average, where there is one."""
+        """Return the weights that `harden` would return if the run ended here: the moving average, where there is one."""
         average = self.stepper.average
         return dict(self.robust_loss.state_dict() if average is None else average.weights())
 
@@ -114,7 +111,7 @@ class Training:
             yield len(batch.images)
 
     def _batches_left(self) -> Iterator[LoadedBatch]:
-        """The batches of the epoch that were not taken before a resume."""
+        """Yield the batches of the epoch that were not taken before a resume."""
         loader, now = self.batches.loader, randomness.random_states(self.batches.loader)
         sharding.set_epoch(loader, self.epoch)
         if self.consumed:
@@ -133,7 +130,11 @@ class Training:
     def _end_epoch(self) -> None:
         average, number = self.stepper.average, self.epoch + 1
         distributed.average([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
-        facts: EpochFacts = {"epoch": number, "step": self.progress.taken, **self._means()}
+        facts: EpochFacts = {
+            "epoch": number,
+            "step": self.progress.taken,
+            **self.meter.shared_means(self.stepper.device),
+        }
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
             facts |= {
@@ -148,16 +149,10 @@ class Training:
             self.on_epoch(facts)
 
     def _run_is_over(self) -> bool:
-        """Whether the steps or the seconds are used up, agreed on by all processes."""
+        """Return True when the steps or the seconds are used up; all processes agree."""
         if self.progress.length.time_budget is None:
             return self.progress.over
         return bool(distributed.agreed(float(self.progress.over), self.stepper.device))
-
-    def _means(self) -> dict[str, float]:
-        """The epoch's mean loss terms over all processes."""
-        means = self.meter.means()
-        totals = distributed.summed(means.values(), self.stepper.device)
-        return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def _show(self, bar: "tqdm[Any]") -> None:
         means = self.meter.means()

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import hard
+from robusttune.data.batches import hard_labels
+from robusttune.run import distributed
 
 READ_EVERY = 10
 FIRST_BROKEN = "first broken"
@@ -25,7 +26,7 @@ class Meter:
         """Add the loss terms of one batch, which has this number of images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
-            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard(labels)).sum()
+            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard_labels(labels)).sum()
         # The number of the first batch whose loss is not finite, without waiting for the device.
         broken = ~torch.isfinite(out["loss"].detach())
         number = torch.full_like(broken, self.steps + 1, dtype=torch.float64)
@@ -49,6 +50,16 @@ class Meter:
                 "broken images in that batch; the model has its old weights back"
             )
         return {key: float(value) / max(self.images, 1) for key, value in self.sums.items() if key != FIRST_BROKEN}
+
+    def shared_means(self, device: torch.device) -> dict[str, float]:
+        """The mean of each term over all processes.
+
+        Raises:
+            FloatingPointError: a loss was not finite.
+        """
+        means = self.means()
+        totals = distributed.summed(means.values(), device)
+        return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def state_dict(self) -> dict[str, object]:
         """The state, for `load_state_dict`."""

@@ -10,7 +10,7 @@ from robusttune.training.batch import LoadedBatch
 
 
 def micro_batches(batch: LoadedBatch, size: int | None, model: nn.Module) -> list[LoadedBatch]:
-    """The batch in parts of nearly equal length, of at most `size` images; whole for None.
+    """Cut a batch into parts of nearly equal length, of at most `size` images; None keeps it whole.
 
     A part has at least two images where batch norm would have to normalise it.
     """
@@ -30,7 +30,12 @@ def _count(batch: LoadedBatch, size: int, *, least: int) -> int:
 
 
 def merged_terms(parts: Sequence[dict[str, Tensor]], images: Sequence[int]) -> dict[str, Tensor]:
-    """The loss terms of a batch from those of its parts, which have so many images each."""
+    """Return the loss terms of a batch, weighted means of those of its parts.
+
+    Args:
+        parts: the loss terms of each part.
+        images: the number of images of each part.
+    """
     if len(parts) == 1:
         return parts[0]
     total = sum(images)

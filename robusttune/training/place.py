@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels
 from robusttune.model.activation_checkpointing import checkpointed
 from robusttune.model.borrowing import borrowed, differentiable

@@ -19,16 +19,16 @@ class Precision:
     name: str = "fp32"
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The autocast context for forward passes."""
+        """Return the autocast context for forward passes."""
         return nullcontext() if self.name == "fp32" else torch.autocast(device.type, FORMATS[self.name])
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """The scaler that keeps small gradients of fp16 above zero; it does nothing for other formats."""
+        """Return the scaler that keeps small gradients of fp16 above zero; it does nothing for other formats."""
         return torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.name == "fp16")
 
 
 def chosen_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """The number format of this name; "auto" is bf16 on an NVIDIA GPU with hardware for it, else fp32.
+    """Return the number format of this name; "auto" is bf16 on an NVIDIA GPU with hardware for it, else fp32.
 
     Raises:
         ValueError: an unknown name.

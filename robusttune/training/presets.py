@@ -5,21 +5,15 @@ from functools import partial
 
 from torch import Tensor
 
-from robusttune.attacks import Attack, stays_in_ball
+from robusttune.attacks import Attack, AttackLike, stays_in_ball
+from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
+from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
-from robusttune.threat import ThreatModel, canonical, default_eps
-from robusttune.training.settings import (
-    Adversary,
-    AttackLike,
-    AugmentLike,
-    NormLike,
-    PresetName,
-    Purpose,
-    RunSettings,
-    TaskWeights,
-)
+from robusttune.threat import ThreatModel
+from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
 
 # What harden is for: the norm and the augmentation unless given.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
@@ -51,7 +45,7 @@ PRESETS = {
 
 
 def chosen_preset(name: PresetName) -> Preset:
-    """The preset of this name.
+    """Return the preset of this name.
 
     Raises:
         ValueError: there is none.
@@ -60,7 +54,7 @@ def chosen_preset(name: PresetName) -> Preset:
 
 
 def with_preset(settings: RunSettings) -> RunSettings:
-    """The settings of a run, with the preset's tasks in the place of "auto".
+    """Return the settings of a run, with the preset's tasks in the place of "auto".
 
     Raises:
         ValueError: an unknown preset.
@@ -72,7 +66,7 @@ def with_preset(settings: RunSettings) -> RunSettings:
 def default_attack(
     images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS["standard"]
 ) -> tuple[AttackLike, int | None]:
-    """The attack and its steps where the user says "auto".
+    """Choose the attack and its steps where the user says "auto".
 
     PGD-10 for small images; from 160 px PGD-7 in l2, and APGD-2 in linf, where radii are small. A preset may name another
     attack; if the user gives steps and the preset's attack takes none, it is APGD.
@@ -111,7 +105,7 @@ class Attacker:
 
 
 def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Attacker:
-    """The threat and the attack of a run: the user's, else those of the purpose, the preset and the image size.
+    """Choose the threat and the attack of a run: the user's, else those of the purpose, the preset and the image size.
 
     Args:
         images: (N,C,H,W), the first batch.
@@ -131,13 +125,13 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
 
 
 def is_single_step(attack: Attack, steps: int | None) -> bool:
-    """Whether training may overfit to a single step of the adversary, so that it has to be watched for that."""
+    """Return True if training may overfit to a single step of the attack, and has to be watched for that."""
     settings = attack.keywords if isinstance(attack, partial) else {}
     return not stays_in_ball(attack) or settings.get("steps", steps) == 1
 
 
 def for_purpose(purpose: Purpose, norm: NormLike | None, augment: AugmentLike) -> tuple[NormLike, AugmentLike]:
-    """The norm and the augmentation of a purpose, unless the user gave them.
+    """Return the norm and the augmentation of a purpose, unless the user gave them.
 
     Raises:
         ValueError: an unknown purpose.
@@ -147,12 +141,12 @@ def for_purpose(purpose: Purpose, norm: NormLike | None, augment: AugmentLike) -
 
 
 def augment_for(purpose: Purpose, augment: AugmentLike) -> AugmentLike:
-    """The user's augmentation, or with "auto" that of the purpose."""
+    """Return the user's augmentation, or with "auto" that of the purpose."""
     return for_purpose(purpose, None, augment)[1]
 
 
 def default_radius(purpose: Purpose, norm: NormLike, images: Tensor) -> float:
-    """The customary radius for images (N,C,H,W); against corruptions a fifth of it, above 160 px a sixtieth.
+    """Return the customary radius for images (N,C,H,W); against corruptions a fifth of it, above 160 px a sixtieth.
 
     Source: Kireev et al., arXiv:2103.02325: l2 radii of 0.1 for CIFAR-10 and 0.05 for 224 px.
     """

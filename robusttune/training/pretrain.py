@@ -6,27 +6,29 @@ from typing import Literal
 
 from torch import nn
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.model.borrowing import frozen, trainable
 from robusttune.model.checks import check_model
+from robusttune.norms import NormLike, canonical, default_eps
+from robusttune.run.log import Tracker
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import (
     Adversary,
-    AttackLike,
-    AugmentLike,
     EpochFacts,
     Learning,
     Loaders,
-    NormLike,
     OptimizerLike,
     Output,
     PixelSettings,
@@ -35,8 +37,6 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
-    TaskWeights,
-    Tracker,
     Updates,
 )
 from robusttune.training.setup import take_all_steps, training_of

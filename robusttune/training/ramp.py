@@ -10,7 +10,7 @@ ROBUST_START = 0.5
 
 
 def ramps(choice: AutoBool, robust_loss: RobustLoss, batch: tuple[Tensor, Tensor]) -> bool:
-    """Whether eps grows from 0: the user's choice; with "auto" it does unless the model resists the adversary already.
+    """Choose whether eps grows from 0: as the user says; with "auto" unless the model resists the attack already.
 
     Args:
         choice: of the user.

@@ -76,7 +76,7 @@ class Recipe:
 
 
 def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:
-    """The user's optimiser, with the heads' parameters added, which did not exist when it was built."""
+    """Add the parameters of the heads to the user's optimiser, which was built before the heads."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if held.isdisjoint(map(id, robust_loss.model.parameters())):
         raise ValueError(
@@ -90,14 +90,14 @@ def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:
 
 
 def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
-    """Whether all weights can be updated by one kernel, and that saves time: on a CPU it is 0.3% of a step at most."""
+    """Return True if one kernel can update all weights and saves time by that: on a CPU it is 0.3% of a step at most."""
     devices = {parameter.device.type for parameter in robust_loss.parameters()}
     floats = all(parameter.is_floating_point() for parameter in robust_loss.parameters())
     return optimizer in FUSED and floats and devices <= FUSED_ON
 
 
 class _EpochScheduler:
-    """A timm scheduler, which is told the epoch, behind torch's interface."""
+    """Adapter of a timm scheduler, whose `step` takes the epoch, to torch's interface."""
 
     def __init__(self, scheduler: TimmScheduler) -> None:
         self.scheduler, self.epoch = scheduler, 0
@@ -126,7 +126,7 @@ def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmSchedul
 
 
 def default_recipe(model: nn.Module, images: Tensor, updates: Updates, pace: float = 1.0) -> Recipe:
-    """The customary recipe for the kind of backbone and the image size, with the user's values in place of its own.
+    """Return the customary recipe for the backbone and the image size, with the user's values in place of the customary.
 
     Args:
         images: (N,C,H,W), as the model takes them.

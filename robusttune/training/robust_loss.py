@@ -1,16 +1,16 @@
 """The loss of one step of adversarial training with pretext tasks."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from contextlib import nullcontext
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack, differentiates_once
+from robusttune.attacks import Attack, AttackLike, differentiates_once
+from robusttune.augmentations import AugmentLike
 from robusttune.augmentations import _augment as augmentation
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
@@ -19,14 +19,18 @@ from robusttune.model.folding import Folded
 from robusttune.model.forward import ForwardRunner
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.model.probe import probe
+from robusttune.objectives import ObjectiveLike
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
-from robusttune.training.settings import AttackLike, AttackTasks, AugmentLike, ObjectiveLike, TaskWeights
+from robusttune.training.settings import AttackTasks
 from robusttune.types import Channels
+
+Weights: TypeAlias = dict[str, Tensor]  # of the model, by name
 
 
 class RobustLoss(nn.Module):
@@ -93,12 +97,10 @@ class RobustLoss(nn.Module):
         super().__init__()
         check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
         check_model(model)
-        self.model = model
-        self.threat = threat
+        self.model, self.threat, self.awp, self.seed, self.calls = model, threat, awp, seed, 0
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
         self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
-        self.awp = awp
         self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
@@ -106,15 +108,13 @@ class RobustLoss(nn.Module):
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
-        self.seed = seed
-        self.calls = 0
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The losses of one batch.
+        """Compute the losses of one batch.
 
         Args:
             images: (N,C,H,W) as the loader yields them.
@@ -147,34 +147,21 @@ class RobustLoss(nn.Module):
         return {"loss": loss, **terms, **means}
 
     def fold(self, images: Tensor | None) -> Folded | None:
-        """Attack a copy of the model whose batch norms are folded into its convolutions, if the model has such a copy.
-
-        Args:
-            images: (N,C,H,W) as the loader yields them, to test the copy with; None to attack the model itself.
-        """
+        """Attack a copy of the model with folded batch norms, tested on images (N,C,H,W) of the loader; None to stop."""
         if images is None:
             return self.passes.fold(None)
         pixels = self.pixels.pixels(images[:2].to(device_of(self.model)))
         return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
 
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        """Compile the forward pass inside this context; where that fails, log it and go on without."""
-        self.passes.compile("whole")
-        try:
-            yield
-        finally:
-            self.passes.compile("no")
-
     def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
-        """For each task, a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
+        """Return for each task a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
         parts = [self.heads.whole(name, pixels, generator) for name in self.heads.tasks]
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
     def _classified(
-        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: dict[str, Tensor] | None
+        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
+        """Return the mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
             clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
@@ -183,15 +170,9 @@ class RobustLoss(nn.Module):
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
 
     def _pretext(
-        self,
-        batch: PreparedBatch,
-        adversarial: Tensor,
-        views: Tensor,
-        weights: dict[str, Tensor] | None,
-        *,
-        first: bool,
+        self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None, *, first: bool
     ) -> list[Tensor]:
-        """The losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
+        """Return the losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
         losses = []
         if batch.shared:
             with nullcontext() if first else statistics_untouched(self.model):
@@ -201,8 +182,8 @@ class RobustLoss(nn.Module):
                 losses += self.heads.losses(batch.parts, self._forward(views, weights)[1])
         return losses
 
-    def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> dict[str, Tensor] | None:
-        """Adversarially perturbed weights by name; None where weights are not attacked."""
+    def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> Weights | None:
+        """Return adversarially perturbed weights by name; None where weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
 
@@ -215,7 +196,7 @@ class RobustLoss(nn.Module):
             return perturbed_weights(self.model, robust, self.awp)
 
     def _attacked(self, batch: PreparedBatch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
+        """Return the adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
         images, labels, shared, parts = batch
         joint, adversarial, clean = self.attack_tasks == "joint", images, None
         once = differentiates_once(self.attack)
@@ -234,7 +215,7 @@ class RobustLoss(nn.Module):
             return adversarial, views_of(adversarial, parts)
 
     def _attacked_view(self, images: Tensor, part: Part, noise: torch.Generator) -> Tensor:
-        """The views of a part, each with a perturbation against its own pretext loss."""
+        """Attack each view of a part with a perturbation against its pretext loss."""
         views, targets = part.view.of(images[part.rows]), part.view.targets
         if len(views) == 0:
             return views
@@ -248,7 +229,7 @@ class RobustLoss(nn.Module):
         return self.attack(LossOf(per_image, labels=targets, logits_of=logits), views, self.threat, generator=noise)
 
     def _loss_of(self, labels: Tensor | None, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
-        """The loss that the adversary maximises; classes and views go through the model in one batch."""
+        """Return the loss that the attack maximises; classes and views go through the model in one batch."""
 
         def per_image(candidates: Tensor) -> Tensor:
             count = len(candidates) if labels is not None or shared else 0
@@ -267,11 +248,11 @@ class RobustLoss(nn.Module):
         hard = labels.argmax(1) if labels.dim() == 2 else labels
         return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
 
-    def _forward(self, pixels: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def _forward(self, pixels: Tensor, weights: Weights | None = None) -> tuple[Tensor, Tensor]:
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-        """Two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
+        """Seed two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
         self.calls += self.training
         call = self.calls if self.training else "eval"
         seed = random.Random(f"{self.seed} {call} {distributed.rank()}").getrandbits(62)

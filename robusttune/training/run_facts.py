@@ -11,7 +11,7 @@ from robusttune.training.settings import RunSettings
 
 
 def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
-    """The contents of `run.json`: all that is needed to repeat the run, but for the model and the data themselves."""
+    """Return the contents of `run.json`: all that is needed to repeat the run, but for the model and the data themselves."""
     asked = settings.arguments(name for name in settings.names if name not in run_folder.FREE)
     loaders = vars(settings.loaders)
     facts = {

@@ -11,7 +11,7 @@ LATE = 0.75
 
 
 def rate_factor(progress: float) -> float:
-    """The share of the peak learning rate at a run's progress from 0 to 1: a short linear warm-up, then half a cosine.
+    """Return the share of the peak learning rate at a run's progress from 0 to 1: a short linear warm-up, then half a cosine.
 
     Example:
         >>> rate_factor(0.05), round(rate_factor(1.0), 12)
@@ -24,7 +24,7 @@ def rate_factor(progress: float) -> float:
 
 
 def radius_factor(progress: float) -> float:
-    """The share of the radius at a run's progress from 0 to 1: it grows to all of it in the first quarter.
+    """Return the share of the radius at a run's progress from 0 to 1: it grows to all of it in the first quarter.
 
     Source: after arXiv:2509.23325, for models that are not robust at the start; the breakpoints are ours: ramps that
     ended later left less robust accuracy in short runs.
@@ -39,7 +39,7 @@ def radius_factor(progress: float) -> float:
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         length: of the run.
@@ -62,12 +62,12 @@ class Progress:
 
     @property
     def over(self) -> bool:
-        """Whether the steps or the seconds are used up."""
+        """True when the steps or the seconds are used up."""
         budget, most = self.length.time_budget, self.length.max_steps
         return (budget is not None and self.elapsed >= budget) or (most is not None and self.taken >= most)
 
     def share(self, epoch: int, step: int) -> float:
-        """The share of the run that is done, from 0 to 1, after this step of this epoch."""
+        """Return the share of the run that is done, from 0 to 1, after this step of this epoch."""
         # Where no length is known, an epoch is thought to be long.
         done = self.taken / self.steps if self.steps else (epoch + step / (step + 100)) / self.length.epochs
         if self.length.time_budget is not None:

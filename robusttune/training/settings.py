@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from robusttune.attacks import AttackLike
+from robusttune.augmentations import AugmentLike
+from robusttune.norms import NormLike
+from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
+from robusttune.run.log import Tracker
+from robusttune.tasks import TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
-
-NormLike: TypeAlias = Any
-AttackLike: TypeAlias = Any
-ObjectiveLike: TypeAlias = Any
-AugmentLike: TypeAlias = Any
-TaskWeights: TypeAlias = Mapping[Any, float]
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
 PresetName: TypeAlias = Literal["standard", "fast"]
@@ -39,13 +39,6 @@ class Scheduler(Protocol):
 
 
 SchedulerLike: TypeAlias = str | Scheduler | Callable[[Optimizer], Scheduler]
-
-
-class Tracker(Protocol):
-    """A tracker of experiments, such as those of accelerate."""
-
-    def log(self, values: dict[str, Any], step: int) -> object: ...
-    def finish(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,8 @@ class Learning:
     @property
     def task_weights(self) -> TaskWeights | None:
         """The tasks, after the preset has replaced "auto"."""
-        assert not isinstance(self.tasks, str)
-        return self.tasks
+        assert self.tasks != "auto"
+        return self.tasks  # any other string is refused where the heads are built
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data import sharding
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.run import distributed, files
@@ -47,11 +47,7 @@ class Images(NamedTuple):
 def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Training, Loader]]:
     """Set up a run of `harden` on the borrowed model, up to its first step; `with_preset` comes before.
 
-    Yields:
-        The run, and the loader that it trains on, without the images that are held back.
-
-    Raises:
-        ValueError: as `harden` does.
+    Yields the run, and the loader that it trains on, without the images that are held back.
     """
     preset = chosen_preset(settings.adversary.preset)
     check_arguments(model, settings)
@@ -67,22 +63,22 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
 
 
 def _training_images(settings: RunSettings) -> Images:
-    """Hold images back, share the rest out among the processes, and look at the first batch."""
+    """Hold images back, share the rest out among the processes, and read the first batch."""
     loaders, seed = settings.loaders, settings.output.seed
     loader, held = loaders.loader, loaders.val_loader
     if held is None:
         loader, held = held_back(loader, HELD_BACK, seed)
     if held is None and settings.learning.min_clean is not None:
         raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=seed))
-    first, _ = batches.first()
+    batches = _batches_of(loader, settings)
+    first, _ = batches.peeked
     return Images(loader, held, batches, find_pixels(first, loader, **vars(settings.pixels)))
 
 
 def _robust_loss(
     model: nn.Module, images: Images, attacker: Attacker, settings: RunSettings, device: torch.device
 ) -> RobustLoss:
-    """The loss of a run of `harden`, run once on the first batch."""
+    """Build the loss of a run of `harden`, and run it once on the first batch."""
     adversary, learning, (first, labels) = settings.adversary, settings.learning, images.batches.peeked
     robust_loss = RobustLoss(
         model,
@@ -111,8 +107,11 @@ def _robust_loss(
 def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
-    """A run of `harden` that is ready for its first step; logs what was chosen."""
-    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    """Prepare a run of `harden` for its first step, and log what was chosen."""
+    ramp, unlabeled = (
+        ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked),
+        settings.loaders.unlabeled_loader,
+    )
     training = training_of(
         robust_loss,
         images.batches,
@@ -127,7 +126,7 @@ def _training(
         pace=preset.pace,
         ramp=ramp,
         late=attacker.late,
-        unlabeled=_unlabeled(settings),
+        unlabeled=None if unlabeled is None else _batches_of(unlabeled, settings, labelled=False),
     )
     threat, show = attacker.threat, settings.output.progress
     tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
@@ -135,11 +134,10 @@ def _training(
     return training
 
 
-def _unlabeled(settings: RunSettings) -> Batches | None:
-    loader = settings.loaders.unlabeled_loader
-    if loader is None:
-        return None
-    batches = Batches(sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed), labelled=False)
+def _batches_of(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
+    """Return the batches of this process's share of a loader, after reading the first one."""
+    sharded = sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed)
+    batches = Batches(sharded, labelled=labelled)
     batches.first()
     return batches
 
@@ -156,7 +154,7 @@ def training_of(
     late: Attack | None = None,
     unlabeled: Batches | None = None,
 ) -> Training:
-    """The run over these batches: its recipe, length, precision, log and checkpoints.
+    """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
 
     Args:
         pace: a factor of the customary learning rate for small images.

@@ -39,8 +39,7 @@ class Stepper:
         self.robust_loss, self.progress, self.ramp = robust_loss, progress, ramp
         self.average = Average(robust_loss, recipe.ema) if recipe.ema else None
         self.recipe, self.precision = recipe, precision
-        self.threat = robust_loss.threat
-        self.device = device_of(robust_loss)
+        self.threat, self.device = robust_loss.threat, device_of(robust_loss)
         self.module = distributed.replicated(robust_loss)
         self.optimizer, self.scheduler = recipe.build(robust_loss, progress.length.epochs)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]

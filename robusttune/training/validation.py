@@ -159,11 +159,11 @@ class Validation:
         return f"epochs are judged on {f'{len(images)} held-out images' if isinstance(images, Sized) else 'val_loader'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
-        """Whether this epoch, counted from 1, is to be validated."""
+        """Return True if this epoch, counted from 1, has to be validated."""
         return self.loader is not None and (last or epoch % self.every == 0)
 
     def has_collapsed(self, score: Score, trained: float | None) -> bool:
-        """Whether single-step training has collapsed, and has not fallen back yet; see `collapsed`."""
+        """Return True if single-step training has collapsed and has not fallen back yet; see `collapsed`."""
         return self.single_step and not self.fell_back and collapsed(self.best, score, trained)
 
     def fall_back(self, score: Score, trained: float | None, epoch: int) -> None:
@@ -224,7 +224,7 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
 
 
 def collapsed(best: Best, score: Score, trained: float | None = None) -> bool:
-    """Whether single-step training has overfitted catastrophically.
+    """Return True if single-step training has overfitted catastrophically.
 
     Two signs: robust accuracy fell far below the best so far; or the single step of training fools the model much more
     rarely than several steps do, which also shows a collapse in the first epochs.

@@ -3,7 +3,7 @@
 from collections.abc import Sized
 from typing import Any, NamedTuple
 
-from robusttune.data.batches import Batches
+from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader
 from robusttune.data.splits import held_back
 from robusttune.trial.equal_compute import Sizes

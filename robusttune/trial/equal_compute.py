@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from robusttune import plugins
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
@@ -138,7 +139,7 @@ def _attack_steps(settings: Mapping[str, Any], sizes: Sizes, threat: ThreatModel
     return float(steps)
 
 
-def _views(tasks: Mapping[str, float] | None, views: int | str) -> tuple[int, int]:
+def _views(tasks: TaskWeights | None, views: int | str) -> tuple[int, int]:
     """Views of each image that go through the model on their own, and whether tasks read the image's forward pass."""
     made = [plugins.instance("tasks", task) for task in tasks or {}]
     drawn = sum(not task.shares_forward for task in made)

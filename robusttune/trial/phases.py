@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune.threat import LossOf, ThreatModel, canonical
+from robusttune.norms import canonical
+from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.trial.data import Data

@@ -9,8 +9,9 @@ import yaml
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of, standard_names
+from robusttune.norms import canonical, default_eps
 from robusttune.run.files import write_bytes
-from robusttune.threat import ThreatModel, canonical, default_eps
+from robusttune.threat import ThreatModel
 from robusttune.trial.decision.criteria import criteria
 from robusttune.trial.equal_compute import shares
 from robusttune.trial.results import PLAN, Arms, named, numbers

@@ -23,7 +23,7 @@ from ordinary import new_model, train
 
 import robusttune
 from robusttune.attacks import apgd as attack_file
-from robusttune.measuring.subject import LOSSES
+from robusttune.measuring.losses import LOSSES
 
 RADII = (0.25, 0.5, 1.0, 1.5, 2.0)  # of the training radius
 STEPS = 50

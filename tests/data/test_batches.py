@@ -15,16 +15,16 @@ from robusttune import RobustLoss, ThreatModel
 from robusttune.data.batches import (
     IMAGE_KEYS,
     LABEL_KEYS,
-    Batches,
     check_classes,
     check_images,
     checked_labels,
     first_batch,
-    hard,
-    images_only,
+    hard_labels,
+    images_of,
     stream,
     unpacked,
 )
+from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader, is_exhaustible
 
 # Training
@@ -126,10 +126,8 @@ def test_a_batch_is_read_as_the_same_tensors(batch):
     assert first is GOOD[0]
     assert torch.equal(own, GOOD[1])
     assert own.dtype == torch.int64
-    only, none = images_only(batch)
-    assert only is GOOD[0]
-    assert none is None
-    assert images_only(GOOD[0])[0] is GOOD[0]
+    assert images_of(batch) is GOOD[0]
+    assert images_of(GOOD[0]) is GOOD[0]
 
 
 def test_the_prepared_images_come_before_the_raw_ones():
@@ -167,7 +165,7 @@ def test_shapes_with_channels_last_are_not(shape):
 def test_labels_come_back_as_class_numbers_or_float_distributions():
     rows = F.one_hot(labels(), CLASSES)
     assert checked_labels(rows, 8).dtype == torch.float32
-    assert torch.equal(hard(checked_labels(rows, 8)), labels())
+    assert torch.equal(hard_labels(checked_labels(rows, 8)), labels())
     assert torch.equal(checked_labels(labels()[:, None].int(), 8), labels())
     check_classes(labels(), CLASSES)
     check_classes(checked_labels(rows, 8), CLASSES)
@@ -194,7 +192,7 @@ def test_values_on_an_accelerator_are_not_waited_for_in_each_step():
     soft = F.one_hot(labels(), CLASSES).float()
     for own in (labels(), soft):
         unpacked(far(images(), own), wait=False)
-    images_only(far(images()), wait=False)
+    images_of(far(images()), wait=False)
     check_images(*far(images()))
     checked_labels(*far(soft), 8)
 
@@ -202,7 +200,7 @@ def test_values_on_an_accelerator_are_not_waited_for_in_each_step():
 def test_values_on_an_accelerator_are_read_in_the_first_batch_and_in_evaluation():
     batches = [far(images(), labels())]
     assert len(list(Batches(batches).epoch(0))) == 1
-    for read in (Batches(batches).first, lambda: list(stream(batches)), lambda: images_only(batches[0])):
+    for read in (Batches(batches).first, lambda: list(stream(batches)), lambda: images_of(batches[0])):
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
             read()
 
@@ -264,3 +262,14 @@ def test_errors_say_where_they_are_from():
 def broken():
     yield GOOD
     raise RuntimeError("broken file")
+
+
+def test_the_first_batch_of_an_iterator_is_held_until_its_epoch_begins():
+    batches = Batches(iter([GOOD, GOOD]))
+    with pytest.raises(RuntimeError, match=r"no batch is read ahead: call first\(\) before the first epoch"):
+        batches.peeked  # noqa: B018
+    assert batches.first() is batches.peeked
+    assert len(list(batches.epoch(0))) == 2
+    with pytest.raises(RuntimeError, match="no batch is read ahead"):
+        batches.peeked  # noqa: B018
+    assert batches.facts()["first"] is None

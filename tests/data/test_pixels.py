@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
 from robusttune import RobustLoss, ThreatModel
-from robusttune.data.pixels import Pixels, find_pixels, found_statistics, transforms_of
+from robusttune.data.pixels import Pixels, find_pixels
+from robusttune.data.transforms import find_statistics, transforms_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.5, 0.2)
 OTHER = (0.1, 0.2, 0.3)
@@ -52,7 +53,7 @@ def as_numbers(statistics):
 
 
 def found(dataset):
-    return as_numbers(found_statistics(DataLoader(dataset, batch_size=4)))
+    return as_numbers(find_statistics(DataLoader(dataset, batch_size=4)))
 
 
 def normalised_pictures(mean=MEAN, std=STD):
@@ -136,7 +137,7 @@ def test_parts_that_are_normalised_differently_are_refused(others, told):
     loader = DataLoader(ConcatDataset([normalised_pictures(), others()]), batch_size=4)
     match = rf"the parts of the data set are normalised differently \({told}.*\): give all of them the same Normalize"
     with pytest.raises(ValueError, match=match):
-        found_statistics(loader)
+        find_statistics(loader)
     assert find_pixels(normalised(), loader, mean=MEAN, std=STD).known
 
 
@@ -158,7 +159,7 @@ def timm_loader(**settings):
 def test_the_statistics_of_a_timm_loader_are_found(settings):
     loader = timm_loader(persistent_workers=False, pin_memory=False, **settings)
     tolerance = 1e-3 if "img_dtype" in settings else 1e-6
-    assert as_numbers(found_statistics(loader)) == approximately((MEAN, STD), tolerance)
+    assert as_numbers(find_statistics(loader)) == approximately((MEAN, STD), tolerance)
     batch = next(iter(loader))[0]
     space = find_pixels(batch, loader)
     assert space.normalized
@@ -169,7 +170,7 @@ def test_the_statistics_of_a_timm_loader_are_found(settings):
 
 def test_nothing_is_found_where_nothing_can_be_seen():
     for loader in ([GOOD], (batch for batch in [GOOD]), DataLoader(Pictures()), DataLoader(Pictures(lambda x: x))):
-        assert found_statistics(loader) == (None, None)
+        assert find_statistics(loader) == (None, None)
 
 
 def test_an_argument_wins_over_what_the_loader_says():
@@ -231,7 +232,7 @@ def test_bytes_are_pixels():
             {},
             r"images span \[0\.00, 5\.00\], but eps is in pixel units on \[0, 1\]: pass mean=… and std=…",
         ),
-        (images() * 255, {}, r"images span \[0\.\d\d, 25\d\.\d\d\].*divide float images by 255, or give uint8"),
+        (images() * 255, {}, r"images span \[0\.\d\d, 25\d\.\d\d\].*divide float images by 255, or pass uint8"),
         (
             images() * 9 - 4,
             {"mean": MEAN, "std": STD},

@@ -243,7 +243,7 @@ def test_the_worst_case_combines_single_images():
     )
     record = records.worst(**setting)
     assert (record.value, record.images, record.right) == (0.25, 4, (True, False, False, False))
-    with pytest.raises(ValueError, match=r"no Record of .* knows which images were right"):
+    with pytest.raises(ValueError, match=r"no Record of .* holds the answer to each image"):
         records.worst(norm="l1")
 
 
@@ -284,9 +284,11 @@ def test_no_evaluation_and_an_unknown_one_leave_no_folder(tmp_path):
 
 def test_what_cannot_be_compared_is_refused():
     records = measured("clean")
-    with pytest.raises(ValueError, match="the second Records do not know single images"):
+    with pytest.raises(ValueError, match="the second Records hold no answers to single images"):
         robusttune.compare(records, Records([accuracy("clean", 1, 2)]))
-    with pytest.raises(ValueError, match="the first Records do not know single images: pass what evaluate returned"):
+    with pytest.raises(
+        ValueError, match="the first Records hold no answers to single images: pass all Records that evaluate returned"
+    ):
         robusttune.compare(records[:1], records)
     images, labels = digits()
     with pytest.raises(ValueError, match="no image in common"):

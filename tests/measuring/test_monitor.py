@@ -9,7 +9,7 @@ from torch import nn
 
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel
-from robusttune.measuring.image_statistics import of_pixels
+from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.monitor import FACTS, VALUES
 
 ALONE = pytest.mark.filterwarnings("ignore:there is no rotation head")
@@ -82,7 +82,7 @@ def test_distances_are_in_standard_errors(monitor):
     batch = pictures(100, 7)
     seen, values, reference = (
         monitor(batch),
-        of_pixels(batch)["contrast"].double(),
+        image_statistics(batch)["contrast"].double(),
         monitor.reference["contrast"].double(),
     )
     error = reference.std() * (1 / 100 + 1 / 3000) ** 0.5
@@ -95,11 +95,11 @@ def test_traits_of_images_are_those_that_their_names_say():
     images = torch.zeros(2, 3, 4, 4)
     images[0, 1] = 0.6
     images[1, :, ::2] = 1.0
-    found = of_pixels(images)
+    found = image_statistics(images)
     assert found["mean of channel 2"].tolist() == pytest.approx([0.6, 0.5])
     assert found["contrast"].tolist() == pytest.approx([float(images[0].std()), float(images[1].std())])
     assert found["detail"].tolist() == pytest.approx([0.0, 0.5])
-    assert list(of_pixels(torch.rand(2, 5, 4, 4))) == ["mean", "contrast", "detail"]
+    assert list(image_statistics(torch.rand(2, 5, 4, 4))) == ["mean", "contrast", "detail"]
 
 
 def test_nothing_of_the_model_changes(model, heads):

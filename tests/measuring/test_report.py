@@ -11,6 +11,8 @@ import robusttune
 from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
+from robusttune.measuring.record import accuracy
+from robusttune.measuring.records import Records
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown")
@@ -61,3 +63,20 @@ def test_it_prints(folder, tmp_path):
     pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
     assert 2 <= pages <= 12
     assert len(re.findall(rb"/Subtype\s*/Image", pdf)) >= 3  # the two failures' pictures are the same
+
+
+def test_bars_in_the_names_of_models_do_not_end_cells(tmp_path):
+    records = Records([accuracy("clean", 9, 10)])
+    path = robusttune.report({"a|b": records, "c": records}, tmp_path, sections=["summary"])
+    table = path.read_text(encoding="utf-8").splitlines()[-3:]
+    assert table[0] == r"| accuracy | a\|b | c |"
+    assert table[2].count(" | ") == 2
+
+
+def test_a_function_is_a_section_under_its_name(tmp_path):
+    def number_of_models(runs, folder):
+        assert folder == tmp_path
+        return f"{len(runs)}: {', '.join(runs)}"
+
+    page = robusttune.report({"a|b": Records([accuracy("clean", 9, 10)])}, tmp_path, sections=[number_of_models])
+    assert page.read_text(encoding="utf-8") == "# Robustness report\n\n## Number of models\n\n1: a|b\n"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robusttune import plugins
-from robusttune.threat import ThreatModel, default_eps
+from robusttune.norms import default_eps
+from robusttune.threat import ThreatModel
 
 every_norm = pytest.mark.parametrize("norm", plugins.names("norms"))
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))

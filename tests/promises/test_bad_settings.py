@@ -60,13 +60,13 @@ BAD_SETTINGS = [
     ({"mean": (torch.nan,) * 3, "std": (0.5,) * 3}, r"mean is \(nan, nan, nan\), but finite numbers are needed"),
     ({"mean": "imagenet", "std": "imagenet"}, "mean is 'imagenet', but a number for each channel is needed, such as"),
     ({"mean": (124.0,) * 3, "std": (58.0,) * 3}, r"mean is \(124, 124, 124\), but .*: divide mean and std by 255"),
-    ({"normalized": True}, "normalized=True, but no mean and std were given or found: pass mean=… and std=… too"),
+    ({"normalized": True}, "normalized=True, but mean and std are unknown: pass mean=… and std=… too"),
     ({"min_clean": 0.5}, "min_clean= chooses among epochs by held-out images, but there are none: pass val_loader="),
     (
         {"unlabeled_loader": [images()]},
         "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
     ),
-    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': timm knows .*adamw.*sgd"),
+    ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (
         {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},

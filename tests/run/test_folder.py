@@ -1,13 +1,18 @@
-"""The folder of a run: a resume that cannot be exact, and one with other arguments."""
+"""The folder of a run: run.json, the weights, and what is said where a run stops or is resumed."""
 
+import functools
+import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from guarded import GOOD
 from short_runs import Halves, a_loader, digits, hardened
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from robusttune.attacks.pgd import pgd
+from robusttune.run import files, folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -51,3 +56,86 @@ def test_a_run_with_objects_among_its_arguments_is_known_again(tmp_path):
     hardened(attack=partial(attack(1), generator=None), resume=True, **settings)
     with pytest.raises(ValueError, match=r"holds a run with other arguments \(attack was"):
         hardened(attack=pgd, resume=True, **settings)
+
+
+def test_objects_are_written_as_texts_without_addresses(tmp_path):
+    facts = {"arguments": {"eps": 0.5, "attack": functools.partial(sorted, object()), "steps": (1, 2), 3: None}}
+    folder.write_run(tmp_path, facts)
+    arguments = json.loads((tmp_path / "run.json").read_text())["arguments"]
+    assert arguments["eps"] == 0.5
+    assert arguments["steps"] == [1, 2]
+    assert arguments["3"] is None
+    assert "functools.partial" in arguments["attack"]
+    assert " at 0x" not in arguments["attack"]
+    folder.check_same_run(tmp_path, facts)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (None, True),
+        (Path("a"), True),
+        ({"a": [1, 2.0, "b", (True,)]}, True),
+        ({1: 2}, False),
+        ([object()], False),
+        (torch.ones(1), False),
+    ],
+)
+def test_what_run_json_holds_in_full(value, plain):
+    assert folder.is_plain(value) == plain
+
+
+def test_a_damaged_run_json_is_refused_by_name(tmp_path):
+    folder.check_same_run(tmp_path, {"arguments": {}})  # there is none yet
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=r"run\.json' cannot be read: it may be damaged, half copied"):
+            folder.check_same_run(tmp_path, {"arguments": {}})
+
+
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot be created .*: name a folder that can be written to"):
+        folder.prepared(tmp_path / "file" / "run", resume=False)
+    assert folder.prepared(None, resume=False) is None
+    assert folder.prepared(tmp_path / "new" / "run", resume=False).is_dir()
+
+
+def test_weights_are_written_under_the_names_in_the_user_s_model(tmp_path):
+    best = {"model.weight": torch.ones(2), "heads.layers.rotation.weight": torch.ones(3)}
+    folder.save_outputs(tmp_path, best, {"model.weight": torch.zeros(2)})
+    assert set(files.load_weights(tmp_path)) == {"weight"}
+    assert torch.equal(files.load_weights(tmp_path / files.LAST)["weight"], torch.zeros(2))
+    assert set(files.load_weights(tmp_path / files.HEADS)) == {"layers.rotation.weight"}
+
+
+def test_an_exception_says_that_the_run_can_be_resumed_once_there_is_a_checkpoint(tmp_path, caplog):
+    for checkpoint in (False, True):
+        if checkpoint:
+            files.save_state(tmp_path, {})
+        with pytest.raises(KeyboardInterrupt), folder.noted_on_failure(tmp_path):
+            raise KeyboardInterrupt
+        assert ("pass resume=True to resume it" in caplog.text) == checkpoint
+
+
+class Streamed(IterableDataset):
+    def __iter__(self):
+        return iter([GOOD])
+
+
+INEXACT = {
+    "workers are persistent": lambda: DataLoader(TensorDataset(*GOOD), num_workers=1, persistent_workers=True),
+    "data set is iterable": lambda: DataLoader(Streamed()),
+}
+
+
+@pytest.mark.parametrize("reason", INEXACT)
+def test_an_inexact_resume_is_warned_of(reason, caplog):
+    folder.warn_if_inexact(INEXACT[reason]())
+    assert reason in caplog.text
+
+
+def test_an_exact_resume_is_not_warned_of(caplog):
+    for loader in (None, [GOOD], DataLoader(TensorDataset(*GOOD), num_workers=1)):
+        folder.warn_if_inexact(loader)
+    assert not caplog.records

@@ -1,7 +1,11 @@
-"""The log of a run, and trackers that are given it."""
+"""The log of epochs: its file, its tracker, and what a resumed run keeps of it."""
+
+import json
 
 import pytest
 from short_runs import hardened
+
+from robusttune.run.log import Journal, chosen_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -25,3 +29,59 @@ def test_a_tracker_is_told_of_each_epoch():
         hardened(log="tensorbord")
     with pytest.raises(ValueError, match=r"log='tensorboard' writes files: pass out="):
         hardened(log="tensorboard")
+
+
+class Tracker:
+    def __init__(self):
+        self.logged, self.finished = [], False
+
+    def log(self, values, step):
+        self.logged.append((values, step))
+
+    def finish(self):
+        self.finished = True
+
+
+def test_facts_reach_the_file_and_the_tracker(tmp_path, caplog):
+    tracker = Tracker()
+    journal = Journal(tmp_path, tracker)
+    facts = {"epoch": 1, "step": 8, "loss": 0.123456}
+    with caplog.at_level("INFO", logger="robusttune"):
+        journal.write(facts)
+    journal.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == facts
+    assert tracker.logged == [(facts, 8)]
+    assert tracker.finished
+    assert caplog.messages == ["epoch 1, step 8, loss 0.1235"]
+
+
+@pytest.mark.parametrize("cut", ["", '{"epoch": 3, "st', "null"])
+def test_rewind_keeps_the_first_epochs_alone(tmp_path, cut):
+    journal = Journal(tmp_path)
+    journal.rewind(1)  # there is no file yet
+    for epoch in (1, 2, 3):
+        journal.write({"epoch": epoch, "step": 4 * epoch})
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text() + cut)
+    journal.rewind(2)
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_a_journal_without_a_folder_writes_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    journal = Journal()
+    journal.write({"epoch": 1, "step": 1})
+    journal.rewind(0)
+    journal.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tracker_of_the_user_is_taken_as_it_is():
+    tracker = Tracker()
+    assert chosen_tracker(tracker, None) is tracker
+    assert chosen_tracker(None, None) is None
+
+
+def test_a_tracker_that_writes_files_needs_a_folder():
+    with pytest.raises(ValueError, match="log='tensorboard' writes files: pass out=, a folder for them"):
+        chosen_tracker("tensorboard", None)

@@ -23,6 +23,6 @@ def test_tasks_that_are_objects_can_be_kept_and_resumed(tmp_path):
     model = hardened(tasks={Halves(): 0.5}, out=tmp_path)
     again = hardened(tasks={Halves(): 0.5}, out=tmp_path, resume=True)
     assert same(weights_of(again), weights_of(model))
-    with pytest.raises(ValueError, match=r"heads of halves, which is no task of robusttune: pass it"):
+    with pytest.raises(ValueError, match=r"heads of halves, which is no task of robusttune: pass tasks="):
         robusttune.load_heads(tmp_path, model)
     assert list(robusttune.load_heads(tmp_path, model, tasks={Halves(): 0.5}).tasks) == ["halves"]

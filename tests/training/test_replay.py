@@ -89,7 +89,7 @@ def test_objects_have_to_be_given_again(tmp_path):
         replay(tmp_path / "b", small_model(), [GOOD])
     assert replay(tmp_path / "b", small_model(), [GOOD], **more).same
     with pytest.raises(
-        ValueError, match=r"epochs of the run .* would be another than it was: leave it out, or call harden"
+        ValueError, match=r"epochs of the run .* would differ from that run: leave it out, or call harden"
     ):
         replay(tmp_path / "b", small_model(), [GOOD], **more, epochs=3)
 

@@ -4,18 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from robusttune.measuring.record import Record, described, percent
 from robusttune.measuring.records import Records
+from robusttune.run.markdown import markdown_table
 
-__all__ = ["Section"]
+__all__ = ["Record", "Records", "Section", "described", "markdown_table", "percent"]
 
 
 class Section(Protocol):
     """The contract of a file in `measuring/sections/`: a function that writes a section of a report."""
 
     def __call__(self, runs: Mapping[str, Records], folder: Path, /) -> str:
-        """Return the section in Markdown, "" to leave it out.
+        """Return the section in Markdown without a heading; "" leaves it out.
 
         Args:
-            runs: the records of each model, by its name.
-            folder: the folder of the report, for pictures.
+            runs: the Records of each model by the model's name, in the order in which the user passed them.
+            folder: the report's folder, for pictures; Markdown refers to them without a path.
         """

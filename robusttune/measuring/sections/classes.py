@@ -1,11 +1,10 @@
-"""Which classes lose most."""
+"""The classes that lose most accuracy under attack."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.record import Record, percent
-from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Record, Records, markdown_table, percent
 
 __all__ = ["classes"]
 
@@ -13,33 +12,39 @@ SHOWN = 20
 
 
 def classes(runs: Mapping[str, Records], folder: Path) -> str:
-    """Markdown: for each model the accuracy of each class on images as they are and under attack, worst drops first."""
-    return "\n\n".join(part for name, records in runs.items() if (part := _of_one(name, records)))
+    """Write a table for each model: the accuracy of each class on clean images and under attack, largest drops first."""
+    return "\n\n".join(text for name, records in runs.items() if (text := _text_of(name, records)))
 
 
-def _of_one(name: str, records: Records) -> str:
-    clean = next((each for each in records.where("clean") if each.right is not None), None)
+def _text_of(name: str, records: Records) -> str:
+    clean = next((record for record in records.where("clean") if record.right is not None), None)
     attacked = _attacked(records)
     if clean is None or attacked is None or not records.labels:
         return ""
     images = Counter(records.labels)
-    before, after = (_right(record, records.labels) for record in (clean, attacked))
+    before, after = (_right_by_class(record, records.labels) for record in (clean, attacked))
     drops = {label: (before[label] - after[label]) / count for label, count in images.items()}
-    worst = sorted(drops, key=lambda label: -drops[label])
-    setting = attacked.setting
-    head = f"**{name}**, under {setting['norm']} up to {setting['eps']:.4g} by {attacked.evaluation}:"
-    lines = [head, "", "| class | images | as they are | under attack | drop |", "|---|---|---|---|---|"]
-    for label in worst[:SHOWN]:
-        count = images[label]
-        shares = f"{percent(before[label] / count)} | {percent(after[label] / count)}"
-        lines.append(f"| {label} | {count} | {shares} | {100 * drops[label]:.1f} points |")
-    if len(worst) > SHOWN:
-        lines += ["", f"The {SHOWN} of {len(worst)} classes that lose most."]
-    return "\n".join(lines)
+    ranked = sorted(drops, key=lambda label: -drops[label])
+    norm, eps = attacked.setting["norm"], attacked.setting["eps"]
+    rows = [
+        (
+            label,
+            images[label],
+            percent(before[label] / images[label]),
+            percent(after[label] / images[label]),
+            f"{100 * drops[label]:.1f} points",
+        )
+        for label in ranked[:SHOWN]
+    ]
+    table = markdown_table(["class", "images", "as they are", "under attack", "drop"], rows)
+    text = f"**{name}**, under {norm} up to {eps:.4g} by {attacked.evaluation}:\n\n{table}"
+    if len(ranked) > SHOWN:
+        text += f"\n\nThe {SHOWN} of {len(ranked)} classes that lose most."
+    return text
 
 
 def _attacked(records: Records) -> Record | None:
-    """The smallest robust accuracy at the training radius."""
+    """Find the smallest robust accuracy at the training radius."""
     threat = str(records.facts.get("threat", ""))
     at_radius = [
         record
@@ -52,6 +57,7 @@ def _attacked(records: Records) -> Record | None:
     return min(at_radius, key=lambda record: record.value, default=None)
 
 
-def _right(record: Record, labels: tuple[int, ...]) -> Counter[int]:
+def _right_by_class(record: Record, labels: tuple[int, ...]) -> Counter[int]:
+    """Count the right answers for each class."""
     assert record.right is not None
     return Counter(label for label, right in zip(labels, record.right, strict=True) if right)

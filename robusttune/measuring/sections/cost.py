@@ -1,28 +1,37 @@
-"""What measuring has cost, and with what it was done."""
+"""Cost and provenance of the measurements."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Records, markdown_table
 
 __all__ = ["cost"]
 
+HEAD = ("model", "evaluation", "seconds", "images forward", "images backward")
+
 
 def cost(runs: Mapping[str, Records], folder: Path) -> str:
-    """Markdown: seconds and images through the model by evaluation, and the facts that make a measurement repeatable."""
-    known = {name: records.facts for name, records in runs.items() if records.facts}
-    if not known:
+    """Write a table of seconds and of images through the model, then the facts needed to repeat the measurements."""
+    facts_of = {name: records.facts for name, records in runs.items() if records.facts}
+    if not facts_of:
         return ""
-    lines = ["| model | evaluation | seconds | images forward | images backward |", "|---|---|---|---|---|"]
-    for name, facts in known.items():
-        for evaluation, spent in facts["evaluations"].items():
-            passes = f"{spent['images forward']:,} | {spent['images backward']:,}"
-            lines.append(f"| {name} | {evaluation} | {spent['seconds']:.1f} | {passes} |")
-    for name, facts in known.items():
+    rows = [
+        (
+            name,
+            evaluation,
+            f"{spent['seconds']:.1f}",
+            f"{spent['images forward']:,}",
+            f"{spent['images backward']:,}",
+        )
+        for name, facts in facts_of.items()
+        for evaluation, spent in facts["evaluations"].items()
+    ]
+    lines = [markdown_table(HEAD, rows)]
+    for name, facts in facts_of.items():
         versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         lines += [
             "",
             f"**{name}**: {facts['model']}; images {facts['images']}; {facts['pixels']}; threat {facts['threat']};",
+            f"seed {facts['seed']}; on {facts['device']}; {versions}.",
         ]
-        lines += [f"seed {facts['seed']}; on {facts['device']}; {versions}."]
     return "\n".join(lines)

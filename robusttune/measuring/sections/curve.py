@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Record, Records
+from robusttune.measuring.sections._figure import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["curve"]
 
 
 def curve(runs: Mapping[str, Records], folder: Path) -> str:
-    """Markdown with `curve.png`: for each norm, every model's accuracy against eps, with 95% intervals.
+    """Draw `curve.png`: for each norm, every model's accuracy against eps, with 95% intervals.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -19,7 +23,7 @@ def curve(runs: Mapping[str, Records], folder: Path) -> str:
     norms = list(dict.fromkeys(record.setting["norm"] for records in sweeps.values() for record in records))
     if not norms:
         return ""
-    figure = _figure(5.5 * len(norms), 4)
+    figure = new_figure(5.5 * len(norms), 4)
     axes = figure.subplots(1, len(norms), squeeze=False)
     for axis, norm in zip(axes[0], norms, strict=True):
         _draw(axis, norm, {name: records.where(norm=norm) for name, records in sweeps.items()})
@@ -27,28 +31,18 @@ def curve(runs: Mapping[str, Records], folder: Path) -> str:
     return "![accuracy against the radius of the adversary](curve.png)"
 
 
-def _draw(axis: Any, norm: Any, sweeps: Mapping[str, Records]) -> None:
+def _draw(axis: "Axes", norm: object, sweeps: Mapping[str, Records]) -> None:
     for name, records in sweeps.items():
-        lines: dict[str, list[Any]] = {}
+        by_attack: dict[str, list[Record]] = {}
         for record in records:
-            lines.setdefault(record.setting.get("attack", ""), []).append(record)
-        for attack, points in lines.items():
+            by_attack.setdefault(record.setting.get("attack", ""), []).append(record)
+        for attack, points in by_attack.items():
             points.sort(key=lambda record: record.setting["eps"])
             eps = [record.setting["eps"] for record in points]
-            shown = name.replace("\\|", "|")
-            label = shown if len(lines) == 1 else f"{shown}, {attack}"
+            label = name if len(by_attack) == 1 else f"{name}, {attack}"
             (line,) = axis.plot(eps, [100 * record.value for record in points], marker="o", label=label)
             low, high = zip(*(record.interval for record in points), strict=True)
             axis.fill_between(eps, [100 * v for v in low], [100 * v for v in high], alpha=0.15, color=line.get_color())
     axis.set(xlabel=f"eps ({norm}, pixels on [0, 1])", ylabel="accuracy (%)", ylim=(0, 100), title=f"{norm} adversary")
     axis.grid(alpha=0.3)
     axis.legend()
-
-
-def _figure(width: float, height: float) -> Any:
-    """A figure of its own, outside pyplot's global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the picture needs matplotlib: pip install 'robusttune[report]'") from error
-    return Figure(figsize=(width, height), layout="constrained")

@@ -1,14 +1,13 @@
-"""What was asked, what came out, and what not to conclude, in words."""
+"""The main results in words, and the limits of what they show."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.record import Record, percent
-from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Record, Records, percent
 
 __all__ = ["overview"]
 
-STRENGTH = ("autoattack", "strong", "sweep")  # of what measures robustness, the strongest first
+STRENGTH = ("autoattack", "strong", "sweep")  # evaluations of robustness, the strongest first
 LIMITS = (
     "An accuracy under attack is an upper bound: a stronger attack may find more. It holds for changes of pixels up to the "
     "radius named, not for other changes, nor for larger ones.",
@@ -20,9 +19,9 @@ MADE_HERE = "Corruptions were made in memory: their numbers are not those of pub
 
 
 def overview(runs: Mapping[str, Records], folder: Path) -> str:
-    """Markdown: a sentence or two for each model, then what the numbers do not say."""
+    """Write a sentence or two for each model, then what the numbers do not show."""
     lines = ["How often is the model right, on images as they are, and on images that were changed to mislead it?", ""]
-    lines += [f"- **{name}** {_said(records)}" for name, records in runs.items() if _said(records)]
+    lines += [f"- **{name}** {text}" for name, records in runs.items() if (text := _sentence(records))]
     everything = [record for records in runs.values() for record in records]
     limits = [*LIMITS]
     if any(str(record.setting.get("protocol", "")).startswith("made here") for record in everything):
@@ -30,7 +29,7 @@ def overview(runs: Mapping[str, Records], folder: Path) -> str:
     return "\n".join([*lines, "", "What not to conclude:", "", *(f"- {limit}" for limit in limits)])
 
 
-def _said(records: Records) -> str:
+def _sentence(records: Records) -> str:
     parts = [f"is right on {_share(record)} of images as they are" for record in _clean(records)]
     parts += [_robust(record) for record in _strongest(records)]
     parts += [
@@ -38,8 +37,8 @@ def _said(records: Records) -> str:
         for record in records.where("corruptions", over="all")
         if record.metric == "accuracy"
     ]
-    doubts = [record for record in records.where("sanity") if not record.setting["ok"]]
-    end = f". **{len(doubts)} checks speak against believing this**" if doubts else ""
+    failed = [record for record in records.where("sanity") if not record.setting["ok"]]
+    end = f". **{len(failed)} checks speak against believing this**" if failed else ""
     return (", ".join(parts) + end + ".") if parts else ""
 
 
@@ -48,16 +47,16 @@ def _clean(records: Records) -> list[Record]:
 
 
 def _strongest(records: Records) -> list[Record]:
-    """For each norm, the accuracy by the strongest evaluation, at the training radius where it is known."""
+    """Find for each norm the accuracy by the strongest evaluation, at the training radius, or at its last if unknown."""
     threat = str(records.facts.get("threat", ""))
-    found: dict[str, Record] = {}
+    strongest: dict[str, Record] = {}
     for evaluation in STRENGTH:
         for record in records.where(evaluation):
             norm, eps = record.setting["norm"], record.setting["eps"]
             trained = threat == f"{norm} eps {eps:.6g}"
-            if eps > 0 and (trained or not threat) and found.get(norm, record).evaluation == evaluation:
-                found[norm] = record
-    return list(found.values())
+            if eps > 0 and (trained or not threat) and strongest.get(norm, record).evaluation == evaluation:
+                strongest[norm] = record
+    return list(strongest.values())
 
 
 def _robust(record: Record) -> str:

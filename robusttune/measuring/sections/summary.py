@@ -1,41 +1,37 @@
-"""Clean and robust accuracy of each model, in one table."""
+"""Clean and robust accuracy of all models, in one table."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.record import Record, described, percent
-from robusttune.measuring.records import Records
+from robusttune.measuring.sections import Record, Records, described, markdown_table, percent
 
 __all__ = ["summary"]
 
 
 def summary(runs: Mapping[str, Records], folder: Path) -> str:
-    """A Markdown table with a row for each accuracy and a column for each model, with images and 95% intervals."""
+    """Write a table with a row for each accuracy and a column for each model, with images and 95% intervals."""
     shown = [(name, record) for name, records in runs.items() for record in records if _is_shown(record)]
-    counts = Counter((_what(record), name) for name, record in shown)
-    alike = {what for (what, _), count in counts.items() if count > 1}
+    counts = Counter((_label(record), name) for name, record in shown)
+    ambiguous = {label for (label, _), count in counts.items() if count > 1}
 
     def row_of(record: Record) -> str:
-        what = _what(record)
-        return f"{what} ({described(record.setting)})" if what in alike else what
+        label = _label(record)
+        return f"{label} ({described(record.setting)})" if label in ambiguous else label
 
     rows = list(dict.fromkeys(row_of(record) for _, record in shown))
     cells = {(row_of(record), name): _cell(record) for name, record in shown}
-    head = "| accuracy | " + " | ".join(runs) + " |\n" + "|---" * (len(runs) + 1) + "|"
-    return "\n".join(
-        [head, *(f"| {row} | " + " | ".join(cells.get((row, name), "–") for name in runs) + " |" for row in rows)]
-    )
+    return markdown_table(["accuracy", *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
 
 
 def _is_shown(record: Record) -> bool:
-    """Single corruptions and checks have sections of their own."""
+    """Leave out single corruptions and checks, which have their own sections."""
     return "corruption" not in record.setting and record.evaluation != "sanity"
 
 
-def _what(record: Record) -> str:
+def _label(record: Record) -> str:
     setting = record.setting
-    if "class" in setting:  # which class it is differs between models
+    if "class" in setting:  # models differ in their worst class, which stands in the cell
         return f"{record.evaluation}, {record.metric}"
     if "protocol" in setting:
         return f"{record.evaluation}, {record.metric}, {setting['over']}, {setting['protocol']}, {record.images} images"
@@ -51,5 +47,5 @@ def _what(record: Record) -> str:
 def _cell(record: Record) -> str:
     low, high = record.interval
     setting = record.setting
-    which = f", class {setting['class']}, {record.images} images" if "class" in setting else ""
-    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}){which}"
+    worst_class = f", class {setting['class']}, {record.images} images" if "class" in setting else ""
+    return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}){worst_class}"

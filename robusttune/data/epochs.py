@@ -1,0 +1,93 @@
+"""Epochs of a user's loader: its checked batches, of which the first can be read ahead."""
+
+import itertools
+from collections.abc import Iterator, Sized
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked
+from robusttune.data.loaders import is_exhaustible
+from robusttune.run.provenance import digest, tensor_bytes
+from robusttune.types import Json, Loader
+
+# Images (N,C,H,W), and labels, (N,) or soft (N,K), or None where only images are read: so the caller knows their type.
+CheckedBatch: TypeAlias = tuple[Tensor, Any]
+
+
+class Batches:
+    """The checked batches of a user's loader. The first one can be read ahead; an iterator's is not lost by that.
+
+    Attributes:
+        count: batches of an epoch; None where the loader has no length.
+        channels: of the first batch's images; None before `first()`.
+    """
+
+    def __init__(self, loader: Loader, *, labelled: bool = True) -> None:
+        self.loader = loader
+        self.labelled = labelled
+        self.name = "loader" if labelled else "unlabeled_loader"
+        self.count = len(loader) if isinstance(loader, Sized) else None
+        self.channels: int | None = None
+        self._peeked: CheckedBatch | None = None
+
+    @property
+    def peeked(self) -> CheckedBatch:
+        """The batch that `first()` read; an iterator's is released when its epoch begins.
+
+        Raises:
+            RuntimeError: `first()` was not called, or the batch is released.
+        """
+        if self._peeked is None:
+            raise RuntimeError("no batch is read ahead: call first() before the first epoch")
+        return self._peeked
+
+    def first(self) -> CheckedBatch:
+        """Read the first batch and keep it as `peeked`.
+
+        Raises:
+            ValueError: the loader is empty, or the batch does not pass the checks of `unpacked`.
+        """
+        self._peeked = batch = self._checked(first_batch(self.loader, self.name))
+        self.channels = batch[0].shape[1]
+        return batch
+
+    def epoch(self, number: int) -> Iterator[CheckedBatch]:
+        """Yield the batches of one epoch; its number, from 0, is named in errors.
+
+        Raises:
+            ValueError: a batch does not pass the checks, has another number of channels, or there is none.
+        """
+        count = 0
+        if self._peeked is not None and is_exhaustible(self.loader):
+            yield self._peeked
+            count, self._peeked = 1, None
+        for batch in self.loader:
+            count += 1
+            with errors_at(f"batch {count} of epoch {number + 1}"):
+                checked = self._checked(batch, wait=False)
+                check_channels(checked[0], self.channels)
+            yield checked
+        if not count:
+            raise ValueError(
+                f"the {self.name} had no batch in epoch {number + 1}: it must yield them again in each epoch"
+            )
+
+    def endless(self) -> Iterator[Tensor]:
+        """Yield the images of the batches, epoch after epoch, without end."""
+        for number in itertools.count():
+            for images, _ in self.epoch(number):
+                yield images
+
+    def facts(self) -> dict[str, Json]:
+        """Return what `run.json` keeps of the data: numbers of images and batches, shape and hash of the first batch."""
+        dataset = getattr(self.loader, "dataset", None)
+        images = len(dataset) if isinstance(dataset, Sized) else None
+        shape, first = None, None
+        if self._peeked is not None:
+            shape = list(self._peeked[0].shape)
+            first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
+        return {"images": images, "batches": self.count, "shape": shape, "first": first}
+
+    def _checked(self, batch: object, *, wait: bool = True) -> CheckedBatch:
+        return unpacked(batch, wait=wait) if self.labelled else (images_of(batch, wait=wait), None)

@@ -1,0 +1,64 @@
+"""Reference: statistics of images of the right kind, and the distance of a batch from them."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+LEAST = 64  # reference images: fewer say nothing about the ends of a distribution
+EXCEEDING = 100  # resampled batches above the threshold, which determine it to about a tenth
+CHUNK = 2_000_000  # images drawn at once
+
+
+class Reference:
+    """Statistics of reference images, and how far the means of a batch may be from theirs.
+
+    Args:
+        values: by statistic, the value of each reference image (N,).
+        false_alarms: the share of batches like the reference whose largest distance may exceed the threshold.
+        seed: of the batches drawn from the reference.
+
+    Raises:
+        ValueError: there are too few images.
+    """
+
+    def __init__(self, values: dict[str, Tensor], false_alarms: float, seed: int) -> None:
+        count = len(next(iter(values.values())))
+        if count < LEAST:
+            raise ValueError(
+                f"the reference has {count} images, but at least {LEAST} are needed: some hundreds do better"
+            )
+        self.values, self.false_alarms, self.seed = values, false_alarms, seed
+        columns = torch.stack(list(values.values()), 1).double()
+        # A statistic that is equal for all images, as the mean of an unused channel, has no scale.
+        self._mean, self._scale = columns.mean(0), columns.std(0).clamp(min=1e-9)
+        self._standardised = (columns - self._mean) / self._scale
+        self._thresholds: dict[int, float] = {}
+
+    def distances(self, means: Mapping[str, float], images: int) -> dict[str, float]:
+        """Return by statistic how far the mean of so many images is from the reference's mean, in standard errors."""
+        # The error of the difference of two means: the batch's and the reference's.
+        error = self._scale * math.sqrt(1 / images + 1 / len(self._standardised))
+        difference = torch.tensor(list(means.values()), dtype=torch.float64) - self._mean
+        return dict(zip(means, (difference / error).tolist(), strict=True))
+
+    def threshold(self, images: int) -> float:
+        """Return the distance that only a share `false_alarms` of batches of so many reference images exceeds.
+
+        The distance is the largest over all statistics; the batches are drawn from the reference with replacement.
+        """
+        if images not in self._thresholds:
+            self._thresholds[images] = self._resampled_threshold(images)
+        return self._thresholds[images]
+
+    def _resampled_threshold(self, images: int) -> float:
+        generator = torch.Generator().manual_seed(self.seed)
+        left, largest = math.ceil(EXCEEDING / self.false_alarms), []
+        while left > 0:
+            batches = min(left, max(1, CHUNK // images))
+            rows = torch.randint(len(self._standardised), (batches, images), generator=generator)
+            sums = torch.stack([column[rows].sum(1) for column in self._standardised.T], 1)
+            largest.append((sums / math.sqrt(images)).abs().amax(1))
+            left -= batches
+        return float(torch.quantile(torch.cat(largest), 1 - self.false_alarms))
