@@ -11,7 +11,7 @@ from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.sources import Images, check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.measuring.compare import compare
-from robusttune.measuring.evaluate import FILE, Which, evaluate
+from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
 from robusttune.run.randomness import own_randomness
@@ -89,15 +89,14 @@ def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("cl
     return 0
 
 
-def _evaluation(entry: object) -> Which:
+def _evaluation(entry: object) -> EvaluationLike:
     """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
     if isinstance(entry, str):
         return entry
     name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
     if not isinstance(name, str) or not isinstance(settings, Mapping | None):
         raise ValueError(f"which={entry!r}, but names are needed, or {{name: {{setting: value}}}} for each")
-    evaluation: Which = plugins.configured("evaluations", name, **(settings or {}))
-    return evaluation
+    return plugins.configured("evaluations", name, **(settings or {}))
 
 
 def run_poc(

@@ -136,10 +136,7 @@ def options_of(command: str) -> dict[str, Parameter]:
     sources = parameters_of("cli/options.py:Sources")
     passed = {name: each for name, each in parameters_of(function).items() if each.keyword and name not in OBJECTS}
     extra = {name: each for name, each in extra.items() if each.keyword}
-    options = {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
-    # A folder is text even where it looks like a number.
-    folders = {name: each for name, each in options.items() if name == "out" and "Any" in each.types}
-    return options | {name: each._replace(types=frozenset({"str", "None"})) for name, each in folders.items()}
+    return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
 def group_of(option: str) -> str:

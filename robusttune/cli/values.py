@@ -29,6 +29,7 @@ def words_of(types: frozenset[str]) -> str:
     """
     if {"str", "Mapping"} <= types:
         return ""
+    types -= {"int"} if "float" in types else set()
     literals = sorted(each for each in types if each.startswith(("'", '"')))
     return " or ".join([*(words for name, words in WORDS.items() if name in types), *literals])
 

@@ -1,9 +1,9 @@
-"""Checks of numeric settings."""
+"""Numeric settings: numbers as people write them, and checks of their ranges."""
 
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 
 class _Range(NamedTuple):
@@ -64,11 +64,17 @@ def check_settings(settings: Mapping[str, object]) -> None:
 
 def check_number(name: str, value: object, allowed: _Range) -> None:
     """Raise a ValueError unless the value is a number in the range."""
-    fits = isinstance(value, allowed.kind) and not isinstance(value, bool)
-    number = cast(float, value)
-    if not (fits and math.isfinite(number) and allowed.holds(number)):
+    if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
+
+
+def in_range(value: object, allowed: _Range) -> bool:
+    """Return True for a finite number in the range; True and False themselves are no numbers."""
+    if not isinstance(value, allowed.kind) or isinstance(value, bool):
+        return False
+    size = cast(float, value)
+    return math.isfinite(size) and allowed.holds(size)
 
 
 def number(text: str) -> float:
@@ -85,7 +91,7 @@ def number(text: str) -> float:
     above, slash, below = text.partition("/")
     try:
         value = float(above) / float(below) if slash else float(above)
-    except ZeroDivisionError:
+    except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is no finite number: write it as 0.03, 3e-2 or 8/255")
