@@ -446,7 +446,7 @@ def test_a_file_of_options_that_cannot_be_read_is_told_of(content, code, says, c
 
 
 BAD = [
-    (["--out", "full"], "--out 'full' is not empty: pass --resume true to go on"),
+    (["--out", "full"], "--out 'full' is not empty: pass --resume true"),
     (["--out", "full/note.txt"], "--out 'full/note.txt' is a file, but a folder is needed"),
     (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be made (Not a directory)"),
     (["--out", ""], "--out is missing"),
