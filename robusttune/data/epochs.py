@@ -70,7 +70,7 @@ class Batches:
             yield checked
         if not count:
             raise ValueError(
-                f"the {self.name} had no batch in epoch {number + 1}: it must yield them again in each epoch"
+                f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
             )
 
     def endless(self) -> Iterator[Tensor]:

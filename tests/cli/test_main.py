@@ -446,9 +446,9 @@ def test_a_file_of_options_that_cannot_be_read_is_told_of(content, code, says, c
 
 
 BAD = [
-    (["--out", "full"], "--out 'full' is not empty: pass --resume true"),
+    (["--out", "full"], "--out 'full' is not empty: pass --resume true to resume"),
     (["--out", "full/note.txt"], "--out 'full/note.txt' is a file, but a folder is needed"),
-    (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be made (Not a directory)"),
+    (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be created (Not a directory)"),
     (["--out", ""], "--out is missing"),
     (["--epochs", "0"], "epochs is 0, but a whole number of at least 1"),
     (["--seed", "9" * 30], "but a whole number of 64 bits is needed"),

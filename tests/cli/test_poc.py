@@ -205,7 +205,7 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(there, capsys):
     (there / "mine").mkdir()
     (there / "mine/thesis.txt").write_text("words")
     assert main(["poc", "--config", "poc.yaml", "--out", "mine"]) == 1
-    assert "--out 'mine' is not empty: pass --resume true" in capsys.readouterr().err
+    assert "--out 'mine' is not empty: pass --resume true to resume" in capsys.readouterr().err
     assert [each.name for each in (there / "mine").iterdir()] == ["thesis.txt"]
 
 

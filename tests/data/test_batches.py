@@ -61,11 +61,11 @@ def test_labels_of_any_whole_type_train_alike(dtype):
     assert same(trained([(images(), labels().to(dtype))]), trained([GOOD]))
 
 
-@pytest.mark.parametrize("form", [list, np.asarray, tuple, lambda own: own[:, None]])
+@pytest.mark.parametrize("form", [list, np.asarray, tuple, lambda targets: targets[:, None]])
 def test_labels_of_any_form_train_alike(form):
-    own = labels()
-    own = form(own.tolist()) if form in (list, tuple) else form(own)
-    assert same(trained([(images(), own)]), trained([GOOD]))
+    targets = labels()
+    targets = form(targets.tolist()) if form in (list, tuple) else form(targets)
+    assert same(trained([(images(), targets)]), trained([GOOD]))
 
 
 @pytest.mark.parametrize("form", [lambda rows: rows, torch.Tensor.float, torch.Tensor.double, torch.Tensor.bool])
@@ -80,16 +80,16 @@ def test_soft_labels_train_like_the_mean_of_both_classes():
     model = small_model()
     out = RobustLoss(model, ThreatModel("linf", 0.0), images=images(), tasks=None, steps=1).eval()(images(), both)
     logits = model.eval()(images())
-    parts = [F.cross_entropy(logits, own) for own in (labels(), (labels() + 1) % CLASSES)]
+    parts = [F.cross_entropy(logits, targets) for targets in (labels(), (labels() + 1) % CLASSES)]
     assert torch.allclose(out["loss"], sum(parts) / 2)
 
 
 @pytest.mark.parametrize("image_key", IMAGE_KEYS)
 @pytest.mark.parametrize("label_key", LABEL_KEYS)
 def test_dicts_with_customary_keys_are_read(image_key, label_key):
-    first, own = unpacked({"id": 3, label_key: labels(), image_key: images()})
+    first, targets = unpacked({"id": 3, label_key: labels(), image_key: images()})
     assert torch.equal(first, images())
-    assert torch.equal(own, labels())
+    assert torch.equal(targets, labels())
 
 
 def test_dicts_train_like_pairs():
@@ -99,13 +99,13 @@ def test_dicts_train_like_pairs():
     assert evaluated(small_model(), [{"pixel_values": images(), "labels": labels()}])
 
 
-def test_of_longer_batches_the_first_two_items_are_taken_and_that_is_told_once(caplog):
+def test_of_longer_batches_the_first_two_items_are_taken_and_that_is_logged_once(caplog):
     with caplog.at_level("INFO", logger="robusttune"):
         longer = trained([(*GOOD, torch.arange(8))] * 2)
     assert same(longer, trained([GOOD] * 2))
-    told = [record for record in caplog.records if "3 items: the first two are taken" in record.getMessage()]
-    assert len(told) == 1
-    assert told[0].levelname == "INFO"
+    logged = [record for record in caplog.records if "3 items: the first two are taken" in record.getMessage()]
+    assert len(logged) == 1
+    assert logged[0].levelname == "INFO"
 
 
 def test_a_generator_trains_for_one_epoch_with_its_first_batch_too():
@@ -122,19 +122,19 @@ def test_a_generator_trains_for_one_epoch_with_its_first_batch_too():
 
 @pytest.mark.parametrize("batch", [GOOD, list(GOOD), UserDict(img=GOOD[0], y=GOOD[1]), (*GOOD, "more")])
 def test_a_batch_is_read_as_the_same_tensors(batch):
-    first, own = unpacked(batch)
+    first, targets = unpacked(batch)
     assert first is GOOD[0]
-    assert torch.equal(own, GOOD[1])
-    assert own.dtype == torch.int64
+    assert torch.equal(targets, GOOD[1])
+    assert targets.dtype == torch.int64
     assert images_of(batch) is GOOD[0]
     assert images_of(GOOD[0]) is GOOD[0]
 
 
 def test_the_prepared_images_come_before_the_raw_ones():
     batch = {"image": "a.png", "pixel_values": images(), "label": labels(), "labels": labels() * 0}
-    first, own = unpacked(batch)
+    first, targets = unpacked(batch)
     assert torch.equal(first, images())
-    assert not own.any()
+    assert not targets.any()
 
 
 @given(shape=st.tuples(*[st.integers(1, 6)] * 4), wrong=st.integers(1, 6).filter(lambda dims: dims != 4))
@@ -190,8 +190,8 @@ def far(*tensors):
 
 def test_values_on_an_accelerator_are_not_waited_for_in_each_step():
     soft = F.one_hot(labels(), CLASSES).float()
-    for own in (labels(), soft):
-        unpacked(far(images(), own), wait=False)
+    for targets in (labels(), soft):
+        unpacked(far(images(), targets), wait=False)
     images_of(far(images()), wait=False)
     check_images(*far(images()))
     checked_labels(*far(soft), 8)
@@ -234,9 +234,9 @@ def test_the_first_batch_of_an_iterator_is_not_lost():
     for loader in (iter(rows), rows):
         batches = Batches(loader)
         assert torch.equal(batches.first()[0], rows[0][0])
-        found = list(batches.epoch(0))
-        assert len(found) == 3
-        assert all(torch.equal(one[0], other[0]) for one, other in zip(found, rows, strict=True))
+        seen = list(batches.epoch(0))
+        assert len(seen) == 3
+        assert all(torch.equal(one[0], other[0]) for one, other in zip(seen, rows, strict=True))
 
 
 def test_unlabelled_batches_start_anew_without_end():

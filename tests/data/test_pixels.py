@@ -127,15 +127,15 @@ def test_steps_are_listed_from_the_inside_to_the_outside_with_their_containers()
 
 
 @pytest.mark.parametrize(
-    ("others", "told"),
+    ("others", "shown"),
     [
         (lambda: normalised_pictures(OTHER), r"mean=\(0\.5, 0\.4, 0\.3\).*mean=\(0\.1, 0\.2, 0\.3\)"),
         (lambda: Pictures(v1.ToTensor()), "mean=.*no Normalize"),
     ],
 )
-def test_parts_that_are_normalised_differently_are_refused(others, told):
+def test_parts_that_are_normalised_differently_are_refused(others, shown):
     loader = DataLoader(ConcatDataset([normalised_pictures(), others()]), batch_size=4)
-    match = rf"the parts of the data set are normalised differently \({told}.*\): give all of them the same Normalize"
+    match = rf"the parts of the data set are normalised differently \({shown}.*\): give all of them the same Normalize"
     with pytest.raises(ValueError, match=match):
         find_statistics(loader)
     assert find_pixels(normalised(), loader, mean=MEAN, std=STD).known
@@ -176,8 +176,8 @@ def test_nothing_is_found_where_nothing_can_be_seen():
 def test_an_argument_wins_over_what_the_loader_says():
     loader = DataLoader(normalised_pictures(), batch_size=4)
     assert as_numbers((find_pixels(normalised(), loader).mean,)) == approximately((MEAN,))
-    own = find_pixels(normalised(mean=OTHER), loader, mean=OTHER, std=STD)
-    assert as_numbers((own.mean, own.std)) == approximately((OTHER, STD))
+    space = find_pixels(normalised(mean=OTHER), loader, mean=OTHER, std=STD)
+    assert as_numbers((space.mean, space.std)) == approximately((OTHER, STD))
 
 
 # Which space images are in
@@ -293,9 +293,9 @@ def one_loss(model, loader, **settings):
 
 @pytest.mark.parametrize("way", [hardened, one_loss, evaluated])
 def test_a_disagreement_is_told_once(way):
-    with pytest.warns(UserWarning, match="pretrained_cfg says") as told:
+    with pytest.warns(UserWarning, match="pretrained_cfg says") as warned:
         way(Configured(OTHER, STD), [(normalised(), GOOD[1])], mean=MEAN, std=STD)
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
 # Back and forth

@@ -3,16 +3,19 @@
 import re
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 from browser import A4, browsed, needs_browser, shown_in
 from handwritten import hardened, loader
+from linear_model import COUNT, linear
 
 import robusttune
+from robusttune import Records
 from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.record import accuracy
-from robusttune.measuring.records import Records
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown")
@@ -80,3 +83,71 @@ def test_a_function_is_a_section_under_its_name(tmp_path):
 
     page = robusttune.report({"a|b": Records([accuracy("clean", 9, 10)])}, tmp_path, sections=[number_of_models])
     assert page.read_text(encoding="utf-8") == "# Robustness report\n\n## Number of models\n\n1: a|b\n"
+
+
+def test_a_report_shows_every_run_and_its_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], norm="l2", eps=0.1, progress=False)
+    page = robusttune.report({"before": records, "after": records}, tmp_path / "report")
+    text = page.read_text()
+    assert "| accuracy | before | after |" in text
+    assert f"clean, {COUNT} images" in text
+    assert (tmp_path / "report" / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(ValueError, match="there are no Records to report"):
+        robusttune.report(Records(), tmp_path)
+    with pytest.raises(ValueError, match=r"unknown section 'curves' \(did you mean 'curve'\?\)"):
+        robusttune.report(records, tmp_path, sections=["curves"])
+
+
+def test_a_report_sets_the_worst_classes_of_models_side_by_side(tmp_path):
+    runs = {
+        name: Records([accuracy("clean", 1, count, {"class": count}, metric="worst-class accuracy")])
+        for name, count in (("before", 4), ("after", 2))
+    }
+    (row,) = (line for line in robusttune.report(runs, tmp_path).read_text().splitlines() if "worst-class" in line)
+    for shown in ("25.0%", "50.0%", "class 4, 4 images", "class 2, 2 images"):
+        assert shown in row
+
+
+def test_the_images_that_fall_first_are_shown(tmp_path):
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], "sweep", norm="l2", eps=0.4, progress=False)
+    shown = records.failures
+    assert 0 < len(shown) <= 8
+    assert len({each.image.tobytes() for each in shown}) == len(shown)
+    for each in shown:
+        assert each.norm == "l2"
+        assert 0 < each.eps <= 0.4
+        assert np.linalg.norm(each.found - each.image) <= each.eps + 1e-5
+        pair = torch.from_numpy(np.stack([each.image, each.found]))
+        assert model(pair).argmax(1).tolist() == [each.label, each.answer]
+        assert each.label != each.answer
+    assert shown == sorted(shown, key=lambda each: (each.eps, -each.confidence))
+    back = Records.load(records.save(tmp_path / "records.jsonl"))
+    assert [each.confidence for each in back.failures] == [each.confidence for each in shown]
+    assert all((a.found == b.found).all() for a, b in zip(back.failures, shown, strict=True))
+    text = robusttune.report({"one": back, "none": Records(back)}, tmp_path).read_text()
+    assert text.count("failures-1.png") == 1
+    assert "failures-2.png" not in text
+    assert f"up to {100 * max(each.confidence for each in shown):.1f}% sure of the wrong class" in text
+    assert robusttune.evaluate(model, [(images, labels)], "clean", progress=False).failures == []
+
+
+def test_names_are_shown_as_they_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("markdown")
+    model, images, labels = linear()
+    which = ["clean", partial(sweep, norms=["l2"], eps=[0.1], attack=lambda loss_of, images, threat, generator: images)]
+    which[1].keywords["steps"] = None
+    records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
+    robusttune.report({"a|b": records, "<b>bold</b>": records, 3: records[:1]}, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    head = page.split("<tr>")[1]
+    assert [cell.split("</th>")[0] for cell in head.split("<th>")[1:]] == [
+        "accuracy",
+        "a|b",
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "3",
+    ]
+    assert "l2 eps 0.1 by &lt;lambda&gt;, 60 images" in page

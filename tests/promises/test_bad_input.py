@@ -241,13 +241,18 @@ def generator(batches):
 def test_what_can_be_gone_through_once_cannot_be_trained_on_for_several_epochs(once):
     loader = once([GOOD])
     refused(
-        hardened, "the loader is an iterator .*only once, but it is needed 3 times: pass what", loader=loader, epochs=3
+        hardened,
+        "the loader is an iterator .*only once, but it is needed 3 times: pass the DataLoader itself",
+        loader=loader,
+        epochs=3,
     )
-    refused(evaluated, "the loader is an iterator .*only once, but it is needed 2 times: pass what", loader=loader)
+    refused(
+        evaluated, "the loader is an iterator .*only once, but it is needed 2 times: pass the DataLoader", loader=loader
+    )
 
 
 def test_a_loader_that_runs_dry_is_noticed_and_the_weights_come_back():
-    match = "the loader had no batch in epoch 2: it must start anew in each epoch"
+    match = "the loader had no batch in epoch 2: it must yield its batches again each time"
     refused(hardened, match, loader=Once([GOOD, GOOD]), epochs=3)
 
 

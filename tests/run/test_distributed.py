@@ -10,7 +10,7 @@ STEPS = 4
 
 
 def fixed_loss(names):
-    """Every image takes every task, and nothing depends on chance or on the rest of the batch."""
+    """Every image takes every task, and nothing is random or depends on the rest of the batch."""
     tasks = {ContentTurn(name, shares_forward=name == "shared"): 0.5 for name in names}
     robust_loss = a_loss(tasks=tasks or None, views="all", attack=no_attack)
     robust_loss.model.eval()
@@ -53,4 +53,4 @@ def test_two_processes_agree_with_one_and_an_idle_head_is_no_error(tmp_path):
         assert difference(gradients, gradients_too) == 0
     draws = [(drawn, drawn_too) for (drawn, _), (drawn_too, _) in zip(idle, idle_too, strict=True)]
     assert all(len(drawn) == len(drawn_too) == 1 for drawn, drawn_too in draws)
-    assert any(drawn != drawn_too for drawn, drawn_too in draws)  # each process has chance of its own
+    assert any(drawn != drawn_too for drawn, drawn_too in draws)  # each process has its own generator

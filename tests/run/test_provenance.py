@@ -41,6 +41,6 @@ def test_one_hash_of_many_does_not_depend_on_their_order():
 
 
 def test_versions_are_those_of_what_is_installed():
-    found = versions()
-    assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
+    installed = versions()
+    assert installed["python"] == platform.python_version()
+    assert installed["torch"] == torch.__version__.split("+")[0] or installed["torch"] == torch.__version__

@@ -65,10 +65,10 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights(unbroken, tmp_path, kills):
-    chance = random.Random(kills)
+    generator = random.Random(kills)
     folder, weights = tmp_path / "run", tmp_path / "weights.pt"
-    hit = [killed_once_it_has_begun(folder, weights, chance.uniform(0, 0.6))]
-    hit += [killed_once_it_has_begun(folder, weights, chance.uniform(0, 0.6), "resume") for _ in range(kills - 1)]
+    hit = [killed_once_it_has_begun(folder, weights, generator.uniform(0, 0.6))]
+    hit += [killed_once_it_has_begun(folder, weights, generator.uniform(0, 0.6), "resume") for _ in range(kills - 1)]
     assert any(hit)
     assert started(folder, weights, "resume").wait() == 0
     assert same(weights_of(weights), unbroken[1])
@@ -153,6 +153,6 @@ def test_a_foreign_checkpoint_is_refused(unbroken, tmp_path):
         run(folder, resume=True)
 
 
-def test_other_arguments_are_told_from_the_run_s_own(unbroken):
+def test_a_run_with_other_arguments_is_not_resumed(unbroken):
     with pytest.raises(ValueError, match=r"other arguments \(epochs was 5 and is 6\).*init_from="):
         run(unbroken[0], resume=True, epochs=6)

@@ -1,0 +1,78 @@
+"""Accuracy under attack by radius, against closed forms on a linear model."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from handwritten import hardened
+from handwritten import loader as digits_loader
+from linear_model import COUNT, distances, linear
+from torch.utils.data import DataLoader, TensorDataset
+
+import robusttune
+from robusttune.attacks.nfgsm import nfgsm
+from robusttune.evaluations.sweep import sweep
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_sweep_finds_the_closed_form_accuracy_of_a_linear_model(norm):
+    model, images, labels = linear()
+    far = distances(model, images, labels, norm)
+    edges = far[far > 0].sort().values
+    radii = [float(edges[index : index + 2].mean()) for index in (3, 8, 15, 22)]
+    records = robusttune.evaluate(
+        model,
+        DataLoader(TensorDataset(images, labels), 7),
+        partial(sweep, norms=[norm], eps=[0.0, *radii]),
+        progress=False,
+    )
+    assert [record.setting["eps"] for record in records] == [0.0, *radii]
+    for record in records:
+        eps = record.setting["eps"]
+        # The attack closes the last percent of the distance only slowly: an image within that may count either way.
+        least, most = (
+            (far > share * eps).float().mean() if eps else (far > 0).float().mean() for share in (1.02, 0.999)
+        )
+        assert float(least) - 1e-6 <= record.value <= float(most) + 1e-6
+        assert record.images == COUNT
+    values = [record.value for record in records]
+    assert values == sorted(values, reverse=True)
+    assert values[0] - values[-1] > 0.3
+
+
+@pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0)], ids=["name", "partial"])
+@pytest.mark.parametrize("steps", [None, 50])
+def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):
+    model, images, labels = linear()
+    with pytest.raises(ValueError, match=r"nfgsm.*leaves the ball.*evaluate with attack='pgd' or 'apgd'"):
+        robusttune.evaluate(model, [(images, labels)], partial(sweep, attack=attack, steps=steps), progress=False)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_accuracy_under_attack_falls_with_the_radius_to_chance(norm):
+    radii = {"l2": [0.0, 0.5, 1.0, 2.0, 4.0, 8.0], "linf": [0.0, 0.05, 0.1, 0.2, 0.3, 0.5]}[norm]
+    records = robusttune.evaluate(
+        hardened(), digits_loader(200), partial(sweep, norms=[norm], eps=radii), progress=False
+    )
+    values = [record.value for record in records]
+    assert values == sorted(values, reverse=True)
+    # At linf 0.5 every image can become the same grey one.
+    assert records[-1].value <= 0.1
+
+
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+def test_a_radius_is_measured_alone_as_beside_smaller_ones(attack):
+    """Images that fell to a smaller radius are not attacked again, and others start elsewhere."""
+    radii = [0.05, 0.1, 0.15, 0.2]
+    settings = {"norms": ["linf"], "attack": attack, "steps": 20}
+    together = robusttune.evaluate(
+        hardened(), digits_loader(200), partial(sweep, eps=radii, **settings), progress=False
+    )
+    alone = [
+        robusttune.evaluate(hardened(), digits_loader(200), partial(sweep, eps=[each], **settings), progress=False)[0]
+        for each in radii
+    ]
+    for one, other in zip(together, alone, strict=True):
+        assert other.interval[0] <= one.value <= other.interval[1]
+    for smaller, larger in pairwise(alone):
+        assert larger.value <= smaller.interval[1]
