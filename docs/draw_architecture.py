@@ -23,9 +23,9 @@ CORE_PATH = {
     "tasks/rotation.py": "a pretext task",
     "threat.py": "the adversary, and the loss that it maximises",
 }
-BOX, GAP, HEIGHT, LEFT = 172, 14, 62, 16
-PER_ROW = 5
-WIDTH = 27  # letters in a line of a box
+BOX, GAP, HEIGHT, LEFT = 280, 14, 62, 16
+PER_ROW = 3
+WIDTH = 42  # letters in a line of a box
 STYLE = """
 text { font-family: system-ui, sans-serif; font-size: 11px; fill: #1d2b2a }
 .name { font-size: 14px; font-weight: 600 }

@@ -1,9 +1,9 @@
-"""A staged trial: what pays on these images, measured with several arms and seeds at equal compute, and a page to decide by.
+"""Staged trial: several arms and seeds at equal compute on the same images, and a page to decide by.
 
     python examples/trial.py                  # Fashion-MNIST where installed, else digits
-    python examples/trial.py --plan-only      # only the plan and what it would cost; edit it, then run without the flag
+    python examples/trial.py --plan-only      # the plan and its cost alone; edit it, then run without the flag
 
-The same command goes on where it was interrupted. For all of Fashion-MNIST, on a machine with a GPU:
+The same command continues after an interruption. For all of Fashion-MNIST, on a machine with a GPU:
 
     python examples/trial.py --train 60000 --test 10000 --images 2000 --epochs 20 --seeds 5 --budget 0 --out runs/full
 """
@@ -25,7 +25,7 @@ THREATS = {"linf": 0.1, "l2": 1.0}
 
 
 def main() -> None:
-    """Train the model that is asked about, try the arms, print the table of results, save it beside the page."""
+    """Train a model, run the trial from it, save a table of results beside the page, and print the page's path."""
     options = arguments()
     torch.manual_seed(0)
     training, testing = loaders(options.data, train=options.train, test=options.test)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def numbers(trial: Trial) -> list[dict]:
-    """What each arm came to with each seed, as plain numbers."""
+    """Return the accuracies and seconds of each arm with each seed as plain numbers."""
     return [
         {
             "arm": result.arm,
@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument(
-        "--arms", nargs="+", help=f"of {', '.join(plugins.names('arms'))}; rotation_joint and such, too"
+        "--arms", nargs="+", help=f"of {', '.join(plugins.names('trial.arms'))}; rotation_joint and such, too"
     )
     parser.add_argument("--corruptions", nargs="+", default=["noise", "blur", "weather", "digital"])
     parser.add_argument("--budget", type=float, default=1_200, help="seconds; 0 for no limit")

@@ -21,8 +21,9 @@ from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
+from robusttune.trial.plan import TrialPlan
 from robusttune.trial.poc import poc
-from robusttune.trial.results import START, Trial, read_plan
+from robusttune.trial.results import START, Trial
 
 
 def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = None) -> int:
@@ -149,7 +150,8 @@ def run_poc(
         **arguments,
     )
     if arguments["plan_only"]:
-        print(f"plan: {path}, {read_plan(path.parent)['estimated']['in all']}")
+        cost = TrialPlan.read(path.parent).estimated
+        print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
         print(f"next: edit it if you like, then robusttune poc … --out {arguments['out']} --resume true")
         return 0
     decision = decide.decide(Trial.load(arguments["out"]))

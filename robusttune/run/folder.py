@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -111,6 +112,11 @@ def is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | bool | int | float | Path)
 
 
+def as_json(values: object) -> Any:
+    """Return values as they are read back from a JSON file, with objects as words that are the same in every process."""
+    return json.loads(json.dumps(_plain(values)))
+
+
 def _plain(facts: object) -> object:
     """Convert facts for JSON; objects become texts without memory addresses, so that every process writes the same."""
     if isinstance(facts, Mapping):
@@ -130,7 +136,7 @@ def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
-    now = json.loads(json.dumps(_plain(facts["arguments"])))
+    now = as_json(facts["arguments"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])

@@ -12,6 +12,7 @@ from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, differentiates_once
 from robusttune.augmentations import AugmentLike
 from robusttune.augmentations import _augment as augmentation
+from robusttune.data.batches import hard_labels
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
 from robusttune.model.devices import device_of, dtype_of
@@ -245,8 +246,7 @@ class RobustLoss(nn.Module):
 
         if shared or parts or labels is None:
             return LossOf(per_image)
-        hard = labels.argmax(1) if labels.dim() == 2 else labels
-        return LossOf(per_image, labels=hard, logits_of=lambda candidates: self._forward(candidates)[0])
+        return LossOf(per_image, labels=hard_labels(labels), logits_of=lambda candidates: self._forward(candidates)[0])
 
     def _forward(self, pixels: Tensor, weights: Weights | None = None) -> tuple[Tensor, Tensor]:
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)

@@ -1,64 +1,57 @@
-"""Whether a trial's plan fits its budget, and what to drop where it does not."""
+"""Check of a trial's plan against its budget, and edits that bring a plan under it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from robusttune.trial.results import unpretexted, untouched
+from robusttune.trial.decision.significance import FEWEST_SEEDS
+from robusttune.trial.plan import HOUR, PlannedEvaluation, TrialPlan
 
-HOUR = 3600
-ENOUGH_SEEDS = 3
 LEAST = 0.1  # of epochs and test images, below which nothing is suggested
-HALVINGS = 10  # of what is not known of the largest share
+HALVINGS = 10  # of the interval in which the largest share lies
 
 
 class Cost(NamedTuple):
-    """Seconds of an arm with one seed: of training, of measuring, and of what does not depend on how long either is."""
+    """Seconds of one arm with one seed: training, evaluation, and a fixed part that grows with neither."""
 
     training: float
     measuring: float
-    around: float = 0.0
+    fixed: float = 0.0
 
 
-CostsOf: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Cost]]
+CostsOf: TypeAlias = Callable[[TrialPlan], Mapping[str, Cost]]
+SecondsOf: TypeAlias = Callable[[TrialPlan], float]
 
 
-def seconds_in_all(plan: Mapping[str, Any], costs: Mapping[str, Cost]) -> float:
-    """What all arms of the plan take with all its seeds; what does not train is measured once."""
-    count = len(plan["seeds"])
-    return sum(sum(costs[arm]) * (count if phases else 1) for arm, phases in plan["arms"].items())
+def total_seconds(plan: TrialPlan, costs: Mapping[str, Cost]) -> float:
+    """Sum the seconds of all arms with all seeds; an arm that does not train is measured once."""
+    count = len(plan.seeds)
+    return sum(sum(costs[arm]) * (count if phases else 1) for arm, phases in plan.arms.items())
 
 
-def seconds_allowed(plan: Mapping[str, Any]) -> float:
-    """The budget in seconds; infinite where there is none."""
-    budget = plan.get("budget")
-    if budget is None:
-        return math.inf
-    return float(budget["seconds"] if "seconds" in budget else HOUR * budget["money"] / budget["price an hour"])
-
-
-def told(seconds: float, plan: Mapping[str, Any]) -> str:
-    """Seconds, and the money that they cost where the plan has a price.
+def with_price(seconds: float, plan: TrialPlan) -> str:
+    """Format seconds, with their cost in money where the plan has a price.
 
     Example:
-        >>> told(5400, {"budget": {"money": 20, "price an hour": 2}})
+        >>> paid = {"arms": {}, "seeds": [], "evaluation": {}, "budget": {"money": 20, "price an hour": 2}}
+        >>> with_price(5400, TrialPlan.from_dict(paid))
         '5,400 s (3.00)'
     """
-    price = (plan.get("budget") or {}).get("price an hour")
-    return f"{seconds:,.0f} s" + ("" if price is None else f" ({seconds / HOUR * price:.2f})")
+    return f"{seconds:,.0f} s" + ("" if plan.price is None else f" ({seconds / HOUR * plan.price:.2f})")
 
 
-def check_budget(plan: Mapping[str, Any], costs_of: CostsOf, path: Path) -> None:
-    """Raise a ValueError for a plan over its budget, which says what to drop.
+def check_budget(plan: TrialPlan, costs_of: CostsOf, path: Path) -> None:
+    """Raise a ValueError for a plan over its budget, which lists edits that bring it under.
 
     Args:
         plan: of the trial.
-        costs_of: what each arm of a plan costs with one seed.
+        costs_of: the cost of each arm of a plan with one seed.
         path: of the plan's file.
     """
-    whole, allowed = seconds_in_all(plan, costs_of(plan)), seconds_allowed(plan)
-    if whole <= allowed:
+    seconds, allowed = total_seconds(plan, costs_of(plan)), plan.seconds_allowed
+    if seconds <= allowed:
         return
     ways = list(ways_under(plan, costs_of, allowed))
     advice = (
@@ -67,81 +60,81 @@ def check_budget(plan: Mapping[str, Any], costs_of: CostsOf, path: Path) -> None
         else "a tenth of its epochs and test images would still be over: raise the budget, or drop arms and seeds as well"
     )
     raise ValueError(
-        f"the plan would take about {told(whole, plan)}, but the budget is {told(allowed, plan)}; {advice}. Edit "
-        f"{str(path)!r}, then go on with resume=True"
+        f"the plan would take about {with_price(seconds, plan)}, but the budget is {with_price(allowed, plan)}; {advice}. "
+        f"Edit {str(path)!r}, then go on with resume=True"
     )
 
 
-def ways_under(plan: Mapping[str, Any], costs_of: CostsOf, allowed: float) -> Iterator[str]:
-    """What brings the plan under so many seconds, each way on its own; two together where none does alone.
+def ways_under(plan: TrialPlan, costs_of: CostsOf, allowed: float) -> Iterator[str]:
+    """Yield edits that bring the plan under the allowed seconds, each by itself; two together where no single one does.
 
-    Each way is looked at as the plan that it makes: what rounds to whole steps and epochs does not shrink in proportion.
+    The cost of every edited plan is computed again: steps and epochs are whole, so costs do not shrink in proportion.
     """
 
-    def seconds(**edit: Any) -> float:
-        edited = {**plan, **edit}
-        return seconds_in_all(edited, costs_of(edited))
+    def seconds_of(edited: TrialPlan) -> float:
+        return total_seconds(edited, costs_of(edited))
 
-    ways = (_fewer_seeds, _fewer_arms, _shorter, _fewer_images)
-    found = [each for way in ways for each in way(plan, seconds, allowed)]
-    yield from found or _both(plan, seconds, allowed)
+    single = [
+        text for way in (_fewer_seeds, _fewer_arms, _shorter, _fewer_images) for text in way(plan, seconds_of, allowed)
+    ]
+    yield from single or _shorter_with_fewer_images(plan, seconds_of, allowed)
 
 
-def _fewer_seeds(plan: Mapping[str, Any], seconds: Callable[..., float], allowed: float) -> Iterator[str]:
-    seeds = plan["seeds"]
-    for count in range(len(seeds) - 1, 0, -1):
-        left = seconds(seeds=seeds[:count])
-        if left <= allowed:
-            few = ", too few to tell differences from chance" if count < ENOUGH_SEEDS else ""
-            yield f"{count} instead of {len(seeds)} seeds ({told(left, plan)}{few})"
+def _fewer_seeds(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
+    for count in range(len(plan.seeds) - 1, 0, -1):
+        seconds = seconds_of(replace(plan, seeds=plan.seeds[:count]))
+        if seconds <= allowed:
+            few = ", too few to tell differences from chance" if count < FEWEST_SEEDS else ""
+            yield f"{count} instead of {len(plan.seeds)} seeds ({with_price(seconds, plan)}{few})"
             return
 
 
-def _fewer_arms(plan: Mapping[str, Any], seconds: Callable[..., float], allowed: float) -> Iterator[str]:
-    """From the last arm, which is the most elaborate one unless the user gave an order; the baselines and two arms stay."""
-    arms, dropped = dict(plan["arms"]), list[str]()
-    stay = {untouched(plan), unpretexted(plan)}
-    for arm in [arm for arm in reversed(arms) if arm not in stay]:
+def _fewer_arms(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
+    """Drop arms from the last one, which has most phases unless the user gave an order; baselines and two arms stay."""
+    arms, dropped = dict(plan.arms), list[str]()
+    for arm in [arm for arm in reversed(arms) if arm not in (plan.untrained_arm, plan.plain_arm)]:
         if len(arms) <= 2:
             return
         del arms[arm]
         dropped.append(arm)
-        left = seconds(arms=arms)
-        if left <= allowed:
-            yield f"dropping the arms {', '.join(dropped)} ({told(left, plan)})"
+        seconds = seconds_of(replace(plan, arms=dict(arms)))
+        if seconds <= allowed:
+            yield f"dropping the arms {', '.join(dropped)} ({with_price(seconds, plan)})"
             return
 
 
-def _shorter(plan: Mapping[str, Any], seconds: Callable[..., float], allowed: float) -> Iterator[str]:
-    share = _largest(lambda share: seconds(epochs=_epochs(plan, share)) <= allowed)
+def _shorter(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
+    share = _largest(lambda share: seconds_of(replace(plan, epochs=_epochs(plan, share))) <= allowed)
     if share is not None:
-        yield f"{_epochs(plan, share):g} instead of {plan['epochs']:g} epochs"
+        yield f"{_epochs(plan, share):g} instead of {plan.epochs:g} epochs"
 
 
-def _fewer_images(plan: Mapping[str, Any], seconds: Callable[..., float], allowed: float) -> Iterator[str]:
-    share = _largest(lambda share: seconds(evaluation=_evaluation(plan, share)) <= allowed)
+def _fewer_images(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
+    share = _largest(lambda share: seconds_of(replace(plan, evaluation=_evaluation(plan, share))) <= allowed)
     if share is not None:
-        yield f"{_evaluation(plan, share)['images']} instead of {plan['evaluation']['images']} test images"
+        yield f"{_evaluation(plan, share).images} instead of {plan.evaluation.images} test images"
 
 
-def _both(plan: Mapping[str, Any], seconds: Callable[..., float], allowed: float) -> Iterator[str]:
-    share = _largest(lambda share: seconds(epochs=_epochs(plan, share), evaluation=_evaluation(plan, share)) <= allowed)
+def _shorter_with_fewer_images(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
+    def edited(share: float) -> TrialPlan:
+        return replace(plan, epochs=_epochs(plan, share), evaluation=_evaluation(plan, share))
+
+    share = _largest(lambda share: seconds_of(edited(share)) <= allowed)
     if share is not None:
-        epochs, images = _epochs(plan, share), _evaluation(plan, share)["images"]
-        was = f"{plan['epochs']:g} epochs and {plan['evaluation']['images']} test images"
-        yield f"{epochs:g} epochs and {images} test images instead of {was}"
+        before = f"{plan.epochs:g} epochs and {plan.evaluation.images} test images"
+        yield f"{_epochs(plan, share):g} epochs and {_evaluation(plan, share).images} test images instead of {before}"
 
 
-def _epochs(plan: Mapping[str, Any], share: float) -> float:
-    return _rounded_down(share * plan["epochs"])
+def _epochs(plan: TrialPlan, share: float) -> float:
+    return _rounded_down(share * plan.epochs)
 
 
-def _evaluation(plan: Mapping[str, Any], share: float) -> dict[str, Any]:
-    return {**plan["evaluation"], "images": max(1, int(share * plan["evaluation"]["images"]))}
+def _evaluation(plan: TrialPlan, share: float) -> PlannedEvaluation:
+    return replace(plan.evaluation, images=max(1, int(share * plan.evaluation.images)))
 
 
 def _largest(fits: Callable[[float], bool]) -> float | None:
-    """Nearly the largest share that fits, down to a tenth; None where that does not."""
+    """Search for the largest share that fits, by halving, down to a tenth; None where a tenth does not fit."""
     low, high = LEAST, 1.0
     if not fits(low):
         return None
@@ -152,7 +145,7 @@ def _largest(fits: Callable[[float], bool]) -> float | None:
 
 
 def _rounded_down(value: float) -> float:
-    """To two digits.
+    """Round down to two significant digits.
 
     Example:
         >>> _rounded_down(0.4567), _rounded_down(-1.0)

@@ -1,4 +1,4 @@
-"""What a trial's plan will cost: measured in a few real steps and on a few real images, before anything long is started."""
+"""Estimated cost of a trial: measured with a few real steps and a few real images before the arms are trained."""
 
 import copy
 import inspect
@@ -8,139 +8,165 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.data.batches import first_batch, unpacked
-from robusttune.data.pixels import find_pixels
+from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import evaluate
 from robusttune.model.borrowing import evaluating
 from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.features import logits_of
-from robusttune.run.files import write_bytes
+from robusttune.run.files import write_text
 from robusttune.run.log import tell
-from robusttune.training.estimate import estimate
-from robusttune.training.pretrain import pretrain
-from robusttune.trial.budget import Cost, seconds_in_all, told
-from robusttune.trial.data import Data
+from robusttune.trial.arms import Settings
+from robusttune.trial.arms._phase import Item, name_and_settings
+from robusttune.trial.budget import Cost, total_seconds, with_price
+from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.phases import Call
-from robusttune.trial.results import digest, named, threat_of
+from robusttune.trial.plan import Estimate, TrialPlan
+from robusttune.trial.results import digest
+from robusttune.types import Loader
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out
 TINY = 1e-5  # of a radius
-FEW, TIMES, LONG_ENOUGH = 4, 4, 1.0  # images at first, and so many times as many while that is done in less seconds
+FIRST_IMAGES, GROWTH = 4, 4  # an evaluation is timed on 4 images, then on 16, 64, …
+LONG_ENOUGH = 1.0  # seconds, after which no more images are taken
+
+Measured = TypeVar("Measured", float, "tuple[float, float, float]")
 
 
 class Costs:
-    """Measures what is not known yet, and keeps it in `costs.json`.
+    """Measures costs that are not known yet, and keeps them in `costs.json`.
 
     Args:
         folder: of the trial.
         model: where every arm starts.
         data: of the trial.
-        space: mean, std, normalized, classifier and device, as `harden` takes them.
-        progress: say what is measured.
+        space: the model's input and its place.
+        progress: log each measurement.
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, data: Data, space: Mapping[str, Any], *, progress: bool = False
+        self, folder: Path, model: nn.Module, data: Data, space: InputSpace, *, progress: bool = False
     ) -> None:
         self.path, self.model, self.data, self.space, self.progress = folder / FILE, model, data, space, progress
         self.known: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def of(self, plan: Mapping[str, Any], calls: Mapping[str, Sequence[Call]]) -> dict[str, Cost]:
-        """The cost of each arm of the plan with one seed.
+    def of(self, plan: TrialPlan, calls: Mapping[str, Sequence[Call]]) -> dict[str, Cost]:
+        """Return the cost of each arm of the plan with one seed.
 
-        What attacks take is an upper bound for arms that were trained against an adversary: as if every image withstood
-        all of them. For other arms it is what they take on the model as it is.
+        Attacks on arms that were trained against an adversary are counted with their upper bound, as if every image
+        withstood all of them. For other arms, they are measured on the model as it is.
         """
-        about, images = [plan["model"], plan["data"]], plan["evaluation"]["images"]
-        items = [self._item(item, threat_of(plan) or ("linf", 0.0), about) for item in plan["evaluation"]["items"]]
-        found = {}
-        for arm, own in calls.items():
-            attacked = any(named(phase)[0] == "harden" for phase in plan["arms"][arm])
-            measuring = images * sum(at_most if attacked else now for now, at_most in items)
-            phases = [self._phase(arm, call, about) for call in own]
-            training, around = (sum(each) for each in zip(*phases, strict=True)) if phases else (0.0, 0.0)
-            found[arm] = Cost(training, measuring, around)
-        return found
+        about = (plan.model, plan.data)
+        items = [self._item(item, plan.threat or ("linf", 0.0), about) for item in plan.evaluation.items]
+        costs = {}
+        for arm, of_arm in calls.items():
+            hardened = any(call.kind == "harden" for call in of_arm)
+            measuring = plan.evaluation.images * sum(bound if hardened else now for now, bound in items)
+            phases = [self._phase(arm, call, about) for call in of_arm]
+            training, fixed = (sum(each) for each in zip(*phases, strict=True)) if phases else (0.0, 0.0)
+            costs[arm] = Cost(training, measuring, fixed)
+        return costs
 
-    def _phase(self, arm: str, call: Call, about: list[Any]) -> tuple[float, float]:
-        """Seconds of a phase's training, all but the saving of checkpoints, and of what comes before and after it."""
-        own = {key: value for key, value in call.settings.items() if not key.endswith("_loader")}
-        asked = [call.function.__name__, {**own, "epochs": None, "max_steps": None}, *about]
-        once, step, epoch = self._measured(f"a few steps of {arm}", asked, partial(self._rates, call))
-        return call.length.steps * step + call.length.epochs * epoch, once
+    def _phase(self, arm: str, call: Call, about: tuple[object, ...]) -> tuple[float, float]:
+        """Return seconds of a phase's training without saving checkpoints, and seconds before and after it."""
+        function = "pretrain" if call.kind == "pretrain" else "harden"
+        settings = {**vars(call.space), **call.settings, "epochs": None, "max_steps": None}
+        fixed, step, epoch = self._measured(
+            f"a few steps of {arm}", [function, settings, *about], partial(self._rates, call)
+        )
+        return call.length.steps * step + call.length.epochs * epoch, fixed
 
     def _rates(self, call: Call) -> tuple[float, float, float]:
-        """Seconds of what comes before and after all steps, of a step, and of the judgement after an epoch."""
+        """Measure seconds before and after all steps, of a step, and of judging an epoch."""
         model = copy.deepcopy(self.model)
-        if call.function is pretrain:
-            few = _Timed(call.images, STEPS)
-            pretrain(model, few, **{**call.settings, "epochs": 1, "max_steps": None}, progress=False)
-            return 0.0, few.seconds(), 0.0
-        found = estimate(model, call.images, **call.settings)
-        step, epoch = found.parts["steps"] / found.steps, found.parts["judging"] / found.epochs
-        return found.seconds - found.parts["steps"] - found.parts["judging"], step, epoch
+        if call.kind == "pretrain":
+            batches = _Timed(call.images, STEPS)
+            call.pretrain_an_epoch(model, batches)
+            return 0.0, batches.seconds(), 0.0
+        expected = call.estimate(model)
+        steps, judging = expected.parts["steps"], expected.parts["judging"]
+        return expected.seconds - steps - judging, steps / expected.steps, judging / expected.epochs
 
-    def _item(self, item: Any, threat: tuple[str, float], about: list[Any]) -> tuple[float, float]:
-        """Seconds that an evaluation item takes for each image: of the model as it is, and of one that withstands all."""
-        name, settings = named(item)
-        what = f"{name} on a few images"
-        now = self._measured(what, [item, threat, *about], lambda: self._evaluated(name, settings, threat))
+    def _item(self, item: Item, threat: tuple[str, float], about: tuple[object, ...]) -> tuple[float, float]:
+        """Measure an evaluation item's seconds for each image: of the model as it is, and their upper bound."""
+        name, settings = name_and_settings(item)
+        subject = f"{name} on a few images"
+        now = self._measured(subject, [item, threat, *about], lambda: self._evaluated(name, settings, threat))
         if "eps" not in inspect.signature(plugins.find("evaluations", name)).parameters:
             return now, now
-        # What an attack costs depends on who withstands it, and at a tiny radius all do that the model is right about.
+        # An attack takes longest where no image falls. At a tiny radius, none does that the model has right.
         less = {key: _tiny(value) if key == "eps" and value is not None else value for key, value in settings.items()}
-        asked = ["at most", less, threat, *about]
+        request = ["at most", less, threat, *about]
         tiny = (threat[0], TINY * threat[1])
-        return now, max(now, self._measured(what, asked, lambda: self._evaluated(name, less, tiny, right=True)))
+        bound = self._measured(subject, request, lambda: self._evaluated(name, less, tiny, own_labels=True))
+        return now, max(now, bound)
 
     def _evaluated(
-        self, name: str, settings: Mapping[str, Any], threat: tuple[str, float], *, right: bool = False
+        self, name: str, settings: Settings, threat: tuple[str, float], *, own_labels: bool = False
     ) -> float:
-        """Seconds of an evaluation for each image; `right` gives images the labels that the model gives them."""
+        """Measure seconds of an evaluation for each image; with `own_labels`, the model's classes are the labels."""
         images, labels = unpacked(first_batch(self.data.test, "test_loader"))
-        space = {key: self.space[key] for key in ("mean", "std", "normalized")}
-        pixels = find_pixels(images, self.data.test, **space, model=self.model)
-        if right:
-            labels = self._answers(images, pixels)
-        what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
-        given = {**pixels.arguments(), "device": self.space["device"], "norm": threat[0], "eps": threat[1]}
+        space = self.space
+        pixels = find_pixels(
+            images,
+            self.data.test,
+            mean=space.mean,
+            std=space.std,
+            normalized=space.normalized,
+            model=self.model,
+        )
+        if own_labels:
+            labels = self._classes(images, pixels)
+        evaluation = plugins.configured("evaluations", name, **settings)
+        norm, eps = threat
         count, seconds = 0, 0.0
         while count < len(images) and seconds < LONG_ENOUGH:
-            count = min(len(images), TIMES * count or FEW)
+            count = min(len(images), GROWTH * count or FIRST_IMAGES)
             few = [(images[:count], labels[:count])]
-            began = time.perf_counter()
-            evaluate(self.model, few, what, **given, progress=False)
-            seconds = time.perf_counter() - began
+            start = time.perf_counter()
+            evaluate(
+                self.model,
+                few,
+                evaluation,
+                norm=norm,
+                eps=eps,
+                device=space.device,
+                progress=False,
+                **pixels.arguments(),
+            )
+            seconds = time.perf_counter() - start
         return seconds / count
 
-    def _answers(self, images: Tensor, pixels: Any) -> Tensor:
-        """The classes (N,) that the model gives the loader's images (N,C,H,W)."""
-        device = chosen_device(self.model, self.space["device"])
+    def _classes(self, images: Tensor, pixels: Pixels) -> Tensor:
+        """Return the model's classes (N,) of the loader's images (N,C,H,W)."""
+        device = chosen_device(self.model, self.space.device)
         with torch.no_grad(), placed(self.model, device), evaluating(self.model):
             there = pixels.to(device)
             inputs = there.inputs(there.pixels(images.to(device))).to(dtype_of(self.model))
             return logits_of(self.model(inputs)).argmax(1).cpu()
 
-    def _measured(self, what: str, asked: Any, measure: Callable[[], Any]) -> Any:
-        key = digest(asked)
+    def _measured(self, subject: str, request: object, measure: Callable[[], Measured]) -> Measured:
+        """Return a measurement from `costs.json`, or take it now and keep it there."""
+        key = digest(request)
         if key not in self.known:
-            tell(f"measuring: {what}", self.progress)
+            tell(f"measuring: {subject}", self.progress)
             self.known[key] = measure()
-            write_bytes(self.path, json.dumps(self.known, indent=1).encode())
-        return self.known[key]
+            write_text(self.path, json.dumps(self.known, indent=1))
+        known: Measured = self.known[key]
+        return known
 
 
 class _Timed:
-    """A loader's first batch, so many times; it looks at the clock whenever the next one is asked for."""
+    """A loader that repeats the first batch of another, and records when each one is taken."""
 
-    def __init__(self, loader: Any, count: int) -> None:
+    def __init__(self, loader: Loader, count: int) -> None:
         self.batch, self.count, self.times = first_batch(loader), count, list[float]()
         self.dataset = getattr(loader, "dataset", None)
 
@@ -154,7 +180,7 @@ class _Timed:
             yield self.batch
 
     def seconds(self) -> float:
-        """Of a step, from one batch to the next, all but the first."""
+        """Return the median time from one batch to the next, without the first step."""
         return median(later - sooner for sooner, later in zip(self.times[1:], self.times[2:], strict=False))
 
 
@@ -162,17 +188,15 @@ def _tiny(eps: Any) -> Any:
     return [TINY * each for each in eps] if isinstance(eps, list | tuple) else TINY * eps
 
 
-def estimated(
-    plan: Mapping[str, Any], calls: Mapping[str, Sequence[Call]], costs: Mapping[str, Cost]
-) -> dict[str, Any]:
-    """What the plan says of its cost."""
-    arms = {}
-    for arm, own in calls.items():
-        training, measuring, around = costs[arm]
-        phases = [
-            {"steps": call.length.steps, "epochs": call.length.epochs, "passes": round(call.length.passes, 2)}
-            for call in own
-        ]
-        seconds = {"training": round(training + around, 1), "measuring": round(measuring, 1)}
-        arms[arm] = {**seconds, **({"phases": phases} if phases else {})}
-    return {"in all": told(seconds_in_all(plan, costs), plan), "seconds with one seed": arms}
+def estimated(plan: TrialPlan, calls: Mapping[str, Sequence[Call]], costs: Mapping[str, Cost]) -> Estimate:
+    """Return the plan's entry about its cost."""
+    arms: dict[str, dict[str, Any]] = {}
+    for arm, of_arm in calls.items():
+        training, measuring, fixed = costs[arm]
+        arms[arm] = {"training": round(training + fixed, 1), "measuring": round(measuring, 1)}
+        if of_arm:
+            arms[arm]["phases"] = [
+                {"steps": call.length.steps, "epochs": call.length.epochs, "passes": round(call.length.passes, 2)}
+                for call in of_arm
+            ]
+    return {"in all": with_price(total_seconds(plan, costs), plan), "seconds with one seed": arms}

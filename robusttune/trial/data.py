@@ -1,35 +1,62 @@
-"""The images of a trial: the same for every arm and seed."""
+"""Images of a trial: the same for every arm and seed."""
 
 from collections.abc import Sized
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader
 from robusttune.data.splits import held_back
 from robusttune.trial.equal_compute import Sizes
+from robusttune.trial.plan import DataFacts
+from robusttune.types import Channels, DeviceLike, Loader
 
 HELD_BACK, TESTED = 0.05, 0.2
 
 
-class Data(NamedTuple):
-    """Loaders of training images, of those that epochs are judged on (None for none), of test images, of unlabelled ones
-    (None for none), and what a step sees."""
+@dataclass(frozen=True)
+class InputSpace:
+    """The model's input and its place, as `harden` takes them."""
 
-    loader: Any
-    held: Any
-    test: Any
-    unlabeled: Any
+    mean: Channels | None = None
+    std: Channels | None = None
+    normalized: bool | None = None
+    classifier: str | None = None
+    device: DeviceLike = "auto"
+
+
+class Data(NamedTuple):
+    """Loaders of a trial.
+
+    Attributes:
+        loader: of training images.
+        held: of images to judge epochs on; None for none.
+        test: of test images.
+        unlabeled: of images without labels, for pretext tasks; None for none.
+        sizes: of batches.
+    """
+
+    loader: Loader
+    held: Loader | None
+    test: Loader
+    unlabeled: Loader | None
     sizes: Sizes
 
-    def facts(self) -> dict[str, Any]:
-        """What tells these images from others, for the plan."""
-        labelled = {"training images": _count(self.loader), "batch": self.sizes.batch, "batches": self.sizes.batches}
-        more = {"shape": list(self.sizes.shape), "held out": _count(self.held), "test images": _count(self.test)}
-        return {**labelled, **more, "unlabelled images": _count(self.unlabeled)}
+    def facts(self) -> DataFacts:
+        """Return the counts and shapes by which a plan recognises its images."""
+        return {
+            "training images": _count(self.loader),
+            "batch": self.sizes.batch,
+            "batches": self.sizes.batches,
+            "shape": list(self.sizes.shape),
+            "held out": _count(self.held),
+            "test images": _count(self.test),
+            "unlabelled images": _count(self.unlabeled),
+        }
 
 
-def divided(loader: Any, test_loader: Any = None, unlabeled_loader: Any = None) -> Data:
-    """A trial's images; a fifth of a plain DataLoader's are kept for testing unless a test loader is given.
+def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader: Loader | None = None) -> Data:
+    """Divide a trial's images; without a test loader, a fifth of a plain DataLoader's images are kept for testing.
 
     Raises:
         ValueError: loaders that do not fit, or whose length is not known.
@@ -48,12 +75,12 @@ def divided(loader: Any, test_loader: Any = None, unlabeled_loader: Any = None) 
     sizes = Sizes(len(images), _length(loader, "loader"), tuple(images.shape[1:]))
     if unlabeled_loader is not None:
         check_loader(unlabeled_loader, "unlabeled_loader", passes=2)
-        more, _ = Batches(unlabeled_loader, labelled=False).first()
-        sizes = sizes._replace(unlabeled=len(more), unlabeled_batches=_length(unlabeled_loader, "unlabeled_loader"))
+        first, _ = Batches(unlabeled_loader, labelled=False).first()
+        sizes = sizes._replace(unlabeled=len(first), unlabeled_batches=_length(unlabeled_loader, "unlabeled_loader"))
     return Data(loader, held, test_loader, unlabeled_loader, sizes)
 
 
-def _length(loader: Any, name: str) -> int:
+def _length(loader: Loader, name: str) -> int:
     if not isinstance(loader, Sized) or not len(loader):
         raise ValueError(
             f"the {name} does not say how many batches it has, so arms cannot be given equal compute: pass a DataLoader of a "
@@ -62,6 +89,6 @@ def _length(loader: Any, name: str) -> int:
     return len(loader)
 
 
-def _count(loader: Any) -> int | None:
+def _count(loader: Loader | None) -> int | None:
     dataset = getattr(loader, "dataset", None)
     return len(dataset) if isinstance(dataset, Sized) else None

@@ -1,128 +1,222 @@
-"""The phases of an arm as calls of `harden` and `pretrain`."""
+"""Phases of an arm as calls of `harden` and `pretrain`."""
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, get_args
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from robusttune.norms import canonical
+from robusttune.plugins import did_you_mean
 from robusttune.threat import LossOf, ThreatModel
+from robusttune.training.estimate import Estimate, estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.trial.data import Data
+from robusttune.trial.arms import PhaseKind, Settings
+from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length, lengths
-from robusttune.trial.results import named, threat_of
+from robusttune.trial.plan import TrialPlan
+from robusttune.types import Loader
 
-KINDS = ("pretrain", "ordinary", "harden")
+KINDS: tuple[PhaseKind, ...] = get_args(PhaseKind)
 ADVERSARY = {
     "norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps", "step_size",
     "awp", "eps_ramp", "min_clean", "heads",
 }  # fmt: skip
-# What is the same for all arms, or the trial's own business.
-OWN = {
+# Arguments that the trial passes itself, the same for all arms.
+RESERVED = {
     "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "epochs", "max_steps", "time_budget", "out",
     "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
     "classifier", "device", "sharded",
 }  # fmt: skip
-CHECKPOINTS = 10  # a phase
+CHECKPOINTS = 10  # in a phase
 
 
-class Call(NamedTuple):
-    """A phase as a call: `function(model, images, **settings, seed=…, out=…)`."""
+@dataclass(frozen=True)
+class Call:
+    """A phase as a call of `pretrain` (kind "pretrain") or of `harden` (the other kinds).
 
-    function: Callable[..., Any]
-    images: Any
-    settings: dict[str, Any]
+    Attributes:
+        kind: of the phase.
+        images: loader of the images to train on.
+        settings: of the phase and of the plan, those alone that the function takes.
+        length: steps and epochs.
+        space: the model's input and its place.
+        held: loader of images to judge epochs on; None for the function's default.
+        unlabeled: loader of images without labels, for pretext tasks; None for none.
+    """
+
+    kind: PhaseKind
+    images: Loader
+    settings: Settings
     length: Length
+    space: InputSpace
+    held: Loader | None = None
+    unlabeled: Loader | None = None
 
     def run(self, model: nn.Module, folder: Path, seed: int, *, progress: bool) -> None:
-        """Train the model, or go on where it was killed."""
+        """Train the model, or continue a run that was killed."""
         every = max(1, math.ceil(self.length.steps / CHECKPOINTS))
-        more = {"seed": seed, "out": folder, "resume": True, "checkpoint_every": every, "progress": progress}
-        self.function(model, self.images, **self.settings, **more)
+        if self.kind == "pretrain":
+            pretrain(
+                model,
+                self.images,
+                epochs=self.length.epochs,
+                max_steps=self.length.steps,
+                seed=seed,
+                out=folder,
+                resume=True,
+                checkpoint_every=every,
+                progress=progress,
+                mean=self.space.mean,
+                std=self.space.std,
+                normalized=self.space.normalized,
+                classifier=self.space.classifier,
+                device=self.space.device,
+                **self.settings,
+            )
+        else:
+            harden(
+                model,
+                self.images,
+                val_loader=self.held,
+                unlabeled_loader=self.unlabeled,
+                epochs=self.length.epochs,
+                max_steps=self.length.steps,
+                seed=seed,
+                out=folder,
+                resume=True,
+                checkpoint_every=every,
+                progress=progress,
+                mean=self.space.mean,
+                std=self.space.std,
+                normalized=self.space.normalized,
+                classifier=self.space.classifier,
+                device=self.space.device,
+                **self.settings,
+            )
+
+    def estimate(self, model: nn.Module) -> Estimate:
+        """Estimate the run of a phase that `harden` trains."""
+        return estimate(
+            model,
+            self.images,
+            val_loader=self.held,
+            unlabeled_loader=self.unlabeled,
+            epochs=self.length.epochs,
+            max_steps=self.length.steps,
+            mean=self.space.mean,
+            std=self.space.std,
+            normalized=self.space.normalized,
+            classifier=self.space.classifier,
+            device=self.space.device,
+            **self.settings,
+        )
+
+    def pretrain_an_epoch(self, model: nn.Module, batches: Loader) -> None:
+        """Pre-train the model on other batches, once, without a folder."""
+        pretrain(
+            model,
+            batches,
+            epochs=1,
+            progress=False,
+            mean=self.space.mean,
+            std=self.space.std,
+            normalized=self.space.normalized,
+            classifier=self.space.classifier,
+            device=self.space.device,
+            **self.settings,
+        )
 
 
-def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Any) -> Tensor:
-    """The images themselves: the adversary of ordinary training, which costs nothing."""
+def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Generator) -> Tensor:
+    """Return the images themselves: the adversary of ordinary training, which costs nothing."""
     return images
 
 
-def calls_of(plan: Mapping[str, Any], arm: str, data: Data, space: Mapping[str, Any]) -> list[Call]:
-    """The calls that an arm is made of, one for each phase.
+def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[Call]:
+    """Return the calls of an arm, one for each phase.
 
     Args:
         plan: of the trial.
         arm: its name.
         data: of the trial.
-        space: mean, std, normalized, classifier and device, as `harden` takes them.
+        space: the model's input and its place.
 
     Raises:
-        ValueError: phases or settings that there are none of.
+        ValueError: unknown kinds of phases or unknown settings.
     """
-    phases, common = plan["arms"][arm], plan.get("settings") or {}
+    common = plan.settings or {}
     _check_names(f"settings: {sorted(common)}", common, "harden")
-    for phase in phases:
-        kind, own = named(phase)
-        if kind not in KINDS:
-            raise ValueError(f"arm {arm!r} has a phase {kind!r}, but it must be one of {', '.join(KINDS)}")
-        _check_names(f"arm {arm!r}, {kind}", own, kind)
-    norm, eps = threat_of(plan) or ("linf", 0.0)
-    every = lengths(phases, plan["epochs"], data.sizes, ThreatModel(norm, eps), common)
-    made = zip(map(named, phases), every, strict=True)
-    return [_call(kind, {**_taken(kind, common), **own}, length, plan, data, space) for (kind, own), length in made]
+    phases = []
+    for name, settings in map(name_and_settings, plan.arms[arm]):
+        kind = _kind(arm, name)
+        _check_names(f"arm {arm!r}, {kind}", settings, kind)
+        phases.append((kind, settings))
+    norm, eps = plan.threat or ("linf", 0.0)
+    each = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
+    return [
+        _call(kind, {**_settings_for(kind, common), **settings}, length, plan, data, space)
+        for (kind, settings), length in zip(phases, each, strict=True)
+    ]
 
 
 def _call(
-    kind: str,
-    given: dict[str, Any],
-    length: Length,
-    plan: Mapping[str, Any],
-    data: Data,
-    space: Mapping[str, Any],
+    kind: PhaseKind, settings: dict[str, Any], length: Length, plan: TrialPlan, data: Data, space: InputSpace
 ) -> Call:
-    given = {key: value for key, value in {**space, **given}.items() if key != "share"}
-    given |= {"epochs": length.epochs, "max_steps": length.steps}
+    settings = {name: value for name, value in settings.items() if name != "share"}
     if kind == "pretrain":
-        return Call(pretrain, data.loader if data.unlabeled is None else data.unlabeled, given, length)
-    given["val_loader"] = data.held
+        images = data.loader if data.unlabeled is None else data.unlabeled
+        return Call(kind, images, settings, length, space)
     if kind == "ordinary":
-        return Call(
-            harden, data.loader, {**given, "tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}, length
-        )
-    if "purpose" not in given and "norm" not in given:
-        given["norm"], given["eps"] = threat_of(plan) or (None, None)
-    elif "norm" in given and given.get("eps") is None:
-        radii = {canonical(norm): eps for norm, eps in plan["threats"].items()}
-        given["eps"] = radii.get(canonical(given["norm"]))
-    if given.get("tasks", "auto") is not None and given.get("preset") != "fast":
-        given["unlabeled_loader"] = data.unlabeled
-    return Call(harden, data.loader, given, length)
+        ordinary = {**settings, "tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
+        return Call(kind, data.loader, ordinary, length, space, held=data.held)
+    with_tasks = settings.get("tasks", "auto") is not None and settings.get("preset") != "fast"
+    unlabeled = data.unlabeled if with_tasks else None
+    return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
 
 
-def _taken(kind: str, common: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of all phases that make sense for one of this kind."""
+def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
+    """Add the norm and the radius of the plan to settings that do not name them."""
+    if "purpose" not in settings and "norm" not in settings:
+        norm, eps = plan.threat or (None, None)
+        return {**settings, "norm": norm, "eps": eps}
+    if "norm" in settings and settings.get("eps") is None:
+        radii = {canonical(norm): eps for norm, eps in (plan.threats or {}).items()}
+        return {**settings, "eps": radii.get(canonical(settings["norm"]))}
+    return settings
+
+
+def _settings_for(kind: PhaseKind, common: Settings) -> dict[str, Any]:
+    """Select the settings of all phases that a phase of this kind takes."""
     if kind == "harden":
         return dict(common)
     known = inspect.signature(pretrain if kind == "pretrain" else harden).parameters
-    return {key: value for key, value in common.items() if key in known and key not in ADVERSARY}
+    return {name: value for name, value in common.items() if name in known and name not in ADVERSARY}
 
 
-def _check_names(where: str, given: Mapping[str, Any], kind: str) -> None:
+def _kind(arm: str, name: str) -> PhaseKind:
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise ValueError(f"arm {arm!r} has a phase {name!r}, but it must be one of {', '.join(KINDS)}")
+
+
+def _check_names(where: str, settings: Mapping[str, object], kind: PhaseKind) -> None:
     """Raise a ValueError for settings that a phase of this kind does not have."""
     function = pretrain if kind == "pretrain" else harden
-    strange = ADVERSARY if kind == "ordinary" else set()
-    known = set(inspect.signature(function).parameters) - OWN - strange | {"share"}
-    for name in given:
+    forbidden = ADVERSARY if kind == "ordinary" else set()
+    known = set(inspect.signature(function).parameters) - RESERVED - forbidden | {"share"}
+    for name in settings:
         if name in known:
             continue
-        if name in OWN:
-            raise ValueError(f"{where}: {name} is the trial's own, the same for all arms: leave it out")
-        if name in strange:
+        if name in RESERVED:
+            raise ValueError(f"{where}: {name} is set by the trial, the same for all arms: leave it out")
+        if name in forbidden:
             raise ValueError(f"{where}: {name} is of an adversary, and there is none in ordinary training: use harden")
-        close = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"{where}: there is no {name!r}{hint}; known are {', '.join(sorted(known))}")

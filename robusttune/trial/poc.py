@@ -7,180 +7,148 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune import plugins
-from robusttune.measuring.evaluate import evaluate
 from robusttune.model.checks import check_model
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
-from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.tasks._heads import TASKS
+from robusttune.trial.arms import Settings
+from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget
 from robusttune.trial.cost import Costs, estimated
-from robusttune.trial.data import Data, divided
+from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
-from robusttune.trial.phases import calls_of
-from robusttune.trial.plan_defaults import (
-    RULE,
-    check_plan,
-    chosen_arms,
-    chosen_budget,
-    chosen_corruptions,
-    chosen_seeds,
-    chosen_threats,
-    items_of,
-    write_plan,
-)
-from robusttune.trial.results import (
-    PLAN,
-    RECORDS,
-    START,
-    Trial,
-    item_place,
-    named,
-    phase_place,
-    place_of,
-    plain,
-    read_plan,
-    result_of,
-    threat_of,
-)
-from robusttune.types import Json
-
-ASKED = (
-    "threats", "corruptions", "arms", "tasks", "seeds", "epochs", "images", "evaluation", "budget", "price", "settings",
-    "decision",
-)  # fmt: skip
-SPACE = ("mean", "std", "normalized", "classifier", "device")
+from robusttune.trial.phases import Call, calls_of
+from robusttune.trial.plan import PLAN, TrialPlan
+from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
+from robusttune.trial.results import START, Trial
+from robusttune.trial.unfinished import measure, train, unfinished
+from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 
 def poc(
     model: nn.Module,
-    loader: Any,
+    loader: Loader,
     *,
-    threats: Any = ("linf", "l2"),
+    threats: Threats = ("linf", "l2"),
     corruptions: str | Sequence[str] = ("noise", "blur", "weather", "digital"),
-    test_loader: Any = None,
-    unlabeled_loader: Any = None,
-    arms: Any = None,
+    test_loader: Loader | None = None,
+    unlabeled_loader: Loader | None = None,
+    arms: ArmLike | Sequence[ArmLike] | None = None,
     tasks: Mapping[str, float] | None = TASKS,
     seeds: int | Sequence[int] = 3,
     epochs: float = 3,
     images: int = 1000,
-    evaluation: Sequence[Any] | None = None,
+    evaluation: Sequence[Item] | None = None,
     budget: float | None = None,
     price: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-    decision: Mapping[str, Any] | None = None,
-    mean: Any = None,
-    std: Any = None,
+    settings: Settings | None = None,
+    decision: Settings | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     normalized: bool | None = None,
     classifier: str | None = None,
-    device: Any = "auto",
-    out: str | Path = "runs/poc",
+    device: DeviceLike = "auto",
+    out: PathLike = "runs/poc",
     plan_only: bool = False,
     resume: bool = False,
     progress: bool = True,
     notes: Mapping[str, Json] | None = None,
 ) -> Path:
-    """Try on the user's own data which training pays: the path of a page to decide by; the model is left as it is.
+    """Try several ways of training on the user's own data; return the path of a page to decide by. The model does not change.
 
-    First a plan is written, `plan.yaml`, with arms, seeds, what is measured, and what that is estimated to cost. Then
-    arms are trained and measured, seed by seed, all from the model's weights, at equal compute, on the same images; what
-    was finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the numbers.
+    First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost. Then every arm is
+    trained and measured, seed by seed, from the model's weights, at equal compute and on the same images. What was
+    finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
 
     Args:
         model: images -> logits (N,K): where every arm starts.
         loader: yields (images, labels) to train on, as for `harden`.
-        threats: adversaries: {norm: eps}, or norms at their customary radii; arms train against the first one, and are
-            attacked by all, below, at and above their radii, those of norms that are not named among them.
-        corruptions: that matter, by name, or by family: "noise", "blur", "weather", "digital".
-        test_loader: images to measure on, which nothing is trained on; a fifth of a plain DataLoader's unless given.
-        unlabeled_loader: more images, for pretext tasks: pre-training takes these alone.
-        arms: what to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
-            "rotation_joint"; {name: phases} for one's own, as in the plan; all unless given.
+        threats: adversaries: {norm: eps}, or norms at their customary radii. Arms train against the first one and are
+            attacked by all, below, at and above their radii, and by norms that are not named.
+        corruptions: to measure, by name, or by family: "noise", "blur", "weather", "digital".
+        test_loader: images to measure on, never used for training; by default a fifth of a plain DataLoader's images.
+        unlabeled_loader: more images, for pretext tasks; pre-training uses these alone.
+        arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
+            "rotation_joint"; {name: phases} for one of your own, as in the plan; all by default.
         tasks: pretext tasks and their weights.
-        seeds: how many, or which; under three, differences cannot be told from chance.
+        seeds: how many, or which; with fewer than three, differences cannot be told from chance.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        images: test images to measure on.
-        evaluation: what to measure instead: names of evaluations, or {name: {setting: value}}.
-        budget: what all may cost, in seconds; with a price, in money.
+        images: number of test images to measure on.
+        evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
+        budget: limit of the whole trial's cost, in seconds; with a price, in money.
         price: of an hour.
         settings: of `harden`, for all arms, such as {"lr": 0.01}.
-        decision: what it is decided by, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
+        decision: criteria, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
             `robusttune.trial.decision.decide.decide`.
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
-        plan_only: only write the plan, whose path comes back.
-        resume: go on with the trial in `out`, after its plan as it is now.
+        plan_only: write the plan alone, and return its path.
+        resume: continue the trial in `out`, by its plan as it is now.
         progress: show progress.
-        notes: more to write into `run.json` in `out`.
+        notes: more entries of `run.json` in `out`.
 
     Raises:
-        ValueError: arguments or a plan that do not fit, or a plan over the budget, with what to drop.
+        ValueError: arguments or a plan that do not fit, or a plan over the budget; the error lists what to drop.
+        ImportError: a package of the page is not installed.
     """
-    given = dict(locals())
     check_model(model)
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a trial runs in one process: start it without torchrun, or harden single arms under torchrun")
+    request = PlanRequest(
+        threats=threats,
+        corruptions=corruptions,
+        arms=arms,
+        tasks=tasks,
+        seeds=seeds,
+        epochs=epochs,
+        images=images,
+        evaluation=evaluation,
+        budget=budget,
+        price=price,
+        settings=settings,
+        decision=decision,
+    )
+    space = InputSpace(mean=mean, std=std, normalized=normalized, classifier=classifier, device=device)
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
-        return _tried(given, rewind)
+        data = divided(loader, test_loader, unlabeled_loader)
+        plan = _earlier_plan(Path(out), request, model, data) if resume else None
+        plan = plan or new_plan(request, _name(model), data)
+        plan.check()
+        calls = _calls(plan, data, space)
+        folder = run_folder.prepared(Path(out), resume)
+        assert folder is not None
+        costs = Costs(folder, model, data, space, progress=progress)
+        _start(folder, request, plan, model, calls, costs, notes or {})
+        check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
+        if plan_only:
+            return folder / PLAN
+        for place in unfinished(folder, plan, progress):
+            arm = copy.deepcopy(model)
+            rewind()
+            train(arm, calls[place.arm], place, plan, progress)
+            measure(arm, place, plan, data, space, progress)
+        return decide.write(decide.decide(Trial.load(folder)), folder)
 
 
 def _check_installed() -> None:
-    """Raise an ImportError now for what the page would lack after hours."""
+    """Raise an ImportError now rather than after hours of training, when the page is written."""
     missing = [name for name in ("scipy", "matplotlib", "markdown") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"the decision page needs {', '.join(missing)}: pip install 'robusttune[poc]'")
 
 
-def _tried(given: Mapping[str, Any], rewind: Callable[[], None]) -> Path:
-    """The path of the page, or of the plan where only that is asked for."""
-    model, out, progress = given["model"], given["out"], given["progress"]
-    data = divided(given["loader"], given["test_loader"], given["unlabeled_loader"])
-    plan = _plan_there(given, data) if given["resume"] else None
-    plan = plan or _new_plan(given, data)
-    check_plan(plan)
-    space = {name: given[name] for name in SPACE}
-
-    def calls_for(plan: Mapping[str, Any]) -> dict[str, Any]:
-        return {arm: calls_of(plan, arm, data, space) for arm in plan["arms"]}
-
-    calls = calls_for(plan)
-    folder = run_folder.prepared(out, given["resume"])
-    assert folder is not None
-    costs = Costs(folder, model, data, space, progress=progress)
-    known = costs.of(plan, calls)
-    if not (folder / PLAN).exists():
-        files.save_weights(folder / START, _tensors(model))
-        run_folder.write_run(folder, {"arguments": {name: given[name] for name in ASKED}, **(given["notes"] or {})})
-        write_plan(folder, {**plan, "estimated": estimated(plan, calls, known)})
-    check_budget(plan, lambda edited: costs.of(edited, calls_for(edited)), folder / PLAN)
-    if given["plan_only"]:
-        return folder / PLAN
-    for place in _places(folder, plan, progress):
-        arm = copy.deepcopy(model)
-        rewind()
-        for number, call in enumerate(calls[place.arm]):
-            call.run(
-                arm, phase_place(place.folder, number, plan["arms"][place.arm][number]), place.seed, progress=progress
-            )
-        _measure(arm, plan, place, data, given)
-    trial = Trial.load(folder)
-    return decide.write(decide.decide(trial), folder)
-
-
 @contextmanager
-def _rewound(*loaders: Any) -> Iterator[Callable[[], None]]:
-    """Something that brings the loaders' own generators back to where they are now, for each arm and at the end."""
+def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
+    """Yield a function that restores the loaders' random states of now; it is called at the end, too."""
     states = [randomness.random_states(loader) for loader in loaders]
 
     def rewind() -> None:
@@ -193,89 +161,64 @@ def _rewound(*loaders: Any) -> Iterator[Callable[[], None]]:
         rewind()
 
 
-class _Place(NamedTuple):
-    """An arm and a seed that are to be run, and where."""
-
-    arm: str
-    seed: int
-    folder: Path
-
-
-def _new_plan(given: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """The plan that the arguments ask for."""
-    threats = chosen_threats(given["threats"], data.sizes.shape)
-    corruptions = chosen_corruptions(given["corruptions"])
-    asked = given["evaluation"]
-    return {
-        "model": _named(given["model"]),
-        "data": data.facts(),
-        "budget": chosen_budget(given["budget"], given["price"]),
-        "threats": threats,
-        "seeds": chosen_seeds(given["seeds"]),
-        "epochs": given["epochs"],
-        "settings": dict(given["settings"] or {}),
-        "arms": chosen_arms(given["arms"], given["tasks"]),
-        "evaluation": {
-            "images": given["images"],
-            "items": items_of(threats, corruptions) if asked is None else list(asked),
-        },
-        **({} if given["decision"] is None else {"decision": dict(given["decision"])}),
-        "rule": RULE,
-    }
-
-
-def _plan_there(given: Mapping[str, Any], data: Data) -> dict[str, Any] | None:
-    """The plan in the folder, which comes before arguments; None where there is none.
+def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data) -> TrialPlan | None:
+    """Read the plan in the folder, which comes before the arguments; None where there is none.
 
     Raises:
-        ValueError: it is of another model or other images, or an argument asks for something new.
+        ValueError: it is of another model or other images, or an argument differs from the earlier call.
     """
-    folder = Path(given["out"])
-    if not (folder / PLAN).exists():
+    path = folder / PLAN
+    if not path.exists():
         return None
-    plan = read_plan(folder)
-    for name, now in (("model", _named(given["model"])), ("data", data.facts())):
-        if plan.get(name) != now:
+    plan = TrialPlan.read(folder)
+    for name, before, now in (("model", plan.model, _name(model)), ("data", plan.data, data.facts())):
+        if before != now:
             start = f"; the weights that it starts from are in {str(folder / START)!r}" if name == "model" else ""
             raise ValueError(
-                f"{str(folder / PLAN)!r} is of {name} {plan.get(name)}, but this is {now}{start}: pass what the plan was "
-                "made for, or name another folder"
+                f"{str(path)!r} is of {name} {before}, but this is {now}{start}: pass the {name} of the plan, or name "
+                "another folder"
             )
-    before = json.loads((folder / files.RUN).read_text(encoding="utf-8"))["arguments"]
-    asked = {name: given[name] for name in ASKED if given[name] != inspect.signature(poc).parameters[name].default}
-    new = [name for name, value in plain(asked).items() if value != before.get(name)]
-    if new:
-        raise ValueError(
-            f"{', '.join(f'{name}={given[name]!r}' for name in new)} was not asked for when {str(folder / PLAN)!r} was "
-            "written: edit the plan, which comes first, or name another folder"
-        )
+    _check_request(path, request)
     return plan
 
 
-def _places(folder: Path, plan: Mapping[str, Any], progress: bool) -> Iterator[_Place]:
-    """What is still to be run: whole seeds first, so that what there is can be compared at any time."""
-    pairs = [(arm, seed) for seed in plan["seeds"] for arm in plan["arms"]]
-    for number, (arm, seed) in enumerate(pairs, 1):
-        if result_of(folder, plan, arm, seed) is None:
-            tell(f"arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
-            yield _Place(arm, seed, place_of(folder, plan, arm, seed))
+def _check_request(path: Path, request: PlanRequest) -> None:
+    """Raise a ValueError for arguments that are neither their defaults nor those of the call that wrote the plan."""
+    earlier = json.loads((path.parent / files.RUN).read_text(encoding="utf-8"))["arguments"]
+    defaults = inspect.signature(poc).parameters
+    set_now = {name: value for name, value in vars(request).items() if value != defaults[name].default}
+    new = [name for name, value in run_folder.as_json(set_now).items() if value != earlier.get(name)]
+    if new:
+        changes = ", ".join(f"{name}={set_now[name]!r}" for name in new)
+        raise ValueError(
+            f"{changes} was not among the arguments when {str(path)!r} was written: edit the plan, which comes first, or "
+            "name another folder"
+        )
 
 
-def _measure(model: nn.Module, plan: Mapping[str, Any], place: _Place, data: Data, given: Mapping[str, Any]) -> None:
-    """Measure all items that are not measured yet, on the same images and with the same chance for every arm."""
-    norm, eps = threat_of(plan) or ("linf", None)
-    space = {name: given[name] for name in ("mean", "std", "normalized", "device", "progress")}
-    for item in plan["evaluation"]["items"]:
-        folder = item_place(place.folder, plan, item)
-        if (folder / RECORDS).exists():
-            continue
-        name, settings = named(item)
-        what: Callable[..., Any] = plugins.configured("evaluations", name, **settings)
-        subset = plan["evaluation"]["images"]
-        evaluate(model, data.test, what, norm=norm, eps=eps, subset=subset, out=folder, resume=True, seed=0, **space)
+def _calls(plan: TrialPlan, data: Data, space: InputSpace) -> dict[str, list[Call]]:
+    return {arm: calls_of(plan, arm, data, space) for arm in plan.arms}
 
 
-def _named(model: nn.Module) -> str:
+def _start(
+    folder: Path,
+    request: PlanRequest,
+    plan: TrialPlan,
+    model: nn.Module,
+    calls: Mapping[str, Sequence[Call]],
+    costs: Costs,
+    notes: Mapping[str, Json],
+) -> None:
+    """Measure the plan's cost; in a new folder, write the model's weights, the arguments with notes, and the plan."""
+    known = costs.of(plan, calls)
+    if (folder / PLAN).exists():
+        return
+    files.save_weights(folder / START, _tensors(model))
+    run_folder.write_run(folder, {"arguments": vars(request), **notes})
+    replace(plan, estimated=estimated(plan, calls, known)).write(folder)
+
+
+def _name(model: nn.Module) -> str:
     return f"{type(model).__name__} {fingerprint(model)}"
 
 

@@ -1,8 +1,8 @@
-"""How often each way of telling arms apart calls a difference real, among equal arms and where one arm is better.
+"""False alarms and power of several significance tests, among equal arms and where one arm is better.
 
     python tests/benchmarks/arms.py --trials 1000
 
-Trials are simulated image by image (tests/support/simulated.py): eight arms, eleven needs, seeds that scatter by a point, and
+Trials are simulated image by image (tests/support/simulated.py): eight arms, eleven metrics, seeds that scatter by a point, and
 images of which some are hard for all arms, and some for one arm with every seed.
 """
 
@@ -23,19 +23,19 @@ DRAWS = 200
 
 
 def ours(right):
-    """The library's."""
+    """Return the library's p-values."""
     each = right.swapaxes(1, 2)
     of_images = np.stack([images_variance(each[first], each[second]) for first, second in PAIRS])
     return differences(right.mean(axis=-1), PAIRS, untrained={0}, images=of_images, count=right.shape[-1]).p
 
 
 def without_images(right):
-    """The library's, as though the held-out images were all images."""
+    """Return the library's p-values without the part of the variance that comes from the choice of images."""
     return differences(right.mean(axis=-1), PAIRS, untrained={0}, images=0.0, count=right.shape[-1]).p
 
 
 def own_scatter(right):
-    """Student's paired t over seeds, with each pair's own scatter."""
+    """Return p-values of Student's paired t over seeds, with the scatter of each single pair."""
     values = right.mean(axis=-1)
     each = np.stack([values[second] - values[first] for first, second in PAIRS])
     error = each.std(axis=1, ddof=1) / np.sqrt(each.shape[1])
@@ -43,7 +43,7 @@ def own_scatter(right):
 
 
 def bootstrap(right):
-    """Seeds are drawn anew, then images; the scatter of the mean difference, and a normal distribution."""
+    """Return p-values of a hierarchical bootstrap (seeds, then images) with a normal distribution."""
     generator = np.random.default_rng(0)
     _, seeds, _, count = right.shape
     of_seeds = generator.multinomial(seeds, [1 / seeds] * seeds, DRAWS) / seeds
@@ -76,7 +76,7 @@ def main():
 
 
 def rates(trials, seeds, images, better):
-    """For each way the share of trials with any difference called real, and with the better arm found over arm 2."""
+    """Return for each way the shares of trials with any significant difference, and with one of the better arm over arm 2."""
     generator, truth = np.random.default_rng(1), equal()
     truth[4] += better
     row = PAIRS.index((2, 4))

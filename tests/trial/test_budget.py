@@ -2,36 +2,40 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robusttune.trial.budget import Cost, check_budget, seconds_in_all, ways_under
+from robusttune.trial.budget import Cost, check_budget, total_seconds, ways_under
+from robusttune.trial.plan import TrialPlan
 
 NONE = {"harden": {"tasks": None}}
 ARMS = {"nothing": [], "ordinary": [{"ordinary": {}}], "adversarial": [NONE], "joint": [{"harden": {}}]}
 
 
 def plan_of(seeds, epochs, images, budget=None):
-    return {
-        "arms": ARMS,
-        "seeds": list(range(seeds)),
-        "epochs": epochs,
-        "evaluation": {"images": images, "items": ["clean"]},
-        "threats": {"linf": 0.1},
-        "budget": None if budget is None else {"seconds": budget},
-    }
+    return TrialPlan.from_dict(
+        {
+            "arms": ARMS,
+            "seeds": list(range(seeds)),
+            "epochs": epochs,
+            "evaluation": {"images": images, "items": ["clean"]},
+            "threats": {"linf": 0.1},
+            "budget": None if budget is None else {"seconds": budget},
+        }
+    )
 
 
 def costs_with(step, image, around):
     """Costs that go up in whole steps, as those of real trainings do."""
 
     def costs_of(plan):
-        steps = max(1, round(7 * plan["epochs"]))
-        trained = {arm: Cost(steps * step, plan["evaluation"]["images"] * image, around) for arm in plan["arms"]}
-        return {**trained, "nothing": Cost(0, plan["evaluation"]["images"] * image)}
+        steps = max(1, round(7 * plan.epochs))
+        trained = {arm: Cost(steps * step, plan.evaluation.images * image, around) for arm in plan.arms}
+        return {**trained, "nothing": Cost(0, plan.evaluation.images * image)}
 
     return costs_of
 
@@ -40,15 +44,15 @@ def followed(plan, way):
     """The plan as somebody edits it who follows the advice."""
     number = r"([\d.e+-]+)"
     if found := re.match(rf"{number} instead of \d+ seeds", way):
-        return {**plan, "seeds": plan["seeds"][: int(found[1])]}
+        return replace(plan, seeds=plan.seeds[: int(found[1])])
     if found := re.match(r"dropping the arms (.*) \(", way):
-        return {**plan, "arms": {arm: plan["arms"][arm] for arm in plan["arms"] if arm not in found[1].split(", ")}}
+        return replace(plan, arms={arm: plan.arms[arm] for arm in plan.arms if arm not in found[1].split(", ")})
     if found := re.match(rf"{number} instead of {number} epochs", way):
-        return {**plan, "epochs": float(found[1])}
+        return replace(plan, epochs=float(found[1]))
     if found := re.match(r"(\d+) instead of \d+ test images", way):
-        return {**plan, "evaluation": {**plan["evaluation"], "images": int(found[1])}}
+        return replace(plan, evaluation=replace(plan.evaluation, images=int(found[1])))
     found = re.match(rf"{number} epochs and (\d+) test images instead of", way)
-    return {**plan, "epochs": float(found[1]), "evaluation": {**plan["evaluation"], "images": int(found[2])}}
+    return replace(plan, epochs=float(found[1]), evaluation=replace(plan.evaluation, images=int(found[2])))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -63,7 +67,7 @@ def followed(plan, way):
 )
 def test_every_way_that_is_told_brings_the_plan_under(seeds, epochs, images, step, image, around, share):
     costs_of = costs_with(step, image, around)
-    whole = seconds_in_all(plan_of(seeds, epochs, images), costs_of(plan_of(seeds, epochs, images)))
+    whole = total_seconds(plan_of(seeds, epochs, images), costs_of(plan_of(seeds, epochs, images)))
     plan = plan_of(seeds, epochs, images, budget=share * whole)
     ways = list(ways_under(plan, costs_of, share * whole))
     with pytest.raises(ValueError, match="the plan would take about") as refused:
@@ -73,7 +77,7 @@ def test_every_way_that_is_told_brings_the_plan_under(seeds, epochs, images, ste
         edited = followed(plan, way)
         assert edited != plan
         check_budget(edited, costs_of, Path("plan.yaml"))
-        assert {"nothing", "adversarial"} <= set(edited["arms"])  # what all are compared to
+        assert {"nothing", "adversarial"} <= set(edited.arms)  # what all are compared to
 
 
 def test_where_nothing_would_fit_it_says_so():

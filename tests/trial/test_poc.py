@@ -19,8 +19,9 @@ import robusttune
 from robusttune import plugins
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
+from robusttune.trial.arms._phase import name_and_settings, shares
 from robusttune.trial.decision.decide import decide
-from robusttune.trial.equal_compute import Sizes, lengths, passes
+from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
 from robusttune.trial.plan_defaults import chosen_arms, items_of
 from robusttune.trial.results import RECORDS, Trial
 
@@ -96,7 +97,7 @@ def test_killed_trial_goes_on_to_the_same_results(tmp_path):
 def test_arms_take_equal_compute():
     sizes, threat = Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1)
     settings = {"steps": 3}
-    assert passes("harden", {**settings, "tasks": None}, sizes, threat) == 4
+    assert passes_per_image("harden", {**settings, "tasks": None}, sizes, threat) == 4
     for arm in chosen_arms(None, {"rotation": 0.5}).values():
         found = lengths(arm, 4, sizes, threat, settings)
         if found:
@@ -108,6 +109,15 @@ def test_arms_follow_the_folder_and_unknown_ones_are_refused():
     assert set(plugins.names("trial.arms")) == files
     with pytest.raises(ValueError, match=r"unknown arm 'best': known are .*adversarial"):
         chosen_arms(["best"], {"rotation": 0.5})
+
+
+@pytest.mark.parametrize("tasks", [{}, {"rotation": 0.5, "patch_rotation": 0.5}], ids=["no tasks", "two tasks"])
+@pytest.mark.parametrize("name", plugins.names("trial.arms"))
+def test_arms_keep_their_contract(name, tasks):
+    for arm, each in plugins.find("trial.arms", name)(tasks).items():
+        assert arm.startswith((name, *tasks))
+        assert shares(each) == [] if name == "nothing" else sum(shares(each)) == 1
+        assert {name_and_settings(phase)[0] for phase in each} <= set(phases.KINDS)
 
 
 def test_price_without_budget_is_refused(tmp_path):

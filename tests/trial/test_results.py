@@ -1,21 +1,21 @@
 """A trial on disk: what is read back, what an edited plan still finds, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
+from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.results import (
-    PLAN,
     RECORDS,
     Trial,
     item_place,
-    named,
     phase_place,
     place_of,
-    read_plan,
     seconds_of,
 )
 
@@ -29,15 +29,18 @@ PLAIN = {
 }
 
 
+PLANNED = TrialPlan.from_dict(PLAIN)
+
+
 def write(folder, plan, arm, seed, correct):
     """A finished arm, with images of which so many are right."""
     place = place_of(folder, plan, arm, seed)
-    for item in plan["evaluation"]["items"]:
+    for item in plan.evaluation.items:
         right = [number < correct for number in range(3)]
-        facts = {"seed": 0, "evaluations": {named(item)[0]: {"seconds": 1.0}}}
-        record = accuracy(named(item)[0], correct, 3, SETTING if "sweep" in item else {}, right=right)
+        facts = {"seed": 0, "evaluations": {name_and_settings(item)[0]: {"seconds": 1.0}}}
+        record = accuracy(name_and_settings(item)[0], correct, 3, SETTING if "sweep" in item else {}, right=right)
         Records([record], facts=facts, hashes="abc", labels=(0, 1, 2)).save(item_place(place, plan, item) / RECORDS)
-    for number, phase in enumerate(plan["arms"][arm]):
+    for number, phase in enumerate(plan.arms[arm]):
         run = phase_place(place, number, phase)
         run.mkdir(parents=True)
         lines = [json.dumps({"epoch": epoch, "seconds": 2.5 * epoch}) + "\n" for epoch in (1, 2)]
@@ -48,7 +51,7 @@ def write(folder, plan, arm, seed, correct):
 def folder(tmp_path):
     (tmp_path / PLAN).write_text(yaml.safe_dump(PLAIN, sort_keys=False))
     for arm, seed, correct in (("nothing", 0, 0), ("adversarial", 0, 2), ("adversarial", 1, 3)):
-        write(tmp_path, PLAIN, arm, seed, correct)
+        write(tmp_path, PLANNED, arm, seed, correct)
     return tmp_path
 
 
@@ -80,8 +83,8 @@ def test_an_edited_plan_keeps_what_still_fits(folder):
 
 
 def test_an_arm_without_all_its_items_has_no_result(folder):
-    place = place_of(folder, PLAIN, "adversarial", 1)
-    (item_place(place, PLAIN, "clean") / RECORDS).unlink()
+    place = place_of(folder, PLANNED, "adversarial", 1)
+    (item_place(place, PLANNED, "clean") / RECORDS).unlink()
     assert [(each.arm, each.seed) for each in Trial.load(folder).results][2:] == [("adversarial", 0)]
 
 
@@ -95,12 +98,45 @@ def test_seconds_are_summed_over_phases(tmp_path):
     assert seconds_of(tmp_path, []) == 0
 
 
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    whole = {
+        "model": "Sequential 09f5",
+        "data": {"training images": 256, "batch": 32},
+        "budget": {"money": 20.0, "price an hour": 2.5},
+        "threats": {"linf": 0.1, "l2": 1.0},
+        "settings": {"steps": 2},
+        "decision": {"worthwhile": 0.05},
+        "rule": "Every arm starts from the same weights.",
+        "estimated": {"in all": "1 s", "seconds with one seed": {}},
+        **PLAIN,
+    }
+    plan = TrialPlan.from_dict(whole)
+    plan.write(tmp_path)
+    assert TrialPlan.read(tmp_path) == plan
+    assert yaml.safe_load((tmp_path / PLAN).read_text()) == whole
+    assert (plan.threat, plan.price, plan.seconds_allowed) == (("linf", 0.1), 2.5, 8 * 3600)
+    assert (plan.untrained_arm, plan.plain_arm) == ("nothing", "adversarial")
+
+
+def test_an_object_cannot_stand_in_a_plan(tmp_path):
+    plan = TrialPlan.from_dict({**PLAIN, "settings": {"attack": object()}})
+    with pytest.raises(ValueError, match="is an object, which no plan can hold: use names, numbers and lists"):
+        plan.write(tmp_path)
+
+
+def test_folders_keep_their_names():
+    """Folders that were written before must be recognised."""
+    place = place_of(Path("t"), PLANNED, "adversarial", 1)
+    assert str(place) == "t/arms/adversarial/seed-1-8fdb4694"
+    assert str(item_place(place, PLANNED, "clean").relative_to(place)) == "evaluation/clean-304cb942"
+
+
 def test_numbers_as_people_write_them(tmp_path):
     text = "arms: {}\nseeds: [0]\nevaluation: {}\nthreats: {linf: 8/255, l2: 1e-1}\nmodel: timm/x 1/0\n"
     (tmp_path / PLAN).write_text(text)
-    plan = read_plan(tmp_path)
-    assert plan["threats"] == {"linf": 8 / 255, "l2": 0.1}
-    assert plan["model"] == "timm/x 1/0"
+    plan = TrialPlan.read(tmp_path)
+    assert plan.threats == {"linf": 8 / 255, "l2": 0.1}
+    assert plan.model == "timm/x 1/0"
 
 
 @pytest.mark.parametrize(
@@ -114,11 +150,11 @@ def test_numbers_as_people_write_them(tmp_path):
 def test_a_broken_plan_is_refused(tmp_path, text, says):
     (tmp_path / PLAN).write_text(text)
     with pytest.raises(ValueError, match=says):
-        read_plan(tmp_path)
+        TrialPlan.read(tmp_path)
 
 
 def test_what_is_no_item_and_no_plan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="plan_only=True"):
         Trial.load(tmp_path)
     with pytest.raises(ValueError, match="but a name or"):
-        named({"sweep": 20})
+        name_and_settings({"sweep": 20})

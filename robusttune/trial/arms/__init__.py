@@ -1,19 +1,25 @@
-"""Arms of a trial, one file each: an arm, or a family of arms with one for each pretext task, see `Arm`."""
+"""Arms of a staged trial: one file for an arm, or for a family of arms with one for each pretext task.
+
+An arm is a function `(tasks) -> {name: phases}`. A phase is {"pretrain" | "ordinary" | "harden": {setting: value}}, with the
+settings of `pretrain` or `harden`, as it stands in the plan that people read. A phase's `share` is its part of the arm's
+compute. No phases mean no training.
+"""
 
 from collections.abc import Mapping
 from typing import Protocol
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms._phase import Arms, Phase, PhaseKind, Phases, Settings
 
-__all__ = ["Arm", "Arms"]
+__all__ = ["Arm", "Arms", "Phase", "PhaseKind", "Phases", "Settings"]
 
 
 class Arm(Protocol):
-    """The contract of a file in `trial/arms/`: a function from pretext tasks to arms, each of which is a list of phases.
-
-    A phase is {"pretrain" | "ordinary" | "harden": {setting: value}}, as in the plan that people read; the setting
-    `share` is the phase's share of the arm's compute.
-    """
+    """The function that a file in `trial/arms/` exports."""
 
     def __call__(self, tasks: Mapping[str, float], /) -> Arms:
-        """Return {name: phases} for pretext tasks with these weights."""
+        """Return the phases of each arm by its name.
+
+        Args:
+            tasks: pretext tasks and their weights; empty for none.
+        """
+        ...

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["adversarial"]
 
 
 def adversarial(tasks: Mapping[str, float]) -> Arms:
-    """Adversarial training without pretext tasks, whose compute is the measure of all arms'."""
+    """Train against the adversary alone; every other arm takes as much compute as this one."""
     return {"adversarial": [{"harden": {"tasks": None}}]}

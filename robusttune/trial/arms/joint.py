@@ -1,14 +1,14 @@
-"""Adversarial training with a pretext task, both attacked by one perturbation."""
+"""Adversarial training with a pretext task, with one perturbation against both."""
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["joint"]
 
 
 def joint(tasks: Mapping[str, float]) -> Arms:
-    """For each task: adversarial training in which one perturbation raises the class's and the pretext loss together."""
+    """Train, for each task, against a perturbation that raises the sum of the class loss and the pretext loss."""
     return {
         f"{task}_joint": [{"harden": {"tasks": {task: weight}, "attack_tasks": "joint"}}]
         for task, weight in tasks.items()

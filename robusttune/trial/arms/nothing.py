@@ -1,12 +1,12 @@
-"""The model as it is."""
+"""The model as it is, without training."""
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["nothing"]
 
 
 def nothing(tasks: Mapping[str, float]) -> Arms:
-    """The arm that every other one has to beat: the model as it is."""
+    """Do not train: the baseline that every other arm has to beat."""
     return {"nothing": []}

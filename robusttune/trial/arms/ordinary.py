@@ -1,12 +1,12 @@
-"""Ordinary fine-tuning with an augmentation against corruptions."""
+"""Fine-tuning without an adversary, with an augmentation against corruptions."""
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["ordinary"]
 
 
 def ordinary(tasks: Mapping[str, float]) -> Arms:
-    """Fine-tuning on unchanged images with AugMix, without any adversary."""
+    """Fine-tune with AugMix, without an adversary."""
     return {"ordinary": [{"ordinary": {"augment": "augmix"}}]}

@@ -1,15 +1,15 @@
-"""Pre-training on pretext tasks, then ordinary fine-tuning."""
+"""Pre-training on pretext tasks, then fine-tuning without an adversary."""
 
 from collections.abc import Mapping
 
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms, Phase
 
 __all__ = ["pretrained_ordinary"]
 
 
 def pretrained_ordinary(tasks: Mapping[str, float]) -> Arms:
-    """Pre-training on the pretext tasks together, then fine-tuning with AugMix."""
+    """Pre-train on all pretext tasks together, then fine-tune with AugMix."""
     if not tasks:
         return {}
-    before = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
-    return {"pretrained_ordinary": [before, {"ordinary": {"augment": "augmix"}}]}
+    pretraining: Phase = {"pretrain": {"tasks": dict(tasks), "share": 0.25}}
+    return {"pretrained_ordinary": [pretraining, {"ordinary": {"augment": "augmix"}}]}

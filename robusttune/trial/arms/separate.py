@@ -1,20 +1,20 @@
-"""Adversarial training with a pretext task beside it, which has an attack of its own."""
+"""Adversarial training with a pretext task, with one perturbation against each."""
 
 from collections.abc import Mapping
 
 from robusttune import plugins
-from robusttune.trial.results import Arms
+from robusttune.trial.arms import Arms
 
 __all__ = ["separate"]
 
 
 def separate(tasks: Mapping[str, float]) -> Arms:
-    """For each task: adversarial training in which views are attacked on the pretext loss.
+    """Train, for each task, against the class loss on the images and against the pretext loss on views of them.
 
-    A task that reads the class's own forward pass has no view to attack, so it would be as with "none".
+    A task that shares the forward pass of the class has no view to attack and is left out: it would equal "none".
     """
-    own = {task: weight for task, weight in tasks.items() if not plugins.instance("tasks", task).shares_forward}
+    with_views = {task: weight for task, weight in tasks.items() if not plugins.instance("tasks", task).shares_forward}
     return {
         f"{task}_separate": [{"harden": {"tasks": {task: weight}, "attack_tasks": "separate"}}]
-        for task, weight in own.items()
+        for task, weight in with_views.items()
     }

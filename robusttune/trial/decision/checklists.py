@@ -1,9 +1,10 @@
-"""What a trial leaves open: what was not tested, what to ask before production, and the standard evaluation items."""
+"""Fixed texts of the decision page: untested threats, questions for the team, evaluation checklist."""
 
 from collections.abc import Iterator
 
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES
+from robusttune.run.markdown import markdown_table
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
 
@@ -25,34 +26,34 @@ ITEMS = {
 
 
 def doubts(decision: Decision) -> list[str]:
-    """What sanity checks found in any arm."""
-    found: dict[tuple[str, str], list[int]] = {}
+    """List the warnings of sanity checks, with arm and seeds."""
+    warnings: dict[tuple[str, str], list[int]] = {}
     for result in decision.trial.results:
         for record in result.records.where("sanity"):
             if not record.setting["ok"]:
-                found.setdefault((result.arm, record.setting["says"]), []).append(result.seed)
-    return [f"{arm} (seeds {', '.join(map(str, seeds))}): {says}" for (arm, says), seeds in found.items()]
+                warnings.setdefault((result.arm, record.setting["says"]), []).append(result.seed)
+    return [f"{arm} (seeds {', '.join(map(str, seeds))}): {says}" for (arm, says), seeds in warnings.items()]
 
 
 def not_tested(decision: Decision) -> list[str]:
-    """What the plan leaves out, as sentences."""
+    """List what the plan leaves out, as sentences."""
     return [*_threats(decision), *_corruptions(decision), *_rest(decision)]
 
 
 def _threats(decision: Decision) -> Iterator[str]:
-    needs = [need for need in decision.measured.needs if need.kind == ATTACK]
-    norms = dict.fromkeys(need.norm for need in needs)
+    attacks = [metric for metric in decision.measured.metrics if metric.kind == ATTACK]
+    norms = dict.fromkeys(metric.norm for metric in attacks)
     missing = [norm for norm in plugins.names("norms") if norm not in norms]
     if missing:
         yield f"Attacks in the norm{'s' * (len(missing) > 1)} {', '.join(missing)}."
     for norm in norms:
-        places = {need.place for need in needs if need.norm == norm}
-        open_ones = [place for place in ("below", "at", "above") if place not in places]
-        if open_ones:
-            yield f"{norm} attacks {' and '.join(open_ones)} the plan's radius."
-        largest = max(need.eps for need in needs if need.norm == norm)
+        positions = {metric.position for metric in attacks if metric.norm == norm}
+        untested = [position for position in ("below", "at", "above") if position not in positions]
+        if untested:
+            yield f"{norm} attacks {' and '.join(untested)} the plan's radius."
+        largest = max(metric.eps for metric in attacks if metric.norm == norm)
         yield f"{norm} attacks beyond {largest:.3g}."
-    trained = [norm for norm in norms if any(need.trained for need in needs if need.norm == norm)]
+    trained = [norm for norm in norms if any(metric.trained for metric in attacks if metric.norm == norm)]
     if trained:
         yield f"Training against anything but {', '.join(trained)} at the plan's radius."
     if not {"strong", "autoattack"} & _evaluations(decision):
@@ -61,15 +62,15 @@ def _threats(decision: Decision) -> Iterator[str]:
 
 
 def _corruptions(decision: Decision) -> Iterator[str]:
-    measured = {need.family for need in decision.measured.needs if need.kind == CORRUPTION}
+    measured = {metric.family for metric in decision.measured.metrics if metric.kind == CORRUPTION}
     missing = [family for family in FAMILIES if family not in measured]
     if missing:
         yield f"Corruptions of the famil{'ies' if len(missing) > 1 else 'y'} {', '.join(missing)}."
     seen = sorted(
         {
-            f"{each.arm} on {record.setting['corruption']}"
-            for each in decision.trial.results
-            for record in each.records.where("corruptions", **{"in training": True})
+            f"{result.arm} on {record.setting['corruption']}"
+            for result in decision.trial.results
+            for record in result.records.where("corruptions", **{"in training": True})
             if "corruption" in record.setting
         }
     )
@@ -78,14 +79,13 @@ def _corruptions(decision: Decision) -> Iterator[str]:
 
 
 def _rest(decision: Decision) -> Iterator[str]:
-    plan, seen = decision.trial.plan, decision.measured
+    plan = decision.trial.plan
     yield f"Other backbones than {_backbone(decision)}, and other starting weights."
-    count = (plan.get("data") or {}).get("training images")
+    count = plan.training_images
     images = "" if count is None else f"More training images than {count:,}. "
-    epochs = plan.get("epochs")
-    yield f"{images}Longer training than {epochs:g} epochs." if epochs else f"{images}Longer training."
+    yield f"{images}Longer training than {plan.epochs:g} epochs." if plan.epochs else f"{images}Longer training."
     yield (
-        f"Images from elsewhere: the {seen.images} held-out images come from where the training images come from. Other cameras, "
+        f"Images from elsewhere: the {decision.measured.images} held-out images come from where the training images come from. Other cameras, "
         "sites, seasons and populations may give other numbers, and another order of arms."
     )
     if "ood" not in _evaluations(decision):
@@ -93,17 +93,18 @@ def _rest(decision: Decision) -> Iterator[str]:
 
 
 def _backbone(decision: Decision) -> str:
-    given = decision.trial.plan.get("model")
-    if isinstance(given, str):
-        return given
-    facts = [each.records.facts.get("model") for each in decision.trial.results]
-    return str(next((each for each in facts if each), "this one"))
+    name = decision.trial.plan.model
+    if isinstance(name, str):
+        return name
+    names = [result.records.facts.get("model") for result in decision.trial.results]
+    return str(next((name for name in names if name), "this one"))
 
 
 def questions(decision: Decision) -> list[str]:
-    """What people have to answer, as no trial can."""
-    attacks = [need for need in decision.measured.needs if need.kind == ATTACK and need.trained and need.place == "at"]
-    radius = f"{attacks[0].norm} {attacks[0].eps:.3g}" if attacks else "the radius tested"
+    """List questions that people have to answer, as no trial can."""
+    attacks = [metric for metric in decision.measured.metrics if metric.kind == ATTACK]
+    trained = [metric for metric in attacks if metric.trained and metric.position == "at"]
+    radius = str(trained[0]) if trained else "the radius tested"
     return [
         "**Threat**: who can change the images before the model sees them, and what would they gain? Where nobody can, attacks "
         "need not be paid for.",
@@ -122,14 +123,14 @@ def questions(decision: Decision) -> list[str]:
 
 
 def items(decision: Decision) -> str:
-    """A table of the standard items, and which of them this trial has."""
+    """Return a table of the standard evaluation items, with those that this trial has."""
     done = _evaluations(decision)
-    lines = ["| item | what it tells | in this trial |", "|---|---|---|"]
-    lines += [f"| `{name}` | {what} | {'yes' if name in done else '**no**'} |" for name, what in ITEMS.items()]
-    return "\n".join([*lines, "", "Before production, run those that are missing on the model that is to be used."])
+    rows = [[f"`{name}`", text, "yes" if name in done else "**no**"] for name, text in ITEMS.items()]
+    table = markdown_table(["item", "what it tells", "in this trial"], rows)
+    return f"{table}\n\nBefore production, run those that are missing on the model that is to be used."
 
 
 def _evaluations(decision: Decision) -> set[str]:
-    """What was measured of every arm and seed."""
+    """Return names of the evaluations that every arm and seed has."""
     each = [{record.evaluation for record in result.records} for result in decision.trial.results]
     return set.intersection(*each) if each else set()

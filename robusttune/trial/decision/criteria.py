@@ -1,34 +1,37 @@
-"""What a trial is decided by: which gains count, which losses are accepted, and what the next stage is like."""
+"""Criteria of a decision: gains that count, losses that are accepted, and the size of the next stage."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-CLEAN, ATTACK, CORRUPTION = "clean", "attack", "corruption"
-KINDS = (CLEAN, ATTACK, CORRUPTION)
-SHARES = ("worthwhile", "clean_loss")
+from robusttune.plugins import did_you_mean
+from robusttune.run.settings import POSITIVE, SHARE, in_range
+
+MetricKind: TypeAlias = Literal["clean", "attack", "corruption"]
+CLEAN: Final = "clean"
+ATTACK: Final = "attack"
+CORRUPTION: Final = "corruption"
+KINDS: tuple[MetricKind, ...] = (CLEAN, ATTACK, CORRUPTION)
 
 
 class Criteria(NamedTuple):
-    """What a trial is decided by.
+    """Criteria of a decision.
 
     Attributes:
-        worthwhile: the smallest gain of accuracy that is worth the trouble, a share.
+        worthwhile: the smallest gain of accuracy that is worth the effort, a share.
         clean_loss: the largest loss of clean accuracy that is accepted, a share; None for any.
-        matters: for what a gain counts: "attack", "corruption", "clean".
+        matters: kinds of metrics on which a gain counts: "attack", "corruption", "clean".
         images, epochs: of training in the next stage, for its cost; None for those of the trial.
     """
 
     worthwhile: float = 0.02
     clean_loss: float | None = None
-    matters: tuple[str, ...] = (ATTACK, CORRUPTION)
+    matters: tuple[MetricKind, ...] = (ATTACK, CORRUPTION)
     images: int | None = None
     epochs: float | None = None
 
 
-def criteria(given: Any) -> Criteria:
-    """The criteria that a plan's `decision` asks for, with the defaults of those that it does not name.
+def criteria(settings: object) -> Criteria:
+    """Read criteria from a plan's `decision`; those that are not named have their defaults.
 
     Raises:
         ValueError: unknown names, or values out of range.
@@ -37,35 +40,38 @@ def criteria(given: Any) -> Criteria:
         >>> criteria({"worthwhile": 0.05, "matters": "attack"}).matters
         ('attack',)
     """
-    if not isinstance(given or {}, Mapping):
-        raise ValueError(f"decision is {given!r}, but {{name: value}} is needed, out of {', '.join(Criteria._fields)}")
-    asked = dict(given or {})
-    for name in asked:
+    settings = settings or {}
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"decision is {settings!r}, but {{name: value}} is needed, out of {', '.join(Criteria._fields)}"
+        )
+    for name in settings:
         if name not in Criteria._fields:
-            close = get_close_matches(str(name), Criteria._fields, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(name, Criteria._fields)
             raise ValueError(f"decision: there is no {name!r}{hint}; known are {', '.join(Criteria._fields)}")
-    if "matters" in asked:
-        asked["matters"] = _matters(asked["matters"])
-    found = Criteria(**asked)
-    for name in ("worthwhile", "clean_loss", "images", "epochs"):
-        _check(name, getattr(found, name))
-    return found
+    values: dict[str, Any] = dict(settings)
+    if "matters" in values:
+        values["matters"] = _matters(values["matters"])
+    result = Criteria(**values)
+    _check_shares(result)
+    for name, value in (("images", result.images), ("epochs", result.epochs)):
+        if value is not None and not in_range(value, POSITIVE):
+            raise ValueError(f"{name} is {value!r}, but a number above 0 is needed")
+    return result
 
 
-def _matters(given: Any) -> tuple[str, ...]:
-    each = [given] if isinstance(given, str) else given
+def _matters(kinds: object) -> tuple[str, ...]:
+    each = [kinds] if isinstance(kinds, str) else kinds
     if not isinstance(each, list | tuple) or not each or any(kind not in KINDS for kind in each):
-        raise ValueError(f"matters is {given!r}, but some of {', '.join(KINDS)} are needed")
+        raise ValueError(f"matters is {kinds!r}, but some of {', '.join(KINDS)} are needed")
     return tuple(each)
 
 
-def _check(name: str, value: Any) -> None:
-    if value is None and name != "worthwhile":
-        return
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    share = name in SHARES
-    if number and (0 < value < (1 if share else float("inf")) or (name == "clean_loss" and value == 0)):
-        return
-    allowed = "a share of images between 0 and 1, such as 0.02 for two points," if share else "a number above 0"
-    raise ValueError(f"{name} is {value!r}, but {allowed} is needed")
+def _check_shares(asked: Criteria) -> None:
+    """Raise a ValueError for shares that are not between 0 and 1; a clean_loss may be 0, or None for any."""
+    for name, value, zero in (("worthwhile", asked.worthwhile, False), ("clean_loss", asked.clean_loss, True)):
+        fits = in_range(value, SHARE) and value != 1 and (zero or value != 0)
+        if not fits and not (zero and value is None):
+            raise ValueError(
+                f"{name} is {value!r}, but a share of images between 0 and 1, such as 0.02 for two points, is needed"
+            )

@@ -1,35 +1,42 @@
-"""What a trial says of its arms beside those that they have to beat, and which arms it cannot tell apart."""
+"""Significance tests of each arm against the baselines, Holm-corrected, and of all pairs of arms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robusttune.trial.decision.metrics import Measured, Need
-from robusttune.trial.decision.significance import Differences, Numbers, differences, half_width, holm, images_variance
-
-FEWEST_SEEDS = 3
-LEVEL = 0.05
+from robusttune.trial.decision.metrics import Accuracies, Metric
+from robusttune.trial.decision.significance import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Differences,
+    Numbers,
+    differences,
+    half_width,
+    holm,
+    images_variance,
+)
 
 
 @dataclass(frozen=True)
-class Claim:
-    """How an arm does beside a baseline, for one need.
+class Comparison:
+    """Difference of an arm from a baseline on one metric.
 
     Attributes:
         arm, baseline: by name.
-        need: what both are measured by.
-        value: accuracy of the arm less that of the baseline, mean over seeds.
+        metric: on which both are compared.
+        value: accuracy of the arm minus that of the baseline, mean over seeds.
         low, high: its 95% interval, of this difference by itself.
-        p: after Holm's correction for all comparisons with baselines in the trial.
-        real: whether p is below 5%, so that chance makes a false one in at most one trial of twenty.
+        p: p-value, Holm-corrected for all comparisons with baselines in the trial.
+        real: True if p is below 5%: at most one trial in twenty has a false one.
     """
 
     arm: str
     baseline: str
-    need: Need
+    metric: Metric
     value: float
     low: float
     high: float
@@ -39,76 +46,93 @@ class Claim:
 
 @dataclass(frozen=True)
 class Findings:
-    """What can be said of the arms, with three seeds or more; nothing with fewer.
+    """Significance tests of a trial with three seeds or more; without comparisons for fewer seeds.
 
     Attributes:
-        claims: of every other arm beside each baseline.
-        apart: whether two arms can be told apart (A, A, N), corrected for all pairs and needs.
+        comparisons: of every other arm with each baseline.
+        apart: True where two arms differ significantly (A, A, N), corrected for all pairs and metrics.
         images_part: standard deviation of a difference that comes from the images (N,), the median over pairs of arms.
     """
 
-    claims: tuple[Claim, ...]
+    comparisons: tuple[Comparison, ...]
     apart: NDArray[np.bool_]
     images_part: Numbers
 
-    def claim(self, arm: str, baseline: str, need: Need) -> Claim | None:
-        """The claim about an arm beside a baseline."""
-        asked = (arm, baseline, need)
-        return next((each for each in self.claims if (each.arm, each.baseline, each.need) == asked), None)
+    def comparison(self, arm: str, baseline: str, metric: Metric) -> Comparison | None:
+        """Return the comparison of an arm with a baseline; None where there is none."""
+        key = (arm, baseline, metric)
+        return next((each for each in self.comparisons if (each.arm, each.baseline, each.metric) == key), None)
 
 
-def leaders(measured: Measured, found: Findings, column: int) -> list[int]:
-    """The arms, by number, that cannot be told from the one with the highest mean for a need, from high to low."""
+class _Row(NamedTuple):
+    """An arm and a baseline by number, the row of their pair, and the sign of its difference."""
+
+    arm: int
+    baseline: int
+    pair: int
+    sign: int
+
+
+def leaders(measured: Accuracies, findings: Findings, column: int) -> list[int]:
+    """List the arms, by number, without a significant difference from the best mean on a metric, from high to low."""
     order = [int(arm) for arm in (-measured.values[:, :, column].mean(axis=1)).argsort(kind="stable")]
-    return [arm for arm in order if arm == order[0] or not found.apart[order[0], arm, column]]
+    return [arm for arm in order if arm == order[0] or not findings.apart[order[0], arm, column]]
 
 
-def findings(measured: Measured, baselines: Sequence[str]) -> Findings:
-    """The claims about all arms beside the baselines, by a t test over seeds, corrected for their number."""
+def findings_of(measured: Accuracies, baselines: Sequence[str]) -> Findings:
+    """Test all arms against the baselines and each other, by t tests over seeds, corrected for their number."""
     pairs = list(combinations(range(len(measured.arms)), 2))
     images = _images_part(measured, pairs)
     typical = np.sqrt(np.median(images, axis=0))
-    apart = np.zeros((len(measured.arms), len(measured.arms), len(measured.needs)), dtype=bool)
+    apart = np.zeros((len(measured.arms), len(measured.arms), len(measured.metrics)), dtype=bool)
     if len(measured.seeds) < FEWEST_SEEDS:
         return Findings((), apart, typical)
     untrained = measured.untrained
-    found = differences(measured.values, pairs, untrained=untrained, images=images, count=measured.images)
-    for (first, second), p in zip(pairs, holm(found.p), strict=True):
+    tests = differences(measured.values, pairs, untrained=untrained, images=images, count=measured.images)
+    for (first, second), p in zip(pairs, holm(tests.p), strict=True):
         apart[first, second] = apart[second, first] = p < LEVEL
-    return Findings(_claims(measured, baselines, pairs, found), apart, typical)
+    return Findings(_comparisons(measured, baselines, pairs, tests), apart, typical)
 
 
-def _claims(
-    measured: Measured, baselines: Sequence[str], pairs: Sequence[tuple[int, int]], found: Differences
-) -> tuple[Claim, ...]:
-    arms, rows = measured.arms, []
-    for number, baseline in enumerate(map(arms.index, baselines)):
-        earlier = [arms.index(each) for each in baselines[:number]]
-        for arm in range(len(arms)):
-            if arm != baseline and arm not in earlier:
-                forward = (baseline, arm) in pairs
-                rows.append((baseline, arm, pairs.index((baseline, arm) if forward else (arm, baseline)), forward))
+def _comparisons(
+    measured: Accuracies, baselines: Sequence[str], pairs: Sequence[tuple[int, int]], tests: Differences
+) -> tuple[Comparison, ...]:
+    rows = _rows(measured, baselines, pairs)
     if not rows:
         return ()
-    p = holm(found.p[[row for _, _, row, _ in rows]])
-    half = half_width(found.error, found.freedom)
-    made = []
-    for number, (baseline, arm, row, forward) in enumerate(rows):
-        for column, need in enumerate(measured.needs):
-            value = float(found.value[row, column]) * (1 if forward else -1)
-            width, chance = float(half[row, column]), float(p[number, column])
-            bounds = (value - width, value + width)
-            made.append(Claim(arms[arm], arms[baseline], need, value, *bounds, chance, chance < LEVEL))
-    return tuple(made)
+    p_values = holm(tests.p[[row.pair for row in rows]])
+    half = half_width(tests.error, tests.freedom)
+    comparisons = []
+    for row, p_of_row in zip(rows, p_values, strict=True):
+        for column, metric in enumerate(measured.metrics):
+            value = row.sign * float(tests.value[row.pair, column])
+            width, p = float(half[row.pair, column]), float(p_of_row[column])
+            arm, baseline = measured.arms[row.arm], measured.arms[row.baseline]
+            comparisons.append(Comparison(arm, baseline, metric, value, value - width, value + width, p, p < LEVEL))
+    return tuple(comparisons)
 
 
-def _images_part(measured: Measured, pairs: Sequence[tuple[int, int]]) -> Numbers:
-    """The variance of each difference (P, N) that comes from the images."""
-    made = np.empty((len(pairs), len(measured.needs)))
+def _rows(measured: Accuracies, baselines: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[_Row]:
+    """List each arm with each baseline; two baselines are compared once."""
+    rows = []
+    numbers = [measured.arms.index(baseline) for baseline in baselines]
+    for position, baseline in enumerate(numbers):
+        for arm in range(len(measured.arms)):
+            if arm in numbers[: position + 1]:
+                continue
+            forward = (baseline, arm) in pairs
+            pair = pairs.index((baseline, arm) if forward else (arm, baseline))
+            rows.append(_Row(arm, baseline, pair, 1 if forward else -1))
+    return rows
+
+
+def _images_part(measured: Accuracies, pairs: Sequence[tuple[int, int]]) -> Numbers:
+    """Return the variance of each difference (P, N) that comes from the images."""
+    variances = np.empty((len(pairs), len(measured.metrics)))
     spread = (measured.spread**2).mean(axis=1)
     for column, right in enumerate(measured.right):
         for row, (first, second) in enumerate(pairs):
-            # Where single images are not known, as though each arm had been measured on images of its own.
+            # Without single images, each arm counts as measured on other images.
             apart = spread[first, column] + spread[second, column]
-            made[row, column] = apart if right is None else images_variance(right[first], right[second])
-    return made
+            variances[row, column] = apart if right is None else images_variance(right[first], right[second])
+    return variances

@@ -1,8 +1,8 @@
-"""What a trial's arms are judged by, and how each of them did."""
+"""Metrics of a staged trial, and every arm's accuracy on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,30 +11,32 @@ from robusttune.corruptions._benchmark import family_of
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
-from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION
+from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION, MetricKind
 from robusttune.trial.decision.significance import Numbers
-from robusttune.trial.results import Result, Trial, threat_of
+from robusttune.trial.plan import TrialPlan
+from robusttune.trial.results import Result, Trial
+
+Position: TypeAlias = Literal["below", "at", "above"]
 
 ATTACKS = ("sweep", "strong", "autoattack")
-PLACES = ("below", "at", "above")
-WIDER = 2.0  # of radii beyond the training radius, the one that is nearest to so many times it
+WIDER = 2.0  # of radii above the training radius, the one nearest to twice that radius is used
 
 
 @dataclass(frozen=True)
-class Need:
-    """One thing that a model may be needed for.
+class Metric:
+    """Accuracy on unchanged images, under an attack, or on a family of corruptions.
 
     Attributes:
         kind: "clean", "attack" or "corruption".
-        norm, eps, place: of an attack; place is "below", "at" or "above" the radius that the plan names for the norm.
-        trained: whether arms train against an attack of this norm.
+        norm, eps, position: of an attack; position is "below", "at" or "above" the radius that the plan has for the norm.
+        trained: True if arms train against an attack of this norm.
         family: of corruptions.
     """
 
-    kind: str
+    kind: MetricKind
     norm: str = ""
     eps: float = 0.0
-    place: str = ""
+    position: Position | Literal[""] = ""
     trained: bool = False
     family: str = ""
 
@@ -45,23 +47,23 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The accuracies of a trial.
+class Accuracies:
+    """Accuracies of all arms of a trial, with A arms, S seeds, N metrics and M images.
 
     Attributes:
-        arms, seeds, needs: what there is of each, in the plan's order; the seeds are those that all arms have.
+        arms, seeds, metrics: in the plan's order; the seeds are those that all arms have.
         values: accuracies (A, S, N).
-        spread: standard errors of them (A, S, N) that come from the number of images.
-        right: for each need the share of right answers to each image (A, S, M); None where single images are not known.
+        spread: their standard errors (A, S, N) that come from the number of images.
+        right: for each metric the share of right answers to each image (A, S, M); None where single images are not known.
         seconds: of training (A, S).
-        images: how many there are.
-        untrained: the numbers of arms that are one model, whatever the seed.
+        images: number of test images.
+        untrained: numbers of the arms that are one model, whatever the seed.
         left_out: arms without results, and seeds that not all arms have, in words.
     """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
-    needs: tuple[Need, ...]
+    metrics: tuple[Metric, ...]
     values: Numbers
     spread: Numbers
     right: tuple[Numbers | None, ...]
@@ -71,15 +73,23 @@ class Measured:
     left_out: tuple[str, ...]
 
 
-def measured(trial: Trial) -> Measured:
-    """What all arms of a trial have in common.
+class _Answers(NamedTuple):
+    """Accuracy of one model on a metric, its standard error, and the share of right answers to each image (M,)."""
+
+    accuracy: float
+    error: float
+    shares: Numbers | None
+
+
+def accuracies_of(trial: Trial) -> Accuracies:
+    """Collect the accuracies that all arms of a trial have in common.
 
     Raises:
-        ValueError: there are fewer than two arms with a seed in common, nothing that all have measured, or other images.
+        ValueError: fewer than two arms with a seed in common, no metric that all have, or different test images.
     """
-    results = {(each.arm, each.seed): each for each in trial.results}
-    arms = [arm for arm in trial.plan["arms"] if any(arm == each for each, _ in results)]
-    seeds = [seed for seed in trial.plan["seeds"] if all((arm, seed) in results for arm in arms)]
+    results = {(result.arm, result.seed): result for result in trial.results}
+    arms = [arm for arm in trial.plan.arms if any(arm == each for each, _ in results)]
+    seeds = [seed for seed in trial.plan.seeds if all((arm, seed) in results for arm in arms)]
     if len(arms) < 2 or not seeds:
         raise ValueError(
             f"the trial has results of {len(arms)} arms ({', '.join(arms) or 'none'}) and {len(seeds)} seeds that all of "
@@ -87,114 +97,121 @@ def measured(trial: Trial) -> Measured:
         )
     used = [results[arm, seed] for arm in arms for seed in seeds]
     _check_images(used)
-    needs = _common([needs_of(each.records, trial.plan) for each in used])
-    found = [[_answers(each.records, need) for need in needs] for each in used]
-    shape = (len(arms), len(seeds), len(needs))
-    singles = [[each[column][2] for each in found] for column in range(len(needs))]
-    return Measured(
-        tuple(arms),
-        tuple(seeds),
-        tuple(needs),
-        np.array([[value for value, _, _ in row] for row in found]).reshape(shape),
-        np.array([[spread for _, spread, _ in row] for row in found]).reshape(shape),
-        tuple(_stacked(column, shape[:2]) for column in singles),
-        np.array([each.seconds for each in used]).reshape(shape[:2]),
-        len(used[0].records.hashes) or used[0].records[0].images,
-        frozenset(number for number, arm in enumerate(arms) if not trial.plan["arms"][arm]),
-        tuple(_left_out(trial, arms, seeds, set(results))),
+    metrics = _common([metrics_of(result.records, trial.plan) for result in used])
+    answers = [[_answers(result.records, metric) for metric in metrics] for result in used]
+    shape = (len(arms), len(seeds), len(metrics))
+    return Accuracies(
+        arms=tuple(arms),
+        seeds=tuple(seeds),
+        metrics=tuple(metrics),
+        values=np.array([[each.accuracy for each in row] for row in answers]).reshape(shape),
+        spread=np.array([[each.error for each in row] for row in answers]).reshape(shape),
+        right=tuple(_stacked([row[column].shares for row in answers], shape[:2]) for column in range(len(metrics))),
+        seconds=np.array([result.seconds for result in used]).reshape(shape[:2]),
+        images=len(used[0].records.hashes) or used[0].records[0].images,
+        untrained=frozenset(number for number, arm in enumerate(arms) if not trial.plan.arms[arm]),
+        left_out=tuple(_left_out(trial, arms, seeds, set(results))),
     )
 
 
-def needs_of(records: Records, plan: Mapping[str, Any]) -> list[Need]:
-    """What the Records of one model tell about: clean images, attacks below, at and above the radius, corruptions."""
-    found = [Need(CLEAN)] if _clean(records) is not None else []
-    trained = threat_of(plan)
-    radii: dict[str, list[float]] = {}
+def metrics_of(records: Records, plan: TrialPlan) -> list[Metric]:
+    """List the metrics in the Records of one model: clean images, attacks below, at and above the radius, corruptions."""
+    metrics = [Metric(CLEAN)] if _clean(records) is not None else []
+    radii: dict[str, set[float]] = {}
     for record in records:
         if record.evaluation in ATTACKS and record.metric == "accuracy" and record.setting.get("eps", 0) > 0:
-            radii.setdefault(record.setting["norm"], []).append(record.setting["eps"])
+            radii.setdefault(record.setting["norm"], set()).add(record.setting["eps"])
     for norm, measured in radii.items():
-        each = sorted(set(measured))
-        radius = float((plan.get("threats") or {}).get(norm, each[(len(each) - 1) // 2]))
-        own = trained is not None and trained[0] == norm
-        found += [Need(ATTACK, norm, eps, place, own) for place, eps in _placed(each, radius).items()]
+        each = sorted(measured)
+        radius = float((plan.threats or {}).get(norm, each[(len(each) - 1) // 2]))
+        trained = plan.threat is not None and plan.threat[0] == norm
+        metrics += [Metric(ATTACK, norm, eps, position, trained) for position, eps in _positions(each, radius).items()]
     families = {family_of(record.setting["corruption"]) for record in records if "corruption" in record.setting}
-    found += [Need(CORRUPTION, family=each) for each in sorted(families, key=_order)]
-    return found
+    metrics += [Metric(CORRUPTION, family=family) for family in sorted(families, key=_order)]
+    return metrics
 
 
-def _placed(eps: Sequence[float], radius: float) -> dict[str, float]:
-    """Of the radii measured one below the radius, near half of it, the radius, and one above, near twice it."""
+def _positions(eps: Sequence[float], radius: float) -> dict[Position, float]:
+    """Select of the measured radii one below the plan's radius, near half of it, the radius, and one near twice it."""
     same = [each for each in eps if abs(each - radius) <= 1e-6 * radius]
     below = [each for each in eps if each < radius and each not in same]
     above = [each for each in eps if each > radius and each not in same]
-    found = {
-        "below": min(below, key=lambda each: abs(each - radius / 2), default=None),
-        "at": same[0] if same else None,
-        "above": min(above, key=lambda each: abs(each - WIDER * radius), default=None),
-    }
-    return {place: each for place, each in found.items() if each is not None}
+    positions: dict[Position, float] = {}
+    if below:
+        positions["below"] = min(below, key=lambda each: abs(each - radius / 2))
+    if same:
+        positions["at"] = same[0]
+    if above:
+        positions["above"] = min(above, key=lambda each: abs(each - WIDER * radius))
+    return positions
 
 
-def _answers(records: Records, need: Need) -> tuple[float, float, Numbers | None]:
-    """The accuracy, its standard error for the number of images, and the share of right answers to each image (M,)."""
-    if need.kind == CLEAN:
-        rows = [record for record in [_clean(records)] if record is not None]
-    elif need.kind == ATTACK:
-        every = records.where(norm=need.norm, eps=need.eps)
-        rows = [each for each in every if each.evaluation in ATTACKS and each.metric == "accuracy"]
-    else:
-        rows = [each for each in records if family_of(each.setting.get("corruption", "")) == need.family]
-        rows = [each for each in rows if "severity" in each.setting and each.metric == "accuracy"]
-    singles = [np.array(each.right, dtype=float) for each in rows if each.right is not None]
-    combined = np.mean if need.kind == CORRUPTION else np.min
+def _answers(records: Records, metric: Metric) -> _Answers:
+    """Read a model's accuracy on a metric: the worst attack of a radius, the mean over a family's corruptions."""
+    rows = _rows(records, metric)
+    singles = [np.array(row.right, dtype=float) for row in rows if row.right is not None]
+    averaged = metric.kind == CORRUPTION
     if len(singles) == len(rows):
-        shares: Numbers = np.stack(singles)
-        each = shares.mean(axis=0) if need.kind == CORRUPTION else shares.min(axis=0)
-        return float(each.mean()), float(each.std() / np.sqrt(len(each))), each
-    widths = [(high - low) / (2 * Z95) for low, high in (each.interval for each in rows)]
-    # Without single images, how far corruptions fail on the same ones is not known: as though on all the same.
-    return float(combined([each.value for each in rows])), float(max(widths)), None
+        stacked: Numbers = np.stack(singles)
+        shares = stacked.mean(axis=0) if averaged else stacked.min(axis=0)
+        return _Answers(float(shares.mean()), float(shares.std() / np.sqrt(len(shares))), shares)
+    values = [row.value for row in rows]
+    widths = [(high - low) / (2 * Z95) for low, high in (row.interval for row in rows)]
+    # Without single images, the overlap of failures is not known: corruptions are taken to fail on the same images.
+    return _Answers(float(np.mean(values) if averaged else np.min(values)), float(max(widths)), None)
+
+
+def _rows(records: Records, metric: Metric) -> list[Record]:
+    """Select the records of a metric."""
+    if metric.kind == CLEAN:
+        return [record for record in [_clean(records)] if record is not None]
+    if metric.kind == ATTACK:
+        rows = records.where(norm=metric.norm, eps=metric.eps)
+        return [record for record in rows if record.evaluation in ATTACKS and record.metric == "accuracy"]
+    family = [record for record in records if family_of(record.setting.get("corruption", "")) == metric.family]
+    return [record for record in family if "severity" in record.setting and record.metric == "accuracy"]
 
 
 def _clean(records: Records) -> Record | None:
-    rows = [each for each in records.where("clean") if each.metric == "accuracy"]
-    rows += [each for each in records.where("sweep") if each.setting.get("eps") == 0]
+    rows = [record for record in records.where("clean") if record.metric == "accuracy"]
+    rows += [record for record in records.where("sweep") if record.setting.get("eps") == 0]
     return rows[0] if rows else None
 
 
 def _check_images(results: Sequence[Result]) -> None:
     first = results[0]
-    for each in results:
-        if each.records.hashes and first.records.hashes and each.records.hashes != first.records.hashes:
+    for result in results:
+        if result.records.hashes and first.records.hashes and result.records.hashes != first.records.hashes:
             raise ValueError(
-                f"arm {each.arm!r} with seed {each.seed} was measured on other images than arm {first.arm!r} with seed "
+                f"arm {result.arm!r} with seed {result.seed} was measured on other images than arm {first.arm!r} with seed "
                 f"{first.seed}: arms can only be compared on the same held-out images"
             )
 
 
-def _common(each: Sequence[Sequence[Need]]) -> list[Need]:
-    found = [need for need in each[0] if all(need in other for other in each)]
-    if not found:
+def _common(metrics: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """List the metrics that all models have."""
+    common = [metric for metric in metrics[0] if all(metric in others for others in metrics)]
+    if not common:
         raise ValueError(
             "no accuracy was measured of all arms: let the plan's evaluation items hold 'clean' and 'sweep'"
         )
-    return found
+    return common
 
 
-def _stacked(singles: Sequence[Numbers | None], shape: tuple[int, ...]) -> Numbers | None:
-    known = [each for each in singles if each is not None]
-    if len(known) < len(singles) or len({len(each) for each in known}) > 1:
+def _stacked(shares: Sequence[Numbers | None], shape: tuple[int, ...]) -> Numbers | None:
+    known = [each for each in shares if each is not None]
+    if len(known) < len(shares) or len({len(each) for each in known}) > 1:
         return None
     return np.stack(known).reshape(*shape, -1)
 
 
-def _left_out(trial: Trial, arms: Sequence[str], seeds: Sequence[int], there: set[tuple[str, int]]) -> list[str]:
-    told = [f"{arm} has no results yet" for arm in trial.plan["arms"] if arm not in arms]
-    for seed in (each for each in trial.plan["seeds"] if each not in seeds):
-        missing = [arm for arm in arms if (arm, seed) not in there]
-        told.append(f"seed {seed} is left out, as {', '.join(missing)} has no results with it yet")
-    return told
+def _left_out(trial: Trial, arms: Sequence[str], seeds: Sequence[int], known: set[tuple[str, int]]) -> list[str]:
+    """Describe the arms and seeds of the plan that are not compared."""
+    lines = [f"{arm} has no results yet" for arm in trial.plan.arms if arm not in arms]
+    for seed in (seed for seed in trial.plan.seeds if seed not in seeds):
+        missing = [arm for arm in arms if (arm, seed) not in known]
+        lines.append(f"seed {seed} is left out, as {', '.join(missing)} has no results with it yet")
+    return lines
 
 
 def _order(family: str) -> int:

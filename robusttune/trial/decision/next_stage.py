@@ -1,38 +1,50 @@
-"""How many seeds the next stage of a trial needs, and what it would cost."""
+"""Next stage of a trial: the number of seeds that it needs, and its cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from robusttune.trial.decision.significance import student
+from robusttune.trial.decision.significance import FEWEST_SEEDS, LEVEL, student
+from robusttune.trial.plan import HOUR, TrialPlan
 
 POWER = 0.8
-FEWEST, MOST = 3, 20
-OUT_OF_REACH = 5  # seeds, where the difference asked for would take more than MOST
-LEVEL = 0.05
+MOST = 20
+OUT_OF_REACH = 5  # seeds, where the requested difference would take more than MOST
+
+
+class Seeds(NamedTuple):
+    """A number of seeds and its statistical power.
+
+    Attributes:
+        seeds: how many.
+        difference: of accuracy that these seeds detect 8 times in 10; None where the scatter is not known.
+        min_detectable: the smallest difference detectable with infinitely many seeds on this many test images.
+    """
+
+    seeds: int
+    difference: float | None
+    min_detectable: float | None
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What to run next, and what that would cost.
+class NextStage:
+    """Arms and seeds to run next, and their cost.
 
     Attributes:
         arms: by name.
-        seeds: how many.
-        difference: of accuracy that these seeds find 8 times in 10, where it is there; None where nothing is known of it.
-        least: the difference that any number of seeds would find, with as many held-out images.
+        seeds, difference, min_detectable: see `Seeds`.
         images, epochs: of training; None where they are not known.
-        training, evaluation: seconds, on the machine that the trial ran on.
-        money: at the price given; None without one.
+        training, evaluation: seconds, on the machine of the trial.
+        money: at the plan's price; None without one.
         per_arm: seconds of training of each arm, for one seed.
     """
 
     arms: tuple[str, ...]
     seeds: int
     difference: float | None
-    least: float | None
+    min_detectable: float | None
     images: int | None
     epochs: float | None
     training: float
@@ -42,76 +54,84 @@ class Stage:
 
 
 def needed_seeds(variance: float, images: float, difference: float, *, comparisons: int, arms: int) -> int | None:
-    """How many seeds find a difference of accuracy 8 times in 10, corrected for many comparisons; None for over 20.
+    """Return the number of seeds that detect a difference of accuracy 8 times in 10; None for more than 20.
 
     Args:
         variance: of the difference of two arms from seed to seed.
-        images: the variance that more seeds do not lower, as it comes from the images.
-        difference: to be found, as a share.
-        comparisons: that will be made.
-        arms: that are trained.
+        images: the variance that comes from the test images; more seeds do not lower it.
+        difference: to be detected, as a share.
+        comparisons: number that the result is corrected for.
+        arms: number of trained arms.
 
     Example:
         >>> needed_seeds(0.02**2, 0.005**2, 0.04, comparisons=20, arms=3)
         7
     """
-    for seeds in range(FEWEST, MOST + 1):
+    for seeds in range(FEWEST_SEEDS, MOST + 1):
         if detectable(variance, images, seeds, comparisons=comparisons, arms=arms) <= difference:
             return seeds
     return None
 
 
 def detectable(variance: float, images: float, seeds: int, *, comparisons: int, arms: int) -> float:
-    """The smallest difference of accuracy that so many seeds find 8 times in 10; see `needed_seeds`."""
+    """Return the smallest difference of accuracy that so many seeds detect 8 times in 10; see `needed_seeds`."""
     total = variance / seeds + images
-    # The images' part is known well: it adds to the error, and nothing to its uncertainty.
+    # The images' part is known well: it adds to the error, but not to the error's uncertainty.
     known = (total / (variance / seeds)) ** 2 if variance > 0 else 1e9
     freedom = max(arms - 1, 1) * (seeds - 1) * known
     quantiles = student().ppf([1 - LEVEL / (2 * comparisons), POWER], freedom)
     return float(quantiles.sum() * np.sqrt(total))
 
 
-def chosen_seeds(
-    variance: float | None, images: float, difference: float, *, comparisons: int, arms: int
-) -> tuple[int, float | None, float | None]:
-    """How many seeds to take, the difference that they find, and the one that any number of seeds would find.
+def chosen_seeds(variance: float | None, images: float, difference: float, *, comparisons: int, arms: int) -> Seeds:
+    """Choose a number of seeds; see `needed_seeds`.
 
-    That is the difference asked for, or where 20 seeds cannot find it, another; where nothing is known of the scatter,
-    three seeds.
+    Where 20 seeds do not detect the difference, five are chosen; where the scatter is not known, three.
     """
     if variance is None:
-        return FEWEST, None, None
-    settings = {"comparisons": comparisons, "arms": arms}
-    seeds = needed_seeds(variance, images, difference, **settings) or OUT_OF_REACH
-    return seeds, detectable(variance, images, seeds, **settings), detectable(0.0, images, MOST, **settings)
+        return Seeds(FEWEST_SEEDS, None, None)
+    seeds = needed_seeds(variance, images, difference, comparisons=comparisons, arms=arms) or OUT_OF_REACH
+    return Seeds(
+        seeds,
+        detectable(variance, images, seeds, comparisons=comparisons, arms=arms),
+        detectable(0.0, images, MOST, comparisons=comparisons, arms=arms),
+    )
 
 
-def stage(
+def next_stage(
     arms: Sequence[str],
-    reach: tuple[int, float | None, float | None],
+    chosen: Seeds,
     *,
     seconds: Mapping[str, float],
     evaluation: float,
-    plan: Mapping[str, Any],
+    plan: TrialPlan,
     images: int | None,
     epochs: float | None,
-) -> Stage:
-    """The next stage's cost, from the seconds of the trial: they grow with images and epochs of training.
+) -> NextStage:
+    """Compute the next stage's cost from the seconds of the trial, in proportion to images and epochs of training.
 
     Args:
         arms: to run again.
-        reach: what `chosen_seeds` returned.
+        chosen: number of seeds.
         seconds: of training in the trial, by arm, for one seed.
         evaluation: seconds in the trial, of one model.
         plan: of the trial.
-        images, epochs: of training in the next stage; those of the trial unless given.
+        images, epochs: of training in the next stage; None for those of the trial.
     """
-    before = (plan.get("data") or {}).get("training images")
-    scale = (images / before if images and before else 1.0) * (epochs / plan["epochs"] if epochs else 1.0)
-    each = {arm: seconds[arm] * scale for arm in arms}
-    seeds = reach[0]
-    trained = sum(each.values()) * seeds
-    measured = evaluation * sum(seeds if seconds[arm] > 0 else 1 for arm in arms)
-    price = (plan.get("budget") or {}).get("price an hour")
-    money = None if price is None else (trained + measured) / 3600 * float(price)
-    return Stage(tuple(arms), *reach, images or before, epochs or plan.get("epochs"), trained, measured, money, each)
+    before = plan.training_images
+    scale = (images / before if images and before else 1.0) * (epochs / plan.epochs if epochs else 1.0)
+    per_arm = {arm: seconds[arm] * scale for arm in arms}
+    training = sum(per_arm.values()) * chosen.seeds
+    measuring = evaluation * sum(chosen.seeds if seconds[arm] > 0 else 1 for arm in arms)
+    return NextStage(
+        arms=tuple(arms),
+        seeds=chosen.seeds,
+        difference=chosen.difference,
+        min_detectable=chosen.min_detectable,
+        images=images or before,
+        epochs=epochs or plan.epochs,
+        training=training,
+        evaluation=measuring,
+        money=None if plan.price is None else (training + measuring) / HOUR * float(plan.price),
+        per_arm=per_arm,
+    )

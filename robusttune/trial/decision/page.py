@@ -1,39 +1,40 @@
-"""A decision as a page: the verdict first, then the numbers that it rests on."""
+"""Decision page: the verdict first, then the numbers behind it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from robusttune.measuring.record import percent
+from robusttune.run.markdown import markdown_table
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
-from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, leaders
-from robusttune.trial.decision.metrics import Measured, Need
-from robusttune.trial.decision.next_stage import Stage
+from robusttune.trial.decision.findings import Comparison, leaders
+from robusttune.trial.decision.metrics import Accuracies, Metric
+from robusttune.trial.decision.next_stage import NextStage
 from robusttune.trial.decision.pareto import draw, front, goals
-from robusttune.trial.decision.significance import Numbers, half_width
+from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
 from robusttune.trial.decision.verdict import Decision, Verdict, pretext_arms
+from robusttune.trial.plan import HOUR
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
-    "subtracted, and the mean of these differences is tested against their scatter from seed to seed (Student's t) and the "
-    "chance by which images were held out. As a few seeds tell little of the scatter of one arm, that of all trained arms "
-    "together is used, or more where a pair scatters more. “Real” is what is left after Holm's correction for all "
-    "comparisons in the tables below: among arms that are equally good, about one report in twenty or fewer calls any "
-    "difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± is half of the width "
-    "of a difference's own 95% interval."
+    "subtracted, and the mean of these differences is tested against their scatter from seed to seed and "
+    "from one choice of held-out images to another (Student's t). A few seeds are too few to estimate the scatter of one arm, so the pooled scatter of all "
+    "trained arms is used, or a larger one where a pair scatters more. “Real” is a difference that is significant after "
+    "Holm's correction for all comparisons in the tables below: among arms that are equally good, about one report in twenty "
+    "or fewer calls any difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± "
+    "is half of the width of a difference's 95% interval, by itself."
 )
 
 
 def markdown(decision: Decision, folder: Path) -> str:
-    """The whole report; its picture goes into the folder."""
-    seen = decision.measured
+    """Return the whole page; its plots are written into the folder."""
     parts = [
         "# What the trial says",
         _verdict(decision),
         "## The arms",
-        _arms(seen),
+        _arms(decision.measured),
         "## Which arm for which need",
         _needs(decision),
         *_matrices(decision),
@@ -52,25 +53,26 @@ def markdown(decision: Decision, folder: Path) -> str:
 
 
 def _verdict(decision: Decision) -> str:
-    seen, titles = decision.measured, {Verdict.GO_ON: "Go on", Verdict.DO_NOTHING: "Do nothing"}
+    measured, titles = decision.measured, {Verdict.GO_ON: "Go on", Verdict.DO_NOTHING: "Do nothing"}
     lines = [f"**{titles.get(decision.verdict, 'Not enough data to tell')}.** {decision.reason}", ""]
     lines += [f"- **Do not rely on this before it is cleared up**: {each}" for each in checklists.doubts(decision)]
     if decision.verdict is Verdict.GO_ON:
         lines += [f"- {_pretext(decision)}"]
-    count = f"{len(seen.arms)} arms, {len(seen.seeds)} seed{'s' * (len(seen.seeds) > 1)}, {seen.images} held-out images"
+    arms, seeds = len(measured.arms), len(measured.seeds)
+    count = f"{arms} arms, {seeds} seed{'s' * (seeds > 1)}, {measured.images} held-out images"
     accepted = "any" if decision.clean_loss is None else f"up to {100 * decision.clean_loss:.3g} points of"
     lines += [
         f"- It rests on {count}. A gain counts from {100 * decision.worthwhile:.3g} points on; {accepted} loss of clean "
         "accuracy is accepted.",
         "- Accuracies under attack are upper bounds, as a stronger attack may find more. Nothing here promises a gain "
         "elsewhere: it is what was measured on these images.",
-        *(f"- {each}." for each in seen.left_out),
+        *(f"- {each}." for each in measured.left_out),
     ]
     return "\n".join(lines)
 
 
 def _pretext(decision: Decision) -> str:
-    """What pretext tasks did beside the arm without."""
+    """Describe the effect of pretext tasks, compared with the arm without them."""
     arms = pretext_arms(decision.trial, decision.measured)
     if not arms:
         return "No arm had a pretext task."
@@ -78,38 +80,41 @@ def _pretext(decision: Decision) -> str:
         return (
             "There is no arm of adversarial training without pretext task, so whether pretext tasks pay cannot be told."
         )
-    own = [
-        each for each in decision.findings.claims if each.baseline == decision.plain and each.arm in arms and each.real
+    real = [
+        each
+        for each in decision.findings.comparisons
+        if each.baseline == decision.plain and each.arm in arms and each.real
     ]
-    found: dict[str, list[str]] = {}
-    for each in own:
-        found.setdefault(f"{each.arm} {'gains' if each.value > 0 else 'loses'} on", []).append(label(each.need))
-    said = [f"{who} {', '.join(where)}" for who, where in found.items()]
-    if not said:
+    changes: dict[str, list[str]] = {}
+    for each in real:
+        changes.setdefault(f"{each.arm} {'gains' if each.value > 0 else 'loses'} on", []).append(label(each.metric))
+    if not changes:
         return f"No arm with a pretext task differs from {decision.plain} by more than chance, for any need."
-    return f"Pretext tasks, beside {decision.plain}, by more than chance: {'; '.join(said)}. All else is noise."
+    listed = "; ".join(f"{change} {', '.join(metrics)}" for change, metrics in changes.items())
+    return f"Pretext tasks, beside {decision.plain}, by more than chance: {listed}. All else is noise."
 
 
-def label(need: Need) -> str:
-    """A need, in a few words."""
-    if need.kind == ATTACK:
-        return f"{need} ({'radius' if need.place == 'at' else need.place})"
-    return f"{need} corruptions" if need.kind == CORRUPTION else str(need)
+def label(metric: Metric) -> str:
+    """Name a metric in a few words."""
+    if metric.kind == ATTACK:
+        return f"{metric} ({'radius' if metric.position == 'at' else metric.position})"
+    return f"{metric} corruptions" if metric.kind == CORRUPTION else str(metric)
 
 
-def _arms(seen: Measured) -> str:
-    enough = len(seen.seeds) >= FEWEST_SEEDS
-    what = "half of the width of its 95% interval over seeds" if enough else "the smallest and the largest over seeds"
+def _arms(measured: Accuracies) -> str:
+    enough = len(measured.seeds) >= FEWEST_SEEDS
+    spread = "half of the width of its 95% interval over seeds" if enough else "the smallest and the largest over seeds"
     rows = []
-    for number, arm in enumerate(seen.arms):
-        trained = number not in seen.untrained
-        cells = [_over_seeds(seen.values[number, :, column], trained, enough) for column in range(len(seen.needs))]
-        rows.append([arm, *cells, _time(float(seen.seconds[number].mean())) if trained else "none"])
-    head = ["arm", *map(label, seen.needs), "training, a seed"]
-    against = [str(need) for need in seen.needs if need.trained and need.place == "at"]
-    told = f" Arms that meet an adversary train against {against[0]}." if against else ""
-    radius = f"“Radius” is the one that the plan names for a norm, in pixel units on [0, 1].{told}"
-    return f"Accuracy in percent: the mean, and {what}. {radius}\n\n{_table(head, rows)}"
+    for number, arm in enumerate(measured.arms):
+        trained = number not in measured.untrained
+        columns = range(len(measured.metrics))
+        cells = [_over_seeds(measured.values[number, :, column], trained, enough) for column in columns]
+        rows.append([arm, *cells, _time(float(measured.seconds[number].mean())) if trained else "none"])
+    head = ["arm", *map(label, measured.metrics), "training, a seed"]
+    against = [str(metric) for metric in measured.metrics if metric.trained and metric.position == "at"]
+    note = f" Arms that meet an adversary train against {against[0]}." if against else ""
+    radius = f"“Radius” is the one that the plan names for a norm, in pixel units on [0, 1].{note}"
+    return f"Accuracy in percent: the mean, and {spread}. {radius}\n\n{markdown_table(head, rows)}"
 
 
 def _over_seeds(values: Numbers, trained: bool, enough: bool) -> str:
@@ -123,77 +128,81 @@ def _over_seeds(values: Numbers, trained: bool, enough: bool) -> str:
 
 
 def _needs(decision: Decision) -> str:
-    seen, found = decision.measured, decision.findings
-    against = [each for each in (decision.nothing, decision.plain) if each is not None]
+    measured, findings = decision.measured, decision.findings
+    against = [arm for arm in (decision.nothing, decision.plain) if arm is not None]
     rows = []
-    for column, need in enumerate(seen.needs):
-        means = seen.values[:, :, column].mean(axis=1)
+    for column, metric in enumerate(measured.metrics):
+        means = measured.values[:, :, column].mean(axis=1)
         if np.ptp(means) == 0:  # as beyond a radius that no arm withstands
-            rows.append([label(need), "all alike", percent(float(means[0])), *("–" for _ in against), "–"])
+            rows.append([label(metric), "all alike", percent(float(means[0])), *("–" for _ in against), "–"])
             continue
-        best, *same = [seen.arms[arm] for arm in leaders(seen, found, column)]
-        beside = [_beside(decision, best, baseline, need) for baseline in against]
-        told = (", ".join(same) or "–") if found.claims else "not enough data"
-        rows.append([label(need), best, percent(float(means[seen.arms.index(best)])), *beside, told])
-    head = ["need", "highest", "mean", *(f"over {each}" for each in against), "cannot be told from it"]
-    return _table(head, rows)
+        best, *same = [measured.arms[arm] for arm in leaders(measured, findings, column)]
+        beside = [_beside(decision, best, baseline, metric) for baseline in against]
+        others = (", ".join(same) or "–") if findings.comparisons else "not enough data"
+        rows.append([label(metric), best, percent(float(means[measured.arms.index(best)])), *beside, others])
+    head = ["need", "highest", "mean", *(f"over {arm}" for arm in against), "cannot be told from it"]
+    return markdown_table(head, rows)
 
 
-def _beside(decision: Decision, arm: str, baseline: str, need: Need) -> str:
+def _beside(decision: Decision, arm: str, baseline: str, metric: Metric) -> str:
     if arm == baseline:
         return "–"
-    claim = decision.findings.claim(arm, baseline, need)
-    if claim is None:  # of two baselines, the claim is about the second
-        claim = decision.findings.claim(baseline, arm, need)
-        return "not enough data" if claim is None else _difference(claim, -1)
-    return _difference(claim)
+    comparison = decision.findings.comparison(arm, baseline, metric)
+    if comparison is not None:
+        return _difference(comparison)
+    # Two baselines are compared once, the second with the first.
+    comparison = decision.findings.comparison(baseline, arm, metric)
+    return "not enough data" if comparison is None else _difference(comparison, sign=-1)
 
 
-def _difference(claim: Claim, sign: int = 1, words: bool = True) -> str:
-    points = round(100 * sign * claim.value, 1) + 0.0  # no -0.0
-    told = f"{points:+.1f} ±{50 * (claim.high - claim.low):.1f}"
-    if claim.real:
-        return f"**{told}{', real' * words}**"
-    return f"{told}{', noise' * words}"
+def _difference(comparison: Comparison, *, sign: int = 1, words: bool = True) -> str:
+    points = round(100 * sign * comparison.value, 1) + 0.0  # no -0.0
+    text = f"{points:+.1f} ±{50 * (comparison.high - comparison.low):.1f}"
+    if comparison.real:
+        return f"**{text}{', real' * words}**"
+    return f"{text}{', noise' * words}"
 
 
 def _matrices(decision: Decision) -> list[str]:
-    """Every arm beside each baseline, for every need."""
-    claims, seen = decision.findings.claims, decision.measured
-    if not claims:
+    """Return tables of every arm's difference from each baseline, for every metric."""
+    comparisons, metrics = decision.findings.comparisons, decision.measured.metrics
+    if not comparisons:
         return []
     parts = ["## Is the difference real, or noise?", HOW]
-    for baseline in dict.fromkeys(each.baseline for each in claims):
-        own = {(each.arm, each.need): each for each in claims if each.baseline == baseline}
-        arms = dict.fromkeys(arm for arm, _ in own)
-        rows = [[arm, *(_difference(own[arm, need], words=False) for need in seen.needs)] for arm in arms]
+    for baseline in dict.fromkeys(each.baseline for each in comparisons):
+        cells = {(each.arm, each.metric): each for each in comparisons if each.baseline == baseline}
+        arms = dict.fromkeys(arm for arm, _ in cells)
+        rows = [[arm, *(_difference(cells[arm, metric], words=False) for metric in metrics)] for arm in arms]
         parts += [f"Points of accuracy over **{baseline}**; bold is real, all else noise:"]
-        parts += [_table(["arm", *map(label, seen.needs)], rows)]
+        parts += [markdown_table(["arm", *map(label, metrics)], rows)]
     return parts
 
 
 def _front(decision: Decision, folder: Path) -> str:
-    seen = decision.measured
-    names = [label(need) for need in goals(seen)]
-    on_it = front(seen)
-    behind = [arm for arm in seen.arms if arm not in on_it]
-    told = f"By their means, no other arm is as good or better on time and {' and '.join(names)} at once: {', '.join(on_it)}."
-    told += f" Behind them (hollow in the picture): {', '.join(behind)}." if behind else ""
-    alike = [f"{arm} (like {', '.join(cheaper)})" for arm in on_it if (cheaper := _cheaper(decision, arm))]
-    told += f" Of these, some cannot be told from arms that cost less: {'; '.join(alike)}." if alike else ""
-    pictures = " ".join(f"![{words}]({file})" for words, file in draw(seen, folder))
-    return f"{told} Bars are the range over seeds.\n\n{pictures}"
+    measured = decision.measured
+    names = " and ".join(label(metric) for metric in goals(measured))
+    best = front(measured)
+    behind = [arm for arm in measured.arms if arm not in best]
+    text = f"By their means, no other arm is as good or better on time and {names} at once: {', '.join(best)}."
+    text += f" Behind them (hollow in the picture): {', '.join(behind)}." if behind else ""
+    alike = [f"{arm} (like {', '.join(cheaper)})" for arm in best if (cheaper := _cheaper(decision, arm))]
+    text += f" Of these, some cannot be told from arms that cost less: {'; '.join(alike)}." if alike else ""
+    pictures = " ".join(f"![{title}]({file})" for title, file in draw(measured, folder))
+    return f"{text} Bars are the range over seeds.\n\n{pictures}"
 
 
 def _cheaper(decision: Decision, arm: str) -> list[str]:
-    """The arms that cost less and cannot be told apart on clean or robust accuracy; none with too few seeds."""
-    seen, found = decision.measured, decision.findings
-    number, cost = seen.arms.index(arm), seen.seconds.mean(axis=1)
-    columns = [seen.needs.index(need) for need in goals(seen)]
-    same = [
-        not found.apart[number, other][columns].any() and cost[other] < cost[number] for other in range(len(seen.arms))
+    """List arms that cost less and do not differ significantly on clean or robust accuracy; none with too few seeds."""
+    measured, findings = decision.measured, decision.findings
+    if not findings.comparisons:
+        return []
+    number, cost = measured.arms.index(arm), measured.seconds.mean(axis=1)
+    columns = [measured.metrics.index(metric) for metric in goals(measured)]
+    return [
+        name
+        for other, name in enumerate(measured.arms)
+        if not findings.apart[number, other][columns].any() and cost[other] < cost[number]
     ]
-    return [each for each, alike in zip(seen.arms, same, strict=True) if alike] if found.claims else []
 
 
 def _next(decision: Decision) -> str:
@@ -212,35 +221,30 @@ def _next(decision: Decision) -> str:
     lines += [f"{whole}, {stage.money:,.2f} at the plan's price." if stage.money is not None else f"{whole}."]
     trained = {arm: seconds for arm, seconds in stage.per_arm.items() if seconds > 0}
     rows = [[f"{times}×", *(_time(times * each) for each in trained.values())] for times in (1, 10, 100)]
-    table = _table(["images × epochs", *trained], rows)
+    table = markdown_table(["images × epochs", *trained], rows)
     return "\n".join(lines) + f"\n\nTraining of one seed, as images and epochs grow:\n\n{table}"
 
 
-def _seeds(decision: Decision, stage: Stage) -> str:
+def _seeds(decision: Decision, stage: NextStage) -> str:
     if stage.difference is None:
         return f"{stage.seeds}, as the scatter is not known yet."
-    wanted, found = 100 * decision.worthwhile, 100 * stage.difference
+    wanted, detected = 100 * decision.worthwhile, 100 * stage.difference
     if stage.difference <= decision.worthwhile:
         return f"{stage.seeds}. By the scatter seen here, they find a difference of {wanted:.3g} points 8 times in 10."
-    least = stage.least or 0.0
-    why = "takes more than 20 seeds"
-    if least > decision.worthwhile:
-        enough = int(np.ceil(decision.measured.images * (least / decision.worthwhile) ** 2 / 100)) * 100
-        why = f"takes more than {enough:,} held-out images, with however many seeds"
-    return f"{stage.seeds}, which find a difference of {found:.1f} points 8 times in 10; to find {wanted:.3g} points {why}."
+    smallest = stage.min_detectable or 0.0
+    reason = "takes more than 20 seeds"
+    if smallest > decision.worthwhile:
+        enough = int(np.ceil(decision.measured.images * (smallest / decision.worthwhile) ** 2 / 100)) * 100
+        reason = f"takes more than {enough:,} held-out images, with however many seeds"
+    return f"{stage.seeds}, which find a difference of {detected:.1f} points 8 times in 10; to find {wanted:.3g} points {reason}."
 
 
 def _time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    value, unit = (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
+    value, unit = (seconds / 60, "min") if seconds < 2 * HOUR else (seconds / HOUR, "h")
     return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""Differences between arms of a trial, and whether training with other seeds could have made them."""
+"""Significance tests of the differences between arms, over seeds and test images."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers: TypeAlias = NDArray[np.float64]
+LEVEL = 0.05  # of significance
+FEWEST_SEEDS = 3  # by which the scatter from seed to seed can be estimated
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What pairs of arms differ by, each array of shape (…, P, N): pairs, needs.
+    """Differences of pairs of arms, each array of shape (…, P, N): pairs, metrics.
 
     Attributes:
-        value: mean over seeds of the second arm's accuracy less the first's.
+        value: mean over seeds of the second arm's accuracy minus the first's.
         error: its standard error.
         freedom: degrees of freedom of that error.
-        p: how often arms that are equally good differ at least so much, for each pair and need by itself.
+        p: p-value of each pair and metric by itself.
     """
 
     value: Numbers
@@ -28,57 +30,62 @@ class Differences:
 
 
 def differences(
-    values: Numbers, pairs: Sequence[tuple[int, int]], *, untrained: Collection[int], images: Any, count: float
+    values: Numbers,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    untrained: Collection[int],
+    images: Numbers | float,
+    count: float,
 ) -> Differences:
-    """The differences of pairs of arms over seeds that all arms share.
+    """Test the differences of pairs of arms over seeds that all arms share, by Student's t.
 
-    A difference may come from the seeds, or from the images that happened to be held out; its error has both parts.
-    Three seeds tell little of how much one arm scatters, so the scatter is that of all trained arms together, or more
-    where a pair scatters more, with so many fewer degrees of freedom.
+    The variance of a difference has two parts: the seeds, and the choice of test images. A few seeds are too few to
+    estimate the scatter of one arm, so the pooled variance of all trained arms is used, or a larger one where a pair
+    scatters more, with fewer degrees of freedom.
 
     Args:
-        values: accuracies (…, A, S, N) of arms, seeds and needs; at least two seeds.
+        values: accuracies (…, A, S, N) of arms, seeds and metrics; at least two seeds.
         pairs: (first, second) arms by number.
-        untrained: arms that are one model, whatever the seed.
+        untrained: numbers of the arms that are one model, whatever the seed.
         images: the part of each difference's variance that comes from the images (…, P, N), see `images_variance`.
-        count: how many images there are.
+        count: number of images.
 
     Source: Satterthwaite 1946, doi:10.2307/3002019, for the degrees of freedom of a sum of variances.
     """
     trained = [arm for arm in range(values.shape[-3]) if arm not in untrained]
     seeds = values.shape[-2]
-    single, double = _scatter(values[..., trained, :, :])
-    of_pairs = [_of_pair(values, pair, untrained, single=single, double=double) for pair in pairs]
+    of_arm, of_difference = _scatter(values[..., trained, :, :])
+    of_pairs = [_of_pair(values, pair, untrained, of_arm=of_arm, of_difference=of_difference) for pair in pairs]
     value, variance, freedom = (np.stack(parts, axis=-2) for parts in zip(*of_pairs, strict=True))
     images = np.broadcast_to(np.asarray(images, dtype=float), value.shape)
     total = variance / seeds + images
-    own = _share(variance / seeds, total) ** 2 / freedom + _share(images, total) ** 2 / max(count - 1, 1)
-    freedom = 1 / np.maximum(own, 1e-9)
+    inverse = _share(variance / seeds, total) ** 2 / freedom + _share(images, total) ** 2 / max(count - 1, 1)
+    freedom = 1 / np.maximum(inverse, 1e-9)
     error = np.sqrt(total)
     ratio = np.where(error > 0, np.abs(value) / np.maximum(error, 1e-300), np.where(value == 0, 0.0, np.inf))
     return Differences(value, error, freedom, 2 * student().sf(ratio, freedom))
 
 
 def images_variance(first: Numbers, second: Numbers) -> Numbers:
-    """The part of the variance of a difference that comes from which images were held out, and that more seeds keep.
+    """Estimate the variance of a difference that comes from the choice of test images; more seeds do not lower it.
 
     Args:
         first, second: share of right answers (…, S, M) of two arms to each image, with each seed.
 
-    Source: the variance of a mean over two crossed random factors, seeds and images, less what images and seeds share.
+    Source: the variance of a mean over two crossed random factors, seeds and images, minus their interaction.
     """
     each = second - first
     seeds, images = each.shape[-2:]
     means = each.mean(axis=-2)
     among = means.var(axis=-1, ddof=1) if images > 1 else np.zeros(means.shape[:-1])
     within = ((each - means[..., None, :]) ** 2).sum(axis=(-2, -1)) / max(seeds - 1, 1) / images
-    # No share is known better than to one image.
+    # A share of images is not known better than to one image.
     least: Numbers = np.maximum(among - within / seeds, 1 / images) / images
     return least
 
 
 def holm(p: Numbers) -> Numbers:
-    """Chances adjusted for there being many: a false one is below 5% in at most 5% of trials. Over all of the last two axes.
+    """Return Holm-adjusted p-values over the last two axes (family-wise error rate 5% if those below 5% are significant).
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6.
 
@@ -95,13 +102,14 @@ def holm(p: Numbers) -> Numbers:
     return adjusted.reshape(p.shape)
 
 
-def half_width(error: Any, freedom: Any, *, chance: float = 0.05) -> Any:
-    """Half of the width of an interval that misses the truth with this chance."""
-    return error * student().ppf(1 - chance / 2, freedom)
+def half_width(error: Numbers | float, freedom: Numbers | float) -> Numbers:
+    """Return half of the width of a 95% interval, by Student's t."""
+    width: Numbers = error * student().ppf(1 - LEVEL / 2, freedom)
+    return width
 
 
 def student() -> Any:
-    """Student's t distribution.
+    """Import Student's t distribution, an object of scipy, which has no types.
 
     Raises:
         ImportError: scipy is not installed.
@@ -114,44 +122,45 @@ def student() -> Any:
 
 
 def pair_scatter(values: Numbers) -> Numbers:
-    """The variance (…, N) of the difference of two trained arms from seed to seed, over all arms (…, A, S, N) together."""
+    """Return the variance (…, N) of a difference of two trained arms from seed to seed, pooled over arms (…, A, S, N)."""
     return _scatter(values)[1][0]
 
 
+# A variance (…, N) and its degrees of freedom.
 Scatter: TypeAlias = tuple[Numbers, Numbers]
 
 
 def _scatter(values: Numbers) -> tuple[Scatter, Scatter]:
-    """The variance (…, N) and its degrees of freedom, of an arm and of a difference of two, over all arms (…, A, S, N)."""
+    """Return the scatter of an arm, and of a difference of two, from seed to seed, pooled over arms (…, A, S, N)."""
     arms, seeds = values.shape[-3], values.shape[-2]
     apart = values - values.mean(axis=-2, keepdims=True)
     shared = apart.mean(axis=-3, keepdims=True)
     freedom = (arms - 1) * (seeds - 1)
     rest = ((apart - shared) ** 2).sum(axis=(-3, -2)) / max(freedom, 1)
-    common = (shared**2).sum(axis=(-3, -2)) / (seeds - 1)  # what a seed does to all arms alike, and rest / arms
-    single = common + rest * (arms - 1) / arms
-    parts = _share(common, single) ** 2 / (seeds - 1) + (1 - _share(common, single)) ** 2 / max(freedom, 1)
-    return (single, 1 / parts), (2 * rest, np.full_like(rest, max(freedom, 1)))
+    common = (shared**2).sum(axis=(-3, -2)) / (seeds - 1)  # effect of a seed on all arms alike, plus rest / arms
+    of_arm = common + rest * (arms - 1) / arms
+    inverse = _share(common, of_arm) ** 2 / (seeds - 1) + (1 - _share(common, of_arm)) ** 2 / max(freedom, 1)
+    return (of_arm, 1 / inverse), (2 * rest, np.full_like(rest, max(freedom, 1)))
 
 
 def _of_pair(
-    values: Numbers, pair: tuple[int, int], untrained: Collection[int], *, single: Scatter, double: Scatter
+    values: Numbers, pair: tuple[int, int], untrained: Collection[int], *, of_arm: Scatter, of_difference: Scatter
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """The difference (…, N) of a pair, its variance from seed to seed, and that one's degrees of freedom."""
+    """Return the difference (…, N) of a pair, its variance from seed to seed, and the variance's degrees of freedom."""
     first, second = pair
     each = values[..., second, :, :] - values[..., first, :, :]
     seeds = each.shape[-2]
-    own = each.var(axis=-2, ddof=1)
+    of_pair = each.var(axis=-2, ddof=1)
     if first in untrained and second in untrained:
-        return each.mean(axis=-2), own, np.full_like(own, seeds - 1)
-    pooled, freedom = single if first in untrained or second in untrained else double
-    restless = np.maximum(np.where(pooled > 0, _share(own, pooled), 1.0).mean(axis=-1, keepdims=True), 1.0)
-    variance = np.maximum(pooled * restless, own)
+        return each.mean(axis=-2), of_pair, np.full_like(of_pair, seeds - 1)
+    pooled, freedom = of_arm if first in untrained or second in untrained else of_difference
+    ratio = np.where(pooled > 0, _share(of_pair, pooled), 1.0).mean(axis=-1, keepdims=True)
+    variance = np.maximum(pooled * np.maximum(ratio, 1.0), of_pair)
     known = _share(pooled, variance)
-    parts = known**2 / freedom + (1 - known) ** 2 / (seeds - 1)
-    return each.mean(axis=-2), variance, 1 / parts
+    inverse = known**2 / freedom + (1 - known) ** 2 / (seeds - 1)
+    return each.mean(axis=-2), variance, 1 / inverse
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:
-    """Part by whole, 1 where the whole is nothing."""
+    """Divide a part by the whole; 1 where the whole is 0."""
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 1.0)

@@ -1,19 +1,24 @@
-"""Go on, do nothing, or not enough data: what follows from a trial's findings."""
+"""Verdict of a trial: go on, do nothing, or not enough data, and the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Literal, TypeAlias
 
+from robusttune.trial.arms import Phase
+from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.decision.criteria import CLEAN
-from robusttune.trial.decision.findings import FEWEST_SEEDS, Claim, Findings
-from robusttune.trial.decision.metrics import Measured, Need
-from robusttune.trial.decision.next_stage import Stage
-from robusttune.trial.results import Trial, named, unpretexted, untouched
+from robusttune.trial.decision.findings import Comparison, Findings
+from robusttune.trial.decision.metrics import Accuracies, Metric
+from robusttune.trial.decision.next_stage import NextStage
+from robusttune.trial.decision.significance import FEWEST_SEEDS
+from robusttune.trial.results import Trial
+
+CleanLoss: TypeAlias = Literal["accepted", "refused", "unclear"]
 
 
 class Verdict(str, Enum):
-    """What a trial can come to."""
+    """The possible verdicts of a trial."""
 
     GO_ON = "go on"
     DO_NOTHING = "do nothing"
@@ -22,13 +27,13 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a trial came to.
+    """The verdict of a trial, with its reason and the numbers behind it.
 
     Attributes:
         verdict: one of three.
-        reason: why, in a few sentences.
-        candidates: the arms to go on with, the most promising first; none where that is to do nothing.
-        trial, measured, findings: what it rests on.
+        reason: in a few sentences.
+        candidates: the arms to go on with, the most promising first; none where the verdict is to do nothing.
+        trial, measured, findings: the trial, its accuracies and their significance tests.
         worthwhile: the smallest gain of accuracy that is worth it, a share.
         clean_loss: the largest loss of clean accuracy that is accepted; None for any.
         next: the next stage; None where there is none.
@@ -38,163 +43,180 @@ class Decision:
     reason: str
     candidates: tuple[str, ...]
     trial: Trial
-    measured: Measured
+    measured: Accuracies
     findings: Findings
     worthwhile: float
     clean_loss: float | None
-    next: Stage | None = None
+    next: NextStage | None = None
 
     @property
     def nothing(self) -> str | None:
-        """The arm that does nothing, where there are results of it."""
-        return _there(untouched(self.trial.plan), self.measured)
+        """The arm that does nothing, if it has results."""
+        return _with_results(self.trial.plan.untrained_arm, self.measured)
 
     @property
     def plain(self) -> str | None:
-        """The arm of adversarial training without pretext task, where there are results of it."""
-        return _there(unpretexted(self.trial.plan), self.measured)
+        """The arm of adversarial training without pretext task, if it has results."""
+        return _with_results(self.trial.plan.plain_arm, self.measured)
 
 
-def baselines(trial: Trial, measured: Measured) -> list[str]:
-    """The arms that others have to beat: doing nothing, and adversarial training without pretext task."""
-    found = [_there(untouched(trial.plan), measured), _there(unpretexted(trial.plan), measured)]
-    return [each for each in found if each is not None]
+@dataclass(frozen=True)
+class _Evidence:
+    """Comparisons that a verdict is based on, and the criteria for them.
+
+    Attributes:
+        findings: significance tests.
+        nothing: the arm that does nothing.
+        metrics: on which a gain counts.
+        worthwhile: the smallest gain that counts, a share.
+        clean_loss: the largest loss of clean accuracy that is accepted; None for any.
+    """
+
+    findings: Findings
+    nothing: str
+    metrics: Sequence[Metric]
+    worthwhile: float
+    clean_loss: float | None
+
+    def gains(self, arm: str) -> list[Comparison]:
+        """List the metrics on which an arm is better than doing nothing, significantly and by enough."""
+        return [each for each in self._comparisons(arm) if each.real and each.value >= self.worthwhile]
+
+    def may_gain(self, arm: str) -> bool:
+        """Return True if a worthwhile gain lies inside the interval of any metric."""
+        return any(each.high >= self.worthwhile for each in self._comparisons(arm))
+
+    def on_clean(self, arm: str) -> Comparison | None:
+        """Return the comparison with doing nothing on clean images."""
+        return self.findings.comparison(arm, self.nothing, Metric(CLEAN))
+
+    def loss(self, arm: str) -> CleanLoss:
+        """Judge an arm's loss of clean accuracy."""
+        clean = self.on_clean(arm)
+        if self.clean_loss is None or (clean is not None and clean.low >= -self.clean_loss):
+            return "accepted"
+        return "refused" if clean is not None and clean.high < -self.clean_loss else "unclear"
+
+    def _comparisons(self, arm: str) -> list[Comparison]:
+        each = [self.findings.comparison(arm, self.nothing, metric) for metric in self.metrics]
+        return [comparison for comparison in each if comparison is not None]
+
+
+def baselines(trial: Trial, measured: Accuracies) -> list[str]:
+    """List the arms that others have to beat: doing nothing, and adversarial training without pretext task."""
+    arms = [_with_results(arm, measured) for arm in (trial.plan.untrained_arm, trial.plan.plain_arm)]
+    return [arm for arm in arms if arm is not None]
 
 
 def judged(
     trial: Trial,
-    measured: Measured,
+    measured: Accuracies,
     findings: Findings,
     *,
     worthwhile: float,
     clean_loss: float | None,
     matters: Sequence[str],
 ) -> tuple[Verdict, str, tuple[str, ...]]:
-    """The verdict, its reason, and the arms to go on with."""
-    nothing, seeds = _there(untouched(trial.plan), measured), len(measured.seeds)
-    needs = [need for need in measured.needs if need.kind in matters]
-    every = _ranked(trial, measured, findings, needs)
+    """Return the verdict, its reason, and the arms to go on with."""
+    nothing, seeds = _with_results(trial.plan.untrained_arm, measured), len(measured.seeds)
+    metrics = [metric for metric in measured.metrics if metric.kind in matters]
+    ranked = _ranked(trial, measured, findings, metrics)
     if seeds < FEWEST_SEEDS:
-        return (
-            Verdict.NOT_ENOUGH,
+        reason = (
             f"All arms share {seeds} seed{'s' * (seeds > 1)}, and at least {FEWEST_SEEDS} are needed to see how much a result "
-            "changes from one training to the next.",
-            every,
+            "changes from one training to the next."
         )
-    if nothing is None or not needs:
-        lacking = (
+        return Verdict.NOT_ENOUGH, reason, ranked
+    if nothing is None or not metrics:
+        missing = (
             "no arm that does nothing" if nothing is None else f"no accuracy on what matters ({', '.join(matters)})"
         )
-        return Verdict.NOT_ENOUGH, f"There is {lacking}, so whether hardening pays cannot be told.", every
-    gaining = [arm for arm in every if _gains(findings, arm, nothing, needs, worthwhile)]
-    price = {arm: _price(findings, arm, nothing, clean_loss) for arm in every}
-    fine = tuple(arm for arm in gaining if price[arm] == "accepted")
-    if fine:
-        return Verdict.GO_ON, _said_gain(findings, fine[0], nothing, needs, worthwhile), fine
-    open_ones = tuple(arm for arm in gaining if price[arm] == "unclear")
-    if open_ones:
-        return (
-            Verdict.NOT_ENOUGH,
-            f"{_listed(open_ones)} gained more than chance, but whether clean accuracy falls by more than the "
-            f"{_points(clean_loss)} that are accepted cannot be told yet.",
-            open_ones,
+        return Verdict.NOT_ENOUGH, f"There is {missing}, so whether hardening pays cannot be told.", ranked
+    return _by_gains(_Evidence(findings, nothing, metrics, worthwhile, clean_loss), ranked)
+
+
+def _by_gains(evidence: _Evidence, ranked: Sequence[str]) -> tuple[Verdict, str, tuple[str, ...]]:
+    """Judge by the gains over doing nothing and the losses of clean accuracy."""
+    gaining = [arm for arm in ranked if evidence.gains(arm)]
+    accepted = tuple(arm for arm in gaining if evidence.loss(arm) == "accepted")
+    if accepted:
+        return Verdict.GO_ON, _reason_to_go_on(evidence, accepted[0]), accepted
+    unclear = tuple(arm for arm in gaining if evidence.loss(arm) == "unclear")
+    if unclear:
+        reason = (
+            f"{_listed(unclear)} gained more than chance, but whether clean accuracy falls by more than the "
+            f"{_points(evidence.clean_loss)} that are accepted cannot be told yet."
         )
-    possible = tuple(
-        arm for arm in every if price[arm] != "refused" and _possible(findings, arm, nothing, needs, worthwhile)
-    )
+        return Verdict.NOT_ENOUGH, reason, unclear
+    possible = tuple(arm for arm in ranked if evidence.loss(arm) != "refused" and evidence.may_gain(arm))
     if possible:
-        return (
-            Verdict.NOT_ENOUGH,
-            f"No arm gained {_points(worthwhile)} or more over doing nothing that chance could not have made, and such a gain "
-            f"is not ruled out for {_listed(possible)}.",
-            possible,
+        reason = (
+            f"No arm gained {_points(evidence.worthwhile)} or more over doing nothing that chance could not have made, and "
+            f"such a gain is not ruled out for {_listed(possible)}."
         )
-    return Verdict.DO_NOTHING, _said_nothing(every, gaining, worthwhile, clean_loss), ()
+        return Verdict.NOT_ENOUGH, reason, possible
+    return Verdict.DO_NOTHING, _reason_to_do_nothing(evidence, ranked, gaining), ()
 
 
-def pretext_arms(trial: Trial, measured: Measured) -> list[str]:
-    """The arms of adversarial training that have a pretext task in any of their phases."""
-    phases = {arm: trial.plan["arms"][arm] for arm in measured.arms}
+def pretext_arms(trial: Trial, measured: Accuracies) -> list[str]:
+    """List the arms of adversarial training that have a pretext task in any of their phases."""
+    phases = {arm: trial.plan.arms[arm] for arm in measured.arms}
     return [arm for arm, each in phases.items() if _is_adversarial(each) and any(map(_has_pretext, each))]
 
 
-def _has_pretext(phase: Any) -> bool:
-    name, settings = named(phase)
+def _has_pretext(phase: Phase) -> bool:
+    name, settings = name_and_settings(phase)
     return name == "pretrain" or (name == "harden" and bool(settings.get("tasks", "auto")))
 
 
-def _is_adversarial(phases: Sequence[Any]) -> bool:
-    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(named, phases))
+def _is_adversarial(phases: Sequence[Phase]) -> bool:
+    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
 
 
-def _there(arm: str | None, measured: Measured) -> str | None:
+def _with_results(arm: str | None, measured: Accuracies) -> str | None:
     return arm if arm in measured.arms else None
 
 
-def _ranked(trial: Trial, measured: Measured, findings: Findings, needs: Sequence[Need]) -> tuple[str, ...]:
-    """All arms but the one that does nothing, the most promising first.
+def _ranked(trial: Trial, measured: Accuracies, findings: Findings, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Sort all arms but the one that does nothing, the most promising first.
 
-    By the number of needs for which an arm is better by more than chance than adversarial training without pretext task
-    (or, without that, than doing nothing), less those for which it is worse; among equals the cheapest.
+    The key is the number of metrics on which an arm is significantly better than adversarial training without pretext
+    task (or, without that arm, than doing nothing), minus those on which it is worse; among equals, the cheapest first.
     """
-    nothing, plain = _there(untouched(trial.plan), measured), _there(unpretexted(trial.plan), measured)
-    own = [each for each in findings.claims if each.baseline == (plain or nothing) and each.real and each.need in needs]
-    net = {arm: sum(1 if each.value > 0 else -1 for each in own if each.arm == arm) for arm in measured.arms}
+    nothing = _with_results(trial.plan.untrained_arm, measured)
+    baseline = _with_results(trial.plan.plain_arm, measured) or nothing
+    real = [each for each in findings.comparisons if each.baseline == baseline and each.real and each.metric in metrics]
+    net = {arm: sum(1 if each.value > 0 else -1 for each in real if each.arm == arm) for arm in measured.arms}
     seconds = dict(zip(measured.arms, measured.seconds.mean(axis=1).tolist(), strict=True))
     return tuple(sorted((arm for arm in measured.arms if arm != nothing), key=lambda arm: (-net[arm], seconds[arm])))
 
 
-def _beside(findings: Findings, arm: str, nothing: str, needs: Sequence[Need]) -> list[Claim]:
-    found = [findings.claim(arm, nothing, need) for need in needs]
-    return [each for each in found if each is not None]
-
-
-def _gains(findings: Findings, arm: str, nothing: str, needs: Sequence[Need], worthwhile: float) -> list[Claim]:
-    """The needs for which an arm is better than doing nothing, by more than chance and by enough."""
-    return [each for each in _beside(findings, arm, nothing, needs) if each.real and each.value >= worthwhile]
-
-
-def _possible(findings: Findings, arm: str, nothing: str, needs: Sequence[Need], worthwhile: float) -> bool:
-    return any(each.high >= worthwhile for each in _beside(findings, arm, nothing, needs))
-
-
-def _price(findings: Findings, arm: str, nothing: str, clean_loss: float | None) -> str:
-    """Whether what an arm loses on clean images is accepted, refused, or unclear."""
-    claim = findings.claim(arm, nothing, Need(CLEAN))
-    if clean_loss is None or (claim is not None and claim.low >= -clean_loss):
-        return "accepted"
-    return "refused" if claim is not None and claim.high < -clean_loss else "unclear"
-
-
-def _said_gain(findings: Findings, arm: str, nothing: str, needs: Sequence[Need], worthwhile: float) -> str:
-    gains = sorted(_gains(findings, arm, nothing, needs, worthwhile), key=lambda each: -each.value)
-    best = gains[0]
-    clean = findings.claim(arm, nothing, Need(CLEAN))
-    price = ""
-    if clean is not None:
-        price = f" On clean images the difference is {difference(clean)}."
+def _reason_to_go_on(evidence: _Evidence, arm: str) -> str:
+    gains = sorted(evidence.gains(arm), key=lambda each: -each.value)
+    best, clean = gains[0], evidence.on_clean(arm)
+    loss = "" if clean is None else f" On clean images the difference is {difference(clean)}."
     return (
-        f"In this trial {arm} was better than doing nothing for {len(gains)} of {len(needs)} needs, by more than chance; "
-        f"most on {best.need}: {difference(best)}.{price} A longer run on other images may come to something else."
+        f"In this trial {arm} was better than doing nothing for {len(gains)} of {len(evidence.metrics)} needs, by more than "
+        f"chance; most on {best.metric}: {difference(best)}.{loss} A longer run on other images may give another result."
     )
 
 
-def _said_nothing(every: Sequence[str], gaining: Sequence[str], worthwhile: float, clean_loss: float | None) -> str:
+def _reason_to_do_nothing(evidence: _Evidence, ranked: Sequence[str], gaining: Sequence[str]) -> str:
     if gaining:
         return (
-            f"{_listed(gaining)} gained more than chance, but every such arm loses more than the {_points(clean_loss)} of clean "
-            "accuracy that are accepted."
+            f"{_listed(gaining)} gained more than chance, but every such arm loses more than the "
+            f"{_points(evidence.clean_loss)} of clean accuracy that are accepted."
         )
     return (
-        f"None of {_listed(every)} gained over doing nothing, and a gain of {_points(worthwhile)} or more on what was measured "
-        "is ruled out for each of them."
+        f"None of {_listed(ranked)} gained over doing nothing, and a gain of {_points(evidence.worthwhile)} or more on what "
+        "was measured is ruled out for each of them."
     )
 
 
-def difference(claim: Claim) -> str:
-    """A difference in points, its interval, and whether it is more than chance."""
-    kind = "real" if claim.real else "noise"
-    return f"{100 * claim.value:+.1f} points ({100 * claim.low:+.1f} to {100 * claim.high:+.1f}), {kind}"
+def difference(comparison: Comparison) -> str:
+    """Format a difference in points, with its interval and its significance."""
+    kind = "real" if comparison.real else "noise"
+    return f"{100 * comparison.value:+.1f} points ({100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}), {kind}"
 
 
 def _points(share: float | None) -> str:

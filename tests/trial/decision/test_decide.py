@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import ARMS, NEEDS, equal, hardened, trial
+from simulated import ARMS, METRICS, equal, hardened, trial
 
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.trial.decision.decide import decide, write
 from robusttune.trial.decision.findings import leaders
-from robusttune.trial.decision.metrics import Need, measured
+from robusttune.trial.decision.metrics import Metric, accuracies_of
 from robusttune.trial.decision.next_stage import detectable, needed_seeds
 from robusttune.trial.decision.pareto import front
 from robusttune.trial.decision.verdict import Verdict
@@ -21,12 +21,12 @@ from robusttune.trial.results import Trial
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown")
-AT = Need("attack", "linf", 0.1, "at", True)
+AT = Metric("attack", "linf", 0.1, "at", True)
 
 
 def without(given, *arms):
     """A trial without some arms."""
-    plan = {**given.plan, "arms": {arm: phases for arm, phases in given.plan["arms"].items() if arm not in arms}}
+    plan = replace(given.plan, arms={arm: phases for arm, phases in given.plan.arms.items() if arm not in arms})
     return Trial(plan, [each for each in given.results if each.arm not in arms])
 
 
@@ -45,9 +45,9 @@ def test_go_on(gain, tmp_path):
     assert decision.verdict is Verdict.GO_ON
     assert decision.candidates[0] == "rotation_joint"
     assert set(decision.next.arms) >= {"nothing", "adversarial", "rotation_joint"}
-    claim = decision.findings.claim("rotation_joint", "adversarial", AT)
-    assert claim.real
-    assert claim.low > 0.02
+    comparison = decision.findings.comparison("rotation_joint", "adversarial", AT)
+    assert comparison.real
+    assert comparison.low > 0.02
     text = text_of(decision, tmp_path)
     assert "**Go on.** In this trial rotation_joint was better than doing nothing" in text
     assert "beside adversarial, by more than chance: rotation_joint gains on" in text
@@ -65,7 +65,7 @@ def test_without_a_difference_that_is_real_the_arm_without_pretext_task_goes_fir
 def test_under_three_seeds_there_is_not_enough_data(tmp_path):
     decision = decide(trial(hardened(0.1), seeds=2))
     assert decision.verdict is Verdict.NOT_ENOUGH
-    assert decision.findings.claims == ()
+    assert decision.findings.comparisons == ()
     assert len(decision.next.arms) == len(ARMS)
     assert decision.next.seeds >= 3
     text = text_of(decision, tmp_path)
@@ -136,8 +136,8 @@ def test_what_has_not_ended_is_left_out_and_named(gain):
 
 
 def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
-    bare = [need for need in NEEDS if need == "clean" or (need[0] == "linf" and need[1] <= 1)]
-    rows = [NEEDS.index(need) for need in bare]
+    bare = [metric for metric in METRICS if metric == "clean" or (metric[0] == "linf" and metric[1] <= 1)]
+    rows = [METRICS.index(metric) for metric in bare]
     doubt = Record("sanity", "unbounded", 0.5, 10, (0.3, 0.7), {"ok": False, "says": "an unbounded attack fails"})
 
     def cut(result):
@@ -156,7 +156,7 @@ def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
 
 
 def test_the_next_stage_costs_by_images_epochs_and_price(gain):
-    paid = Trial({**gain.plan, "budget": {"money": 10.0, "price an hour": 3.6}}, gain.results)
+    paid = Trial(replace(gain.plan, budget={"money": 10.0, "price an hour": 3.6}), gain.results)
     stage, large = decide(paid).next, decide(paid, images=20_000, epochs=6).next
     seconds = {each.arm: each.seconds for each in gain.results}
     assert stage.training == pytest.approx(stage.seeds * sum(seconds[arm] for arm in stage.arms))
@@ -180,15 +180,15 @@ def test_the_seeds_asked_for_find_the_difference_8_times_in_10():
 
 
 def test_the_front_is_what_no_arm_beats(gain):
-    seen = measured(gain)
-    values = np.zeros_like(seen.values)
+    accuracies = accuracies_of(gain)
+    values = np.zeros_like(accuracies.values)
     values[3:] = 0.1  # the same, and dearer and dearer
-    assert front(replace(seen, values=values)) == ["nothing", "pretrained_ordinary"]
+    assert front(replace(accuracies, values=values)) == ["nothing", "pretrained_ordinary"]
 
 
 def test_arms_that_differ_by_much_are_told_from_the_best(gain):
     decision = decide(gain)
-    column = decision.measured.needs.index(AT)
+    column = decision.measured.metrics.index(AT)
     names = [decision.measured.arms[arm] for arm in leaders(decision.measured, decision.findings, column)]
     assert names[0] == "rotation_joint"
     assert "nothing" not in names
@@ -200,10 +200,10 @@ def test_without_single_images_the_intervals_stand_in(gain):
 
     decision = decide(Trial(gain.plan, [blind(each) for each in gain.results]))
     assert decision.verdict is Verdict.GO_ON
-    known = decide(gain).findings.claim("rotation_joint", "adversarial", AT)
-    claim = decision.findings.claim("rotation_joint", "adversarial", AT)
-    assert claim.value == pytest.approx(known.value)
-    assert claim.high - claim.low > known.high - known.low
+    known = decide(gain).findings.comparison("rotation_joint", "adversarial", AT)
+    comparison = decision.findings.comparison("rotation_joint", "adversarial", AT)
+    assert comparison.value == pytest.approx(known.value)
+    assert comparison.high - comparison.low > known.high - known.low
 
 
 def test_bad_trials_and_settings_are_refused(gain):

@@ -6,7 +6,7 @@ import pytest
 from robusttune.trial.decision.significance import differences, half_width, holm, images_variance
 
 pytest.importorskip("scipy")
-ARMS, NEEDS, IMAGES = 8, 11, 1000
+ARMS, METRICS, IMAGES = 8, 11, 1000
 # Everything beside doing nothing (0), and beside adversarial training without pretext task (1).
 PAIRS = [(0, arm) for arm in range(1, ARMS)] + [(1, arm) for arm in range(2, ARMS)]
 
@@ -14,10 +14,10 @@ PAIRS = [(0, arm) for arm in range(1, ARMS)] + [(1, arm) for arm in range(2, ARM
 def accuracies(trials, seeds, generator, *, level=0.6, better=0.0, scatter=None, shared=0.0, images=IMAGES):
     """Accuracies (R,A,S,N): seeds scatter by a point, images are binomial; arm 4 is better; arm 0 is one model."""
     scatter = np.full(ARMS, 0.01) if scatter is None else np.asarray(scatter)
-    truth = np.full((trials, ARMS, seeds, NEEDS), level)
+    truth = np.full((trials, ARMS, seeds, METRICS), level)
     truth[:, 4] += better
     truth += scatter[:, None, None] * generator.standard_normal(truth.shape)
-    truth += shared * generator.standard_normal((trials, 1, seeds, NEEDS))
+    truth += shared * generator.standard_normal((trials, 1, seeds, METRICS))
     truth[:, 0] = level
     right = generator.binomial(images, truth.clip(0, 1))
     right[:, 0] = right[:, 0, :1]

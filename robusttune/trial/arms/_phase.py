@@ -1,0 +1,55 @@
+"""Phases of arms and evaluation items, as a plan holds them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
+# Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
+Settings: TypeAlias = Mapping[str, Any]
+Phase: TypeAlias = PhaseKind | Mapping[PhaseKind, Settings | None]
+Phases: TypeAlias = list[Phase]
+Arms: TypeAlias = dict[str, Phases]
+# An evaluation by name, or {name: {setting: value}}.
+Item: TypeAlias = str | Mapping[str, Settings | None]
+
+
+def name_and_settings(entry: Phase | Item) -> tuple[str, dict[str, Any]]:
+    """Split a phase or an evaluation item, which is a name or {name: {setting: value}}, into its name and its settings.
+
+    Raises:
+        ValueError: it is neither.
+
+    Example:
+        >>> name_and_settings({"sweep": {"steps": 20}})
+        ('sweep', {'steps': 20})
+    """
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        ((name, settings),) = entry.items()
+        if isinstance(name, str) and (settings is None or isinstance(settings, Mapping)):
+            return name, dict(settings or {})
+    raise ValueError(f"{entry!r} is in the plan, but a name or {{name: {{setting: value}}}} is needed")
+
+
+def shares(phases: Sequence[Phase]) -> list[float]:
+    """Return each phase's share of its arm's compute; phases without one divide the rest equally.
+
+    Raises:
+        ValueError: they do not add up to 1.
+
+    Example:
+        >>> shares([{"pretrain": {"share": 0.25}}, {"harden": {}}])
+        [0.25, 0.75]
+    """
+    named = [name_and_settings(phase)[1].get("share") for phase in phases]
+    open_ones = named.count(None)
+    used = sum(share for share in named if share is not None)
+    fits = used < 1 if open_ones else math.isclose(used, 1)
+    if phases and not (fits and all(share is None or share > 0 for share in named)):
+        raise ValueError(
+            f"the shares of an arm's phases are {', '.join(map(str, named))}, but they must be above 0 and add up to 1; "
+            "leave one out to give it the rest"
+        )
+    return [(1 - used) / open_ones if share is None else share for share in named]

@@ -1,0 +1,65 @@
+"""Training and evaluation of the arms and seeds of a trial that have no result yet."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from robusttune import plugins
+from robusttune.measuring.evaluate import evaluate
+from robusttune.run.log import tell
+from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.data import Data, InputSpace
+from robusttune.trial.phases import Call
+from robusttune.trial.plan import TrialPlan
+from robusttune.trial.results import RECORDS, item_place, phase_place, place_of, result_of
+
+
+class Place(NamedTuple):
+    """An arm and a seed that are to be run, and their folder."""
+
+    arm: str
+    seed: int
+    folder: Path
+
+
+def unfinished(folder: Path, plan: TrialPlan, progress: bool) -> Iterator[Place]:
+    """Yield arms and seeds without a result: seed by seed, so that finished arms can be compared at any time."""
+    pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    for number, (arm, seed) in enumerate(pairs, 1):
+        if result_of(folder, plan, arm, seed) is None:
+            tell(f"arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
+            yield Place(arm, seed, place_of(folder, plan, arm, seed))
+
+
+def train(model: nn.Module, calls: Sequence[Call], place: Place, plan: TrialPlan, progress: bool) -> None:
+    """Train the model in all phases of an arm."""
+    for number, (call, phase) in enumerate(zip(calls, plan.arms[place.arm], strict=True)):
+        call.run(model, phase_place(place.folder, number, phase), place.seed, progress=progress)
+
+
+def measure(model: nn.Module, place: Place, plan: TrialPlan, data: Data, space: InputSpace, progress: bool) -> None:
+    """Measure all items without records, on the same images and with the same random numbers for every arm."""
+    norm, eps = plan.threat or ("linf", None)
+    for item in plan.evaluation.items:
+        folder = item_place(place.folder, plan, item)
+        if (folder / RECORDS).exists():
+            continue
+        name, settings = name_and_settings(item)
+        evaluate(
+            model,
+            data.test,
+            plugins.configured("evaluations", name, **settings),
+            norm=norm,
+            eps=eps,
+            mean=space.mean,
+            std=space.std,
+            normalized=space.normalized,
+            subset=plan.evaluation.images,
+            out=folder,
+            resume=True,
+            seed=0,
+            device=space.device,
+            progress=progress,
+        )
