@@ -1,8 +1,9 @@
 """Makes an existing image classifier hard to fool."""
 
-from robusttune.cli.doctor import unusable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-try:
+if TYPE_CHECKING:
     from robusttune.measuring.compare import compare
     from robusttune.measuring.evaluate import evaluate
     from robusttune.measuring.monitor import Drift, Monitor
@@ -17,9 +18,6 @@ try:
     from robusttune.training.replay import Replay, replay
     from robusttune.training.robust_loss import RobustLoss
     from robusttune.trial.poc import poc
-except (ImportError, RuntimeError, AttributeError, OSError) as error:
-    # As where torch and torchvision do not fit each other: `robusttune doctor` must be able to say so.
-    globals()["__getattr__"] = unusable(error)
 
 __version__ = "0.1.0"
 
@@ -43,3 +41,47 @@ __all__ = [
     "replay",
     "report",
 ]
+
+# The imports above, which each name brings at its first use: torch comes with them, and takes seconds.
+_MODULES = {
+    "Drift": "measuring.monitor",
+    "Estimate": "training.estimate",
+    "LossOf": "threat",
+    "Monitor": "measuring.monitor",
+    "Record": "measuring.record",
+    "Records": "measuring.records",
+    "Replay": "training.replay",
+    "RobustLoss": "training.robust_loss",
+    "ThreatModel": "threat",
+    "compare": "measuring.compare",
+    "estimate": "training.estimate",
+    "evaluate": "measuring.evaluate",
+    "harden": "training.harden",
+    "load_heads": "tasks._heads",
+    "poc": "trial.poc",
+    "pretrain": "training.pretrain",
+    "replay": "training.replay",
+    "report": "measuring.report",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name.
+
+        Raises:
+            ImportError: it cannot be imported, as where torch and torchvision do not fit each other.
+        """
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(f"robusttune.{_MODULES[name]}"), name)
+        except Exception as error:
+            from robusttune.cli.doctor import why_unusable
+
+            raise ImportError(why_unusable(error)) from error
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,21 +1,21 @@
-"""What each command does."""
+"""Commands: their parameters are options, and `--help` shows their docstrings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from torch import nn
+
 from robusttune import plugins
-from robusttune.cli.doctor import doctor
-from robusttune.cli.options import options_of
-from robusttune.cli.sources import check_same_classes, classes_of, loader_of, model_of, statistics_of
-from robusttune.cli.values import Number
+from robusttune.cli.options import Arguments, Listed, Sources
+from robusttune.cli.sources import Images, check_same_classes, classes_of, loader_of, model_of, statistics_of
 from robusttune.measuring.compare import compare
-from robusttune.measuring.evaluate import FILE, evaluate
+from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
 from robusttune.run.randomness import own_randomness
-from robusttune.run.settings import check_settings, numbers
+from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -25,231 +25,239 @@ from robusttune.trial.plan import TrialPlan
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial
 
-SOURCES = (
-    *("model", "checkpoint", "pretrained", "model_args", "classes", "data", "data_dir", "data_args", "split"),
-    *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
-)
-TAKEN = {name for function in (harden, evaluate, pretrain, poc) for name in options_of(function)}
 
+def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = None) -> int:
+    """Train a model against an adversary.
 
-def _sources(options: Any, *, shuffle: bool) -> tuple[Any, Any, dict[str, Any]]:
-    """The model, the loader, and what else the function is given."""
-    loader = _loader(options, options.split, shuffle=shuffle)
-    classes = options.classes if options.classes is not None else classes_of(loader)
-    if classes is None and options.model.split(":")[0] in ("timm", "torchvision"):
-        raise ValueError(f"{options.data} does not tell how many classes it has: pass --classes")
-    check_settings({"seed": getattr(options, "seed", 0)})
-    with own_randomness(getattr(options, "seed", 0)):  # random weights are the same when the run is repeated
-        model = model_of(
-            options.model,
-            classes=classes,
-            channels=options.channels,
-            weights=options.checkpoint,
-            pretrained=options.pretrained,
-            settings=options.model_args,
-        )
-    settings = {key: _read(value) for key, value in vars(options).items() if key in TAKEN}
-    if "mean" in settings and settings["mean"] is None and settings["std"] is None:
-        settings["mean"], settings["std"] = statistics_of(
-            options.model, model, channels=options.channels, pretrained=options.pretrained
-        )
-    return model, loader, settings
+    Examples:
+      robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --out runs/a
+      robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
 
-
-def run_harden(options: Any) -> int:
-    """Train, and keep the weights in --out."""
-    _needs_out(options, "the hardened model")
-    model, loader, settings = _sources(options, shuffle=True)
-    held = _split(options, options.val_split, loader)
-    harden(model, loader, **_own(harden, settings), val_loader=held, notes={"command": _command(options)})
-    print(
-        f"hardened: {Path(options.out) / 'model.safetensors'}; next: robusttune evaluate --checkpoint {options.out} …"
-    )
+    Args:
+        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+    """
+    _check_out(arguments, "the hardened model")
+    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    held_out = _other_split(sources, val_split, loader)
+    notes = {"command": {**asdict(sources), "val_split": val_split}}
+    harden(model, loader, **arguments, val_loader=held_out, notes=notes)
+    out = Path(arguments["out"])
+    print(f"hardened: {out / 'model.safetensors'}; next: robusttune evaluate --checkpoint {out} …")
     return 0
 
 
-def _command(options: Any) -> dict[str, Any]:
-    """Where model and images come from, which `run.json` could not say else."""
-    return {name: getattr(options, name) for name in SOURCES if hasattr(options, name)}
+def run_estimate(
+    sources: Sources,
+    arguments: Arguments,
+    *,
+    val_split: str | None = None,
+    devices: Mapping[str, float] | None = None,
+) -> int:
+    """Estimate time, memory and cost of harden with the same options, and train nothing.
 
-
-def run_replay(options: Any) -> int:
-    """Repeat a run of the command line, and compare: 0 if it agrees."""
-    folder = Path(options.run)
-    facts = run_facts_of(folder)
-    if "command" not in facts:
-        raise ValueError(
-            f"the run in {str(folder)!r} was begun from Python, so nothing says where model and images come from: call "
-            "robusttune.replay(folder, model, loader)"
-        )
-    again = SimpleNamespace(**{**dict.fromkeys(SOURCES), **facts["command"], "seed": facts["arguments"]["seed"]})
-    model, loader, _ = _sources(again, shuffle=True)
-    held = _split(again, again.val_split, loader)
-    more = {} if held is None else {"val_loader": held}
-    found = replay(folder, model, loader, out=options.out, tolerance=options.tolerance, device=options.device, **more)
-    print(found.table())
-    return 0 if found.same or found.close else 1
-
-
-def _split(options: Any, split: str | None, like: Any) -> Any:
-    """The loader of another split of the data, which has the classes of the one given; None where none is named."""
-    if split is None:
-        return None
-    found = _loader(options, split, strict=True)
-    check_same_classes(like, found, split)
-    return found
-
-
-def _loader(options: Any, split: str, *, data: str | None = None, shuffle: bool = False, strict: bool = False) -> Any:
-    """A loader of the data, or of other data, made alike."""
-    elsewhere = data is not None and Path(data).exists()
-    return loader_of(
-        options.data if data is None else data,
-        split=split,
-        folder=None if elsewhere else options.data_dir,
-        side=options.size,
-        channels=options.channels,
-        batch=options.batch_size,
-        workers=options.workers,
-        shuffle=shuffle,
-        strict=strict,
-        settings=options.data_args,
-    )
-
-
-def run_estimate(options: Any) -> int:
-    """Say what hardening would take."""
-    model, loader, settings = _sources(options, shuffle=True)
-    found = estimate(
-        model,
-        loader,
-        devices=options.devices,
-        **_own(harden, settings),
-        val_loader=_split(options, options.val_split, loader),
-    )
-    print(found.table())
+    Args:
+        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
+    """
+    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    held_out = _other_split(sources, val_split, loader)
+    print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
     return 0
 
 
-def run_pretrain(options: Any) -> int:
-    """Train on pretext tasks, and keep the weights in --out."""
-    _needs_out(options, "the pre-trained model")
-    model, loader, settings = _sources(options, shuffle=True)
-    pretrain(model, loader, **_own(pretrain, settings), notes={"command": _command(options)})
-    print(
-        f"pre-trained: {Path(options.out) / 'model.safetensors'}; next: robusttune harden --checkpoint {options.out} …"
-    )
+def run_pretrain(sources: Sources, arguments: Arguments) -> int:
+    """Train a backbone on pretext tasks, without labels."""
+    _check_out(arguments, "the pre-trained model")
+    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
+    out = Path(arguments["out"])
+    print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
     return 0
 
 
-def run_evaluate(options: Any) -> int:
-    """Measure, and print the table."""
-    model, loader, settings = _sources(options, shuffle=False)
-    which = [_evaluation(each) for each in _listed(options.which)]
-    records = evaluate(model, loader, which, **_own(evaluate, settings))
-    print(records.table())
+def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("clean", "sweep")) -> int:
+    """Measure how robust a model is.
+
+    Examples:
+      robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
+      robusttune evaluate --config evaluate.yaml --which clean sanity strong
+
+    Args:
+        which: evaluations by name, or {name: {setting: value}} to change their settings.
+    """
+    model, loader, arguments = _prepared(sources, arguments, shuffle=False)
+    print(evaluate(model, loader, [_evaluation(each) for each in _list(which) or []], **arguments).table())
     return 0
 
 
-def _evaluation(wanted: Any) -> Any:
-    """A name, or one with settings, {name: {setting: value}}."""
-    if not isinstance(wanted, Mapping):
-        return wanted
-    ((name, settings),) = wanted.items() if len(wanted) == 1 else [(None, 0)]
+def _evaluation(entry: object) -> EvaluationLike:
+    """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
+    if isinstance(entry, str):
+        return entry
+    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
     if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-        raise ValueError(f"which={wanted!r}, but names are needed, or {{name: {{setting: value}}}} for each")
-    return plugins.configured("evaluations", name, **_read(settings or {}))
+        raise ValueError(f"which={entry!r}, but names are needed, or {{name: {{setting: value}}}} for each")
+    return plugins.configured("evaluations", name, **(settings or {}))
 
 
-def _read(given: Any) -> Any:
-    """Settings with fractions as numbers, however deep they are within, and numbers of no kind of their own."""
-    if isinstance(given, Number):
-        return float(given)
-    if isinstance(given, Mapping):
-        return {key: numbers(value) if isinstance(value, str) else _read(value) for key, value in given.items()}
-    return [_read(each) for each in numbers(given)] if isinstance(given, list) else given
+def run_poc(
+    sources: Sources,
+    arguments: Arguments,
+    *,
+    threats: Listed = None,
+    corruptions: Listed = None,
+    arms: Listed = None,
+    evaluation: Listed = None,
+    test_split: str | None = None,
+    unlabeled: str | None = None,
+    unlabeled_split: str = "train",
+) -> int:
+    """Compare ways of training on your data: a plan with its cost, trained arms, and a page to decide by.
 
+    Examples:
+      robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan-only true --out runs/poc
+      robusttune poc --model timm:resnet18 --data images --out runs/poc --resume true     # follows the plan; goes on if killed
+      robusttune poc --model timm:resnet18 --data images --threats '{linf: 4/255, l2: 1}' --corruptions noise fog --budget 3600
 
-def run_poc(options: Any) -> int:
-    """The trial from its start to its page, or its plan alone."""
-    start = Path(options.out) / START
-    if options.resume and options.checkpoint is None and start.exists():
-        options.checkpoint = str(start)
-    model, loader, settings = _sources(options, shuffle=True)
-    asked = {name: _listed(getattr(options, name)) for name in ("threats", "corruptions", "arms", "evaluation")}
-    if asked["threats"] is not None:
-        asked["threats"] = _threats(asked["threats"])
-    more = None
-    if options.unlabeled is not None:
-        more = _loader(options, options.unlabeled_split, data=options.unlabeled, shuffle=True)
-    test = _split(options, options.test_split, loader)
+    Args:
+        threats: norms, or {norm: eps}; by default linf and l2. Arms train against the first one.
+        corruptions: the corruptions that matter, by name or family; by default noise, blur, weather and digital.
+        arms: the arms to compare, by name, or {name: phases}; by default all.
+        evaluation: what to measure instead, by name or {name: {setting: value}}.
+        test_split: the split of the data to measure on; by default a fifth of the images is kept for that.
+        unlabeled: more images, for pretext tasks; named as in --data.
+        unlabeled_split: the split of these images.
+    """
+    start = Path(arguments["out"]) / START
+    if arguments["resume"] and sources.checkpoint is None and start.exists():
+        sources = replace(sources, checkpoint=str(start))
+    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
+    chosen: Arguments = {"threats": _threats(threats), **lists}
+    more_images = None
+    if unlabeled is not None:
+        folder = None if Path(unlabeled).exists() else sources.data_dir
+        more_images = loader_of(replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split), shuffle=True)
+    test = _other_split(sources, test_split, loader)
+    splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
         loader,
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in chosen.items() if value is not None},
         test_loader=test,
-        unlabeled_loader=more,
-        notes={"command": _command(options)},
-        **_own(poc, settings),
+        unlabeled_loader=more_images,
+        notes={"command": {**asdict(sources), **splits}},
+        **arguments,
     )
-    if options.plan_only:
+    if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
         print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
-        print(f"next: edit it if you like, then robusttune poc … --out {options.out} --resume true")
+        print(f"next: edit it if you like, then robusttune poc … --out {arguments['out']} --resume true")
         return 0
-    found = decide.decide(Trial.load(options.out))
-    print(f"{found.verdict.value}. {found.reason}\npage: {path.with_suffix('.html')}")
+    decision = decide.decide(Trial.load(arguments["out"]))
+    print(f"{decision.verdict.value}. {decision.reason}\npage: {path.with_suffix('.html')}")
     return 0
 
 
-def _listed(given: Any) -> Any:
-    """What was asked for as a list, which a file of options may leave out around a single entry; None as it is."""
-    return None if given is None else _read(given if isinstance(given, list) else [given])
+def _threats(entries: Listed) -> Mapping[str, float | None] | None:
+    """Join norms and {norm: eps} into radii by norm; None for the customary radius."""
+    if entries is None:
+        return None
+    radii: dict[str, float | None] = {}
+    for entry in _list(entries) or []:
+        radii |= dict(entry) if isinstance(entry, Mapping) else {str(entry): None}
+    return radii
 
 
-def _threats(given: list[Any]) -> dict[str, Any]:
-    """Radii by norm; None for the customary one."""
-    found: dict[str, Any] = {}
-    for each in given:
-        found |= dict(each) if isinstance(each, Mapping) else {str(each): None}
-    return found
+def _list(entries: Listed) -> list[Any] | None:
+    """Put a single entry into a list."""
+    return list(entries) if isinstance(entries, list | tuple) else None if entries is None else [entries]
 
 
-def run_report(options: Any) -> int:
-    """Write the page, and print its path."""
-    page = report(dict(_named(each) for each in options.records), options.out)
+def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
+    """Write a page that shows what was measured, and print its path.
+
+    Args:
+        records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
+        out: a folder for report.md and report.html.
+    """
+    page = report(dict(_named(each) for each in _list(records) or []), out)
     print(page.with_suffix(".html"))
     return 0
 
 
-def run_compare(options: Any) -> int:
-    """Print the tests of two models."""
-    print(compare(_named(options.first)[1], _named(options.second)[1]).table())
+def run_compare(first: str, second: str) -> int:
+    """Test whether two models differ on the images that both have seen.
+
+    Args:
+        first: a folder that evaluate wrote to, or its records.jsonl.
+        second: another one, of the same images.
+    """
+    print(compare(_named(first)[1], _named(second)[1]).table())
     return 0
 
 
-def run_doctor(options: Any) -> int:
-    """Print the state of the installation: 1 if something is wrong."""
-    text, wrong = doctor()
-    print(text)
-    return 1 if wrong else 0
-
-
-def _named(given: str) -> tuple[str, Records]:
-    """Records and what to call them: NAME=PATH, or the name of the folder; a folder stands for its records.jsonl."""
-    name, equals, path = given.partition("=")
-    where = Path(path if equals else given)
+def _named(argument: str) -> tuple[str, Records]:
+    """Read NAME=PATH: a name, by default that of the folder, and the records in the folder or file."""
+    name, equals, path = argument.partition("=")
+    where = Path(path if equals else argument)
     where = where / FILE if where.is_dir() else where
     if not where.exists():
         raise ValueError(f"{str(where)!r} is not there: pass what evaluate wrote to its --out")
     return name if equals else where.parent.name or "model", Records.load(where)
 
 
-def _needs_out(options: Any, what: str) -> None:
-    if not options.out:
-        raise ValueError(f"--out is missing: {what} would be lost")
+def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:
+    """Repeat a run from its folder, and compare: the exit code is 0 if both agree.
+
+    Args:
+        run: the folder of a run of harden or pretrain.
+        out: a folder for the repeated run, which is otherwise deleted.
+        tolerance: the largest difference in the log that counts as close.
+        device: the device to work on; by default that of the run.
+    """
+    folder = Path(run)
+    facts = run_facts_of(folder)
+    if "command" not in facts:
+        raise ValueError(
+            f"the run in {str(folder)!r} was begun from Python, so it does not say where its model and images come from: call "
+            "robusttune.replay(folder, model, loader)"
+        )
+    command = facts["command"]
+    sources = Sources(**{each.name: command[each.name] for each in fields(Sources) if each.name in command})
+    model, loader, _ = _prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
+    held_out = _other_split(sources, command.get("val_split"), loader)
+    loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
+    repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
+    print(repeated.table())
+    return 0 if repeated.same or repeated.close else 1
 
 
-def _own(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    known = options_of(function)
-    return {key: value for key, value in settings.items() if key in known}
+def _prepared(sources: Sources, arguments: Arguments, *, shuffle: bool) -> tuple[nn.Module, Images, Arguments]:
+    """Make the model and the loader, and add the mean and std that the model is known for to the arguments."""
+    loader = loader_of(sources, shuffle=shuffle)
+    classes = sources.classes if sources.classes is not None else classes_of(loader)
+    if classes is None and sources.model.split(":")[0] in ("timm", "torchvision"):
+        raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
+    seed = arguments.get("seed", 0)
+    check_settings({"seed": seed})
+    with own_randomness(seed):  # random weights are the same when the run is repeated
+        model = model_of(sources, classes)
+    if arguments.get("mean") is None and arguments.get("std") is None:
+        mean, std = statistics_of(sources, model)
+        arguments = {**arguments, "mean": mean, "std": std}
+    return model, loader, arguments
+
+
+def _other_split(sources: Sources, split: str | None, loader: Images) -> Images | None:
+    """Make a loader of another split of the data, which must have the same classes; None for no split."""
+    if split is None:
+        return None
+    other = loader_of(replace(sources, split=split), strict=True)
+    check_same_classes(loader, other, split)
+    return other
+
+
+def _check_out(arguments: Arguments, lost: str) -> None:
+    if not arguments["out"]:
+        raise ValueError(f"--out is missing: {lost} would be lost")

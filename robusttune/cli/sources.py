@@ -1,216 +1,213 @@
-"""Models and images by name, for the command line."""
+"""Models and loaders of images by name, for the command line."""
 
 import importlib
 import os
 import sys
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias, TypeVar
 
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.dataset_factory import create_dataset
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision import models as zoo
 from torchvision import transforms
 
+from robusttune.cli.options import Sources
+from robusttune.plugins import did_you_mean
 from robusttune.run import files
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
 SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
-CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the image's
+CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
+
+Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
 
-def model_of(
-    name: str,
-    *,
-    classes: int | None,
-    channels: int = 3,
-    weights: str | None = None,
-    pretrained: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """The model of this name, with weights from a file if one is given.
+class Reader(Protocol):
+    """A reader of Hugging Face data sets, as timm has it."""
+
+    dataset: Sequence[Mapping[str, object]]
+
+    def __len__(self) -> int: ...
+
+
+def model_of(sources: Sources, classes: int | None) -> nn.Module:
+    """Make the model, with weights from its checkpoint if there is one.
 
     Args:
-        name: of timm, of torchvision, or of a function that makes one; the working directory is looked in, too.
-        classes: outputs of a new classifier; None for what the model comes with.
-        channels: of its images; timm's models alone can be made for other than three.
-        weights: a state_dict, safetensors, timm's checkpoint, or the folder of a run.
-        pretrained: let the library fetch the weights that it knows.
-        settings: more arguments of the model's maker.
+        sources: the name of the model, and how to make it. A module in the working directory counts, too; only timm's
+            models can have another number of channels than three.
+        classes: outputs of a new classifier; None for those that the model has.
 
     Raises:
-        ValueError: no such model, or weights that are not its own.
+        ValueError: there is no such model, or the weights do not fit it.
     """
+    name, pretrained = sources.model, sources.pretrained
     library, _, model = name.partition(":")
     if not model:
         raise ValueError(f"the model is {name!r}, but {NAMES} is needed, such as timm:resnet18")
-    more = dict(settings or {})
+    outputs = {} if classes is None else {"num_classes": classes}
+    settings = dict(sources.model_args or {})
+    module: object
     if library == "timm":
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
-            close = get_close_matches(model, timm.list_models(), n=3)
-            hint = f": did you mean {', '.join(close)}?" if close else ""
-            raise ValueError(f"timm has no model {model!r}{hint}")
-        given = more if classes is None else {"num_classes": classes, **more}
-        made: Any = _called(name, timm.create_model, model, pretrained=pretrained, in_chans=channels, **given)
+            raise ValueError(f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
+        settings = {"in_chans": sources.channels, "pretrained": pretrained, **outputs, **settings}
+        module = _called(name, timm.create_model, model, **settings)
     elif library == "torchvision":
-        given = more if classes is None or pretrained else {"num_classes": classes, **more}
-        made = _called(name, zoo.get_model, model, weights="DEFAULT" if pretrained else None, **given)
+        settings = {"weights": "DEFAULT" if pretrained else None, **({} if pretrained else outputs), **settings}
+        module = _called(name, zoo.get_model, model, **settings)
     else:
-        made = _called(name, _function(library, model), **more)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{name} made a {type(made).__name__}, but a torch.nn.Module is needed")
-    if weights is not None:
-        files.give_weights(made, files.load_weights(weights), weights)
-    return made
+        module = _called(name, _function(library, model), **settings)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{name} returned a {type(module).__name__}, but a torch.nn.Module is needed")
+    if sources.checkpoint is not None:
+        files.give_weights(module, files.load_weights(sources.checkpoint), sources.checkpoint)
+    return module
 
 
-def _function(module: str, name: str) -> Any:
+def _function(module: str, name: str) -> Callable[..., object]:
+    """Import a function by the name of its module, which may be in the working directory."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module), name)
+        function: Callable[..., object] = getattr(importlib.import_module(module), name)
+        return function
     except ModuleNotFoundError as error:
         if error.name is not None and not module.startswith(error.name):
-            raise  # it is there, and lacks something itself
+            raise  # the module exists, and lacks another one
         raise ValueError(f"there is no module {module!r} here: the model is {NAMES}") from error
     except AttributeError as error:
         raise ValueError(f"the module {module!r} has no {name!r}") from error
 
 
-def _called(what: str, make: Any, *arguments: Any, **keywords: Any) -> Any:
+def _called(what: str, make: Callable[..., T], *arguments: object, **keywords: object) -> T:
+    """Call a function of another library, whose errors become ValueErrors that name what it should have made."""
     try:
         return make(*arguments, **keywords)
     except Exception as error:
         raise ValueError(f"{what} cannot be made: {error}") from error
 
 
-def statistics_of(name: str, model: nn.Module, *, channels: int, pretrained: bool) -> tuple[Any, Any]:
-    """The mean and std that the model's images are customarily normalised with; (None, None) where nothing tells."""
-    known: Any = getattr(model, "pretrained_cfg", None)
-    if name.startswith("timm:") and isinstance(known, dict) and len(known.get("mean", ())) == channels:
+def statistics_of(sources: Sources, model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
+    """Look up the mean and std that the model's images are usually normalised with; (None, None) if they are unknown."""
+    known = getattr(model, "pretrained_cfg", None)
+    library = sources.model.partition(":")[0]
+    if library == "timm" and isinstance(known, dict) and len(known.get("mean", ())) == sources.channels:
         return known["mean"], known["std"]
-    if name.startswith("torchvision:") and pretrained:
+    if library == "torchvision" and sources.pretrained:
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     return None, None
 
 
-def loader_of(
-    data: str,
-    *,
-    split: str,
-    folder: str | None = None,
-    side: int,
-    channels: int = 3,
-    batch: int = 128,
-    workers: int = 0,
-    shuffle: bool = False,
-    strict: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> DataLoader[Any]:
-    """A loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
+def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) -> Images:
+    """Make a loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
 
     Args:
-        data: a folder with a folder of images for each class, or with such folders for each split; or a name that timm
-            knows, such as "torch/cifar10", "hfds/…" (of the Hub, or a folder here) or "wds/…".
-        split: such as "train" or "validation".
-        folder: where a named data set is.
-        side: of the images, which are scaled and cropped to a square.
-        channels: 3, or 1 for grey.
-        batch, workers, shuffle: of the DataLoader.
-        strict: a folder needs to have this split; else one without any splits is taken as a whole.
-        settings: more arguments of timm's factory, such as {"input_key": "img"}.
+        sources: the data, a split of it, and the size, channels and batches of its images. The data is a folder with a
+            folder of images for each class, or with such folders for each split; or a name that timm knows, such as
+            "torch/cifar10", "hfds/…" (on the Hub, or in a folder here) or "wds/…". Images are scaled and cropped to a
+            square.
+        shuffle: draw the images in a random order.
+        strict: refuse a folder without this split; otherwise a folder without any splits is used as a whole.
 
     Raises:
-        ValueError: there are no images there, no such split, or nothing in the column that is looked in.
+        ValueError: there are no images, no such split, or no such column.
         ImportError: timm's reader needs a package that is not installed.
     """
+    data, side = sources.data, sources.size
     check_number("size", side, COUNT)
-    check_number("batch_size", batch, COUNT)
-    check_number("workers", workers, NOT_NEGATIVE_COUNT)
-    named = folder is not None or not data or not Path(data).exists()
-    if named and "/" not in data:
+    check_number("batch_size", sources.batch_size, COUNT)
+    check_number("workers", sources.workers, NOT_NEGATIVE_COUNT)
+    named = sources.data_dir is not None or not data or not Path(data).exists()
+    if named:
+        _check_reader(data)
+    mode = {1: "L", 3: "RGB"}.get(sources.channels)
+    if mode is None:
+        raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
+    images = _called(
+        repr(data) if named else f"a data set of {data!r}, which must have a folder of images for each class,",
+        create_dataset,
+        data if named else "",
+        root=sources.data_dir if named else data,
+        split=sources.split,
+        batch_size=sources.batch_size,
+        input_img_mode=mode,
+        is_training=shuffle,
+        **(sources.data_args or {}),
+    )
+    if not named:
+        _check_split(Path(data), Path(images.reader.root), sources.split, strict)
+    _check_columns(data, getattr(images, "reader", None))
+    steps = [
+        transforms.Resize(round(side * CROPPED) if side >= 160 else side),
+        transforms.CenterCrop(side),
+        transforms.ToTensor(),
+    ]
+    images.transform = transforms.Compose([transforms.Grayscale(), *steps] if mode == "L" and named else steps)
+    shuffle = shuffle and not isinstance(images, IterableDataset)
+    return DataLoader(images, sources.batch_size, shuffle=shuffle, num_workers=sources.workers)
+
+
+def _check_reader(data: str) -> None:
+    """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
+    if "/" not in data:
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
             "--data-dir"
         )
-    reader = READERS.get(data.partition("/")[0].lower()) if named else None
+    reader = READERS.get(data.partition("/")[0].lower())
     if reader is not None and find_spec(reader) is None:
         raise ImportError(f"{data!r} is read by the package {reader}: pip install {reader}")
-    mode = {1: "L", 3: "RGB"}.get(channels)
-    if mode is None:
-        raise ValueError(f"channels is {channels}, but it must be 1 or 3")
-    found = _called(
-        repr(data) if named else f"a data set of {data!r}, which must have a folder of images for each class,",
-        create_dataset,
-        data if named else "",
-        root=folder if named else data,
-        split=split,
-        batch_size=batch,
-        input_img_mode=mode,
-        is_training=shuffle,
-        **(settings or {}),
-    )
-    if not named:
-        _check_split(Path(data), Path(found.reader.root), split, strict)
-    _check_columns(data, getattr(found, "reader", None))
-    found.transform = transforms.Compose(
-        [
-            transforms.Resize(round(side * CROPPED) if side >= 160 else side),
-            transforms.CenterCrop(side),
-            transforms.ToTensor(),
-        ]
-    )
-    if mode == "L" and named:
-        found.transform.transforms.insert(0, transforms.Grayscale())
-    shuffle = shuffle and not isinstance(found, IterableDataset)
-    return DataLoader(found, batch, shuffle=shuffle, num_workers=workers)
 
 
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
-    """timm takes the whole folder where the split is not there: images of other splits, with splits for classes."""
+    """Raise a ValueError where timm, for want of the split, would read the whole folder, and take splits for classes."""
     inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
     if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 
 
-def _check_columns(data: str, reader: Any) -> None:
-    """Raise a ValueError where timm's reader of Hugging Face data sets would fail at the first image."""
-    sought = [getattr(reader, key, None) for key in ("image_key", "label_key")]
-    if None in sought or not len(reader):
+def _check_columns(data: str, reader: "Reader | None") -> None:
+    """Raise a ValueError where timm's reader of Hugging Face data sets would fail on the first image."""
+    sought = [key for key in (getattr(reader, name, None) for name in ("image_key", "label_key")) if key is not None]
+    if reader is None or len(sought) < 2 or not len(reader):
         return
-    first = reader.dataset[0]  # a column that is missing may have been added, empty
+    first = reader.dataset[0]  # a missing column may have been added, with nothing in it
     if any(first.get(key) is None for key in sought):
         known = ", ".join(key for key, value in first.items() if value is not None)
         raise ValueError(
             f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
-            "pass --data_args '{input_key: …, target_key: …}' (settings= in Python)"
+            "pass --data_args '{input_key: …, target_key: …}'"
         )
 
 
-def classes_of(loader: DataLoader[Any]) -> int | None:
-    """How many classes the data set has, where it knows."""
+def classes_of(loader: Images) -> int | None:
+    """Count the classes of a data set; None if it does not list them."""
     known = _known_classes(loader)
     return len(known) if known else None
 
 
-def check_same_classes(first: DataLoader[Any], second: DataLoader[Any], split: str) -> None:
-    """Raise a ValueError where another split has other classes, as each numbers its own from 0."""
+def check_same_classes(first: Images, second: Images, split: str) -> None:
+    """Raise a ValueError where another split has other classes, as each split numbers its classes from 0."""
     one, other = _known_classes(first), _known_classes(second)
     if one and other and list(one) != list(other):
         odd = sorted(set(map(str, one)) ^ set(map(str, other)))
         raise ValueError(
-            f"the split {split!r} has images of other classes than those to train on, so that labels would mean something "
-            f"else: only one of them has {', '.join(odd[:8]) or 'this order'}; every split needs an image of each class"
+            f"the split {split!r} has images of other classes than those to train on, so its labels would mean other classes: "
+            f"only one of them has {', '.join(odd[:8]) or 'this order'}; every split needs an image of each class"
         )
 
 
-def _known_classes(loader: DataLoader[Any]) -> Any:
-    data: Any = loader.dataset
-    return getattr(getattr(data, "reader", None), "class_to_idx", None) or getattr(data, "classes", None)
+def _known_classes(loader: Images) -> Collection[str] | None:
+    """List the classes of a data set in the order of their labels; None if it does not say."""
+    reader = getattr(loader.dataset, "reader", None)
+    known: Collection[str] | None = getattr(reader, "class_to_idx", None) or getattr(loader.dataset, "classes", None)
+    return known

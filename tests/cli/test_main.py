@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from sklearn.datasets import load_digits
 import robusttune
 from robusttune import Records, plugins
 from robusttune.cli.doctor import doctor
-from robusttune.cli.main import COMMANDS, main
-from robusttune.cli.options import described, parser
+from robusttune.cli.main import main
+from robusttune.cli.options import COMMANDS, OBJECTS, Sources, options_of
+from robusttune.cli.parser import parse
 from robusttune.cli.sources import classes_of, loader_of, model_of, statistics_of
 
-pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -131,12 +132,12 @@ WRONG = [
     (["harden", "--out", "x", "--attack", "pdg"], r"unknown attack 'pdg' (did you mean 'pgd'?)"),
     (["evaluate", "--which", "cleen"], "unknown evaluation 'cleen' (did you mean 'clean'?)"),
     (["evaluate", "--checkpoint", "nowhere"], "'nowhere' is not there"),
-    (["evaluate", "--model", "timm:resnt18"], "timm has no model 'resnt18': did you mean resnet18"),
+    (["evaluate", "--model", "timm:resnt18"], "timm has no model 'resnt18' (did you mean 'resnet18'?)"),
     (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be made"),
     (["evaluate", "--model", "resnet18"], "the model is 'resnet18', but 'timm:NAME'"),
     (["evaluate", "--model", "no.such:thing"], "there is no module 'no.such' here"),
     (["evaluate", "--model", "json:nothing"], "the module 'json' has no 'nothing'"),
-    (["evaluate", "--model", "builtins:dict"], "builtins:dict made a dict, but a torch.nn.Module is needed"),
+    (["evaluate", "--model", "builtins:dict"], "builtins:dict returned a dict, but a torch.nn.Module is needed"),
     (["evaluate", "--data", "nowhere"], "'nowhere' is not there: pass a folder of images"),
     (["evaluate", "--channels", "2"], "channels is 2, but it must be 1 or 3"),
     (["report", "nowhere"], "'nowhere' is not there: pass what evaluate wrote to its --out"),
@@ -181,27 +182,36 @@ def test_help_teaches(capsys):
         shown = " ".join(capsys.readouterr().out.split())
         if command in ("harden", "evaluate"):
             assert "Examples: robusttune" in shown
-            assert f"(known: {', '.join(plugins.names('norms'))})" in shown
+            assert f"(known: {', '.join(plugins.names('norms'))}" in shown
             assert "pixel units on [0,1]" in shown
 
 
-@pytest.mark.parametrize("name", ["harden", "evaluate", "pretrain"])
-def test_every_option_is_explained(name):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command):
+    options = {name: each.about for name, each in options_of(command).items()}
+    assert not [name for name, about in options.items() if not about or about.startswith(("see `", "as for `"))]
+
+
+@pytest.mark.parametrize("command", ["harden", "evaluate", "pretrain", "poc"])
+def test_options_are_the_arguments_of_the_function(command):
     import inspect
 
-    function = getattr(robusttune, name)
-    said = described(function)
-    assert set(inspect.signature(function).parameters) <= set(said)
-    assert not [key for key, text in said.items() if text.startswith(("see `", "as for `"))]
+    options = options_of(command)
+    taken = inspect.signature(getattr(robusttune, command)).parameters
+    named = {name for name, each in taken.items() if each.kind is each.KEYWORD_ONLY}
+    assert named - OBJECTS <= set(options)
+    literal = {name for name in named & set(options) if options[name].default not in (None, ...)}
+    assert {name: options[name].default for name in literal} == {name: taken[name].default for name in literal}
+    assert not [name for name in named & set(options) if options[name].default is ...]
 
 
 def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
     with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
-        loader_of(str(data), split="test", side=32)
+        loader_of(Sources("", str(data), split="test", size=32))
     flat = str(data / "train")
-    assert len(loader_of(flat, split="train", side=32).dataset) == 200
+    assert len(loader_of(Sources("", flat, size=32)).dataset) == 200
     with pytest.raises(ValueError, match="no split 'validation'"):
-        loader_of(flat, split="validation", side=32, strict=True)
+        loader_of(Sources("", flat, split="validation", size=32), strict=True)
 
 
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
@@ -223,18 +233,19 @@ def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
 def test_models_and_data_by_name(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("import torch\n\ndef small(width=8):\n    return torch.nn.Linear(width, 2)\n")
-    assert model_of("mine:small", classes=None, settings={"width": 5}).in_features == 5
-    assert model_of("torchvision:resnet18", classes=7).fc.out_features == 7
-    model = model_of("timm:test_vit", classes=3, settings={"img_size": 64})
+    assert model_of(Sources("mine:small", "", model_args={"width": 5}), None).in_features == 5
+    assert model_of(Sources("torchvision:resnet18", ""), 7).fc.out_features == 7
+    sources = Sources("timm:test_vit", "", model_args={"img_size": 64})
+    model = model_of(sources, 3)
     assert model.num_classes == 3
-    assert statistics_of("timm:test_vit", model, channels=3, pretrained=False)[0] == (0.5, 0.5, 0.5)
-    assert statistics_of("timm:test_vit", model, channels=1, pretrained=False) == (None, None)
-    assert statistics_of("torchvision:resnet18", model, channels=3, pretrained=True)[0][0] == pytest.approx(0.485)
+    assert statistics_of(sources, model)[0] == (0.5, 0.5, 0.5)
+    assert statistics_of(replace(sources, channels=1), model) == (None, None)
+    assert statistics_of(Sources("torchvision:resnet18", "", pretrained=True), model)[0][0] == pytest.approx(0.485)
     saved = tmp_path / "weights.pth"
     torch.save({"state_dict": model.state_dict()}, saved)
-    again = model_of("timm:test_vit", classes=3, weights=str(saved), settings={"img_size": 64})
+    again = model_of(replace(sources, checkpoint=str(saved)), 3)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
-    images, labels = next(iter(loader_of(str(data), split="train", side=24, batch=10)))
+    images, labels = next(iter(loader_of(Sources("", str(data), size=24, batch_size=10))))
     assert images.shape == (10, 3, 24, 24)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert labels.tolist() == [0] * 10
@@ -251,10 +262,11 @@ def nms(boxes, scores, threshold):
 
 
 def test_doctor_works_where_torchvision_does_not_fit_torch_and_the_library_says_why(tmp_path):
+    run = ["harden", "--model", "timm:test_resnet", "--data", "images", "--out", "run"]
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text(MISMATCHED)
     path = os.pathsep.join([str(tmp_path), str(Path(robusttune.__file__).parents[1])])
-    code = "import robusttune; from robusttune.__main__ import main; print(main(['doctor']), main(['harden'])); "
+    code = f"import robusttune; from robusttune.__main__ import main; print(main(['doctor']), main({run})); "
     shown = subprocess.run(
         [sys.executable, "-c", code + "robusttune.harden"],
         env={**os.environ, "PYTHONPATH": path},
@@ -272,12 +284,12 @@ def test_doctor_works_where_torchvision_does_not_fit_torch_and_the_library_says_
 
 
 MISTAKES = [
-    (["harden", "--norms", "l2"], "there is no option --norms: did you mean --norm?"),
+    (["harden", "--norms", "l2"], "there is no option --norms (did you mean '--norm'?)"),
     (["harden"], "missing: --model, --data"),
     (["harden", "--model", "x", "--data", "y", "--epochs", "two"], "--epochs is 'two', but it must be a whole number"),
     (["harden", "--model", "x", "--data", "y", "--eps", "two"], "--eps is 'two', but it must be a number"),
-    (["hardn"], "(did you mean harden?)"),
-    (["report"], "missing: records"),
+    (["hardn"], "(did you mean 'harden'?)"),
+    (["report"], "required: records"),
 ]
 
 
@@ -294,10 +306,9 @@ def test_arguments_that_do_not_fit_are_one_line_and_exit_with_2(arguments, says,
 def test_fractions_are_numbers_in_files_too_and_folders_stay_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("eps: 8/255\n")
-    given = parser(COMMANDS).parse_args(
-        ["harden", "--config", "a.yaml", "--model", "x", "--data", "1/2", "--out", "2026_11"]
-    )["harden"]
-    assert (given.eps, given.data, given.out) == (8 / 255, "1/2", "2026_11")
+    request = parse(["harden", "--config", "a.yaml", "--model", "x", "--data", "1/2", "--out", "2026_11"])
+    assert request.sources.data == "1/2"
+    assert (request.arguments["eps"], request.arguments["out"]) == (8 / 255, "2026_11")
 
 
 STOPPED = """
@@ -345,7 +356,9 @@ def written_idx(folder, count=20):
 
 def test_a_data_set_of_torchvision(tmp_path):
     labels = written_idx(tmp_path)
-    loader = loader_of("torch/fashion_mnist", folder=str(tmp_path), split="test", side=32, channels=1, batch=20)
+    loader = loader_of(
+        Sources("", "torch/fashion_mnist", data_dir=str(tmp_path), split="test", size=32, channels=1, batch_size=20)
+    )
     images, found = next(iter(loader))
     assert images.shape == (20, 1, 32, 32)
     assert 0 <= float(images.min()) < float(images.max()) <= 1
@@ -361,7 +374,8 @@ def test_a_data_set_of_webdataset(tmp_path):
             tar.write({"__key__": f"{row:04d}", "png": held.getvalue(), "cls": str(row % 3).encode()})
     shard = {"name": "train", "filenames": ["train-0000.tar"], "shard_lengths": [12], "num_samples": 12}
     (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": shard}}))
-    images, labels = next(iter(loader_of("wds/mine", folder=str(tmp_path), split="train", side=32, batch=12)))
+    sources = Sources("", "wds/mine", data_dir=str(tmp_path), size=32, batch_size=12)
+    images, labels = next(iter(loader_of(sources)))
     assert images.shape == (12, 3, 32, 32)
     assert sorted(labels.tolist()) == sorted(row % 3 for row in range(12))
 
@@ -385,7 +399,7 @@ def test_a_data_set_of_hugging_face_that_is_here(kind, data, tmp_path, monkeypat
     else:
         datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)).save_to_disk(folder)
     monkeypatch.chdir(tmp_path)
-    loader = loader_of("hfds/mine", folder="cache", split="train", side=32, channels=1, batch=12)
+    loader = loader_of(Sources("", "hfds/mine", data_dir="cache", size=32, channels=1, batch_size=12))
     images, labels = next(iter(loader))
     assert images.shape == (12, 1, 32, 32)
     assert torch.equal((images.mean((1, 2, 3)) * 255 / 60).round().long(), labels)
@@ -411,7 +425,7 @@ def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, s
 
 FILES = [
     (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "no UTF-8 text"),
-    (b"modle: timm:test_resnet\n", 2, "there is no option --modle: did you mean --model?"),
+    (b"modle: timm:test_resnet\n", 2, "there is no option --modle (did you mean '--model'?)"),
     (b"model: [timm\n", 2, "--config 'a file.yaml' is no YAML file of options"),
     (b"- a\n- b\n", 2, "'name: value' line by line, as --print_config shows: - a - b"),
     (b"", 2, "it is empty"),
@@ -495,7 +509,3 @@ def test_without_an_extra_the_line_says_what_to_install(source, capsys, monkeypa
     assert "pip install 'robusttune[cli]'" in capsys.readouterr().err
     assert main(["harden", *source]) == 1  # all else works without it
     assert "--out is missing" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    assert main(["harden", *source]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "the command line needs jsonargparse: pip install 'robusttune[cli]'" in line

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from robusttune.cli.main import COMMANDS, main, parser
+from robusttune.cli.main import main
+from robusttune.cli.options import COMMANDS
 from robusttune.trial.results import Trial
 
-pytest.importorskip("jsonargparse")
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -148,7 +148,7 @@ def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own
         (["--checkpoint", "nowhere.pth"], 1, "nowhere.pth"),
         (["--evaluation", "cleann"], 1, "cleann"),
         (["--settings", "{lrr: 1}"], 1, "lrr"),
-        (["--budgett", "3"], 2, "did you mean --budget"),
+        (["--budgett", "3"], 2, "did you mean '--budget'"),
     ],
     ids=str,
 )
@@ -168,11 +168,6 @@ def test_the_shell_can_complete_its_options(shell, capsys):
     script = capsys.readouterr().out
     assert [name for name in COMMANDS if name not in script] == []
     assert "test_split" in script
-
-
-def test_every_option_of_the_trial_is_explained():
-    own = parser(COMMANDS)._subcommands_action._name_parser_map["poc"]
-    assert [action.dest for action in own._actions if not action.help] == []
 
 
 STOPPED = """

@@ -15,7 +15,7 @@ from torch import nn
 
 import robusttune
 from robusttune import plugins
-from robusttune.cli import main
+from robusttune.cli.parser import parse
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -151,13 +151,8 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value[:40])
-def test_commands_on_pages_have_options_that_exist(page, line, monkeypatch):
-    pytest.importorskip("jsonargparse")
-    ran = []
-    for name, command in main.COMMANDS.items():
-        monkeypatch.setitem(main.COMMANDS, name, command._replace(run=lambda options: ran.append(options) or 0))
-    assert main.main(shlex.split(line)[1:]) == 0
-    assert len(ran) == 1
+def test_commands_on_pages_have_options_that_exist(page, line):
+    assert parse(shlex.split(line)[1:]).command == line.split()[1]
 
 
 def test_commands_are_found():

@@ -1,12 +1,16 @@
 """The library comes up with every extra missing, and tells which one to install where it is used."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "jsonargparse", "sklearn"]
+import robusttune
+
+EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "shtab", "sklearn"]
 BESIDE = ["datasets", "webdataset", "tensorflow_datasets", "wandb", "onnx", "onnxruntime"]
 LAZY = [*EXTRAS, *BESIDE, "kornia", "accelerate"]
 
@@ -49,15 +53,11 @@ USES = {
         "the decision page needs scipy, matplotlib, markdown: pip install 'robusttune[poc]'",
     ),
     "a log": ("lambda: harden(log='wandb', attack='pgd')", "log='wandb' needs its package: pip install wandb"),
-    "the command line": (
-        "lambda: parser(COMMANDS)",
-        "the command line needs jsonargparse: pip install 'robusttune[cli]'",
-    ),
     "Hugging Face's data sets": (
-        "lambda: loader_of('hfds/mine', split='train', side=32)",
+        "lambda: loader_of(Sources('', 'hfds/mine'))",
         "'hfds/mine' is read by the package datasets: pip install datasets",
     ),
-    "WebDataset": ("lambda: loader_of('WDS/mine', folder='x', split='train', side=32)", "pip install webdataset"),
+    "WebDataset": ("lambda: loader_of(Sources('', 'WDS/mine', data_dir='x'))", "pip install webdataset"),
 }
 PROGRAM = f"""
 import sys, json, tempfile
@@ -65,9 +65,8 @@ for name in {EXTRAS + BESIDE}:
     sys.modules[name] = None
 from functools import partial
 import torch, robusttune
-from robusttune.cli.main import COMMANDS, main
 from robusttune.evaluations.sweep import sweep
-from robusttune.cli.options import parser
+from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -83,7 +82,7 @@ def evaluate(*which):
 folder = tempfile.mkdtemp()
 harden()
 records = evaluate("clean", "sweep", "sanity")
-said = {{"records": len(records), "code": main(["harden"])}}
+said = {{"records": len(records)}}
 for name, use in {{{", ".join(f"{name!r}: {use}" for name, (use, _) in USES.items())}}}.items():
     try:
         said[name] = ["nothing", str(use())]
@@ -112,23 +111,62 @@ def test_what_needs_a_missing_package_says_how_to_install_it(use, bare):
     assert said.endswith(USES[use][1])
 
 
-def test_the_command_line_says_so_on_one_line(bare):
-    said, errors = bare
-    assert said["code"] == 1
-    expected = (
-        "robusttune: error: the command line needs jsonargparse: pip install 'robusttune[cli]' (--debug shows where)"
-    )
-    assert expected in errors.splitlines()
-
-
 def test_importing_it_brings_little_beside_torch_and_timm():
     done = python("""
 import sys, torch, timm
 before = set(sys.modules)
-import robusttune
+from robusttune import *
 print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 """)
     assert done.returncode == 0, done.stderr
     brought = done.stdout.split()
     assert "robusttune" in brought
     assert not set(brought) & set(LAZY), brought
+
+
+def test_public_names_are_imported_at_their_first_use():
+    done = python("""
+import sys, robusttune
+assert "torch" not in sys.modules
+assert set(robusttune.__all__) <= set(dir(robusttune))
+harden = robusttune.harden
+assert robusttune.harden is harden and harden.__module__ == "robusttune.training.harden"
+try:
+    robusttune.hardn
+except AttributeError as error:
+    print(error)
+""")
+    assert done.stdout == "module 'robusttune' has no attribute 'hardn'\n", done.stderr
+
+
+def test_names_are_imported_from_where_type_checkers_see_them():
+    tree = ast.parse(Path(robusttune.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {each.name: f"{node.module}" for node in block.body for each in node.names}
+    assert {name: f"robusttune.{module}" for name, module in robusttune._MODULES.items()} == seen
+    assert sorted(seen) == sorted(robusttune.__all__)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["hardn"], 2),
+        (["harden", "--help"], 0),
+        (["evaluate", "--help"], 0),
+        (["poc", "--help"], 0),
+        (["harden", "--epz", "1"], 2),
+        (["harden", "--model", "x", "--data", "y", "--epochs", "two"], 2),
+    ],
+    ids=str,
+)
+def test_help_and_mistakes_need_no_torch(words, code):
+    program = f"""
+import sys
+for name in ("torch", "torchvision", "timm", "numpy", "kornia", "accelerate"):
+    sys.modules[name] = None
+from robusttune.__main__ import main
+sys.exit(main({words}))
+"""
+    assert python(program).returncode == code

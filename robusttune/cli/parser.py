@@ -1,0 +1,125 @@
+"""The parser of the command line: argparse, fed by signatures, with files of options and completion for shells."""
+
+import sys
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+import yaml
+
+from robusttune.cli.errors import UsageError
+from robusttune.cli.options import COMMANDS, GROUPS, RUN, Request, default_of, group_of, help_of, options_of, request_of
+from robusttune.cli.signatures import Parameter, summary
+from robusttune.cli.values import read, texts_of
+from robusttune.plugins import did_you_mean
+
+DESCRIPTION = (
+    "Makes an existing image classifier hard to fool, and measures how hard. An error is one line; --debug shows where it "
+    "came from."
+)
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises a UsageError where argparse prints its usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Read a command and its options: flags come before files of options, and those before defaults.
+
+    Raises:
+        UsageError: they do not fit the command.
+        SystemExit: the help, or whatever else was asked for, has been printed.
+    """
+    command, *rest = arguments or [""]
+    known = command in COMMANDS
+    try:
+        if command.startswith("-"):
+            _print_only(arguments)
+        if not known:
+            raise UsageError(f"a command is needed: {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}")
+        return _request(command, rest)
+    except UsageError as error:
+        raise UsageError(f"{error}; robusttune {command + ' ' if known else ''}--help explains") from error
+
+
+def _print_only(arguments: Sequence[str]) -> None:
+    """Print the help, the version or a completion script, and exit; return if none of these is asked for."""
+    whole = _Parser("robusttune", description=DESCRIPTION, allow_abbrev=False)
+    whole.add_argument("--version", action="version", version=f"robusttune {version('robusttune')}")
+    whole.add_argument("--debug", action="store_true", help="show where an error came from")
+    whole.add_argument("--print_completion", metavar="SHELL", help="print a completion script for bash, zsh or another")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        _add_options(commands.add_parser(command, help=_about(command).splitlines()[0]), command)
+    shell = whole.parse_args(arguments).print_completion
+    if shell is not None:
+        try:
+            import shtab
+        except ImportError as error:
+            raise UsageError("--print_completion needs shtab: pip install 'robusttune[cli]'") from error
+        shell = shell.removeprefix("shtab-")
+        if shell not in shtab.SUPPORTED_SHELLS:
+            raise UsageError(f"--print_completion is {shell!r}, but it must be {' or '.join(shtab.SUPPORTED_SHELLS)}")
+        print(shtab.complete(whole, shell))
+        sys.exit()
+
+
+def _about(command: str) -> str:
+    return summary(f"{COMMANDS[command].file}:run_{command}")
+
+
+def _add_options(parser: ArgumentParser, command: str) -> None:
+    """Add the options of a command; their values stay texts, and those that are left out stay out."""
+    parser.description = _about(command)
+    parser.formatter_class, parser.allow_abbrev = RawDescriptionHelpFormatter, False  # examples keep their lines
+    if COMMANDS[command].function is not None:
+        parser.usage = f"robusttune {command} --model MODEL --data DATA [--option value …]"
+        parser.add_argument(
+            "--config", action="append", metavar="FILE", help="a YAML file of these options; flags come first"
+        )
+        parser.add_argument("--print_config", action="store_true", help="print what such a file holds, and exit")
+    groups = {title: parser.add_argument_group(title) for title in (*GROUPS, RUN)}
+    for name, each in options_of(command).items():
+        place = parser if COMMANDS[command].function is None else groups[group_of(name)]
+        several = "+" if "Sequence" in each.types else None
+        text = help_of(each).replace("%", "%%")
+        place.add_argument(f"--{name}" if each.keyword else name, nargs=several, default=SUPPRESS, help=text)
+
+
+def _request(command: str, words: Sequence[str]) -> Request:
+    """Read the options of a command, or print them as a file of options and exit."""
+    parser = _Parser(f"robusttune {command}")
+    _add_options(parser, command)
+    options = options_of(command)
+    namespace, unknown = parser.parse_known_args(words)
+    flags = vars(namespace)
+    files, shown = flags.pop("config", None) or [], flags.pop("print_config", False)
+    written: dict[str, str | list[str]] = {}
+    for file in files:
+        written.update(texts_of(file))
+    written.update(flags)
+    unknown = unknown or [f"--{name}" for name in written if name not in options]
+    if unknown:
+        raise UsageError(_why_unknown(unknown[0], options))
+    defaults = {name: default_of(each) for name, each in options.items() if each.default is not ...}
+    values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
+    if shown:
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        sys.exit()
+    missing = [f"--{name}" for name, each in options.items() if each.required and name not in values]
+    if missing:
+        raise UsageError(f"missing: {', '.join(missing)}")
+    return request_of(command, values)
+
+
+def _why_unknown(word: str, options: dict[str, Parameter]) -> str:
+    """Explain what is wrong with a word that no option takes."""
+    if not word.startswith("-"):
+        return f"{word!r} follows no option that takes it"
+    name = word.partition("=")[0]
+    known = [f"--{each}" for each in (*options, "config", "print_config")]
+    return f"there is no option {name}{did_you_mean(name, known)}"
