@@ -16,7 +16,7 @@ from robusttune.types import Loader
 
 
 def check_arguments(model: nn.Module, settings: RunSettings) -> None:
-    """Raise a ValueError for an argument of `harden` that does not fit, as far as that shows without the model running."""
+    """Raise a ValueError for an argument of `harden` that does not fit, as far as it shows without running the model."""
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
     check_settings(settings.arguments(CHECKED))
@@ -32,15 +32,15 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
 
 
 def check_checkpointing(settings: RunSettings) -> None:
-    """Raise a ValueError for settings that cannot stand beside `checkpointing`."""
+    """Raise a ValueError for settings that cannot be combined with `checkpointing`."""
     checkpointing = settings.speed.checkpointing
     if not isinstance(checkpointing, bool):
         raise ValueError(f"checkpointing is {checkpointing!r}, but it must be True or False")
     for name, value in (("awp", settings.adversary.awp), ("compile", settings.speed.compile)):
         if checkpointing and value not in (0, False, "auto"):
             raise ValueError(
-                f"checkpointing computes activations again with the model as it then is, which {name}={value} does "
-                "not allow: leave one of them out"
+                f"checkpointing computes activations again in the backward pass, which {name}={value} does not allow: "
+                "leave one of them out"
             )
 
 
@@ -60,7 +60,7 @@ def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)
         robust_loss(images[:2].to(device), labels[:2].to(device))
-    robust_loss.calls = calls  # so that the first step draws what it would draw in a loop of the user's own
+    robust_loss.calls = calls  # so that the first step draws the same random numbers as in the user's loop
 
 
 def check_held(robust_loss: RobustLoss, loader: Loader, normalized: bool | None, channels: int) -> None:
@@ -73,6 +73,8 @@ def check_held(robust_loss: RobustLoss, loader: Loader, normalized: bool | None,
         check_channels(images, channels)
         held = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
         if images.dtype != torch.uint8 and held.normalized != space.normalized:
-            raise ValueError(f"{held}, but in the loader {space}: give both the same transform, but for what is random")
+            raise ValueError(
+                f"{held}, but in the loader {space}: use the same transform in both, apart from its random parts"
+            )
         with torch.no_grad(), evaluating(robust_loss):
             robust_loss(images[:2].to(device), labels[:2].to(device))

@@ -25,7 +25,7 @@ def with_criterion(
     instance: Any = None if objective is None else plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):
         raise ValueError(
-            f"criterion= was given, but the objective {type(instance).__name__} takes none: leave one of them out"
+            f"criterion= was passed, but the objective {type(instance).__name__} takes none: leave one of them out"
         )
     if isinstance(criterion, nn.Module):
         criterion = copy.deepcopy(criterion).to(device)

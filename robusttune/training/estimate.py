@@ -66,16 +66,16 @@ class Estimate:
     cost: Mapping[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
-        """A Markdown table of the estimate."""
+        """Format the estimate as a Markdown table."""
         rows = [
             ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
             ("an epoch", shown(self.seconds_per_epoch)),
             ("training", f"{self.images_per_second:.3g} images/s on {self.device}"),
             *((f"of it: {part}", shown(seconds)) for part, seconds in self.parts.items() if seconds),
             *(
-                (f"images through the model: {part}", f"{each.forward:,.0f} forward, {each.backward:,.0f} backward")
-                for part, each in self.passes.items()
-                if each.forward
+                (f"images through the model: {part}", f"{count.forward:,.0f} forward, {count.backward:,.0f} backward")
+                for part, count in self.passes.items()
+                if count.forward
             ),
             ("memory at most", f"{self.peak_bytes / 2**20:,.0f} MiB ({self.memory})"),
             ("largest batch that fits", "not known here" if self.largest_batch is None else f"{self.largest_batch:,}"),
@@ -107,14 +107,14 @@ def estimate(
 
     Raises:
         TypeError: an argument that `harden` does not have.
-        ValueError: as `harden` does; prices that are none; a loader that does not say how long it is, in a run without
-            max_steps and time_budget.
+        ValueError: as `harden` does; a price that is not a number of at least 0; a loader of unknown length, in a run
+            without max_steps and time_budget.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
-        >>> found = estimate(model, batches, norm="l2", epochs=5, devices={"spot": 1.5})
-        >>> found.epochs, found.steps, round(found.cost["spot"] * 3600 / found.seconds, 6)
+        >>> expected = estimate(model, batches, norm="l2", epochs=5, devices={"spot": 1.5})
+        >>> expected.epochs, expected.steps, round(expected.cost["spot"] * 3600 / expected.seconds, 6)
         (5, 5, 1.5)
     """
     wanted, prices = run_settings(loader, **settings), checked_prices(devices)
@@ -127,7 +127,7 @@ def estimate(
             synchronize(device)
             first = profiling.clock() - began
             with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
-                # Whether "auto" compiles is left to the run: measuring that takes minutes.
+                # With "auto", the run itself decides about compiling, as measuring that takes minutes.
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
                 pace, validation = profiling.pace(training), profiling.validation_cost(training)
@@ -141,7 +141,7 @@ def estimate(
         "last look": validation.images * validation.heads if validation else 0.0,
     }
     seconds, images = sum(parts.values()), extent.images
-    passes = {part: each.times(images) for part, each in passes.items()}
+    passes = {part: count.times(images) for part, count in passes.items()}
     passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
     return Estimate(
         seconds,
@@ -171,10 +171,10 @@ class Extent(NamedTuple):
 
 
 def extent_of(training: Training, pace: Pace) -> Extent:
-    """Compute how far a run comes at this pace before its epochs, steps or seconds are used up.
+    """Compute the extent of a run at this pace, until its epochs, steps or seconds are used up.
 
     Raises:
-        ValueError: nothing says where it ends.
+        ValueError: the end of the run is not known.
     """
     length, batches, batch = training.progress.length, training.progress.batches, len(training.batches.peeked[0])
     steps_left = math.inf if length.max_steps is None else length.max_steps
@@ -187,7 +187,7 @@ def extent_of(training: Training, pace: Pace) -> Extent:
         images = min(steps_left * step, max(0.0, seconds_left - pace.startup) / pace.per_image)
         if images == math.inf:
             raise ValueError(
-                "the loader does not say how many batches it has, so nothing says how long the run will be: pass "
+                "the loader does not say how many batches it has, so the length of the run is not known: pass "
                 "max_steps= or time_budget="
             )
         steps = math.ceil(images / step)
@@ -205,7 +205,7 @@ def extent_of(training: Training, pace: Pace) -> Extent:
 
 
 def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | None:
-    """The number of images that this process trains on in an epoch; None if it is not known."""
+    """Return the number of images that this process trains on in an epoch; None if it is not known."""
     if batches is None:
         return None
     sampler: Any = getattr(loader, "sampler", None)

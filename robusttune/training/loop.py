@@ -124,8 +124,8 @@ class Training:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
             next(islice(pairs, self.consumed - 1, self.consumed), None)
             randomness.restore_random_states(now, loader)
-        for (images, labels), more in pairs:
-            yield LoadedBatch(images, labels, more)
+        for (images, labels), extra in pairs:
+            yield LoadedBatch(images, labels, extra)
 
     def _end_epoch(self) -> None:
         average, number = self.stepper.average, self.epoch + 1

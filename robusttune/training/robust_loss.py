@@ -124,7 +124,7 @@ class RobustLoss(nn.Module):
         """
         if self.objective is not None and labels is None:
             raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
-        # What is made in inference mode could not be differentiated, and the attack needs gradients there too.
+        # Tensors created in inference mode cannot be differentiated, and the attack needs gradients there, too.
         with torch.inference_mode(False), torch.no_grad():
             choices, noise = self._generators(device_of(self.model))
             if self.training:

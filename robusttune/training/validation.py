@@ -32,7 +32,7 @@ logger = logging.getLogger("robusttune")
 
 STEPS = 10
 COLLAPSE = 0.2
-BLIND = 0.25  # robust overfitting, which is another thing, leaves more than this share of the training accuracy
+BLIND = 0.25  # of the training accuracy; robust overfitting, another failure, leaves more than this share
 
 judge: Attack = partial(pgd, steps=STEPS)
 
@@ -79,9 +79,9 @@ def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score
 
 def _score(counts: Tensor) -> Score:
     seen, clean, robust = counts
-    there = seen > 0
+    present = seen > 0
     images = float(seen.sum())
-    shares = robust[there] / seen[there]
+    shares = robust[present] / seen[present]
     return Score(
         float(clean.sum()) / images,
         float(robust.sum()) / images,
@@ -117,7 +117,7 @@ class Best:
         return holds, score.robust if holds else score.clean, score.clean
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, for `load_state_dict`."""
+        """Return the state, for `load_state_dict`."""
         return {
             "epoch": self.epoch,
             "score": None if self.score is None else asdict(self.score),
@@ -172,7 +172,7 @@ class Validation:
         self.fell_back = True
         logger.warning(
             "only %s of held-out images withstand PGD, after %s at best and with %s of training images that withstand "
-            "a single step: single-step training has overfitted catastrophically, so it goes on with %d steps of PGD from "
+            "a single step: single-step training has overfitted catastrophically, so it continues with %d steps of PGD from "
             "the weights of epoch %d",
             percent(score.robust),
             percent(best.robust if best else 0.0),

@@ -70,7 +70,7 @@ BAD_SETTINGS = [
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (
         {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},
-        r"the optimizer given holds no parameter of this model.*make it from model\.parameters\(\)",
+        r"optimizer= holds no parameter of this model.*build it from model\.parameters\(\)",
     ),
     ({"on_epoch": "print"}, "on_epoch is 'print', but a function of a dict is needed"),
     ({"device": "gpu"}, "device='gpu' is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'"),

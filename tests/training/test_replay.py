@@ -76,7 +76,7 @@ def test_a_longer_repetition_is_not_close(folder, tmp_path):
     (place / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
     found = replay(place, small_model(), a_loader())
     assert (found.same, found.close) == (True, False)
-    assert "the run came through 1 epochs, its repetition through 2" in found.differences
+    assert "the run has 1 epochs, its repetition 2" in found.differences
 
 
 def test_objects_have_to_be_given_again(tmp_path):
