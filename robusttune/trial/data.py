@@ -83,7 +83,7 @@ def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader:
 def _length(loader: Loader, name: str) -> int:
     if not isinstance(loader, Sized) or not len(loader):
         raise ValueError(
-            f"the {name} does not say how many batches it has, so arms cannot be given equal compute: pass a DataLoader of a "
+            f"the {name} does not say how many batches it has, so equal compute of the arms is not possible: pass a DataLoader of a "
             "map-style data set, or a list of batches"
         )
     return len(loader)

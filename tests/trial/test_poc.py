@@ -121,7 +121,7 @@ def test_arms_keep_their_contract(name, tasks):
 
 
 def test_price_without_budget_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="price= is given without budget="):
+    with pytest.raises(ValueError, match="price= needs budget="):
         tried(tmp_path / "t", price=2.0)
     assert not (tmp_path / "t").exists()
 

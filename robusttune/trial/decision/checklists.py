@@ -132,5 +132,5 @@ def items(decision: Decision) -> str:
 
 def _evaluations(decision: Decision) -> set[str]:
     """Return names of the evaluations that every arm and seed has."""
-    each = [{record.evaluation for record in result.records} for result in decision.trial.results]
-    return set.intersection(*each) if each else set()
+    by_result = [{record.evaluation for record in result.records} for result in decision.trial.results]
+    return set.intersection(*by_result) if by_result else set()
