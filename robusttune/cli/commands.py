@@ -86,7 +86,7 @@ def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("cl
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
     model, loader, arguments = _prepared(sources, arguments, shuffle=False)
-    print(evaluate(model, loader, [_evaluation(each) for each in _list(which) or []], **arguments).table())
+    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
     return 0
 
 
@@ -181,7 +181,7 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
         records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
         out: a folder for report.md and report.html.
     """
-    page = report(dict(_named(each) for each in _list(records) or []), out)
+    page = report(dict(_named(path) for path in _list(records) or []), out)
     print(page.with_suffix(".html"))
     return 0
 
@@ -224,7 +224,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
             "robusttune.replay(folder, model, loader)"
         )
     command = facts["command"]
-    sources = Sources(**{each.name: command[each.name] for each in fields(Sources) if each.name in command})
+    sources = Sources(**{field.name: command[field.name] for field in fields(Sources) if field.name in command})
     model, loader, _ = _prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
     held_out = _other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}

@@ -40,7 +40,7 @@ COMMANDS = {
     "replay": Command(),
     "doctor": Command(file="cli/doctor.py"),
 }
-# Arguments that no text can name, or that other options stand for.
+# Arguments that cannot be written as text, or that other options replace.
 OBJECTS = {
     *("val_loader", "unlabeled_loader", "test_loader", "criterion", "on_epoch", "notes", "scheduler", "init_from"),
     *("normalized", "sharded"),
@@ -134,8 +134,10 @@ def options_of(command: str) -> dict[str, Parameter]:
     if function is None:
         return extra
     sources = parameters_of("cli/options.py:Sources")
-    passed = {name: each for name, each in parameters_of(function).items() if each.keyword and name not in OBJECTS}
-    extra = {name: each for name, each in extra.items() if each.keyword}
+    passed = {
+        name: option for name, option in parameters_of(function).items() if option.keyword and name not in OBJECTS
+    }
+    extra = {name: option for name, option in extra.items() if option.keyword}
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
@@ -149,8 +151,8 @@ def request_of(command: str, values: Arguments) -> Request:
     file, function, _ = COMMANDS[command]
     if function is None:
         return Request(command, None, {}, values)
-    names = {each.name for each in fields(Sources)}
-    extra = {name for name, each in parameters_of(f"{file}:run_{command}").items() if each.keyword}
+    names = {field.name for field in fields(Sources)}
+    extra = {name for name, option in parameters_of(f"{file}:run_{command}").items() if option.keyword}
     return Request(
         command,
         Sources(**{name: value for name, value in values.items() if name in names}),

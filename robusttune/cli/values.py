@@ -21,7 +21,7 @@ KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", 
 
 
 def words_of(types: frozenset[str]) -> str:
-    """Name the types of an option for people; empty where it takes about everything.
+    """Name the types of an option in words; empty where it takes almost anything.
 
     Example:
         >>> words_of(frozenset({"float", "None"})), words_of(frozenset({"'auto'", "bool"}))
@@ -30,7 +30,7 @@ def words_of(types: frozenset[str]) -> str:
     if {"str", "Mapping"} <= types:
         return ""
     types -= {"int"} if "float" in types else set()
-    literals = sorted(each for each in types if each.startswith(("'", '"')))
+    literals = sorted(name for name in types if name.startswith(("'", '"')))
     return " or ".join([*(words for name, words in WORDS.items() if name in types), *literals])
 
 

@@ -62,7 +62,7 @@ def accuracy(
     """
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    single = None if right is None else tuple(bool(each) for each in right)
+    single = None if right is None else tuple(bool(answer) for answer in right)
     return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
 
 

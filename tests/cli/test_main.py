@@ -133,7 +133,7 @@ WRONG = [
     (["evaluate", "--which", "cleen"], "unknown evaluation 'cleen' (did you mean 'clean'?)"),
     (["evaluate", "--checkpoint", "nowhere"], "'nowhere' is not there"),
     (["evaluate", "--model", "timm:resnt18"], "timm has no model 'resnt18' (did you mean 'resnet18'?)"),
-    (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be made"),
+    (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be created"),
     (["evaluate", "--model", "resnet18"], "the model is 'resnet18', but 'timm:NAME'"),
     (["evaluate", "--model", "no.such:thing"], "there is no module 'no.such' here"),
     (["evaluate", "--model", "json:nothing"], "the module 'json' has no 'nothing'"),
@@ -455,7 +455,7 @@ BAD = [
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
-    (["--data", "full"], "which must have a folder of images for each class, cannot be made"),
+    (["--data", "full"], "which must have a folder of images for each class, cannot be created"),
     (["--data", ""], "'' is not there: pass a folder of images"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]
