@@ -132,7 +132,7 @@ def overlaps(augment: object, loader: Loader | None = None) -> frozenset[str]:
 def _guessed(parts: Iterable[object]) -> set[str]:
     """Return the corruptions that the names of other packages' augmentations contain."""
     kinds = [type(part).__name__.lower().replace("autocontrast", "") for part in parts]
-    return {one for name in kinds for word, corruptions in OVERLAPS.items() if word in name for one in corruptions}
+    return {corruption for name in kinds for word, names in OVERLAPS.items() if word in name for corruption in names}
 
 
 class _Corrupting:

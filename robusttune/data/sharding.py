@@ -68,9 +68,9 @@ def is_sharded(loader: Loader) -> bool:
 
 def set_epoch(loader: Loader, epoch: int) -> None:
     """Call `set_epoch` of a loader and of its samplers, where they have one: a DistributedSampler shuffles by it."""
-    for each in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if each is not None and hasattr(each, "set_epoch"):
-            each.set_epoch(epoch)
+    for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if part is not None and hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
 
 class _EveryNth:

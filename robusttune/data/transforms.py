@@ -61,7 +61,7 @@ def _flat(transform: object) -> list[object]:
     elif inner is None and not isinstance(wrapped := getattr(transform, "transform", None), MethodType | None):
         inner = [wrapped]
     if isinstance(inner, list | tuple | nn.ModuleList):
-        steps = [step for each in inner for step in _flat(each)]
+        steps = [step for part in inner for step in _flat(part)]
         # The container's name says that it is random (RandomApply, RandomChoice) where those of its steps need not.
         return [transform, *steps] if steps and not isinstance(transform, list | tuple) else steps
     return [transform]
@@ -81,6 +81,6 @@ def _same(one: Statistics, other: Statistics) -> bool:
     if one[0] is None or other[0] is None:
         return one[0] is None and other[0] is None
     (mean, std), (other_mean, other_std) = (
-        [torch.as_tensor(each, dtype=torch.float32).flatten() for each in pair] for pair in (one, other)
+        [torch.as_tensor(values, dtype=torch.float32).flatten() for values in pair] for pair in (one, other)
     )
     return torch.allclose(mean, other_mean) and torch.allclose(std, other_std)
