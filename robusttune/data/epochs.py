@@ -16,7 +16,7 @@ CheckedBatch: TypeAlias = tuple[Tensor, Any]
 
 
 class Batches:
-    """The checked batches of a user's loader. The first one can be read ahead; an iterator's is not lost by that.
+    """The checked batches of a user's loader. The first one can be read ahead; it is not lost, even for an iterator.
 
     Attributes:
         count: batches of an epoch; None where the loader has no length.

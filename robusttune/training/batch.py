@@ -1,4 +1,4 @@
-"""Batches: as a loader yields them, and as they are ready for the attack."""
+"""Batches of a loader, and their preparation for the attack."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,7 +42,7 @@ class PreparedBatch(NamedTuple):
         images: pixels (N,C,H,W) on [0,1], augmented in train mode.
         labels: (N,) or soft (N,K); None if unlabelled.
         shared: draws of the tasks that alter the images themselves.
-        parts: draws of the tasks with views of their own.
+        parts: draws of the tasks with separate views.
     """
 
     images: Tensor

@@ -27,7 +27,7 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
             check_loader(loader, name, passes=1 + epochs)
     if loaders.unlabeled_loader is not None and not settings.learning.tasks:
         raise ValueError(
-            "unlabeled_loader= is for the pretext losses, but there are no tasks: name some, or leave it out"
+            "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=, or leave it out"
         )
 
 

@@ -35,7 +35,7 @@ class Estimate:
 
     Attributes:
         seconds: of the whole run.
-        seconds_per_epoch: of an epoch in the mean, judgements on held-out images included.
+        seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
             held-out images) and "last look" (at the pretext heads).

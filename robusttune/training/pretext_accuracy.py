@@ -1,4 +1,4 @@
-"""The accuracy of pretext heads on held-out images, beside that of guessing."""
+"""The accuracy of pretext heads on held-out images, compared with that of guessing."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

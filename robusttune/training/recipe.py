@@ -89,7 +89,7 @@ def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:
 
 
 def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
-    """Return True if one kernel can update all weights and saves time by that: on a CPU it is 0.3% of a step at most."""
+    """Return True if one kernel can update all weights and saves time; on a CPU it would save at most 0.3% of a step."""
     devices = {parameter.device.type for parameter in robust_loss.parameters()}
     floats = all(parameter.is_floating_point() for parameter in robust_loss.parameters())
     return optimizer in FUSED and floats and devices <= FUSED_ON

@@ -1,6 +1,6 @@
-"""The settings of a run, in groups: each group is what one part of the library takes.
+"""The settings of a run, in groups, one for each part of the library.
 
-`harden`, `pretrain` and `estimate` take them one by one; their docstrings say what each means.
+`harden`, `pretrain` and `estimate` take them one by one; their docstrings explain each.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -43,7 +43,7 @@ class Score:
 
     Attributes:
         clean, robust: of the unchanged images, and under PGD with 10 steps at the training radius.
-        balanced, worst: the mean and the smallest of the classes' own robust shares.
+        balanced, worst: the mean and the smallest of the robust shares of the classes.
         images: the number of held-out images.
     """
 

@@ -95,7 +95,7 @@ def lengths(
 
 
 def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
-    """Return optimiser steps in the batches taken, at least one, and in an epoch, whose last step has what is left."""
+    """Return the optimiser steps in the batches taken, at least one, and in an epoch; the last step of one may be smaller."""
     per_epoch = math.ceil(batches / accumulate)
     epochs, rest = divmod(taken, batches)
     return max(1, int(epochs) * per_epoch + min(per_epoch, round(rest / accumulate))), per_epoch

@@ -178,7 +178,7 @@ def _arms_of(arm: ArmLike, tasks: Mapping[str, float], families: Mapping[str, Ar
     known = {name: phases for family in families.values() for name, phases in family.items()}
     if arm not in known:
         raise ValueError(
-            f"unknown arm {arm!r}: known are {', '.join({**families, **known})}; pass {{name: phases}} for one of your own"
+            f"unknown arm {arm!r}: known are {', '.join({**families, **known})}; pass {{name: phases}} for an arm of yours"
         )
     return {arm: known[arm]}
 

@@ -84,7 +84,7 @@ def test_objects_have_to_be_given_again(tmp_path):
     more = {"attack": attack, "val_loader": held}
     robusttune.harden(small_model(), [GOOD], **{**RUN, "steps": None}, tasks=None, **more, out=tmp_path / "b")
     with pytest.raises(
-        ValueError, match=r"pass the same ones again: attack \(functools\.partial.*val_loader \(a loader"
+        ValueError, match=r"pass the same objects again: attack \(functools\.partial.*val_loader \(a loader"
     ):
         replay(tmp_path / "b", small_model(), [GOOD])
     assert replay(tmp_path / "b", small_model(), [GOOD], **more).same

@@ -23,7 +23,7 @@ HOW = (
     "from one choice of held-out images to another (Student's t). A few seeds are too few to estimate the scatter of one arm, so the pooled scatter of all "
     "trained arms is used, or a larger one where a pair scatters more. “Real” is a difference that is significant after "
     "Holm's correction for all comparisons in the tables below: among arms that are equally good, about one report in twenty "
-    "or fewer calls any difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± "
+    "or fewer calls any difference real. The rest is “noise”: no conclusion can be drawn from it, not even that arms are equal. The ± "
     "is half of the width of a difference's 95% interval, by itself."
 )
 
@@ -62,7 +62,7 @@ def _verdict(decision: Decision) -> str:
     count = f"{arms} arms, {seeds} seed{'s' * (seeds > 1)}, {measured.images} held-out images"
     accepted = "any" if decision.clean_loss is None else f"up to {100 * decision.clean_loss:.3g} points of"
     lines += [
-        f"- It rests on {count}. A gain counts from {100 * decision.worthwhile:.3g} points on; {accepted} loss of clean "
+        f"- It is based on {count}. A gain counts if it is {100 * decision.worthwhile:.3g} points or more; {accepted} loss of clean "
         "accuracy is accepted.",
         "- Accuracies under attack are upper bounds, as a stronger attack may find more. Nothing here promises a gain "
         "elsewhere: it is what was measured on these images.",
@@ -90,7 +90,7 @@ def _pretext(decision: Decision) -> str:
     if not changes:
         return f"No arm with a pretext task differs from {decision.plain} by more than chance, for any need."
     listed = "; ".join(f"{change} {', '.join(metrics)}" for change, metrics in changes.items())
-    return f"Pretext tasks, beside {decision.plain}, by more than chance: {listed}. All else is noise."
+    return f"Pretext tasks, compared with {decision.plain}, by more than chance: {listed}. All else is noise."
 
 
 def label(metric: Metric) -> str:

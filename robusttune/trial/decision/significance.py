@@ -117,7 +117,7 @@ def student() -> Any:
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise ImportError("the significance tests need scipy: pip install 'robusttune[poc]'") from error
+        raise ImportError("testing significance needs scipy: pip install 'robusttune[poc]'") from error
     return t
 
 
