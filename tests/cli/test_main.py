@@ -424,7 +424,7 @@ def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, s
 
 
 FILES = [
-    (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "no UTF-8 text"),
+    (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "is not UTF-8 text: save it as UTF-8"),
     (b"modle: timm:test_resnet\n", 2, "there is no option --modle (did you mean '--model'?)"),
     (b"model: [timm\n", 2, "--config 'a file.yaml' is not a YAML file of options"),
     (b"- a\n- b\n", 2, "'name: value' line by line, as --print_config shows: - a - b"),

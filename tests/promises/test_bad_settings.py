@@ -64,7 +64,7 @@ BAD_SETTINGS = [
     ({"min_clean": 0.5}, "min_clean= chooses among epochs by held-out images, but there are none: pass val_loader="),
     (
         {"unlabeled_loader": [images()]},
-        "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
+        "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=",
     ),
     ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
