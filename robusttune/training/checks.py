@@ -10,6 +10,7 @@ from robusttune.model.borrowing import evaluating, trainable
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.training.presets import for_purpose
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import RunSettings, Speed
 from robusttune.types import Loader
@@ -29,6 +30,7 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
         raise ValueError(
             "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=, or leave it out"
         )
+    for_purpose(settings.adversary.purpose, None, "auto")  # refuses an unknown purpose
 
 
 def check_checkpointing(settings: RunSettings) -> None:

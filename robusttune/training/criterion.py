@@ -20,7 +20,7 @@ def with_criterion(
     Raises:
         ValueError: the objective has no cross-entropy to be replaced.
     """
-    if criterion is None or objective is None:
+    if criterion is None:
         return objective
     instance: Any = None if objective is None else plugins.instance("objectives", objective)
     if not hasattr(instance, "criterion"):

@@ -24,7 +24,7 @@ from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
-from robusttune.training.settings import HardenSettings, Output, RunSettings, run_settings
+from robusttune.training.settings import HardenSettings, RunSettings, run_settings
 from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
@@ -118,7 +118,8 @@ def estimate(
         (5, 5, 1.5)
     """
     wanted, prices = run_settings(loader, **settings), checked_prices(devices)
-    wanted = replace(with_preset(wanted), output=Output(seed=wanted.output.seed, progress=False))
+    silent = replace(wanted.output, out=None, resume=False, log=None, progress=False)
+    wanted = replace(with_preset(wanted), output=silent)
     check_loader(loader, passes=2)
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
