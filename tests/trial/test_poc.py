@@ -214,6 +214,7 @@ PLANS = [
     ({"threats": None}, "threats is None in the plan, but radii by norm are needed"),
     ({"threats": {"linf": -1}}, "eps"),
     ({"settings": {"lrr": 1}}, "lrr"),
+    ({"settings": {"notes": {"by": "me"}}}, "notes is set by the trial, the same for all arms: leave it out"),
     ({"decision": {"worth": 0.1}}, r"there is no 'worth' \(did you mean 'worthwhile'\?\)"),
     ({"decision": {"matters": ["speed"]}}, "matters is .*, but some of clean, attack, corruption are needed"),
     ({"decision": {"clean_loss": 2}}, "clean_loss is 2, but a share of images between 0 and 1"),
