@@ -109,6 +109,8 @@ def test_arms_follow_the_folder_and_unknown_ones_are_refused():
     assert set(plugins.names("trial.arms")) == files
     with pytest.raises(ValueError, match=r"unknown arm 'best': known are .*adversarial"):
         chosen_arms(["best"], {"rotation": 0.5})
+    with pytest.raises(ValueError, match=r"unknown arm 3: known are .*adversarial"):
+        chosen_arms([3], {"rotation": 0.5})
 
 
 @pytest.mark.parametrize("tasks", [{}, {"rotation": 0.5, "patch_rotation": 0.5}], ids=["no tasks", "two tasks"])
