@@ -31,7 +31,7 @@ ADVERSARY = {
 RESERVED = {
     "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "epochs", "max_steps", "time_budget", "out",
     "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
-    "classifier", "device", "sharded",
+    "classifier", "device", "sharded", "notes",
 }  # fmt: skip
 CHECKPOINTS = 10  # in a phase
 

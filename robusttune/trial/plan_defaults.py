@@ -171,7 +171,7 @@ def _family(name: str) -> Arm:
 def _arms_of(arm: ArmLike, tasks: Mapping[str, float], families: Mapping[str, Arms]) -> Arms:
     if isinstance(arm, Mapping):
         return {str(name): [] if phases is None else phases for name, phases in arm.items()}
-    if not isinstance(arm, str):
+    if callable(arm):
         return arm(tasks)
     if arm in families:
         return families[arm]
