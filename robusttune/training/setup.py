@@ -108,10 +108,8 @@ def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
     """Prepare a run of `harden` for its first step, and log what was chosen."""
-    ramp, unlabeled = (
-        ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked),
-        settings.loaders.unlabeled_loader,
-    )
+    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    unlabeled = settings.loaders.unlabeled_loader
     training = training_of(
         robust_loss,
         images.batches,

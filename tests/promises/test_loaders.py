@@ -1,0 +1,144 @@
+"""Loaders as users have them: they are trained on and measured as a plain loop would, or refused in words."""
+
+import pytest
+import torch
+from guarded import hardened
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+
+import robusttune
+
+
+def some_images(count):
+    return TensorDataset(
+        torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 10
+    )
+
+
+class Unsized:
+    """Batches without a length, as webdataset's loaders."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+class Stream(IterableDataset):
+    """A data set without a length, whose DataLoader has a `__len__` that raises."""
+
+    def __iter__(self):
+        return iter([(torch.rand(1, 8, 8), number % 10) for number in range(64)])
+
+
+def normalised_by_batch():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
+    return nn.Sequential(*layers)
+
+
+def flat(*, seen=None):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    if seen is not None:
+        model.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])) if module.training else None)
+    return model
+
+
+def epochs_of(model, loader, **settings):
+    """Facts of the epochs of a run."""
+    facts = []
+    hardened(model, loader, norm="l2", on_epoch=facts.append, **settings)
+    return facts
+
+
+# The last group of accumulated batches
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [DataLoader(some_images(32), 8), DataLoader(some_images(33), 8), Unsized(list(DataLoader(some_images(24), 8)))],
+    ids=["a length", "a last batch of one image", "no length"],
+)
+def test_the_last_group_of_accumulated_batches_is_a_step(loader):
+    model = normalised_by_batch()
+    before = model[0].weight.clone()
+    facts = epochs_of(model, loader, accumulate=8, ema=0, lr=0.1, epochs=3)
+    assert [each["step"] for each in facts] == [1, 2, 3]
+    assert not torch.equal(model[0].weight, before)
+
+
+def test_a_loader_without_a_length_trains_as_one_that_has_one():
+    batches = list(DataLoader(some_images(40), 8))
+    trained = [hardened(flat_copy(), each, accumulate=3, epochs=2, max_steps=4) for each in (batches, Unsized(batches))]
+    assert torch.equal(trained[0][1].weight, trained[1][1].weight)
+
+
+def flat_copy():
+    torch.manual_seed(0)
+    return flat()
+
+
+def test_a_run_whose_time_is_over_before_its_first_group_takes_one_step():
+    facts = epochs_of(flat(), DataLoader(some_images(32), 8), accumulate=4, time_budget=1e-6)
+    assert facts[-1]["step"] == 1
+
+
+def test_a_last_unlabelled_batch_of_one_image_is_left_out_before_batch_norm():
+    unlabeled = [batch[0] for batch in DataLoader(some_images(33), 8)]
+    settings = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "epochs": 2}
+    model, labelled = normalised_by_batch(), DataLoader(some_images(64), 8)
+    assert epochs_of(model, labelled, unlabeled_loader=unlabeled, **settings)[-1]["step"] == 16
+    with pytest.raises(
+        ValueError, match="the batches of the unlabeled_loader hold one image each, which batch norm can"
+    ):
+        hardened(model, labelled, unlabeled_loader=unlabeled[-1:], **settings)
+
+
+# What a rebuilt loader must not forget
+
+DATA = some_images(1000)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [
+        (RandomSampler(DATA, num_samples=200), 4),
+        (RandomSampler(DATA, replacement=True, num_samples=2000), 40),
+        (RandomSampler(DATA), 19),
+    ],
+    ids=["fewer", "with replacement", "all"],
+)
+def test_an_epoch_is_as_long_as_the_sampler_says(sampler, steps):
+    assert epochs_of(flat(), DataLoader(DATA, 50, sampler=sampler))[-1]["step"] == steps
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_incomplete_batches_that_the_loader_drops_are_not_trained_on(shuffle):
+    seen = []
+    hardened(flat(seen=seen), DataLoader(DATA, 64, shuffle=shuffle, drop_last=True))
+    assert set(seen) == {64}
+
+
+# Lengths that raise
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda loader: hardened(flat(), loader),
+        lambda loader: hardened(flat(), DATA_LOADER, val_loader=loader),
+        lambda loader: robusttune.evaluate(flat(), loader, "clean"),
+        lambda loader: robusttune.evaluate(flat(), loader, "clean", subset=20),
+        lambda loader: robusttune.pretrain(normalised_by_batch(), loader, epochs=1, progress=False),
+        lambda loader: robusttune.estimate(flat(), loader, tasks=None, max_steps=4),
+    ],
+    ids=["harden", "val_loader", "evaluate", "subset", "pretrain", "estimate"],
+)
+def test_a_length_that_raises_is_an_unknown_length(door):
+    loader = DataLoader(Stream(), 16)
+    with pytest.raises(TypeError):
+        len(loader)
+    assert door(loader) is not None
+
+
+DATA_LOADER = DataLoader(some_images(32), 8)
