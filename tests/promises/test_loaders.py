@@ -1,5 +1,7 @@
 """Loaders as users have them: they are trained on and measured as a plain loop would, or refused in words."""
 
+from functools import partial
+
 import pytest
 import torch
 from guarded import hardened
@@ -7,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 import robusttune
+from robusttune.evaluations.sanity import sanity
 
 
 def some_images(count):
@@ -142,3 +145,54 @@ def test_a_length_that_raises_is_an_unknown_length(door):
 
 
 DATA_LOADER = DataLoader(some_images(32), 8)
+
+
+# Batches of several sizes
+
+
+class AnySize(nn.Sequential):
+    """A model for images of any size, whose answers vary."""
+
+    def __init__(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+            self[-1].weight.data *= 100
+            self[-1].bias.data -= self(torch.rand(32, 3, 32, 32)).mean(0).detach()
+
+
+def batches_of_sizes(*sizes):
+    model, generator = AnySize(), torch.Generator().manual_seed(0)
+    pictures = [torch.rand(16, 3, *size, generator=generator) for size in sizes]
+    return [(images, model(images).argmax(1)) for images in pictures]
+
+
+@pytest.mark.parametrize("name", ["clean", "sweep", "strong"])
+def test_images_of_several_sizes_are_measured_as_those_of_each_size_are(name, tmp_path):
+    batches = batches_of_sizes((32, 32), (40, 24), (32, 32))
+    settings = {"norm": "l2", "eps": 0.05, "progress": False}
+    mixed = robusttune.evaluate(AnySize(), batches, name, out=tmp_path / "run", **settings)
+    alone = [robusttune.evaluate(AnySize(), [batch], name, **settings) for batch in batches]
+    for number, record in enumerate(mixed):
+        assert record.value == pytest.approx(sum(each[number].value for each in alone) / 3)
+    assert name == "clean" or any(0 < record.value < 1 for record in mixed)
+    kept = robusttune.Records.load(tmp_path / "run" / "records.jsonl").failures
+    assert [failure.image.tolist() for failure in kept] == [failure.image.tolist() for failure in mixed.failures]
+    assert [failure.found.shape for failure in kept] == [failure.image.shape for failure in mixed.failures]
+    assert name == "clean" or len({failure.image.shape for failure in kept}) == 2
+
+
+def test_sanity_checks_images_of_the_first_size():
+    records = robusttune.evaluate(
+        AnySize(), batches_of_sizes((32, 32), (40, 24), (32, 32)), partial(sanity, steps=2), progress=False
+    )
+    assert {record.images for record in records} == {32}
+
+
+@pytest.mark.parametrize("augment", ["standard", "augmix", "prime", "noise"])
+def test_every_augmentation_takes_images_of_several_sizes(augment):
+    seen = []
+    model = AnySize()
+    model.register_forward_pre_hook(lambda module, images: seen.append(tuple(images[0].shape[2:])))
+    hardened(model, batches_of_sizes((32, 32), (40, 24)), augment=augment)
+    assert set(seen) == {(32, 32), (40, 24)}
