@@ -6,12 +6,13 @@ from torch import Tensor, nn
 from robusttune.data.batches import check_channels, check_classes, errors_at, first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
+from robusttune.data.transforms import find_statistics, same_statistics
 from robusttune.model.borrowing import evaluating, trainable
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.settings import RunSettings, Speed
+from robusttune.training.settings import PixelSettings, RunSettings, Speed
 from robusttune.types import Loader
 
 
@@ -63,15 +64,22 @@ def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None
     robust_loss.calls = calls  # so that the first step draws what it would draw in a loop of the user's own
 
 
-def check_held(robust_loss: RobustLoss, loader: Loader, normalized: bool | None, channels: int) -> None:
+def check_held(robust_loss: RobustLoss, loader: Loader, pixels: PixelSettings, channels: int) -> None:
     """Run the loss on the first held-out batch, which must have the channels and the pixel space of the loader's images."""
-    space, device = robust_loss.pixels, device_of(robust_loss)
+    space, device, normalized = robust_loss.pixels, device_of(robust_loss), pixels.normalized
     statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
+    theirs = find_statistics(loader) if pixels.mean is None and space.known else (None, None)
     with errors_at("val_loader"):
         images, labels = unpacked(first_batch(loader, "val_loader"))
         check_classes(labels, robust_loss.classifier.classes)
         check_channels(images, channels)
-        held = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+        if theirs[0] is not None and not same_statistics(theirs, statistics):
+            raise ValueError(f"its Normalize has mean={theirs[0]} and std={theirs[1]}, but in the loader {space}")
+        held = (
+            find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+            if theirs[0] is None
+            else find_pixels(images, loader, normalized=normalized)
+        )
         if images.dtype != torch.uint8 and held.normalized != space.normalized:
             raise ValueError(f"{held}, but in the loader {space}: give both the same transform, but for what is random")
         with torch.no_grad(), evaluating(robust_loss):

@@ -99,7 +99,7 @@ def _robust_loss(
     )
     check_first(robust_loss, first, labels)
     if settings.loaders.val_loader is not None:
-        check_held(robust_loss, settings.loaders.val_loader, settings.pixels.normalized, first.shape[1])
+        check_held(robust_loss, settings.loaders.val_loader, settings.pixels, first.shape[1])
     robust_loss.heads.go_on_with(files.heads_of(learning.heads))
     return robust_loss
 
