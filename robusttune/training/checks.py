@@ -11,6 +11,7 @@ from robusttune.model.borrowing import evaluating, trainable
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.training.criterion import check_criterion
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import PixelSettings, RunSettings, Speed
 from robusttune.types import Loader
@@ -54,7 +55,10 @@ def check_choices(speed: Speed) -> None:
 
 def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
     """Run the loss on the first batch, in eval mode, before any weight changes."""
-    check_classes(labels, robust_loss.classifier.classes)
+    classes, criterion = robust_loss.classifier.classes, getattr(robust_loss.objective, "criterion", None)
+    check_classes(labels, classes)
+    if criterion is not None:
+        check_criterion(criterion, labels, classes, device_of(robust_loss))
     with trainable(robust_loss.model):
         check_batch_norm(robust_loss.model, len(images))
     calls = robust_loss.calls
