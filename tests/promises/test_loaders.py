@@ -81,6 +81,32 @@ def flat_copy():
     return flat()
 
 
+class Stopped(Unsized):
+    """Stops after this many batches in all."""
+
+    def __init__(self, batches, after):
+        super().__init__(batches)
+        self.after = after
+
+    def __iter__(self):
+        for batch in self.batches:
+            if not self.after:
+                raise InterruptedError
+            self.after -= 1
+            yield batch
+
+
+@pytest.mark.parametrize("after", [6, 9, 11])
+def test_a_run_over_an_unknown_length_resumes_exactly(after, tmp_path):
+    batches = list(DataLoader(some_images(40), 8))
+    settings = {"accumulate": 2, "epochs": 3, "checkpoint_every": 1}
+    whole = hardened(flat_copy(), Unsized(batches), **settings)
+    with pytest.raises(InterruptedError):
+        hardened(flat_copy(), Stopped(batches, after), out=tmp_path / "run", **settings)
+    resumed = hardened(flat_copy(), Unsized(batches), out=tmp_path / "run", resume=True, **settings)
+    assert torch.equal(resumed[1].weight, whole[1].weight)
+
+
 def test_a_run_whose_time_is_over_before_its_first_group_takes_one_step():
     facts = epochs_of(flat(), DataLoader(some_images(32), 8), accumulate=4, time_budget=1e-6)
     assert facts[-1]["step"] == 1
