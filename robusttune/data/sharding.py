@@ -34,14 +34,16 @@ def sharded(loader: Loader, marked: bool | None, *, seed: int) -> Loader:
         return loader
     if is_plain(loader):
         shuffle = isinstance(loader.sampler, RandomSampler)
-        sampler: DistributedSampler[int] = DistributedSampler(
+        share: DistributedSampler[int] = DistributedSampler(
             loader.dataset, shuffle=shuffle, seed=seed, drop_last=loader.drop_last
         )
-        return rebuilt(loader, sampler=sampler)
+        return rebuilt(loader, sampler=share, training=True)
     if marked is None:
+        sampler = getattr(loader, "sampler", None)
+        kind = type(loader).__name__ + (f" with a {type(sampler).__name__}" if sampler is not None else "")
         raise ValueError(
-            f"{world()} processes work together, but the loader is a {type(loader).__name__}, which cannot be sharded: "
-            "pass a DataLoader, or sharded=True if each process's loader yields its own share"
+            f"{world()} processes work together, but the loader is a {kind}, which cannot be sharded: pass a DataLoader "
+            "that yields each image once, or sharded=True if each process's loader yields its own share"
         )
     return _EveryNth(loader)
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
-from robusttune.data.loaders import check_loader
+from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
 from robusttune.measuring.record import Record
@@ -219,8 +219,7 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bo
 
 
 def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    total = len(loader) if isinstance(loader, Sized) else None
-    return lambda batches: tqdm(batches, desc=title, total=total, unit="batch", leave=False)
+    return lambda batches: tqdm(batches, desc=title, total=length_of(loader), unit="batch", leave=False)
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, object]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from robusttune.data.loaders import check_loader
+from robusttune.data.loaders import check_loader, length_of
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
 from robusttune.model.timing import synchronize
@@ -209,9 +209,8 @@ def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | No
     """Return the number of images that this process trains on in an epoch; None if it is not known."""
     if batches is None:
         return None
-    sampler: Any = getattr(loader, "sampler", None)
-    known = len(sampler) if hasattr(sampler, "__len__") and getattr(loader, "batch_size", None) else math.inf
-    return float(min(known, batches * batch))
+    known = length_of(getattr(loader, "sampler", None)) if getattr(loader, "batch_size", None) else None
+    return float(batches * batch if known is None else min(known, batches * batch))
 
 
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:

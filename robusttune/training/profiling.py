@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
+from robusttune.data.loaders import length_of
 from robusttune.model.features import predicted_classes
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed
@@ -149,10 +150,8 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _images(loader: Any) -> int:
-    dataset: Any = getattr(loader, "dataset", None)
-    if hasattr(dataset, "__len__"):
-        return len(dataset)
-    return sum(len(images) for images, _ in stream(loader))
+    known = length_of(getattr(loader, "dataset", None))
+    return sum(len(images) for images, _ in stream(loader)) if known is None else known
 
 
 def memory(training: Training) -> Memory:

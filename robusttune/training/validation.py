@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
+from robusttune.data.loaders import length_of
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import Subject
@@ -155,8 +156,8 @@ class Validation:
                 "the last epoch will be kept, as no images are held out to choose by: pass val_loader= "
                 f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
             )
-        images = getattr(self.loader, "dataset", None)
-        return f"epochs are judged on {f'{len(images)} held-out images' if isinstance(images, Sized) else 'val_loader'}"
+        images = length_of(getattr(self.loader, "dataset", None))
+        return f"epochs are judged on {'val_loader' if images is None else f'{images} held-out images'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""
