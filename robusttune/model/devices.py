@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from robusttune.model.undoing import undone
 from robusttune.types import DeviceLike
 
 
@@ -15,11 +17,8 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     home = device_of(model)
     if home != device:
         model.to(device)
-    try:
+    with undone(lambda: model.to(home) if home != device else None):
         yield
-    finally:
-        if home != device:
-            model.to(home)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -93,6 +92,11 @@ def check_module(model: nn.Module) -> None:
     """Raise a ValueError unless the model is a torch.nn.Module whose weights can be computed with."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"the weight {lazy!r} is lazy and has no values yet: run the model once, on images of the right shape"
+        )
     if device_of(model).type == "meta":
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if any(tensor.is_inference() for tensor in tensors_of(model)):

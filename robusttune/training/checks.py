@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from robusttune.data.batches import check_channels, check_classes, errors_at, first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
-from robusttune.model.borrowing import evaluating, trainable
+from robusttune.model.borrowing import evaluating
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
@@ -54,8 +54,7 @@ def check_choices(speed: Speed) -> None:
 def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
     """Run the loss on the first batch, in eval mode, before any weight changes."""
     check_classes(labels, robust_loss.classifier.classes)
-    with trainable(robust_loss.model):
-        check_batch_norm(robust_loss.model, len(images))
+    check_batch_norm(robust_loss.model, len(images))
     calls = robust_loss.calls
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
-from robusttune.model.borrowing import restored, trainable
+from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed, randomness
 from robusttune.run.markdown import markdown_table
@@ -126,7 +126,7 @@ def estimate(
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began
-            with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
+            with blocks_checkpointed(model, wanted.speed, show=False):
                 # Whether "auto" compiles is left to the run: measuring that takes minutes.
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
