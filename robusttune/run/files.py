@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -66,7 +67,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         raise ValueError(unusable(path, f"has format {kind}, but this version reads format {FORMAT}"))
     if _digest(payload) != checksum:
         raise ValueError(unusable(path, "does not match its checksum"))
-    return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse")  # which takes a moment, and is right
+        return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -126,12 +129,15 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     _warn_of_kept(kept, source)
 
 
-def copied(weights: Mapping[str, Value]) -> dict[str, Value]:
-    """Copy a state_dict, whose entries are tensors and any objects as `_extra_state`."""
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy a state_dict, which beside tensors may hold any object as `_extra_state`."""
     return {
-        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-        for name, value in weights.items()
+        name: value.detach().clone() if _is_tensor(value) else copy.deepcopy(value) for name, value in weights.items()
     }
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def loadable(weights: Mapping[str, Value]) -> dict[str, Value]:
