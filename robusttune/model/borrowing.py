@@ -109,13 +109,15 @@ def statistics_untouched(model: nn.Module) -> Iterator[None]:
 def gradients_kept(model: nn.Module) -> Iterator[None]:
     """Clear every `.grad`, and restore the same tensors afterwards."""
     kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for parameter, gradient in kept:
             parameter.grad = gradient
+
+    with undone(restore):
+        for parameter, _ in kept:
+            parameter.grad = None
+        yield
 
 
 @contextmanager

@@ -97,6 +97,12 @@ def check_module(model: nn.Module) -> None:
         raise ValueError(
             f"the weight {lazy!r} is lazy and has no values yet: run the model once, on images of the right shape"
         )
+    exported = next((name for name, module in model.named_modules() if _has_fixed_mode(module)), None)
+    if exported is not None:
+        raise ValueError(
+            f"{repr(exported) if exported else 'the model'} comes from torch.export and cannot change between train and eval "
+            "mode: pass the Python module that was exported"
+        )
     if device_of(model).type == "meta":
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if any(tensor.is_inference() for tensor in tensors_of(model)):
@@ -104,3 +110,8 @@ def check_module(model: nn.Module) -> None:
             "the model's weights were created in inference mode, so they can never have gradients: create or load the model "
             "outside torch.inference_mode()"
         )
+
+
+def _has_fixed_mode(module: nn.Module) -> bool:
+    """Return True for a module of `torch.export`, whose `train` and `eval` raise a NotImplementedError."""
+    return str(getattr(vars(module).get("eval"), "__module__", "")).startswith("torch.export.")

@@ -19,7 +19,7 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
         try:
             undo()
         except Exception as failure:
-            note = f"afterwards the model could not be restored in full ({type(failure).__name__}: {failure})"
+            note = f"what was changed could not be restored in full afterwards ({type(failure).__name__}: {failure})"
             logger.error(note)
             if hasattr(error, "add_note"):
                 error.add_note(note)

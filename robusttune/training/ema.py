@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.model.snapshot import overwrite
+from robusttune.model.undoing import undone
 from robusttune.run.files import copied
 
 
@@ -45,11 +46,9 @@ class Average:
     def applied(self) -> Iterator[None]:
         """Load the averaged weights into the model inside this context."""
         present = {name: tensor.detach().clone() for name, tensor in self._followed().items()}
-        self.write(self.shadow)
-        try:
+        with undone(lambda: self.write(present)):
+            self.write(self.shadow)
             yield
-        finally:
-            self.write(present)
 
     @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from robusttune.data.loaders import check_loader
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
+from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
 from robusttune.run.markdown import markdown_table
 from robusttune.training import profiling
@@ -239,14 +240,16 @@ def _untouched(settings: RunSettings) -> Iterator[None]:
     optimizer, groups, state = settings.updates.optimizer, 0, {}
     if isinstance(optimizer, torch.optim.Optimizer):
         groups, state = len(optimizer.param_groups), copy.deepcopy(optimizer.state_dict())
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for source, before in states:
             source.set_state(before)
         if isinstance(optimizer, torch.optim.Optimizer):
             del optimizer.param_groups[groups:]
             optimizer.load_state_dict(state)
+
+    with undone(restore):
+        yield
 
 
 def shown(seconds: float) -> str:

@@ -35,7 +35,7 @@ def test_clean_up_does_not_hide_the_first_error(caplog):
         undone(broken),
     ):
         raise RuntimeError("stop")
-    note = "afterwards the model could not be restored in full (ValueError: no way back)"
+    note = "what was changed could not be restored in full afterwards (ValueError: no way back)"
     assert caplog.messages == [note]
     assert getattr(caught.value, "__notes__", [note]) == [note]
 

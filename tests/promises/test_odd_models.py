@@ -247,7 +247,16 @@ def test_sanity_tells_of_a_body_without_gradient():
     assert "could not be made" in by_name["more steps change little"]["says"]
 
 
-# Weights without values
+# Weights without values, and modes that cannot change
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_exported_model_is_refused(whole):
+    exported = torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (batches()[0][0],)).module()
+    model = exported if whole else nn.Sequential(exported, nn.Linear(10, 10))
+    for door in (robusttune.evaluate, robusttune.harden):
+        with pytest.raises(ValueError, match=r"comes from torch\.export and cannot change between train and eval mode"):
+            door(model, batches())
 
 
 def test_a_lazy_model_is_refused():
