@@ -31,6 +31,7 @@ class Attack(Protocol):
 
     - It searches inside the threat model, and works inside `differentiable()`, as callers may have switched gradients
       off.
+    - Its gradients come from `gradient_toward`, which says so where none reaches the images.
     - It treats each image separately, and writes into no argument.
     - All random numbers come from `generator`.
     - The result has no gradient, and the shape, type and memory format of the images.

@@ -12,6 +12,8 @@ from torchvision import transforms
 
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel
+from robusttune.data.pixels import Pixels
+from robusttune.model.features import predicted_classes
 from robusttune.model.seen_corruptions import trained_on
 
 SHORT = {"tasks": None, "epochs": 1, "steps": 1, "progress": False}
@@ -101,6 +103,7 @@ def test_what_a_forward_notes_in_eval_mode_is_given_back():
     robusttune.evaluate(model, batches(), progress=False)
     monitor = Monitor(model, [images for images, _ in batches()] * 3)
     monitor(batches()[0][0])
+    predicted_classes(model, Pixels(), batches()[0][0])
     assert same(state(model), before)
     assert {name: value for name, value in vars(model[0]).items() if name != "sum"} == attributes
     assert float(model[0].sum) == 0
