@@ -5,17 +5,14 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources
-from robusttune.cli.sources import Images, check_same_classes, classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.prepared import other_split, prepared
+from robusttune.cli.sources import loader_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
-from robusttune.run.randomness import own_randomness
-from robusttune.run.settings import check_settings
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -37,8 +34,8 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
     """
     _check_out(arguments, "the hardened model")
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    held_out = _other_split(sources, val_split, loader)
+    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    held_out = other_split(sources, val_split, loader)
     notes = {"command": {**asdict(sources), "val_split": val_split}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     out = Path(arguments["out"])
@@ -59,8 +56,8 @@ def run_estimate(
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    held_out = _other_split(sources, val_split, loader)
+    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    held_out = other_split(sources, val_split, loader)
     print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
     return 0
 
@@ -68,7 +65,7 @@ def run_estimate(
 def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     """Train a backbone on pretext tasks, without labels."""
     _check_out(arguments, "the pre-trained model")
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
     out = Path(arguments["out"])
     print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
@@ -85,7 +82,7 @@ def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("cl
     Args:
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
-    model, loader, arguments = _prepared(sources, arguments, shuffle=False)
+    model, loader, arguments = prepared(sources, arguments, shuffle=False)
     print(evaluate(model, loader, [_evaluation(each) for each in _list(which) or []], **arguments).table())
     return 0
 
@@ -131,14 +128,15 @@ def run_poc(
     start = Path(arguments["out"]) / START
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, shuffle=True)
     lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
     more_images = None
     if unlabeled is not None:
         folder = None if Path(unlabeled).exists() else sources.data_dir
-        more_images = loader_of(replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split), shuffle=True)
-    test = _other_split(sources, test_split, loader)
+        unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
+        more_images = loader_of(unlabelled, labels=None, shuffle=True)
+    test = other_split(sources, test_split, loader)
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
@@ -225,37 +223,12 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
         )
     command = facts["command"]
     sources = Sources(**{each.name: command[each.name] for each in fields(Sources) if each.name in command})
-    model, loader, _ = _prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
-    held_out = _other_split(sources, command.get("val_split"), loader)
+    model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
+    held_out = other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())
     return 0 if repeated.same or repeated.close else 1
-
-
-def _prepared(sources: Sources, arguments: Arguments, *, shuffle: bool) -> tuple[nn.Module, Images, Arguments]:
-    """Make the model and the loader, and add the mean and std that the model is known for to the arguments."""
-    loader = loader_of(sources, shuffle=shuffle)
-    classes = sources.classes if sources.classes is not None else classes_of(loader)
-    if classes is None and sources.model.split(":")[0] in ("timm", "torchvision"):
-        raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
-    seed = arguments.get("seed", 0)
-    check_settings({"seed": seed})
-    with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(sources, classes)
-    if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model)
-        arguments = {**arguments, "mean": mean, "std": std}
-    return model, loader, arguments
-
-
-def _other_split(sources: Sources, split: str | None, loader: Images) -> Images | None:
-    """Make a loader of another split of the data, which must have the same classes; None for no split."""
-    if split is None:
-        return None
-    other = loader_of(replace(sources, split=split), strict=True)
-    check_same_classes(loader, other, split)
-    return other
 
 
 def _check_out(arguments: Arguments, lost: str) -> None:

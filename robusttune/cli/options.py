@@ -56,7 +56,18 @@ PLUGINS: dict[str, plugins.Kind] = {
 RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
-        *("model", "data", "checkpoint", "pretrained", "model_args", "classes", "data_dir", "data_args", "split"),
+        *(
+            "model",
+            "data",
+            "checkpoint",
+            "pretrained",
+            "model_args",
+            "classes",
+            "classes_file",
+            "data_dir",
+            "data_args",
+            "split",
+        ),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
     },
     "method": {
@@ -81,6 +92,8 @@ class Sources:
         pretrained: fetch the weights that timm or torchvision publish.
         model_args: more arguments of the function that makes the model, such as {img_size: 32}.
         classes: outputs of a timm or torchvision model; by default the classes of the data.
+        classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
+            those of its run, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.
         data_args: more arguments of timm's data set factory, such as {input_key: img}.
         split: the split of the data to use, such as train; in a folder, the subfolder of this name.
@@ -96,6 +109,7 @@ class Sources:
     pretrained: bool = False
     model_args: Mapping[str, Any] | None = None
     classes: int | None = None
+    classes_file: str | None = None
     data_dir: str | None = None
     data_args: Mapping[str, Any] | None = None
     split: str = "train"
