@@ -1,18 +1,22 @@
 """Commands: their parameters are options, and `--help` shows their docstrings."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from robusttune import plugins
+from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
+from robusttune.cli.runs import check_additions, labels_of, run_in
 from robusttune.cli.sources import loader_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
+from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -34,12 +38,15 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
     """
     _check_out(arguments, "the hardened model")
-    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    labels = _labels_before(arguments)
+    model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
     held_out = other_split(sources, val_split, loader)
     notes = {"command": {**asdict(sources), "val_split": val_split}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     out = Path(arguments["out"])
-    print(f"hardened: {out / 'model.safetensors'}; next: robusttune evaluate --checkpoint {out} …")
+    print(
+        f"hardened: {out / 'model.safetensors'}; next: {shlex.join(['robusttune', 'evaluate', str(out), '--data', sources.data])}"
+    )
     return 0
 
 
@@ -72,17 +79,24 @@ def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     return 0
 
 
-def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("clean", "sweep")) -> int:
+def run_evaluate(
+    sources: Sources, arguments: Arguments, run: str | None = None, *, which: Listed = ("clean", "sweep")
+) -> int:
     """Measure how robust a model is.
 
     Examples:
+      robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run
       robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
       robusttune evaluate --config evaluate.yaml --which clean sanity strong
 
     Args:
+        run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
-    model, loader, arguments = prepared(sources, arguments, shuffle=False)
+    earlier = None if run is None else run_in(run)
+    if earlier is not None:
+        check_additions(earlier, sources)
+    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
     print(evaluate(model, loader, [_evaluation(each) for each in _list(which) or []], **arguments).table())
     return 0
 
@@ -125,10 +139,10 @@ def run_poc(
         unlabeled: more images, for pretext tasks; named as in --data.
         unlabeled_split: the split of these images.
     """
-    start = Path(arguments["out"]) / START
+    start, before = Path(arguments["out"]) / START, _labels_before(arguments)
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
-    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, labels=before, shuffle=True)
     lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
     more_images = None
@@ -144,7 +158,7 @@ def run_poc(
         **{name: value for name, value in chosen.items() if value is not None},
         test_loader=test,
         unlabeled_loader=more_images,
-        notes={"command": {**asdict(sources), **splits}},
+        notes={"command": {**asdict(sources), **splits}, "about": About(names_of(loader.dataset)).as_json()},
         **arguments,
     )
     if arguments["plan_only"]:
@@ -223,12 +237,18 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
         )
     command = facts["command"]
     sources = Sources(**{each.name: command[each.name] for each in fields(Sources) if each.name in command})
-    model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
+    labels = None if facts["run"] == "pretrain" else labels_of(read_run(folder))
+    model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, labels=labels, shuffle=True)
     held_out = other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())
     return 0 if repeated.same or repeated.close else 1
+
+
+def _labels_before(arguments: Arguments) -> Labels:
+    """Return the classes of the run that is resumed; those of the data for a new run."""
+    return labels_of(read_run(arguments["out"])) if arguments["resume"] and arguments["out"] else BY_TEXT
 
 
 def _check_out(arguments: Arguments, lost: str) -> None:

@@ -56,18 +56,8 @@ PLUGINS: dict[str, plugins.Kind] = {
 RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
-        *(
-            "model",
-            "data",
-            "checkpoint",
-            "pretrained",
-            "model_args",
-            "classes",
-            "classes_file",
-            "data_dir",
-            "data_args",
-            "split",
-        ),
+        *("run", "model", "data", "checkpoint", "pretrained", "model_args", "classes", "classes_file", "data_dir"),
+        *("data_args", "split"),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
     },
     "method": {
@@ -149,7 +139,7 @@ def options_of(command: str) -> dict[str, Parameter]:
         return extra
     sources = parameters_of("cli/options.py:Sources")
     passed = {name: each for name, each in parameters_of(function).items() if each.keyword and name not in OBJECTS}
-    extra = {name: each for name, each in extra.items() if each.keyword}
+    extra = {name: each for name, each in extra.items() if name not in ("sources", "arguments")}
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
@@ -164,7 +154,7 @@ def request_of(command: str, values: Arguments) -> Request:
     if function is None:
         return Request(command, None, {}, values)
     names = {each.name for each in fields(Sources)}
-    extra = {name for name, each in parameters_of(f"{file}:run_{command}").items() if each.keyword}
+    extra = set(parameters_of(f"{file}:run_{command}")) - {"sources", "arguments"}
     return Request(
         command,
         Sources(**{name: value for name, value in values.items() if name in names}),

@@ -19,30 +19,43 @@ from robusttune.cli.labels import (
     names_of,
 )
 from robusttune.cli.options import Arguments, Sources
+from robusttune.cli.runs import labels_of, run_of_checkpoint
 from robusttune.cli.sources import loader_of, model_of, statistics_of
 from robusttune.model.probe import first_logits
+from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 
 
 def prepared(
-    sources: Sources, arguments: Arguments, *, labels: Labels | None = BY_TEXT, shuffle: bool
+    sources: Sources,
+    arguments: Arguments,
+    *,
+    labels: Labels | None = BY_TEXT,
+    run: EarlierRun | None = None,
+    shuffle: bool,
 ) -> tuple[nn.Module, Images, Arguments]:
     """Make the model and the loader, and add the mean and std that the model is known for to the arguments.
 
     Args:
         sources: what both are made from.
         arguments: of the function that they are made for.
-        labels: the classes that labels stand for; None where labels do not matter.
+        labels: the classes that labels stand for; by default those of the run that the checkpoint is of, or of the data;
+            None where labels do not matter.
+        run: the run whose model this is; None for the one that the checkpoint is of.
         shuffle: draw the images in a random order.
 
     Raises:
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
+    run = run or run_of_checkpoint(sources.checkpoint)
+    labels = labels_of(run) if labels == BY_TEXT else labels
     if labels is not None and sources.classes_file is not None:
-        labels = Labels(_names_in(sources.classes_file))
+        names = _names_in(sources.classes_file)
+        check_same_names(labels.names, names, sources.checkpoint or "")
+        labels = Labels(names)
     loader = loader_of(sources, labels=labels, shuffle=shuffle)
-    if labels == BY_TEXT:
+    if labels == BY_TEXT and (run is None or run.function != "pretrain"):
         check_one_order(sources, loader)
     classes = sources.classes if sources.classes is not None else classes_of(loader)
     if classes is None and sources.model.split(":")[0] in LIBRARIES:
@@ -55,7 +68,7 @@ def prepared(
         with own_randomness(seed):
             _check_outputs(model, loader, sources, strict=not shuffle)
     if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model)
+        mean, std = statistics_of(sources, model) if run is None else run.statistics
         arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 

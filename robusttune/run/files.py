@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from robusttune.run.about import RUN as RUN
 from robusttune.types import PathLike
 
-STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
+STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
 
 

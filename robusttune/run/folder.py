@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from robusttune.run.about import check_same_names
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
 from robusttune.types import Loader, PathLike
 
@@ -128,12 +129,13 @@ def _plain(facts: object) -> object:
 
 
 def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
-    """Raise a ValueError if the folder holds a run with other arguments than `facts["arguments"]`."""
+    """Raise a ValueError if the folder holds a run with other arguments or names of classes than these facts."""
     path = folder / RUN
     if not path.exists():
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        before = earlier["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
     now = as_json(facts["arguments"])
@@ -144,3 +146,11 @@ def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
             f"{str(folder)!r} holds a run with other arguments ({shown}): pass the same ones to resume it, another out= "
             "to start afresh, or init_from= to start from its weights"
         )
+    check_same_names(_names_in(earlier), _names_in(facts), folder)
+
+
+def _names_in(facts: Mapping[str, object]) -> list[str] | None:
+    """Return the names of classes in the facts of `run.json`; None where it does not have them."""
+    about = facts.get("about")
+    names = about.get("classes") if isinstance(about, Mapping) else None
+    return names if isinstance(names, list) else None

@@ -2,11 +2,11 @@
 
 import random
 import re
-import sys
 
 import numpy as np
 import pytest
 import torch
+from brightness import numbered, write
 from PIL import Image
 
 from robusttune.cli import folders
@@ -17,56 +17,15 @@ from robusttune.cli.sources import loader_of
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-# Tells the brightness of an image, in as many steps as there are classes: right on every image of `write`.
-BRIGHTNESS = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, classes=12, train=True):
-        super().__init__()
-        self.fc = nn.Linear(1, classes)
-        level = (torch.arange(classes) + 0.5) / classes
-        self.fc.weight.data = 2000 * level[:, None]
-        self.fc.bias.data = -1000 * level**2
-
-    def forward(self, images):
-        return self.fc(images.mean((1, 2, 3))[:, None])
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def brightness(tmp_path_factory):
-    """The module `brightness18`, importable in this process."""
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "brightness18.py").write_text(BRIGHTNESS)
-    sys.path.insert(0, str(folder))
-    yield
-    sys.path.remove(str(folder))
-
-
-def write(folder, rows, *, classes, deep=False, size=8, images=1):
-    """Write images by class folder; rows[name] is the class that the model takes them for, None for no image."""
-    for name, row in rows.items():
-        (folder / name).mkdir(parents=True)
-        for number in range(images if row is not None else 0):
-            level = np.full((size, size), (row + 0.5) / classes)
-            pixels = (level * 65535).astype(np.uint16) if deep else (level * 255).round().astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-
 
 def evaluated(capsys, data, classes, *more):
     """The exit code, the accuracy that is printed, and what is said."""
-    options = ["--model", "brightness18:Net", "--model_args", f"{{classes: {classes}}}", "--data", str(data)]
+    options = ["--model", "brightness:Net", "--model_args", f"{{classes: {classes}}}", "--data", str(data)]
     options += ["--size", "8", "--which", "clean", "--progress", "false", *more]
     code = main(["evaluate", *options])
     shown = capsys.readouterr()
     found = re.search(r"accuracy \| ([\d.]+)%", shown.out)
     return code, None if found is None else float(found[1]), shown.err
-
-
-def numbered(names):
-    return {name: row for row, name in enumerate(names)}
 
 
 LETTERS = list("abcdefghijkl")
