@@ -1,6 +1,5 @@
 """The folders of earlier runs, which know their model, its classes, its images and its adversary."""
 
-from dataclasses import fields
 from pathlib import Path
 
 from robusttune.cli.errors import note
@@ -30,17 +29,11 @@ def options_of_run(folder: str, *, model: str | None = None, norm: NormLike | No
     about = run.about or About()
     usual = "l2" if run.arguments.get("purpose") == "corruptions" else "linf"
     trained = about.norm or canonical(run.arguments.get("norm") or usual)
-    options: Arguments = {"checkpoint": folder}
-    if run.command is not None:
-        names = {each.name for each in fields(Sources)} & {"model", "model_args", "channels", "size", "classes"}
-        options |= {name: run.command[name] for name in names if name in run.command}
-        options["pretrained"] = options["model"] in ALWAYS_PRETRAINED and bool(run.command.get("pretrained"))
+    options = {"checkpoint": folder, **model_options(run)}
     if about.size is not None and len(set(about.size)) == 1:
         options["size"] = about.size[0]
-    if about.channels is not None:
-        options["channels"] = about.channels
-    if about.outputs is not None:
-        options["classes"] = about.outputs
+    elif run.command is not None:
+        options["size"] = run.command["size"]
     mean, std = run.statistics
     eps = run.arguments.get("eps") if about.eps is None else number(about.eps)
     if norm is not None and canonical(norm) != trained:
@@ -48,6 +41,18 @@ def options_of_run(folder: str, *, model: str | None = None, norm: NormLike | No
     if model is not None and model != options.get("model"):
         options.pop("model_args", None)
     return {**options, "mean": mean, "std": std, "norm": trained, "eps": eps}
+
+
+def model_options(run: EarlierRun) -> Arguments:
+    """Return the options from which the model of a run is made again, but for its weights."""
+    options: Arguments = {}
+    if run.command is not None:
+        names = ("model", "model_args", "channels", "classes")
+        options = {name: run.command[name] for name in names if name in run.command}
+        options["pretrained"] = options["model"] in ALWAYS_PRETRAINED and bool(run.command.get("pretrained"))
+    about = run.about or About()
+    known = {"channels": about.channels, "classes": about.outputs}
+    return {**options, **{name: value for name, value in known.items() if value is not None}}
 
 
 def run_in(folder: str) -> EarlierRun:

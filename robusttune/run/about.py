@@ -66,6 +66,16 @@ class EarlierRun:
         mean, std = of.get("mean"), of.get("std")
         return (None, None) if mean is None or std is None else (mean, std)
 
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The facts as a file of weights holds them, under "robusttune"; None where they are not known."""
+        if self.about is None:
+            return None
+        command = self.command or {}
+        named = {name: command[name] for name in ("model", "model_args") if name in command}
+        facts = {**named, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
+        return {"robusttune": json.dumps(facts, sort_keys=True)}
+
 
 def read_run(folder: PathLike) -> EarlierRun | None:
     """Read the `run.json` of a run's folder; None where there is none.

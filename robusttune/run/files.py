@@ -64,9 +64,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file; tensors that share memory are each written in full."""
-    write_bytes(path, save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}))
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
+    write_bytes(path, save(tensors, None if metadata is None else dict(metadata)))
 
 
 def load_weights(path: PathLike) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from robusttune.run.about import check_same_names
+from robusttune.run.about import check_same_names, read_run
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
 from robusttune.types import Loader, PathLike
 
@@ -73,9 +73,13 @@ def warn_if_inexact(loader: Loader | None) -> None:
 
 
 def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Tensor]) -> None:
-    """Write the best and last weights of a RobustLoss: its model's, under the names in the user's model, and its best heads."""
+    """Write the best and last weights of a RobustLoss: its model's, under the names in the user's model, and its best heads.
+
+    The metadata of the model's files holds what the folder's `run.json` says about the model.
+    """
+    run = read_run(folder)
     for path, weights in ((folder / MODEL, best), (folder / LAST, last)):
-        save_weights(path, _under("model.", weights))
+        save_weights(path, _under("model.", weights), None if run is None else run.metadata)
     heads = _under("heads.", best)
     if heads:
         save_weights(folder / HEADS, heads)

@@ -102,8 +102,8 @@ def as_written(value: float) -> str:
     """Write a number as people do: as a fraction of 255 where it is one and has no short decimal form.
 
     Example:
-        >>> as_written(8 / 255), as_written(0.5), as_written(0.5 / 255), as_written(1 / 3)
-        ('8/255', '0.5', '0.5/255', '0.3333333333333333')
+        >>> as_written(8 / 255), as_written(0.5), as_written(0.5 / 255), as_written(1 / 7)
+        ('8/255', '0.5', '0.5/255', '0.14285714285714285')
     """
     decimal, levels = f"{value:g}", round(255 * value, 6)
     if float(decimal) == value:

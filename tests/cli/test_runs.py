@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from brightness import Net, numbered, write
+from safetensors import safe_open
 
 import robusttune
 from robusttune.cli.main import main
@@ -45,6 +46,13 @@ def test_a_run_folder_holds_the_facts_about_its_model(run):
     assert about["classes"] == NAMES
     assert (about["outputs"], about["size"], about["channels"]) == (12, [8, 8], 1)
     assert (about["norm"], about["eps"], about["mean"], about["held_out"]) == ("l2", "8/255", None, None)
+
+
+def test_the_weights_hold_the_facts_too(run):
+    with safe_open(run / "runs/a/model.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["robusttune"])
+    assert facts["about"] == json.loads((run / "runs/a/run.json").read_text())["about"]
+    assert (facts["model"], facts["model_args"], facts["purpose"]) == ("brightness:Net", {"classes": 12}, "attacks")
 
 
 def test_evaluate_needs_the_folder_and_images_alone(run, capsys):

@@ -141,8 +141,10 @@ def test_images_whose_classes_have_other_names_are_refused_by_replay_and_resume(
     names = [f"class {number}" for number in range(10)]
     robusttune.harden(copy.deepcopy(first), named(*names), **RUN, out=tmp_path / "a")
     assert json.loads((tmp_path / "a" / "run.json").read_text())["about"]["classes"] == names
-    with pytest.raises(ValueError, match="by loader.dataset.classes class 0 is 'class 9' and not 'class 0'"):
-        if again:
-            replay(tmp_path / "a", first, named(*reversed(names)))
-        else:
-            robusttune.harden(first, named(*reversed(names)), **RUN, out=tmp_path / "a", resume=True)
+    other, place = named(*reversed(names)), tmp_path / "a"
+    repeat = {
+        True: lambda: replay(place, first, other),
+        False: lambda: robusttune.harden(first, other, **RUN, out=place, resume=True),
+    }
+    with pytest.raises(ValueError, match=r"by loader\.dataset\.classes class 0 is 'class 9' and not 'class 0'"):
+        repeat[again]()
