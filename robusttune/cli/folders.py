@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -195,8 +196,16 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
         where: names the images in the error.
 
     Raises:
-        ValueError: a class is not among the names.
+        ValueError: a class is not among the names, or a name stands for two classes.
     """
+    if list(own) == list(names):
+        return {label: label for label in range(len(own))}, []  # a name may stand twice, as "crane" does in ImageNet
+    counts = [*Counter(own).items(), *Counter(names).items()]
+    twice = sorted({name for name, count in counts if count > 1})
+    if twice:
+        raise ValueError(
+            f"{where} has other classes than the model, and two of them have the same name: {shown(twice)}"
+        )
     rows = {name: row for row, name in enumerate(names)}
     added = [name for name in own if name not in rows]
     if added:

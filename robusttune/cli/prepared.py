@@ -52,7 +52,7 @@ def prepared(
     labels = labels_of(run) if labels == BY_TEXT else labels
     if labels is not None and sources.classes_file is not None:
         names = _names_in(sources.classes_file)
-        check_same_names(labels.names, names, sources.checkpoint or "")
+        check_same_names(labels.names, names, sources.checkpoint or "", "--classes_file")
         labels = Labels(names)
     loader = loader_of(sources, labels=labels, shuffle=shuffle)
     if labels == BY_TEXT and (run is None or run.function != "pretrain"):

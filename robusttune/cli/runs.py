@@ -7,7 +7,7 @@ from robusttune.cli.labels import BY_TEXT, Labels
 from robusttune.cli.options import Arguments, Sources
 from robusttune.norms import NormLike, canonical
 from robusttune.run.about import About, EarlierRun, read_run
-from robusttune.run.files import LAST, MODEL
+from robusttune.run.files import LAST, MODEL, run_of_weights
 from robusttune.run.settings import number
 
 # Published weights come with other arguments of these functions, so that the same weights need them again.
@@ -72,11 +72,15 @@ def run_in(folder: str) -> EarlierRun:
 
 
 def run_of_checkpoint(checkpoint: str | None) -> EarlierRun | None:
-    """Read the run that wrote a file of weights, or that a folder holds; None where there is none."""
+    """Read the run that wrote a file of weights, or that a folder holds; None where there is none.
+
+    A file beside the run's `run.json` is known by its name, another one by its metadata.
+    """
     if checkpoint is None:
         return None
     path = Path(checkpoint)
-    return read_run(path) if path.is_dir() else read_run(path.parent) if path.name in (MODEL, LAST) else None
+    beside = read_run(path if path.is_dir() else path.parent) if path.is_dir() or path.name in (MODEL, LAST) else None
+    return beside or (run_of_weights(path) if path.is_file() else None)
 
 
 def labels_of(run: EarlierRun | None) -> Labels:

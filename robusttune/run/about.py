@@ -9,6 +9,7 @@ from typing import Any
 from robusttune.types import Json, PathLike
 
 RUN = "run.json"
+METADATA = "robusttune"
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class EarlierRun:
 
     @property
     def metadata(self) -> dict[str, str] | None:
-        """The facts as a file of weights holds them, under "robusttune"; None where they are not known."""
+        """The facts as a file of weights holds them, under METADATA; None where they are not known."""
         if self.about is None:
             return None
         command = self.command or {}
         named = {name: command[name] for name in ("model", "model_args") if name in command}
-        facts = {**named, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
-        return {"robusttune": json.dumps(facts, sort_keys=True)}
+        facts = {"run": self.function, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
+        return {METADATA: json.dumps({**named, **facts}, sort_keys=True)}
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
@@ -88,22 +89,42 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        known, names = facts.get("about"), {each.name for each in fields(About)}
-        about = None if known is None else About(**{name: known[name] for name in known if name in names})
-        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), dict(facts["arguments"]), about)
+        about, arguments = _about(facts.get("about")), dict(facts["arguments"])
+        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"
         ) from error
 
 
-def check_same_names(before: Sequence[str] | None, now: Sequence[str] | None, folder: PathLike) -> None:
-    """Raise a ValueError where both of the names of classes are known, and are not the same in the same order."""
+def run_of_metadata(path: Path, text: str) -> EarlierRun:
+    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it."""
+    facts = json.loads(text)
+    command = facts if "model" in facts else None
+    return EarlierRun(path, facts["run"], command, {"purpose": facts["purpose"]}, _about(facts["about"]))
+
+
+def _about(known: Mapping[str, Any] | None) -> About | None:
+    names = {each.name for each in fields(About)}  # a later version may write more
+    return None if known is None else About(**{name: known[name] for name in known if name in names})
+
+
+def check_same_names(
+    before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = "loader.dataset.classes"
+) -> None:
+    """Raise a ValueError where both of the names of classes are known, and are not the same in the same order.
+
+    Args:
+        before: the names of the run's classes.
+        now: the names to compare with.
+        run: its folder.
+        by: where the names to compare with come from.
+    """
     if before is None or now is None or list(before) == list(now):
         return
     row = next((row for row, (one, other) in enumerate(zip(before, now, strict=False)) if one != other), None)
     what = f"there are {len(now)}" if row is None else f"class {row} is {now[row]!r} and not {before[row]!r}"
     raise ValueError(
-        f"the run in {str(folder)!r} has {len(before)} classes, {', '.join(before[:8])}{' …' * (len(before) > 8)}, but by "
-        f"loader.dataset.classes {what}: pass images of the same classes in the same order"
+        f"the run in {str(run)!r} has {len(before)} classes, {', '.join(before[:8])}{' …' * (len(before) > 8)}, but by "
+        f"{by} {what}: pass images of the same classes in the same order"
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from robusttune.run.about import METADATA, EarlierRun, run_of_metadata
 from robusttune.run.about import RUN as RUN
 from robusttune.types import PathLike
 
@@ -90,6 +92,18 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
     return dict(weights)
+
+
+def run_of_weights(path: Path) -> EarlierRun | None:
+    """Read what a safetensors file says of the run that wrote it; None for another file."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA)
+    except SafetensorError:
+        return None  # `load_weights` says that it is damaged
+    return None if text is None else run_of_metadata(path, text)
 
 
 def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

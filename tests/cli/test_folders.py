@@ -110,6 +110,12 @@ def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path, capsys)
     assert "are left out" in said
 
 
+def test_names_that_stand_twice_keep_their_places_or_are_refused():
+    assert folders.by_name(["crane", "dog", "crane"], ["crane", "dog", "crane"], "it") == ({0: 0, 1: 1, 2: 2}, [])
+    with pytest.raises(ValueError, match="two of them have the same name: crane"):
+        folders.by_name(["crane", "dog"], ["crane", "dog", "crane"], "it")
+
+
 def drawn_names(chance, count):
     pools = {
         "letters": LETTERS,

@@ -55,6 +55,14 @@ def test_the_weights_hold_the_facts_too(run):
     assert (facts["model"], facts["model_args"], facts["purpose"]) == ("brightness:Net", {"classes": 12}, "attacks")
 
 
+def test_a_file_of_weights_that_was_moved_knows_its_classes(run, capsys):
+    shutil.move(run / "runs/a/model.safetensors", run / "mine.safetensors")
+    source = ["--checkpoint", "mine.safetensors", "--model", "brightness:Net", "--data", "data", *SHAPE[:4]]
+    assert evaluated(capsys, *source) == (0, 100.0, "")  # without the names it is refused, as 10 may come before 2
+    (run / "data" / "10").rename(run / "data" / "ten")
+    assert "has images of the classes ten" in evaluated(capsys, *source)[2]
+
+
 def test_evaluate_needs_the_folder_and_images_alone(run, capsys):
     write(run / "test", {name: row for name, row in numbered(NAMES).items() if name not in ("3", "10")})
     code, accuracy, said = evaluated(capsys, "runs/a", "--data", "test", "--out", "runs/e")
