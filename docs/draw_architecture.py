@@ -23,7 +23,7 @@ CORE_PATH = {
     "tasks/rotation.py": "a pretext task",
     "threat.py": "the adversary, and the loss that it maximises",
 }
-BOX, GAP, HEIGHT, LEFT = 280, 14, 62, 16
+BOX, GAP, HEIGHT, LEFT = 280, 14, 80, 16
 PER_ROW = 3
 WIDTH = 42  # letters in a line of a box
 STYLE = """
@@ -35,7 +35,7 @@ text { font-family: system-ui, sans-serif; font-size: 11px; fill: #1d2b2a }
 
 
 def packages() -> dict[str, list[Path]]:
-    """The files of each package, and of each module beside the packages, by name."""
+    """List the files of each package, and of each module beside the packages, by name."""
     files: dict[str, list[Path]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE).parts
@@ -46,7 +46,7 @@ def packages() -> dict[str, list[Path]]:
 
 
 def imports(path: Path) -> set[str]:
-    """The packages of robusttune that a file imports when it runs, at the top or inside a function."""
+    """Return the packages of robusttune that a file imports when it runs, at the top or inside a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     checked = [
         node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
@@ -64,32 +64,33 @@ def imports(path: Path) -> set[str]:
 
 
 def layers(files: dict[str, list[Path]]) -> list[list[str]]:
-    """The packages in rows: each one stands in the first row below all that it imports."""
+    """Sort the packages into rows: each one stands in the first row below all that it imports."""
     needs = {name: set().union(*map(imports, paths)) & files.keys() - {name} for name, paths in files.items()}
     depth: dict[str, int] = {}
     while len(depth) < len(needs):
         ready = [name for name in needs if name not in depth and needs[name] <= depth.keys()]
         if not ready:
             raise ValueError(f"these import each other: {', '.join(sorted(needs.keys() - depth.keys()))}")
-        depth |= {name: max((depth[each] + 1 for each in needs[name]), default=0) for name in ready}
+        depth |= {name: max((depth[need] + 1 for need in needs[name]), default=0) for name in ready}
     return [sorted(name for name in depth if depth[name] == row) for row in range(max(depth.values()) + 1)]
 
 
 def is_kind(name: str) -> bool:
-    """Whether a package is a kind that is extended by adding one file: a plural folder."""
+    """Return True if a package is a kind that is extended by adding one file: a plural folder."""
     return name.endswith("s") and (PACKAGE / name).is_dir()
 
 
 def summary(name: str, files: list[Path]) -> list[str]:
-    """Up to two short lines on a package: the first words of its docstring."""
+    """Return up to three short lines on a package: the first sentence of its docstring, for a kind only the beginning."""
     init = PACKAGE / name / "__init__.py"
     source = (init if init.exists() else files[0]).read_text(encoding="utf-8")
-    sentence = (ast.get_docstring(ast.parse(source)) or "").split(":")[0].split("\n")[0].rstrip(".")
-    return textwrap.wrap(sentence, WIDTH, max_lines=2, placeholder=" …")
+    line = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+    sentence = line.split(", one file each")[0].split(". ")[0].rstrip(".").replace("`", "")
+    return textwrap.wrap(sentence, WIDTH, max_lines=3, placeholder=" …")
 
 
 def picture() -> str:
-    """The picture as SVG."""
+    """Draw the picture as SVG."""
     files = packages()
     boxes, top = [], 28
     for number, row in enumerate(layers(files), 1):
@@ -111,21 +112,21 @@ def picture() -> str:
 
 
 def length(path: Path) -> int:
-    """The number of lines of a file that are not blank."""
+    """Count the lines of a file that are not blank."""
     return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def core_path() -> str:
-    """The table of the core reading path."""
+    """Return the table of the core reading path."""
     counts = {name: length(PACKAGE / name) for name in CORE_PATH}
-    rows = [f"| `{name}` | {what} | {counts[name]} |" for name, what in CORE_PATH.items()]
+    rows = [f"| `{name}` | {content} | {counts[name]} |" for name, content in CORE_PATH.items()]
     return "\n".join(
         ["| file | holds | lines |", "|---|---|---|", *rows, f"| together | | {sum(counts.values())} |", ""]
     )
 
 
 def page() -> str:
-    """The page with its table as it is now."""
+    """Return the page with a new table."""
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}{core_path()}{END}{after}"

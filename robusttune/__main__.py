@@ -1,4 +1,4 @@
-"""The program `robusttune`, also `python -m robusttune`; its `doctor` needs neither torch nor timm."""
+"""The program `robusttune`, also `python -m robusttune`. Its `doctor` needs neither torch nor timm."""
 
 import sys
 

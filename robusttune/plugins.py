@@ -1,4 +1,4 @@
-"""Plug-ins, named by the files of the folder of their kind."""
+"""Plug-ins, found by their names: those of the files in the folder of their kind."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The threat model, which bounds what an attack may change, and the loss that it maximises."""
+"""The threat model, which bounds what an attack may change, and the loss that an attack maximises."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

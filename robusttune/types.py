@@ -1,4 +1,4 @@
-"""Aliases of types that several packages take from users. Nothing is imported from torch at run time."""
+"""Aliases of types of arguments in several packages. Nothing is imported from torch at run time."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

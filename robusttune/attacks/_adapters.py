@@ -99,7 +99,7 @@ def arguments(attack: Callable[..., object], settings: Mapping[str, object], tit
         if name is None:
             raise ValueError(
                 f"{title} takes no {key}: leave it out (steps=None for an evaluation); it takes "
-                f"{', '.join(one for one in parameters if one not in ('model', 'inputs', 'labels'))}"
+                f"{', '.join(known for known in parameters if known not in ('model', 'inputs', 'labels'))}"
             )
         renamed[name] = value
     return renamed

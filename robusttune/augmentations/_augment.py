@@ -41,15 +41,21 @@ class Checked:
 
     A module is moved to the device, where Kornia then draws its random numbers.
 
+    Args:
+        augment: the augmentation.
+        images: (N,C,H,W), a batch of the training images.
+        build: builds the augmentation for images of another size; None where it is the same for all sizes.
+
     Attributes:
         overlaps: the corruptions that it trains on.
     """
 
-    def __init__(self, augment: Augment, images: Tensor) -> None:
-        self.augment = augment
+    def __init__(self, augment: Augment, images: Tensor, build: Callable[[Tensor], Augment] | None = None) -> None:
+        self.augment, self.build = augment, build
         self.overlaps = overlaps(augment)
         if isinstance(augment, nn.Module):
             augment.to(images.device)
+        self._by_size = {images.shape[1:]: augment}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the images (N,C,H,W) augmented.
@@ -57,12 +63,21 @@ class Checked:
         Raises:
             ValueError: the augmentation changed the shape.
         """
-        changed = self.augment(images)
+        changed = self._of_size(images)(images)
         if changed.shape != images.shape:
             raise ValueError(
                 f"augment turned images of shape {tuple(images.shape)} into {tuple(changed.shape)}: it must keep the shape"
             )
         return changed
+
+    def _of_size(self, images: Tensor) -> Augment:
+        """Return the augmentation for images of this size."""
+        if self.build is None:
+            return self.augment
+        if images.shape[1:] not in self._by_size:
+            built = self.build(images)
+            self._by_size[images.shape[1:]] = built.to(images.device) if isinstance(built, nn.Module) else built
+        return self._by_size[images.shape[1:]]
 
 
 def names() -> list[str]:
@@ -89,7 +104,8 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
     if augment is None or augment == "none":
         return None
     if isinstance(augment, str) and augment in names():
-        return Checked(plugins.find("augmentations", augment)(images), images)
+        build = plugins.find("augmentations", augment)
+        return Checked(build(images), images, build)
     if isinstance(augment, Checked):
         return augment
     if callable(augment):
@@ -132,7 +148,7 @@ def overlaps(augment: object, loader: Loader | None = None) -> frozenset[str]:
 def _guessed(parts: Iterable[object]) -> set[str]:
     """Return the corruptions that the names of other packages' augmentations contain."""
     kinds = [type(part).__name__.lower().replace("autocontrast", "") for part in parts]
-    return {one for name in kinds for word, corruptions in OVERLAPS.items() if word in name for one in corruptions}
+    return {corruption for name in kinds for word, names in OVERLAPS.items() if word in name for corruption in names}
 
 
 class _Corrupting:

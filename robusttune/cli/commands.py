@@ -97,7 +97,7 @@ def run_evaluate(
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
-    print(evaluate(model, loader, [_evaluation(each) for each in _list(which) or []], **arguments).table())
+    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
     return 0
 
 
@@ -193,7 +193,7 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
         records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
         out: a folder for report.md and report.html.
     """
-    page = report(dict(_named(each) for each in _list(records) or []), out)
+    page = report(dict(_named(path) for path in _list(records) or []), out)
     print(page.with_suffix(".html"))
     return 0
 
@@ -236,7 +236,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
             "robusttune.replay(folder, model, loader)"
         )
     command = facts["command"]
-    sources = Sources(**{each.name: command[each.name] for each in fields(Sources) if each.name in command})
+    sources = Sources(**{field.name: command[field.name] for field in fields(Sources) if field.name in command})
     labels = None if facts["run"] == "pretrain" else labels_of(read_run(folder))
     model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, labels=labels, shuffle=True)
     held_out = other_split(sources, command.get("val_split"), loader)

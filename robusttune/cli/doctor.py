@@ -34,8 +34,8 @@ def doctor() -> tuple[str, list[str]]:
         for name, extra in EXTRAS.items()
     ]
     lines += [] if _torch() else _hardware()
-    lines += [f"note: {each}" for each in notes]
-    lines += [f"PROBLEM: {each}" for each in wrong] or ["no problem found"]
+    lines += [f"note: {note}" for note in notes]
+    lines += [f"PROBLEM: {problem}" for problem in wrong] or ["no problem found"]
     return "\n".join(lines), wrong
 
 
@@ -91,7 +91,7 @@ def _compiler() -> str:
 def _pins() -> str:
     """Note that torchattacks holds requests at an old version, which it never imports."""
     try:
-        needs = [each for each in requires("torchattacks") or [] if each.startswith("requests")]
+        needs = [need for need in requires("torchattacks") or [] if need.startswith("requests")]
     except PackageNotFoundError:
         return ""
     here = _version("requests")

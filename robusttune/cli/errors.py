@@ -1,4 +1,4 @@
-"""Errors of the command line: arguments that do not fit, and the library's own errors in the words of its options."""
+"""Errors of the command line: arguments that do not fit, and errors of the library, in the words of the options."""
 
 import re
 import sys

@@ -13,9 +13,9 @@ from robusttune.cli.parser import parse
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return 0 if all went well, 1 on an error, 2 for arguments that do not fit, 130 after Ctrl-C."""
-    warnings.formatwarning = lambda message, *rest, **more: f"robusttune: warning: {message}\n"
-    words = [_underscored(each) for each in (sys.argv[1:] if arguments is None else arguments)]
-    debug, words = "--debug" in words, [each for each in words if each != "--debug"]
+    warnings.formatwarning = lambda message, *rest, **keywords: f"robusttune: warning: {message}\n"
+    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    debug, words = "--debug" in words, [word for word in words if word != "--debug"]
     options: Iterable[str] = ()
     try:
         request = parse(words)

@@ -40,7 +40,7 @@ COMMANDS = {
     "replay": Command(),
     "doctor": Command(file="cli/doctor.py"),
 }
-# Arguments that no text can name, or that other options stand for.
+# Arguments that cannot be written as text, or that other options replace.
 OBJECTS = {
     *("val_loader", "unlabeled_loader", "test_loader", "criterion", "on_epoch", "notes", "scheduler", "init_from"),
     *("normalized", "sharded"),
@@ -138,8 +138,10 @@ def options_of(command: str) -> dict[str, Parameter]:
     if function is None:
         return extra
     sources = parameters_of("cli/options.py:Sources")
-    passed = {name: each for name, each in parameters_of(function).items() if each.keyword and name not in OBJECTS}
-    extra = {name: each for name, each in extra.items() if name not in ("sources", "arguments")}
+    passed = {
+        name: option for name, option in parameters_of(function).items() if option.keyword and name not in OBJECTS
+    }
+    extra = {name: option for name, option in extra.items() if name not in ("sources", "arguments")}
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
@@ -153,7 +155,7 @@ def request_of(command: str, values: Arguments) -> Request:
     file, function, _ = COMMANDS[command]
     if function is None:
         return Request(command, None, {}, values)
-    names = {each.name for each in fields(Sources)}
+    names = {field.name for field in fields(Sources)}
     extra = set(parameters_of(f"{file}:run_{command}")) - {"sources", "arguments"}
     return Request(
         command,

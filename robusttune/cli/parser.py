@@ -94,11 +94,11 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         )
         parser.add_argument("--print_config", action="store_true", help="print what such a file holds, and exit")
     groups = {title: parser.add_argument_group(title) for title in (*GROUPS, RUN)}
-    for name, each in options_of(command).items():
+    for name, option in options_of(command).items():
         place = parser if COMMANDS[command].function is None else groups[group_of(name)]
-        several = "+" if "Sequence" in each.types else None if each.keyword or each.required else "?"
-        text = help_of(each).replace("%", "%%")
-        place.add_argument(f"--{name}" if each.keyword else name, nargs=several, default=SUPPRESS, help=text)
+        several = "+" if "Sequence" in option.types else None if option.keyword or option.required else "?"
+        text = help_of(option).replace("%", "%%")
+        place.add_argument(f"--{name}" if option.keyword else name, nargs=several, default=SUPPRESS, help=text)
 
 
 def _request(command: str, words: Sequence[str]) -> Request:
@@ -116,7 +116,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
     unknown = unknown or [f"--{name}" for name in written if name not in options]
     if unknown:
         raise UsageError(_why_unknown(unknown[0], options))
-    defaults = {name: default_of(each) for name, each in options.items() if each.default is not ...}
+    defaults = {name: default_of(option) for name, option in options.items() if option.default is not ...}
     values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
     if command == "evaluate" and values["run"] is not None:
         known = _options_of_run(
@@ -126,7 +126,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
     if shown:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
         sys.exit()
-    missing = [f"--{name}" for name, each in options.items() if each.required and name not in values]
+    missing = [f"--{name}" for name, option in options.items() if option.required and name not in values]
     if missing:
         raise UsageError(f"missing: {', '.join(missing)}")
     return request_of(command, values)
@@ -147,5 +147,5 @@ def _why_unknown(word: str, options: dict[str, Parameter]) -> str:
     if not word.startswith("-"):
         return f"{word!r} follows no option that takes it"
     name = word.partition("=")[0]
-    known = [f"--{each}" for each in (*options, "config", "print_config")]
+    known = [f"--{option}" for option in (*options, "config", "print_config")]
     return f"there is no option {name}{did_you_mean(name, known)}"

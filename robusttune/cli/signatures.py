@@ -53,11 +53,12 @@ def parameters_of(place: str) -> dict[str, Parameter]:
         fields = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
         rows = [(ast.unparse(node.target), node.annotation, node.value, True) for node in fields]
     else:
-        taken = definition.args
-        defaults = [*[None] * (len(taken.args) - len(taken.defaults)), *taken.defaults]
-        rows = [(each.arg, each.annotation, value, False) for each, value in zip(taken.args, defaults, strict=True)]
-        named = zip(taken.kwonlyargs, taken.kw_defaults, strict=True)
-        rows += [(each.arg, each.annotation, value, True) for each, value in named]
+        signature = definition.args
+        defaults = [*[None] * (len(signature.args) - len(signature.defaults)), *signature.defaults]
+        positional = zip(signature.args, defaults, strict=True)
+        rows = [(argument.arg, argument.annotation, value, False) for argument, value in positional]
+        by_name = zip(signature.kwonlyargs, signature.kw_defaults, strict=True)
+        rows += [(argument.arg, argument.annotation, value, True) for argument, value in by_name]
     return {
         name: Parameter(name, _types(file, note), about.get(name, ""), value is None, _literal(file, value), keyword)
         for name, note, value, keyword in rows
@@ -86,7 +87,7 @@ def descriptions(place: str) -> dict[str, str]:
 
 
 def _entries(place: str) -> dict[str, str]:
-    """Read the entries under "Args:" or "Attributes:"; names that share an entry have it each."""
+    """Read the entries under "Args:" or "Attributes:"; names that share an entry get it each."""
     text = ast.get_docstring(_definition(place)) or ""
     section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)*)", text, re.MULTILINE)
     entries = re.findall(r"^    (\w[\w, \n]*?): (.*(?:\n        .*)*)", section[1] if section else "", re.MULTILINE)
@@ -116,8 +117,8 @@ def _types(file: str, annotation: ast.expr | None) -> frozenset[str]:
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             return frozenset(map(ast.unparse, choices.elts if isinstance(choices, ast.Tuple) else [choices]))
         case ast.Subscript(value=ast.Name(id="Union" | "Optional" as generic), slice=members):
-            each = members.elts if isinstance(members, ast.Tuple) else [members]
-            return frozenset({"None"} if generic == "Optional" else ()).union(*(_types(file, one) for one in each))
+            types = members.elts if isinstance(members, ast.Tuple) else [members]
+            return frozenset({"None"} if generic == "Optional" else ()).union(*(_types(file, name) for name in types))
         case ast.Subscript(value=generic):
             return _types(file, generic)
         case ast.Name(id=name) if (meaning := _assigned(file, name)) is not None:
@@ -131,7 +132,7 @@ def _assigned(file: str, name: str) -> tuple[str, ast.expr] | None:
     """Find the value of a name of this package, such as an alias or a constant, and its file; None if there is none."""
     for node in _tree(file).body:
         match node:
-            case ast.ImportFrom(module=str(module), names=names) if name in {each.name for each in names}:
+            case ast.ImportFrom(module=str(module), names=names) if name in {alias.name for alias in names}:
                 library, *parts = module.split(".")
                 if library != PACKAGE.name:
                     return None

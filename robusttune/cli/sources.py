@@ -85,18 +85,18 @@ def _function(module: str, name: str) -> Callable[..., object]:
         return function
     except ModuleNotFoundError as error:
         if error.name is not None and not module.startswith(error.name):
-            raise  # the module exists, and lacks another one
+            raise  # the module exists, but imports one that does not
         raise ValueError(f"there is no module {module!r} here: the model is {NAMES}") from error
     except AttributeError as error:
         raise ValueError(f"the module {module!r} has no {name!r}") from error
 
 
-def _called(what: str, make: Callable[..., T], *arguments: object, **keywords: object) -> T:
-    """Call a function of another library, whose errors become ValueErrors that name what it should have made."""
+def _called(subject: str, create: Callable[..., T], *arguments: object, **keywords: object) -> T:
+    """Call a function of another library; its errors become ValueErrors that name the object it should create."""
     try:
-        return make(*arguments, **keywords)
+        return create(*arguments, **keywords)
     except Exception as error:
-        raise ValueError(f"{what} cannot be made: {error}") from error
+        raise ValueError(f"{subject} cannot be created: {error}") from error
 
 
 def statistics_of(sources: Sources, model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
@@ -184,8 +184,8 @@ def _check_reader(data: str) -> None:
 
 
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
-    """Raise a ValueError where timm, for want of the split, would read the whole folder, and take splits for classes."""
-    inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
+    inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 

@@ -21,7 +21,7 @@ KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", 
 
 
 def words_of(types: frozenset[str]) -> str:
-    """Name the types of an option for people; empty where it takes about everything.
+    """Name the types of an option in words; empty where it takes almost anything.
 
     Example:
         >>> words_of(frozenset({"float", "None"})), words_of(frozenset({"'auto'", "bool"}))
@@ -30,7 +30,7 @@ def words_of(types: frozenset[str]) -> str:
     if {"str", "Mapping"} <= types:
         return ""
     types -= {"int"} if "float" in types else set()
-    literals = sorted(each for each in types if each.startswith(("'", '"')))
+    literals = sorted(name for name in types if name.startswith(("'", '"')))
     return " or ".join([*(words for name, words in WORDS.items() if name in types), *literals])
 
 
@@ -87,7 +87,7 @@ def texts_of(file: str) -> dict[str, str]:
     except OSError as error:
         raise UsageError(f"--config {file!r} cannot be read ({error.strerror}): pass a YAML file of options") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--config {file!r} is no UTF-8 text, in which it must be saved ({error})") from error
+        raise UsageError(f"--config {file!r} is not UTF-8 text: save it as UTF-8 ({error})") from error
     except yaml.YAMLError as error:
         raise UsageError(_not_options(file, str(error))) from error
     if not isinstance(root, yaml.MappingNode):
@@ -100,6 +100,6 @@ def texts_of(file: str) -> dict[str, str]:
 
 def _not_options(file: str, why: str) -> str:
     return (
-        f"--config {file!r} is no YAML file of options, 'name: value' line by line, as --print_config shows: "
+        f"--config {file!r} is not a YAML file of options, 'name: value' line by line, as --print_config shows: "
         f"{' '.join(why.split())}"
     )

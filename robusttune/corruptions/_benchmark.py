@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 def standard_names() -> list[str]:
     """List the fifteen corruptions over which the benchmark's mean is taken, by family."""
     corruptions = [plugins.find("corruptions", name) for name in plugins.names("corruptions")]
-    return [one.name for family in FAMILIES for one in corruptions if one.family == family and not one.extra]
+    return [item.name for family in FAMILIES for item in corruptions if item.family == family and not item.extra]
 
 
 def generated(

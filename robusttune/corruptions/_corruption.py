@@ -154,12 +154,12 @@ def _checked_severities(name: str, images: Tensor, severity: int | Sequence[int]
         )
     if isinstance(severity, Tensor):
         severity = severity.tolist()
-    each = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
-    if len(each) != len(images) or any(number not in SEVERITIES for number in each):
+    severities = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
+    if len(severities) != len(images) or any(number not in SEVERITIES for number in severities):
         raise ValueError(
             f"severity is {severity!r}, but 1, 2, 3, 4 or 5 is needed, or one of them for each of the {len(images)} images"
         )
-    return [int(number) for number in each]
+    return [int(number) for number in severities]
 
 
 def _portions(rows: list[int], images: Tensor) -> Iterator[list[int]]:

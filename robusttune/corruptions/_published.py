@@ -114,7 +114,7 @@ def _reader(root: Path, wnids: Sequence[str] | None) -> "_Reader | None":
 
 
 class _Reader(Protocol):
-    """A layout of files; severities and keys are Any, as each layout has its own types of them."""
+    """A layout of files; severities and keys are Any, as their types differ between layouts."""
 
     layout: str
     folders: dict[str, Path]
@@ -186,7 +186,7 @@ class _Folders:
     def __init__(self, folders: dict[str, Path], wnids: Sequence[str] | None) -> None:
         self.folders = folders
         # Over all corruptions, so that a class that is missing in one of them does not shift the numbers of the others.
-        known = sorted({one.name for path in folders.values() for level in _levels(path) for one in _inside(level)})
+        known = sorted({entry.name for path in folders.values() for level in _levels(path) for entry in _inside(level)})
         unknown = [name for name in wnids or () if name not in known]
         if unknown:
             close = get_close_matches(unknown[0], known, n=1) or known[:1]

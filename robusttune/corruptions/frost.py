@@ -113,7 +113,7 @@ def _styles(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _part(image: Tensor, folder: str, generator: torch.Generator) -> Tensor:
-    """A part of one of the user's pictures, of the image's shape (C,H,W)."""
+    """Cut a random part out of one of the user's pictures, of the image's shape (C,H,W)."""
     channels, height, width = image.shape
     pictures = _pictures(folder, preset_of(image[None]), image.device)
     first, down, across = torch.rand(3, generator=generator, device=image.device).tolist()

@@ -80,7 +80,11 @@ def check_images(images: object, *, wait: bool = False) -> None:
     if _channels_last(shape):
         raise ValueError(f"images have shape {shape}, which looks like (N, H, W, C): permute them to (N, C, H, W)")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        advice = "take .abs() or .real" if images.is_complex() else "call .float(), and divide by 255 if that is white"
+        advice = (
+            "take .abs() or .real"
+            if images.is_complex()
+            else "call .float(), and divide by the value of white: 255, or 65535 for 16-bit images"
+        )
         raise ValueError(f"images are {images.dtype}, but floats or uint8 are needed: {advice}")
     readable = images.is_floating_point() and (wait or images.device.type == "cpu")
     if readable and not bool(torch.isfinite(images).all()):

@@ -1,13 +1,13 @@
 """Epochs of a user's loader: its checked batches, of which the first can be read ahead."""
 
 import itertools
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked
-from robusttune.data.loaders import is_exhaustible
+from robusttune.data.loaders import is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
 
@@ -16,7 +16,7 @@ CheckedBatch: TypeAlias = tuple[Tensor, Any]
 
 
 class Batches:
-    """The checked batches of a user's loader. The first one can be read ahead; an iterator's is not lost by that.
+    """The checked batches of a user's loader. The first one can be read ahead; it is not lost, even for an iterator.
 
     Attributes:
         count: batches of an epoch; None where the loader has no length.
@@ -27,7 +27,7 @@ class Batches:
         self.loader = loader
         self.labelled = labelled
         self.name = "loader" if labelled else "unlabeled_loader"
-        self.count = len(loader) if isinstance(loader, Sized) else None
+        self.count = length_of(loader)
         self.channels: int | None = None
         self._peeked: CheckedBatch | None = None
 
@@ -73,16 +73,31 @@ class Batches:
                 f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
             )
 
-    def endless(self) -> Iterator[Tensor]:
-        """Yield the images of the batches, epoch after epoch, without end."""
+    def endless(self, least: int = 1) -> Iterator[Tensor]:
+        """Yield the images of the batches, epoch after epoch, without end.
+
+        Args:
+            least: images of a batch; smaller batches are left out. It is 2 before batch norm, as the last batch may hold
+                one image alone.
+
+        Raises:
+            ValueError: as `epoch` does; an epoch without any batch of that size.
+        """
         for number in itertools.count():
+            large = 0
             for images, _ in self.epoch(number):
-                yield images
+                if len(images) >= least:
+                    large += 1
+                    yield images
+            if not large:
+                raise ValueError(
+                    f"the batches of the {self.name} hold one image each, which batch norm cannot normalise: use a batch "
+                    "size of at least 2"
+                )
 
     def facts(self) -> dict[str, Json]:
         """Return what `run.json` keeps of the data: numbers of images and batches, shape and hash of the first batch."""
-        dataset = getattr(self.loader, "dataset", None)
-        images = len(dataset) if isinstance(dataset, Sized) else None
+        images = length_of(getattr(self.loader, "dataset", None))
         shape, first = None, None
         if self._peeked is not None:
             shape = list(self._peeked[0].shape)

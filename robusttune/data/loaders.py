@@ -1,7 +1,7 @@
 """Checks of a user's loader, and DataLoaders like it over other images."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler, SequentialSampler
@@ -33,19 +33,29 @@ def is_exhaustible(loader: object) -> bool:
     return isinstance(loader, Iterator)
 
 
+def length_of(sized: object) -> int | None:
+    """Return the length of a loader, a data set or a sampler; None if it has none, or raises an error instead of saying it.
+
+    A DataLoader of an `IterableDataset` has a `__len__`, which raises where its data set has none.
+    """
+    try:
+        return len(cast(Sized, sized))
+    except (TypeError, AttributeError, NotImplementedError):
+        return None
+
+
 def is_plain(loader: object) -> TypeGuard[DataLoader[object]]:
     """Return True if `rebuilt` can split or share out the loader's images.
 
     It is a DataLoader, not of a subclass, over a map-style data set of known length, in batches, with torch's sequential
-    or random sampler.
+    or random sampler, which yields each image of the data set once.
     """
-    return (
-        type(loader) is DataLoader
-        and loader.batch_size is not None
-        and isinstance(loader.sampler, RandomSampler | SequentialSampler)
-        and isinstance(loader.dataset, Sized)
-        and not isinstance(loader.dataset, IterableDataset)
-    )
+    if type(loader) is not DataLoader or loader.batch_size is None or isinstance(loader.dataset, IterableDataset):
+        return False
+    sampler, images = loader.sampler, length_of(loader.dataset)
+    if type(sampler) not in (RandomSampler, SequentialSampler) or images is None:
+        return False
+    return not getattr(sampler, "replacement", False) and length_of(sampler) == images
 
 
 def rebuilt(
@@ -53,29 +63,31 @@ def rebuilt(
     *,
     dataset: Dataset[object] | None = None,
     sampler: Sampler[int] | None = None,
-    shuffle: bool = False,
+    training: bool = False,
 ) -> DataLoader[object]:
     """Build a DataLoader with the batch size and the workers' settings of another one.
 
-    The loader's `generator` is used with `shuffle` alone. With neither `shuffle` nor a sampler, the images come in the
-    data set's order and none are dropped.
-
     Args:
         dataset: its images; None for those of the loader.
-        sampler: the order of the images; None for one of torch's own, as `shuffle` says.
+        sampler: the order of the images; None for the data set's order.
+        training: the images are trained on, so they come as in the loader: in a random order where its sampler is random,
+            drawn by the same generator, and without an incomplete batch where it drops one.
     """
+    images = loader.dataset if dataset is None else dataset
+    if training and sampler is None and isinstance(loader.sampler, RandomSampler):
+        sampler = RandomSampler(cast(Sized, images), generator=loader.sampler.generator)
     return DataLoader(
-        loader.dataset if dataset is None else dataset,
+        images,
         batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1,
-        shuffle=shuffle,
         sampler=sampler,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last and (shuffle or sampler is not None),
+        drop_last=loader.drop_last and training,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator if shuffle else None,
+        prefetch_factor=loader.prefetch_factor,
+        generator=loader.generator if training else None,
         persistent_workers=loader.persistent_workers,
     )

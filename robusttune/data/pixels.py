@@ -10,6 +10,9 @@ from robusttune.data.transforms import find_statistics
 from robusttune.types import Channels, Loader
 
 SLACK = 1e-3  # pixels may leave [0,1] by that much through rounding
+OVERSHOOT = 0.25  # and by that much through bicubic resizing
+LARGEST_STD = 2  # the std of pixels on [0,1] is 0.5 at most; a larger one is in units of raw values
+OTHER_SPACE = 0.25  # of later images' values outside [0,1]; erased rectangles leave fewer
 
 
 class PixelArguments(TypedDict):
@@ -55,10 +58,12 @@ class Pixels(nn.Module):
         self.register_buffer("std", _checked("std", 1.0 if std is None else std), persistent=False)
         if not bool((self.std > 0).all()):
             raise ValueError(f"std is {_rounded(self.std)}, but every value must be above 0")
-        if bool((self.mean > 1).any()):
-            raise ValueError(
-                f"mean is {_rounded(self.mean)}, but it is the mean of pixels on [0, 1]: divide mean and std by 255"
-            )
+        for name, values, most in (("mean", self.mean, 1), ("std", self.std, LARGEST_STD)):
+            if bool((values > most).any()):
+                raise ValueError(
+                    f"{name} is {_rounded(values)}, but it is the {name} of pixels on [0, 1]: divide mean and std by 255, or "
+                    "by 65535 for 16-bit images; leave out a Normalize that only brings images to [0, 1]"
+                )
 
     def pixels(self, images: Tensor) -> Tensor:
         """Convert a loader's images to pixels (N,C,H,W) on [0,1], fp32 or fp64, clamped against rounding errors."""
@@ -107,6 +112,7 @@ def find_pixels(
     Raises:
         ValueError: the images do not fit to the arguments, or cannot be pixels although mean and std are unknown.
     """
+    given = mean is not None
     if mean is None and std is None:
         mean, std = find_statistics(loader)
     images = images.detach().cpu()  # as mean and std are; some loaders yield images on the accelerator
@@ -120,6 +126,11 @@ def find_pixels(
         normalized = False
     elif normalized is None:
         normalized = not inside
+        if given and not inside and _overshoots(low, high):
+            raise ValueError(
+                f"images span [{low:.2f}, {high:.2f}], which may be pixels that leave [0, 1] a little, as bicubic resizing "
+                "does, or normalised images: clamp the pixels to [0, 1], or pass normalized=True"
+            )
     space = Pixels(mean, std, normalized=normalized)
     if space.known:
         _check_channels(space, images)
@@ -130,11 +141,14 @@ def find_pixels(
 
 def check_space(space: Pixels, images: Tensor) -> None:
     """Raise a ValueError if images (N,C,H,W) of a later batch cannot be in the space of the first batch."""
-    if space.normalized or images.dtype == torch.uint8:
+    if images.dtype == torch.uint8:
         return
     images = images.detach()
+    if space.normalized:
+        _check_outside(space, images, most=OTHER_SPACE)
+        return
     low, high = float(images.min()), float(images.max())
-    if space.known and (low < -SLACK or high > 1 + SLACK):
+    if space.known and (low < -SLACK or high > 1 + SLACK) and not _overshoots(low, high):
         raise ValueError(
             f"images span [{low:.2f}, {high:.2f}], but those of the first batch lay within [0, 1] and were taken for "
             "pixels: pass normalized=True if images are normalised"
@@ -156,17 +170,35 @@ def _check_range(space: Pixels, images: Tensor, span: tuple[float, float]) -> No
     shown = f"images span [{low:.2f}, {high:.2f}]"
     if space.normalized:
         # Random erasing of normalised images puts single values outside [0,1], so 1% of them may be.
-        pixels = images * space.std + space.mean
-        outside = float(((pixels < -0.02) | (pixels > 1.02)).float().mean())
-        if outside > 0.01:
-            raise ValueError(
-                f"{shown}, and with {space} {outside:.0%} of the pixels fall outside [0, 1]: pass the mean=… and "
-                "std=… of your Normalize, or normalized=False if images are pixels"
-            )
+        _check_outside(space, images, most=0.01)
     elif images.dtype != torch.uint8 and (low < -SLACK or high > 1 + SLACK):
-        if low >= 0 and high > 10:
-            raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: divide float images by 255, or pass uint8")
-        raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: pass mean=… and std=… of your Normalize")
+        advice = "pass mean=… and std=… of your Normalize"
+        if _overshoots(low, high):
+            advice = f"clamp them to [0, 1], which bicubic resizing leaves; or, if they are normalised, {advice}"
+        elif low >= 0 and high > 255.5:
+            advice = "divide them by the value of white, such as 65535 for 16-bit images"
+        elif low >= 0 and high > 10:
+            advice = "divide float images by 255, or pass uint8"
+        raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: {advice}")
+
+
+def _check_outside(space: Pixels, images: Tensor, *, most: float) -> None:
+    """Raise a ValueError if more than this share of normalised images' values fall outside [0,1] as pixels."""
+    pixels = images * space.std + space.mean
+    outside = float(((pixels < -0.02) | (pixels > 1.02)).float().mean())
+    if outside > most:
+        low, high = float(images.min()), float(images.max())
+        advice = "pass the mean=… and std=… of your Normalize, or normalized=False if images are pixels"
+        if _overshoots(float(pixels.min()), float(pixels.max())):
+            advice = f"clamp images to [0, 1] before Normalize, as bicubic resizing leaves it; or {advice}"
+        raise ValueError(
+            f"images span [{low:.2f}, {high:.2f}], and with {space} {outside:.0%} of the pixels fall outside [0, 1]: {advice}"
+        )
+
+
+def _overshoots(low: float, high: float) -> bool:
+    """Return True if values span little more than [0,1], as after bicubic resizing."""
+    return low >= -OVERSHOOT and high <= 1 + OVERSHOOT
 
 
 def _compare_with_config(space: Pixels, model: nn.Module | None) -> None:

@@ -34,14 +34,16 @@ def sharded(loader: Loader, marked: bool | None, *, seed: int) -> Loader:
         return loader
     if is_plain(loader):
         shuffle = isinstance(loader.sampler, RandomSampler)
-        sampler: DistributedSampler[int] = DistributedSampler(
+        share: DistributedSampler[int] = DistributedSampler(
             loader.dataset, shuffle=shuffle, seed=seed, drop_last=loader.drop_last
         )
-        return rebuilt(loader, sampler=sampler)
+        return rebuilt(loader, sampler=share, training=True)
     if marked is None:
+        sampler = getattr(loader, "sampler", None)
+        kind = type(loader).__name__ + (f" with a {type(sampler).__name__}" if sampler is not None else "")
         raise ValueError(
-            f"{world()} processes work together, but the loader is a {type(loader).__name__}, which cannot be sharded: "
-            "pass a DataLoader, or sharded=True if each process's loader yields its own share"
+            f"{world()} processes work together, but the loader is a {kind}, which cannot be sharded: pass a DataLoader "
+            "that yields each image once, or sharded=True if each process's loader yields its own share"
         )
     return _EveryNth(loader)
 
@@ -68,9 +70,9 @@ def is_sharded(loader: Loader) -> bool:
 
 def set_epoch(loader: Loader, epoch: int) -> None:
     """Call `set_epoch` of a loader and of its samplers, where they have one: a DistributedSampler shuffles by it."""
-    for each in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if each is not None and hasattr(each, "set_epoch"):
-            each.set_epoch(epoch)
+    for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if part is not None and hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
 
 class _EveryNth:

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, Subset
+from torch.utils.data import DataLoader, Subset
 
 from robusttune.data.batches import unpacked
 from robusttune.data.loaders import is_plain, rebuilt
@@ -18,8 +18,8 @@ HELD_BACK = 0.05  # the share of a plain DataLoader's images that is held back w
 def held_back(loader: Loader, share: float, seed: int) -> tuple[Loader, Loader | None]:
     """Split a random share of the images off: return a loader of the others, and one of the share.
 
-    Any loader but a plain DataLoader, and one of which fewer than `LEAST_HELD` images would be held back, is returned
-    unchanged, with None.
+    Any loader but a plain DataLoader, one of which fewer than `LEAST_HELD` images would be held back, and one that would
+    have no batch left, is returned unchanged, with None.
     """
     if not is_plain(loader):
         return loader, None
@@ -27,8 +27,9 @@ def held_back(loader: Loader, share: float, seed: int) -> tuple[Loader, Loader |
     held = round(share * len(order))
     if held < LEAST_HELD:
         return loader, None
-    shuffle = isinstance(loader.sampler, RandomSampler)
-    rest = rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[held:])), shuffle=shuffle)
+    rest = rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[held:])), training=True)
+    if not len(rest):
+        return loader, None
     return rest, rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[:held])))
 
 

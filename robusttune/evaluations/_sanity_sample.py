@@ -49,6 +49,8 @@ class Sample:
         self.threat = threat if threat.eps > 0 else ThreatModel(threat.norm, default_eps(threat.norm, subject.shape))
         batches: list[tuple[Tensor, Tensor]] = []
         for batch in subject.batches():
+            if batches and batch[0].shape[1:] != batches[0][0].shape[1:]:
+                continue  # the checks compare images of one size
             batches.append(batch)
             if sum(len(labels) for _, labels in batches) >= images:
                 break

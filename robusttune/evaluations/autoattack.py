@@ -108,7 +108,7 @@ class _SavedAnswers:
                     row = json.loads(line)
                 except json.JSONDecodeError:  # interrupted in the middle of the line
                     continue
-                self.known[row["key"]] = [each == "1" for each in row["right"]]
+                self.known[row["key"]] = [answer == "1" for answer in row["right"]]
 
     def find(self, name: str, batch: list[str]) -> list[bool] | None:
         """Return which images of a batch withstood this member and those before it; None if it is not known.
@@ -123,7 +123,7 @@ class _SavedAnswers:
         """Append the answers to the file, if there is one."""
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                row = {"key": self._key(name, batch), "right": "".join("01"[each] for each in right)}
+                row = {"key": self._key(name, batch), "right": "".join("01"[answer] for answer in right)}
                 file.write(json.dumps(row) + "\n")
 
     def _key(self, name: str, batch: list[str]) -> str:

@@ -100,10 +100,11 @@ def _of_generated(
     saved = f"saved as JPEG of quality {SAVED_AT}" if jpeg_save else "8 bits"
     protocol = f"made here, severities for {size} px, {saved}"
     subject.tell(f"corruptions: {protocol}")
-    right: dict[Key, list[Tensor]] = {(each.name, each.severity): [] for each in conditions}
+    right: dict[Key, list[Tensor]] = {(condition.name, condition.severity): [] for condition in conditions}
     for pixels, labels in subject.batches():
-        for each in conditions:
-            right[each.name, each.severity].append((subject.predicted(each.change(pixels)) == labels).cpu())
+        for condition in conditions:
+            answers = subject.predicted(condition.change(pixels)) == labels
+            right[condition.name, condition.severity].append(answers.cpu())
     return _joined(right), protocol
 
 

@@ -1,1 +1,1 @@
-"""Measuring robustness: evaluate, its Records, their comparison and reports, and the Monitor of a model in service."""
+"""Measuring robustness: evaluate and its Records, comparisons, reports, and the Monitor of a model in service."""

@@ -41,16 +41,16 @@ class Comparisons(list[Comparison]):
         """Return a Markdown table with one row a Comparison."""
         rows = [
             (
-                each.what,
-                percent(each.first),
-                percent(each.second),
-                f"{100 * (each.second - each.first):+.1f}",
-                each.only_first,
-                each.only_second,
-                each.images,
-                f"{each.p:.2g}",
+                test.what,
+                percent(test.first),
+                percent(test.second),
+                f"{100 * (test.second - test.first):+.1f}",
+                test.only_first,
+                test.only_second,
+                test.images,
+                f"{test.p:.2g}",
             )
-            for each in self
+            for test in self
         ]
         return markdown_table(HEAD, rows)
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
-from robusttune.data.loaders import check_loader
+from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
 from robusttune.measuring.record import Record
@@ -70,9 +70,9 @@ def evaluate(
         model: images -> logits (N,K), hardened by us or not; evaluated in eval mode.
         loader: yields (images, labels), as for `harden`.
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
-        norm, eps: the adversary that the model was, or should be, trained against; eps in pixel units on [0,1], by the
-            image size unless given.
-        mean, std, normalized: of the model's input; read from the loader unless given.
+        norm, eps: the adversary that the model was, or should be, trained against; eps in pixel units on [0,1], None for
+            the customary radius for the image size.
+        mean, std, normalized: of the model's input; None reads them from the loader.
         subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
         heads: of pretext tasks, for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
         out: a folder for `records.jsonl` and for files from which long evaluations go on; None for none.
@@ -135,7 +135,7 @@ def _chosen(which: object) -> list[tuple[str, Evaluating]]:
         ImportError: a package is missing.
     """
     names = [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
-    wrong = [each for each in names or [which] if not isinstance(each, str) and not callable(each)]
+    wrong = [name for name in names or [which] if not isinstance(name, str) and not callable(name)]
     known = ", ".join(plugins.names("evaluations"))
     if not names and isinstance(which, Iterable):
         raise ValueError(f"which= is empty: name evaluations out of {known}")
@@ -213,14 +213,13 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bo
     began = time.perf_counter()
     returned = evaluation(subject)
     records = list(returned) if isinstance(returned, Iterable) else [returned]
-    if any(not isinstance(each, Record) for each in records):
+    if any(not isinstance(record, Record) for record in records):
         raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")
     return Result(title, records, tally, time.perf_counter() - began)
 
 
 def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    total = len(loader) if isinstance(loader, Sized) else None
-    return lambda batches: tqdm(batches, desc=title, total=total, unit="batch", leave=False)
+    return lambda batches: tqdm(batches, desc=title, total=length_of(loader), unit="batch", leave=False)
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, object]:

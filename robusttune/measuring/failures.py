@@ -11,6 +11,7 @@ from torch import Tensor
 from robusttune.run.files import write_bytes
 
 KEPT = 8
+PICTURES = ("image", "found")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,20 @@ def fallen(norm: str, eps: float, images: Tensor, adversarial: Tensor, labels: T
 
 
 def save(failures: Sequence[Failure], path: Path) -> None:
-    """Write failures to an npz file."""
-    columns = {name: np.array([getattr(failure, name) for failure in failures]) for name in Failure.__annotations__}
+    """Write failures to an npz file; pictures of several sizes are written one after the other, with their shapes."""
+    columns: dict[str, np.ndarray] = {
+        name: np.array([getattr(failure, name) for failure in failures])
+        for name in Failure.__annotations__
+        if name not in PICTURES
+    }
+    shapes = [failure.image.shape for failure in failures]
+    for name in PICTURES:
+        pictures = [getattr(failure, name) for failure in failures]
+        columns[name] = (
+            np.array(pictures) if len(set(shapes)) < 2 else np.concatenate([each.ravel() for each in pictures])
+        )
+    if len(set(shapes)) > 1:
+        columns["shapes"] = np.array(shapes)
     content = io.BytesIO()
     np.savez_compressed(content, **columns)  # type: ignore[arg-type]  # numpy's stub takes a column for allow_pickle
     write_bytes(path, content.getvalue())
@@ -65,6 +78,13 @@ def save(failures: Sequence[Failure], path: Path) -> None:
 
 def load(path: Path) -> list[Failure]:
     """Read the file that `save` wrote."""
-    with np.load(path) as columns:
-        rows = zip(*(columns[name] for name in Failure.__annotations__), strict=True)
-        return [Failure(str(norm), float(eps), int(a), int(b), float(c), *two) for norm, eps, a, b, c, *two in rows]
+    with np.load(path) as stored:
+        columns = dict(stored)
+    shapes = columns.pop("shapes", None)
+    if shapes is not None:
+        ends = shapes.prod(1).cumsum()[:-1]
+        for name in PICTURES:
+            parts = np.split(columns[name], ends)
+            columns[name] = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    rows = zip(*(columns[name] for name in Failure.__annotations__), strict=True)
+    return [Failure(str(norm), float(eps), int(a), int(b), float(c), *two) for norm, eps, a, b, c, *two in rows]

@@ -62,19 +62,19 @@ class Monitor:
 
     Each image has several statistics: some of its pixels, the model's confidence, and with a rotation head an
     out-of-distribution score. A batch raises an alarm if the mean of any statistic is further from the reference's than
-    chance explains. The limit, for the largest distance over all statistics, comes from batches of the same size that are
-    drawn from the reference. So the stated rate holds for batches of images drawn independently; frames of one film are
-    alike and alarm more often.
+    chance explains. The limit for the largest distance over all statistics comes from batches of the same size that are
+    drawn from the reference. So the stated rate of false alarms holds for batches of independent images; frames of one
+    video are alike and raise alarms more often.
 
     Args:
         model: images -> logits (N,K), hardened or not; it does not change.
-        loader: the reference: images of the right kind, with or without labels, better held out than trained on, as a model
-            is surer of the images it was trained on.
+        loader: the reference: images of the right kind, with or without labels, better held-out images than training images,
+            as a model is more confident on those.
         heads: pretext heads, one of them for rotation: the folder of a run, a RobustLoss, or the result of `load_heads`;
-            None to do without.
+            None for no heads.
         false_alarms: the share of batches like the reference that may raise an alarm.
         log: a file to which each batch adds a line of JSON; None for none.
-        mean, std, normalized: of the model's input; read from the loader unless given.
+        mean, std, normalized: of the model's input; None reads them from the loader.
         seed: of the batches that are drawn from the reference.
 
     Raises:
@@ -129,7 +129,7 @@ class Monitor:
         if self.heads is None or "rotation" not in self.heads.tasks:
             self.heads = None
             logger.warning(
-                "there is no rotation head, so the monitor goes by the images' pixels and the model's confidence alone: "
+                "there is no rotation head, so the monitor uses only the images' pixels and the model's confidence: "
                 "pass heads=, the folder of a run that had the rotation task"
             )
         self._classifier: Classifier | None = None
@@ -167,7 +167,7 @@ class Monitor:
         return drift
 
     def threshold(self, images: int) -> float:
-        """Return the distance that only a share `false_alarms` of batches of so many reference images exceeds."""
+        """Return the largest distance without an alarm, for a batch of this number of images."""
         return self._reference.threshold(images)
 
     def _statistics_of(self, images: Tensor) -> dict[str, Tensor]:

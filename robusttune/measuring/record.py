@@ -62,7 +62,7 @@ def accuracy(
     """
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    single = None if right is None else tuple(bool(each) for each in right)
+    single = None if right is None else tuple(bool(answer) for answer in right)
     return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
 
 
@@ -94,7 +94,7 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setti
 def repeated(evaluation: str, right: Sequence[int], times: int, setting: Setting | None = None) -> Record:
     """Return the Record of the mean accuracy over several versions of each image.
 
-    Answers to versions of one image are no independent trials. The interval is Wilson's for the number of independent
+    Answers to versions of one image are not independent trials. The interval is Wilson's for the number of independent
     trials that would vary as much as the images' shares do (Kish's effective sample size).
 
     Args:

@@ -97,7 +97,9 @@ class Records(list[Record]):
         lines += [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         if self.hashes:
-            right = [None if record.right is None else "".join("01"[each] for each in record.right) for record in self]
+            right = [
+                None if record.right is None else "".join("01"[answer] for answer in record.right) for record in self
+            ]
             write_text(_answers_path(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
         else:  # a file left by other Records of this name would be read as part of these
             _answers_path(path).unlink(missing_ok=True)
@@ -131,7 +133,9 @@ class Records(list[Record]):
         answers_path, failures_path = _answers_path(path), _failures_path(path)
         answers = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
         records = [
-            Record(**{**row, "interval": tuple(row["interval"])}, right=right and tuple(each == "1" for each in right))
+            Record(
+                **{**row, "interval": tuple(row["interval"])}, right=right and tuple(answer == "1" for answer in right)
+            )
             for row, right in zip(rows, answers.get("right", [None] * len(rows)), strict=True)
         ]
         return cls(

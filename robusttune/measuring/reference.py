@@ -1,4 +1,4 @@
-"""Reference: statistics of images of the right kind, and the distance of a batch from them."""
+"""Reference statistics of images of the right kind, and the distance of a batch from them."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Reference:
         count = len(next(iter(values.values())))
         if count < LEAST:
             raise ValueError(
-                f"the reference has {count} images, but at least {LEAST} are needed: some hundreds do better"
+                f"the reference has {count} images, but at least {LEAST} are needed: some hundreds are better"
             )
         self.values, self.false_alarms, self.seed = values, false_alarms, seed
         columns = torch.stack(list(values.values()), 1).double()
@@ -37,16 +37,16 @@ class Reference:
         self._thresholds: dict[int, float] = {}
 
     def distances(self, means: Mapping[str, float], images: int) -> dict[str, float]:
-        """Return by statistic how far the mean of so many images is from the reference's mean, in standard errors."""
+        """Return for each statistic the distance of a batch's mean from the reference's mean, in standard errors."""
         # The error of the difference of two means: the batch's and the reference's.
         error = self._scale * math.sqrt(1 / images + 1 / len(self._standardised))
         difference = torch.tensor(list(means.values()), dtype=torch.float64) - self._mean
         return dict(zip(means, (difference / error).tolist(), strict=True))
 
     def threshold(self, images: int) -> float:
-        """Return the distance that only a share `false_alarms` of batches of so many reference images exceeds.
+        """Return the distance that only a share `false_alarms` of batches of this number of images exceeds.
 
-        The distance is the largest over all statistics; the batches are drawn from the reference with replacement.
+        The distance is the largest over all statistics; the batches are drawn from the reference, with replacement.
         """
         if images not in self._thresholds:
             self._thresholds[images] = self._resampled_threshold(images)

@@ -1,4 +1,4 @@
-"""Results of single evaluations, and how they become the Records of all evaluations and processes."""
+"""Results of single evaluations, and their merging into the Records of all evaluations and processes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from robusttune.run import distributed
 
 
 class Result(NamedTuple):
-    """The Records of one evaluation, and what its Tally and the clock say."""
+    """The Records of one evaluation, its Tally, and its duration in seconds."""
 
     title: str
     records: list[Record]
@@ -40,8 +40,8 @@ def merged(results: Sequence[Result]) -> Records:
 
     The order matters because a loader that shuffles yields the images in another order to each evaluation.
     """
-    everywhere = [failure for each in results for part in distributed.gathered(each.tally.failures) for failure in part]
-    records = Records(failures=worst(everywhere))
+    parts_of_failures = [part for result in results for part in distributed.gathered(result.tally.failures)]
+    records = Records(failures=worst(failure for part in parts_of_failures for failure in part))
     for result in results:
         rights = [record.right for record in result.records]
         parts = distributed.gathered((result.tally.hashes, rights, result.tally.labels))

@@ -134,12 +134,15 @@ class Subject:
     def windows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield several batches joined, and the size of the first, so that surviving images can refill whole batches.
 
-        A window holds up to 8 batches, and 512 MiB of pixels.
+        A window holds up to 8 batches of images of one size, and 512 MiB of pixels.
         """
         held: list[tuple[Tensor, Tensor]] = []
         size = 0
         for pixels, labels in self.batches():
             size = size or len(pixels)
+            if held and held[0][0].shape[1:] != pixels.shape[1:]:
+                yield *_joined(held), size
+                held = []
             held.append((pixels, labels))
             # one more such batch would be too much
             if len(held) == WINDOW_BATCHES or (len(held) + 1) * pixels.nbytes > WINDOW_BYTES:

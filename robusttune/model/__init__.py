@@ -1,1 +1,1 @@
-"""The user's model: changed and restored, probed for its classifier and features, and run faster."""
+"""The user's model: borrowed and restored, probed for its classifier and features, and run faster."""

@@ -99,7 +99,7 @@ def _innermost(name: str, calls: list[_Call], logits: Tensor) -> list[str]:
     input holds the channels.
     """
     call = next((call for call in calls if call.name == name), None)
-    inside = [each.name for each in calls if each.name.startswith(f"{name}.") and _fits(each, logits)]
+    inside = [inner.name for inner in calls if inner.name.startswith(f"{name}.") and _fits(inner, logits)]
     if call is not None:
         return [name] if call.inputs.dim() == 2 or _weights(call.module) or not inside else inside[-1:]
     if not inside:
@@ -183,7 +183,7 @@ def _channel(layer: nn.Module) -> int:
 def _yield(outputs: list[Tensor | None], logits: Tensor) -> bool:
     """Return True if the logits are the only output, or the sum or the mean of several."""
     flat = [output.flatten().to(logits) for output in outputs if output is not None and not output.is_meta]
-    if not flat or len(flat) < len(outputs) or any(len(each) != logits.numel() for each in flat):
+    if not flat or len(flat) < len(outputs) or any(len(output) != logits.numel() for output in flat):
         return False
     total = torch.stack(flat).sum(0)
-    return any(torch.allclose(each, logits.flatten()) for each in (total, total / len(flat)))
+    return any(torch.allclose(combined, logits.flatten()) for combined in (total, total / len(flat)))

@@ -141,7 +141,7 @@ def _with_random_norms(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for norm in (module for module in model.modules() if isinstance(module, NORMS)):
         tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        for tensor in (each for each in tensors if isinstance(each, Tensor)):
+        for tensor in filter(torch.is_tensor, tensors):
             random = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
             tensor.copy_(random.to(tensor.device))
     return model

@@ -1,1 +1,1 @@
-"""Parts of a run that know nothing of training: settings, processes, random states, files, folder, log, provenance."""
+"""Parts of a run beside training: settings, processes, random states, files, folder, log, provenance."""

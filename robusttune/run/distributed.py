@@ -43,7 +43,7 @@ def _leave() -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process's own CUDA device, by LOCAL_RANK, where several processes share a machine; else the device."""
+    """Return the CUDA device of this process, by LOCAL_RANK, where several processes share a machine; else the device."""
     if device.type == "cuda" and world() > 1 and device.index in (None, 0):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

@@ -127,7 +127,7 @@ def _plain(facts: object) -> object:
     if isinstance(facts, Mapping):
         return {_plain(key) if not isinstance(key, str) else key: _plain(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):
-        return [_plain(each) for each in facts]
+        return [_plain(fact) for fact in facts]
     plain = facts is None or isinstance(facts, str | bool | int | float)
     return facts if plain else ADDRESS.sub("", str(facts))
 

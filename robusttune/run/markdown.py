@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table. A bar in a cell is escaped, as it would end the cell.
+    """Format a Markdown table; a bar in a cell is escaped, as it would end the cell.
 
     Example:
         >>> print(markdown_table(["eps", "accuracy"], [[0.5, "91%"], ["a|b", "90%"]]))

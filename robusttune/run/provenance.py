@@ -21,7 +21,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def of_all(hashes: Iterable[str]) -> str:
     """Hash several hashes, sorted first, so that their order does not matter."""
-    return digest(each.encode() for each in sorted(hashes))
+    return digest(text.encode() for text in sorted(hashes))
 
 
 def digest(parts: Iterable[bytes]) -> str:

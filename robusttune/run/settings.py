@@ -55,7 +55,7 @@ def check_settings(settings: Mapping[str, object]) -> None:
     if on_epoch is not None and not callable(on_epoch):
         raise ValueError(f"on_epoch is {on_epoch!r}, but a function of a dict is needed, such as on_epoch=print")
     tasks = settings.get("tasks")
-    # Weights that are no numbers are refused where the tasks are built.
+    # Weights that are not numbers are refused where the tasks are built.
     if isinstance(tasks, Mapping) and tasks and all(isinstance(w, Real) and w == 0 for w in tasks.values()):
         raise ValueError(
             f"the weights of all tasks ({', '.join(map(str, tasks))}) are 0: pass tasks=None to train without pretext tasks"

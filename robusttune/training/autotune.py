@@ -18,7 +18,7 @@ from robusttune.types import AutoBool
 
 WORTH_MEASURING = 200  # optimiser steps
 COMPILING = 120.0  # seconds, of the slower models on two cores
-LIKELY = 1.1  # the speed-up of compiled attacks that is counted on before it is measured
+LIKELY = 1.1  # the speed-up of compiled attacks that is assumed before it is measured
 MARGIN = 2.0  # the least expected saving, as a multiple of the compile time
 KEPT = 1.05  # the least measured speed-up for which compiled attacks are kept
 
@@ -88,9 +88,9 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     passes, device, progress = training.robust_loss.passes, training.stepper.device, training.progress
     if progress.steps is None or progress.steps < WORTH_MEASURING:
         return
-    each = _seconds(training, images, labels)
+    seconds = _seconds(training, images, labels)
     parts = -(-len(images) // (training.stepper.micro_batch or len(images)))
-    left = (progress.steps - progress.taken) * progress.length.accumulate * parts * each
+    left = (progress.steps - progress.taken) * progress.length.accumulate * parts * seconds
     left = distributed.agreed(
         left if progress.length.time_budget is None else min(left, progress.length.time_budget), device
     )
@@ -99,7 +99,7 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     passes.compile("attack")
     began = time.perf_counter()
     _seconds(training, images, labels)
-    cost = time.perf_counter() - began - each
+    cost = time.perf_counter() - began - seconds
     gain = _gain_of_compiling(training, images, labels)
     works = distributed.summed([passes.compiled != "no"], device)[0] == distributed.world()
     if works and gain >= KEPT:
@@ -110,12 +110,12 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
         )
         return
     if works:
-        tell(f"compiled attacks, made in {cost:.0f} s, are {gain:.2f} times as fast: it goes on without", show)
+        tell(f"compiled attacks are {gain:.2f} times as fast, too little: the run continues without them", show)
     passes.compile("no")
 
 
 def _gain_of_compiling(training: Training, images: Tensor, labels: Tensor | None) -> float:
-    """The speed-up of a step by the compiled attack: the median ratio of alternating measurements."""
+    """Measure the speed-up of a step by the compiled attack: the median ratio of alternating measurements."""
     passes, ratios = training.robust_loss.passes, []
     for _ in range(TURNS):
         with passes.uncompiled():

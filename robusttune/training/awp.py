@@ -13,7 +13,7 @@ TINY = 1e-12
 def perturbed_weights(model: nn.Module, loss_of: Callable[[], Tensor], gamma: float) -> dict[str, Tensor]:
     """Move a model's weights so that the loss rises; returns the moved weights, for `torch.func.functional_call`.
 
-    Each weight of more than one dimension moves by gamma times its own norm, along its gradient; biases and norm layers
+    Each weight of more than one dimension moves by gamma times its norm, along its gradient; biases and norm layers
     do not move. Gradients at the moved weights reach the model's parameters, so nothing has to be moved back. With
     several processes, all move along the mean of their gradients.
 

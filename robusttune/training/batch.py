@@ -1,4 +1,4 @@
-"""Batches: as a loader yields them, and as they are ready for the attack."""
+"""Batches of a loader, and their preparation for the attack."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,8 +31,8 @@ class LoadedBatch(NamedTuple):
     unlabeled: Tensor | None = None
 
     def to(self, device: torch.device) -> "LoadedBatch":
-        """The batch on a device, without waiting for the copies."""
-        return LoadedBatch(*(None if each is None else each.to(device, non_blocking=True) for each in self))  # type: ignore[arg-type]
+        """Copy the batch to a device, without waiting for the copies."""
+        return LoadedBatch(*(part if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
 
 
 class PreparedBatch(NamedTuple):
@@ -42,7 +42,7 @@ class PreparedBatch(NamedTuple):
         images: pixels (N,C,H,W) on [0,1], augmented in train mode.
         labels: (N,) or soft (N,K); None if unlabelled.
         shared: draws of the tasks that alter the images themselves.
-        parts: draws of the tasks with views of their own.
+        parts: draws of the tasks with separate views.
     """
 
     images: Tensor
@@ -93,12 +93,12 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
 def summed_losses(
     robust: Tensor | None, losses: list[tuple[Part, Tensor]], images: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch, and the mean loss of each task, unweighted and detached, over the images that drew it.
+    """Return the loss of a batch, and the mean loss of each task over the images that drew it, unweighted and detached.
 
     Args:
         robust: the robust classification loss; None without an objective.
         losses: each part of the batch with its losses (M,).
-        images: how many images the pretext losses are means over.
+        images: the number of images that the pretext losses are means over.
     """
     total: Tensor | float = 0.0 if robust is None else robust
     by_task: dict[str, list[Tensor]] = {}

@@ -6,17 +6,20 @@ from torch import Tensor, nn
 from robusttune.data.batches import check_channels, check_classes, errors_at, first_batch, unpacked
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
+from robusttune.data.transforms import find_statistics, same_statistics
 from robusttune.model.borrowing import evaluating, trainable
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.training.criterion import check_criterion
+from robusttune.training.presets import for_purpose
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.settings import RunSettings, Speed
+from robusttune.training.settings import PixelSettings, RunSettings, Speed
 from robusttune.types import Loader
 
 
 def check_arguments(model: nn.Module, settings: RunSettings) -> None:
-    """Raise a ValueError for an argument of `harden` that does not fit, as far as that shows without the model running."""
+    """Raise a ValueError for an argument of `harden` that does not fit, as far as it shows without running the model."""
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
     check_settings(settings.arguments(CHECKED))
@@ -27,20 +30,21 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
             check_loader(loader, name, passes=1 + epochs)
     if loaders.unlabeled_loader is not None and not settings.learning.tasks:
         raise ValueError(
-            "unlabeled_loader= is for the pretext losses, but there are no tasks: name some, or leave it out"
+            "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=, or leave it out"
         )
+    for_purpose(settings.adversary.purpose, None, "auto")  # refuses an unknown purpose
 
 
 def check_checkpointing(settings: RunSettings) -> None:
-    """Raise a ValueError for settings that cannot stand beside `checkpointing`."""
+    """Raise a ValueError for settings that cannot be combined with `checkpointing`."""
     checkpointing = settings.speed.checkpointing
     if not isinstance(checkpointing, bool):
         raise ValueError(f"checkpointing is {checkpointing!r}, but it must be True or False")
     for name, value in (("awp", settings.adversary.awp), ("compile", settings.speed.compile)):
         if checkpointing and value not in (0, False, "auto"):
             raise ValueError(
-                f"checkpointing computes activations again with the model as it then is, which {name}={value} does "
-                "not allow: leave one of them out"
+                f"checkpointing computes activations again in the backward pass, which {name}={value} does not allow: "
+                "leave one of them out"
             )
 
 
@@ -53,26 +57,38 @@ def check_choices(speed: Speed) -> None:
 
 def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None:
     """Run the loss on the first batch, in eval mode, before any weight changes."""
-    check_classes(labels, robust_loss.classifier.classes)
+    classes, criterion = robust_loss.classifier.classes, getattr(robust_loss.objective, "criterion", None)
+    check_classes(labels, classes)
+    if criterion is not None:
+        check_criterion(criterion, labels, classes, device_of(robust_loss))
     with trainable(robust_loss.model):
         check_batch_norm(robust_loss.model, len(images))
     calls = robust_loss.calls
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)
         robust_loss(images[:2].to(device), labels[:2].to(device))
-    robust_loss.calls = calls  # so that the first step draws what it would draw in a loop of the user's own
+    robust_loss.calls = calls  # so that the first step draws the same random numbers as in the user's loop
 
 
-def check_held(robust_loss: RobustLoss, loader: Loader, normalized: bool | None, channels: int) -> None:
+def check_held(robust_loss: RobustLoss, loader: Loader, pixels: PixelSettings, channels: int) -> None:
     """Run the loss on the first held-out batch, which must have the channels and the pixel space of the loader's images."""
-    space, device = robust_loss.pixels, device_of(robust_loss)
+    space, device, normalized = robust_loss.pixels, device_of(robust_loss), pixels.normalized
     statistics = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)
+    theirs = find_statistics(loader) if pixels.mean is None and space.known else (None, None)
     with errors_at("val_loader"):
         images, labels = unpacked(first_batch(loader, "val_loader"))
         check_classes(labels, robust_loss.classifier.classes)
         check_channels(images, channels)
-        held = find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+        if theirs[0] is not None and not same_statistics(theirs, statistics):
+            raise ValueError(f"its Normalize has mean={theirs[0]} and std={theirs[1]}, but in the loader {space}")
+        held = (
+            find_pixels(images, mean=statistics[0], std=statistics[1], normalized=normalized)
+            if theirs[0] is None
+            else find_pixels(images, loader, normalized=normalized)
+        )
         if images.dtype != torch.uint8 and held.normalized != space.normalized:
-            raise ValueError(f"{held}, but in the loader {space}: give both the same transform, but for what is random")
+            raise ValueError(
+                f"{held}, but in the loader {space}: use the same transform in both, apart from its random parts"
+            )
         with torch.no_grad(), evaluating(robust_loss):
             robust_loss(images[:2].to(device), labels[:2].to(device))

@@ -58,12 +58,12 @@ class Average:
         return {name: tensor for name, tensor in _named(self.model).items() if name in self.shadow}
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's state_dict with the averages in it."""
+        """Return the model's state_dict with the averages in it."""
         with self.applied():
             return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, object]:
-        """The state, for `load_state_dict`."""
+        """Return the state, for `load_state_dict`."""
         return {"steps": self.steps, "shadow": dict(self.shadow)}
 
     @torch.no_grad()

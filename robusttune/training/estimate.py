@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from robusttune.data.loaders import check_loader
+from robusttune.data.loaders import check_loader, length_of
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored, trainable
 from robusttune.model.timing import synchronize
@@ -24,7 +24,7 @@ from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
-from robusttune.training.settings import HardenSettings, Output, RunSettings, run_settings
+from robusttune.training.settings import HardenSettings, RunSettings, run_settings
 from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
@@ -35,7 +35,7 @@ class Estimate:
 
     Attributes:
         seconds: of the whole run.
-        seconds_per_epoch: of an epoch in the mean, judgements on held-out images included.
+        seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
             held-out images) and "last look" (at the pretext heads).
@@ -66,16 +66,16 @@ class Estimate:
     cost: Mapping[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
-        """A Markdown table of the estimate."""
+        """Format the estimate as a Markdown table."""
         rows = [
             ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
             ("an epoch", shown(self.seconds_per_epoch)),
             ("training", f"{self.images_per_second:.3g} images/s on {self.device}"),
             *((f"of it: {part}", shown(seconds)) for part, seconds in self.parts.items() if seconds),
             *(
-                (f"images through the model: {part}", f"{each.forward:,.0f} forward, {each.backward:,.0f} backward")
-                for part, each in self.passes.items()
-                if each.forward
+                (f"images through the model: {part}", f"{count.forward:,.0f} forward, {count.backward:,.0f} backward")
+                for part, count in self.passes.items()
+                if count.forward
             ),
             ("memory at most", f"{self.peak_bytes / 2**20:,.0f} MiB ({self.memory})"),
             ("largest batch that fits", "not known here" if self.largest_batch is None else f"{self.largest_batch:,}"),
@@ -107,18 +107,19 @@ def estimate(
 
     Raises:
         TypeError: an argument that `harden` does not have.
-        ValueError: as `harden` does; prices that are none; a loader that does not say how long it is, in a run without
-            max_steps and time_budget.
+        ValueError: as `harden` does; a price that is not a number of at least 0; a loader of unknown length, in a run
+            without max_steps and time_budget.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
-        >>> found = estimate(model, batches, norm="l2", epochs=5, devices={"spot": 1.5})
-        >>> found.epochs, found.steps, round(found.cost["spot"] * 3600 / found.seconds, 6)
+        >>> expected = estimate(model, batches, norm="l2", epochs=5, devices={"spot": 1.5})
+        >>> expected.epochs, expected.steps, round(expected.cost["spot"] * 3600 / expected.seconds, 6)
         (5, 5, 1.5)
     """
     wanted, prices = run_settings(loader, **settings), checked_prices(devices)
-    wanted = replace(with_preset(wanted), output=Output(seed=wanted.output.seed, progress=False))
+    silent = replace(wanted.output, out=None, resume=False, log=None, progress=False)
+    wanted = replace(with_preset(wanted), output=silent)
     check_loader(loader, passes=2)
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
@@ -127,7 +128,7 @@ def estimate(
             synchronize(device)
             first = profiling.clock() - began
             with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
-                # Whether "auto" compiles is left to the run: measuring that takes minutes.
+                # With "auto", the run itself decides about compiling, as measuring that takes minutes.
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
                 pace, validation = profiling.pace(training), profiling.validation_cost(training)
@@ -141,7 +142,7 @@ def estimate(
         "last look": validation.images * validation.heads if validation else 0.0,
     }
     seconds, images = sum(parts.values()), extent.images
-    passes = {part: each.times(images) for part, each in passes.items()}
+    passes = {part: count.times(images) for part, count in passes.items()}
     passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
     return Estimate(
         seconds,
@@ -171,10 +172,10 @@ class Extent(NamedTuple):
 
 
 def extent_of(training: Training, pace: Pace) -> Extent:
-    """Compute how far a run comes at this pace before its epochs, steps or seconds are used up.
+    """Compute the extent of a run at this pace, until its epochs, steps or seconds are used up.
 
     Raises:
-        ValueError: nothing says where it ends.
+        ValueError: the end of the run is not known.
     """
     length, batches, batch = training.progress.length, training.progress.batches, len(training.batches.peeked[0])
     steps_left = math.inf if length.max_steps is None else length.max_steps
@@ -187,7 +188,7 @@ def extent_of(training: Training, pace: Pace) -> Extent:
         images = min(steps_left * step, max(0.0, seconds_left - pace.startup) / pace.per_image)
         if images == math.inf:
             raise ValueError(
-                "the loader does not say how many batches it has, so nothing says how long the run will be: pass "
+                "the loader does not say how many batches it has, so the length of the run is not known: pass "
                 "max_steps= or time_budget="
             )
         steps = math.ceil(images / step)
@@ -205,12 +206,11 @@ def extent_of(training: Training, pace: Pace) -> Extent:
 
 
 def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | None:
-    """The number of images that this process trains on in an epoch; None if it is not known."""
+    """Return the number of images that this process trains on in an epoch; None if it is not known."""
     if batches is None:
         return None
-    sampler: Any = getattr(loader, "sampler", None)
-    known = len(sampler) if hasattr(sampler, "__len__") and getattr(loader, "batch_size", None) else math.inf
-    return float(min(known, batches * batch))
+    known = length_of(getattr(loader, "sampler", None)) if getattr(loader, "batch_size", None) else None
+    return float(batches * batch if known is None else min(known, batches * batch))
 
 
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:

@@ -145,7 +145,7 @@ def harden(
         seed: of everything random; global random states are left unchanged.
         log, progress: "tensorboard", "wandb" or another tracker of accelerate; whether to show a progress bar.
         on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
-        notes: more to write into `run.json` in `out`, such as the commit of your training code.
+        notes: more entries of `run.json` in `out`, such as the commit of your training code.
 
     Raises:
         ValueError: arguments, images or labels that do not fit; the model is unchanged, then and on any other error.

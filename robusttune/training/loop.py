@@ -83,14 +83,14 @@ class Training:
             now = time.perf_counter()
             self.progress.elapsed, began = self.progress.elapsed + now - began, now
             if self.stepper.waiting == 0:
-                bar.update()
+                bar.update(self.progress.taken - bar.n)
                 if self.progress.taken % READ_EVERY == 0:
                     self._show(bar)
                 if self.checkpoints.are_due(self.progress.taken):
                     self.checkpoints.save(self)
             if self._run_is_over():
                 break
-        self.stepper.drop()
+        self.stepper.finish()
 
     def train_batches(self) -> Iterator[int]:
         """Train on the batches that are left of the epoch, one at each `next`; yields its number of images."""
@@ -118,28 +118,25 @@ class Training:
             randomness.restore_random_states(self.epoch_states, loader)
         else:
             self.epoch_states = now
-        unlabeled: Iterator[Tensor | None] = repeat(None) if self.unlabeled is None else self.unlabeled.endless()
+        least = 1 + has_batch_norm(self.robust_loss.model)
+        unlabeled: Iterator[Tensor | None] = repeat(None) if self.unlabeled is None else self.unlabeled.endless(least)
         pairs = zip(self.batches.epoch(self.epoch), unlabeled, strict=False)
         if self.consumed:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
             next(islice(pairs, self.consumed - 1, self.consumed), None)
             randomness.restore_random_states(now, loader)
-        for (images, labels), more in pairs:
-            yield LoadedBatch(images, labels, more)
+        for (images, labels), extra in pairs:
+            yield LoadedBatch(images, labels, extra)
 
     def _end_epoch(self) -> None:
         average, number = self.stepper.average, self.epoch + 1
         distributed.average([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
-        facts: EpochFacts = {
-            "epoch": number,
-            "step": self.progress.taken,
-            **self.meter.shared_means(self.stepper.device),
-        }
+        facts: EpochFacts = {"epoch": number, "step": self.progress.taken}
+        facts |= self.meter.shared_means(self.stepper.device)
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
-            facts |= {
-                f"held-out {key}": value for key, value in asdict(validate(self, facts.get("robust accuracy"))).items()
-            }
+            scores = asdict(validate(self, facts.get("robust accuracy")))
+            facts |= {f"held-out {key}": value for key, value in scores.items()}
         self.journal.write({**facts, "seconds": self.progress.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()

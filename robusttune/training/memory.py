@@ -25,11 +25,11 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         """Run the operation, and count the storages of its results."""
-        inputs = {_key(each) for each in tree_leaves((arguments, keywords)) if isinstance(each, Tensor)}
+        inputs = {_key(leaf) for leaf in tree_leaves((arguments, keywords)) if isinstance(leaf, Tensor)}
         results = function(*arguments, **(keywords or {}))
-        for each in tree_leaves(results):
-            if isinstance(each, Tensor) and _key(each) not in inputs:
-                self._count(each)
+        for leaf in tree_leaves(results):
+            if isinstance(leaf, Tensor) and _key(leaf) not in inputs:
+                self._count(leaf)
         return results
 
     def _count(self, tensor: Tensor) -> None:
@@ -61,13 +61,13 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
-    """The bytes of all tensors among these; shared memory counts once."""
-    sizes = {_key(each): each.untyped_storage().nbytes() for each in tensors if isinstance(each, Tensor)}
+    """Sum the bytes of all tensors among these; shared memory counts once."""
+    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if isinstance(leaf, Tensor)}
     return sum(sizes.values())
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory in bytes for tensors of this device; None where it is not known.
+    """Return the free memory in bytes for tensors of this device; None where it is not known.
 
     Source: `MemAvailable` of Linux for the CPU; for an accelerator its driver's free memory and torch's unused cache.
     """

@@ -38,7 +38,7 @@ class Meter:
         self.images += images
 
     def means(self) -> dict[str, float]:
-        """The mean of each term over the images of this process.
+        """Return the mean of each term over the images of this process.
 
         Raises:
             FloatingPointError: a loss was not finite.
@@ -52,7 +52,7 @@ class Meter:
         return {key: float(value) / max(self.images, 1) for key, value in self.sums.items() if key != FIRST_BROKEN}
 
     def shared_means(self, device: torch.device) -> dict[str, float]:
-        """The mean of each term over all processes.
+        """Return the mean of each term over all processes.
 
         Raises:
             FloatingPointError: a loss was not finite.
@@ -62,7 +62,7 @@ class Meter:
         return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
 
     def state_dict(self) -> dict[str, object]:
-        """The state, for `load_state_dict`."""
+        """Return the state, for `load_state_dict`."""
         return {"steps": self.steps, "images": self.images, "sums": dict(self.sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Batches in parts, which save memory: how they are cut, and the loss terms of the whole."""
+"""Micro-batches, which save memory: the parts of a batch, and the loss terms of the whole batch."""
 
 from collections.abc import Sequence
 

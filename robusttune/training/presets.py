@@ -15,7 +15,7 @@ from robusttune.tasks._heads import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
 
-# What harden is for: the norm and the augmentation unless given.
+# The norm and the augmentation of each purpose, where the user passes none.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
 
 
@@ -100,7 +100,7 @@ class Attacker:
     late_words: str = ""
 
     def __str__(self) -> str:
-        name = self.attack if isinstance(self.attack, str) else "the attack given"
+        name = self.attack if isinstance(self.attack, str) else "the user's attack"
         return (name if self.steps is None else f"{name} with {self.steps} steps") + self.late_words
 
 
@@ -111,7 +111,7 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
         images: (N,C,H,W), the first batch.
 
     Raises:
-        ValueError: an unknown purpose or norm, or a radius that is none.
+        ValueError: an unknown purpose or norm, or a radius that is not a number of at least 0.
     """
     norm, _ = for_purpose(adversary.purpose, adversary.norm, "auto")
     eps = default_radius(adversary.purpose, norm, images) if adversary.eps is None else adversary.eps

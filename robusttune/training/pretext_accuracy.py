@@ -1,4 +1,4 @@
-"""The accuracy of pretext heads on held-out images, beside that of guessing."""
+"""The accuracy of pretext heads on held-out images, compared with that of guessing."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from robusttune.model.devices import device_of
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.types import Loader
 
-NEAR = 0.15
+NEAR = 0.15  # of the way from guessing to all answers right
 
 
 class PretextScore(NamedTuple):
@@ -42,21 +42,21 @@ def pretext_scores(robust_loss: RobustLoss, loader: Loader) -> dict[str, Pretext
     )
 
 
-def near_chance(scores: dict[str, PretextScore]) -> Iterable[str]:
-    """The tasks whose heads are hardly better than guessing."""
+def near_guessing(scores: dict[str, PretextScore]) -> Iterable[str]:
+    """List the tasks whose heads are hardly better than guessing."""
     return [name for name, score in scores.items() if score.accuracy < score.guessing + NEAR * (1 - score.guessing)]
 
 
 def doubts(robust_loss: RobustLoss, loader: Loader) -> list[str]:
-    """A warning for each task whose head is hardly better than guessing on held-out images."""
+    """Return a warning for each task whose head is hardly better than guessing on held-out images."""
     scores = pretext_scores(robust_loss, loader)
     warnings = []
-    for name in near_chance(scores):
+    for name in near_guessing(scores):
         score = scores[name]
         others = {key: weight for key, weight in robust_loss.heads.weights.items() if key != name} or None
         warnings.append(
             f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.guessing:.0%} of "
-            f"a guess: either training was short, or {name} means nothing on these images (as turns do for satellite "
+            f"a guess: either training was short, or {name} has no meaning on these images (as rotations on satellite "
             f"images); then drop it with tasks={others}"
         )
     return warnings

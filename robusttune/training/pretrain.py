@@ -102,7 +102,7 @@ def pretrain(
         ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
         FloatingPointError: the loss is not finite.
 
-    Source: adversarial pre-training, Chen et al., arXiv:2003.12862; the tasks' own sources stand with them.
+    Source: adversarial pre-training, Chen et al., arXiv:2003.12862; the files of the tasks name their sources.
 
     Example:
         >>> import torch
@@ -136,7 +136,7 @@ def pretrain(
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
         with laid_out(model, batches, pixels, settings.speed, place.device):
             robust_loss = _pretext_loss(model, batches, pixels, settings, place)
-            # Frozen before the run is set up, the classifier stays out of optimiser and DDP.
+            # The classifier is frozen before the run is set up, so that optimiser and DDP leave it out.
             layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
             with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
                 training = training_of(robust_loss, batches, settings, place, validation=Validation(None))
@@ -150,7 +150,7 @@ def pretrain(
 def _pretext_loss(
     model: nn.Module, batches: Batches, pixels: Pixels, settings: RunSettings, place: Place
 ) -> RobustLoss:
-    """The loss of a run of `pretrain`; without a norm its adversary has radius 0."""
+    """Build the loss of a run of `pretrain`; without a norm its adversary has radius 0."""
     adversary, learning, (first, _) = settings.adversary, settings.learning, batches.peeked
     eps = adversary.eps
     if adversary.norm is None:

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
+from robusttune.data.loaders import length_of
 from robusttune.model.features import predicted_classes
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed
@@ -35,11 +36,11 @@ class PassCount(NamedTuple):
     backward: float
 
     def times(self, images: float) -> "PassCount":
-        """Both counts multiplied by a number of images."""
+        """Multiply both counts by a number of images."""
         return PassCount(self.forward * images, self.backward * images)
 
     def plus(self, other: "PassCount") -> "PassCount":
-        """The sum of two counts."""
+        """Add two counts."""
         return PassCount(self.forward + other.forward, self.backward + other.backward)
 
 
@@ -111,7 +112,7 @@ def _enough(taken: int, seconds: float, training: Training) -> bool:
 
 
 def _startup(training: Training) -> float:
-    """Seconds until the workers of a loader have its first batch; without workers, loading is a part of each step."""
+    """Measure the seconds until the workers of a loader have its first batch; 0 without workers, as each step then loads."""
     loader = training.batches.loader
     if not getattr(loader, "num_workers", 0):
         return 0.0
@@ -149,10 +150,8 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _images(loader: Any) -> int:
-    dataset: Any = getattr(loader, "dataset", None)
-    if hasattr(dataset, "__len__"):
-        return len(dataset)
-    return sum(len(images) for images, _ in stream(loader))
+    known = length_of(getattr(loader, "dataset", None))
+    return sum(len(images) for images, _ in stream(loader)) if known is None else known
 
 
 def memory(training: Training) -> Memory:
@@ -177,17 +176,18 @@ def memory(training: Training) -> Memory:
 
 
 def _step(training: Training, count: int) -> Callable[[], Any]:
-    """A function that takes a step with a batch of this size, cut from the first batch or repeating it."""
+    """Return a function that takes a step with a batch of this size, cut from the first batch or repeating it."""
     images, labels = training.batches.peeked
     unlabeled = None
     if training.unlabeled is not None:
-        more = training.unlabeled.peeked[0]
-        unlabeled = _so_many(more, max(2, round(count * len(more) / len(images))))
-    batch = LoadedBatch(_so_many(images, count), _so_many(labels, count), unlabeled)
+        first = training.unlabeled.peeked[0]
+        unlabeled = _resized(first, max(2, round(count * len(first) / len(images))))
+    batch = LoadedBatch(_resized(images, count), _resized(labels, count), unlabeled)
     return lambda: training.stepper.take(batch, done=0.0, last=True)
 
 
-def _so_many(rows: Tensor, count: int) -> Tensor:
+def _resized(rows: Tensor, count: int) -> Tensor:
+    """Cut or repeat rows, until there are `count` of them."""
     return rows if len(rows) == count else rows.repeat(-(-count // len(rows)), *[1] * (rows.dim() - 1))[:count]
 
 
@@ -205,17 +205,19 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
     updates = (1 + clean) * (2 if robust_loss.awp else 1)
     views = float(robust_loss.heads.views) if robust_loss.heads.drawn else 0.0
     attacked = robust_loss.attack_tasks != "none"
-    each = once.plus(attack) if attacked else once  # of a view
+    per_view = once.plus(attack) if attacked else once
     counts = {
         "attack": attack.plus(PassCount(clean, 0.0)),
         "update": once.times(updates),
-        "views": each.times(views),
+        "views": per_view.times(views),
     }
     if training.unlabeled is not None:
         share = len(training.unlabeled.peeked[0]) / len(training.batches.peeked[0])
-        shares = len(robust_loss.heads.drawn) < len(robust_loss.heads.tasks)  # a pass that tasks share with the class
+        shares = len(robust_loss.heads.drawn) < len(
+            robust_loss.heads.tasks
+        )  # True if a task uses the class's forward pass
         shared = (once.plus(attack) if robust_loss.attack_tasks == "joint" else once).times(float(shares))
-        counts["views"] = counts["views"].plus(each.times(views).plus(shared).times(share))
+        counts["views"] = counts["views"].plus(per_view.times(views).plus(shared).times(share))
     return counts
 
 

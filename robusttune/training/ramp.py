@@ -1,4 +1,4 @@
-"""The choice whether the radius grows from 0 at the start of a run."""
+"""The decision whether the radius grows from 0 at the start of a run."""
 
 from torch import Tensor
 

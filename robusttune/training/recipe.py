@@ -71,7 +71,7 @@ class Recipe:
         clip = "" if self.clip_grad is None else f", gradients clipped at {self.clip_grad:g}"
         average = f", weights averaged at {self.ema:g}" if self.ema else ""
         if not isinstance(self.optimizer, str):
-            return f"the optimizer given{clip}{average}"
+            return f"the user's optimizer{clip}{average}"
         return f"{self.optimizer} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}{average}"
 
 
@@ -80,17 +80,16 @@ def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if held.isdisjoint(map(id, robust_loss.model.parameters())):
         raise ValueError(
-            "the optimizer given holds no parameter of this model, so nothing would be trained: make it from "
-            "model.parameters()"
+            "optimizer= holds no parameter of this model, so nothing would be trained: build it from model.parameters()"
         )
-    missing = [each for each in robust_loss.heads.parameters() if each.requires_grad and id(each) not in held]
+    missing = [weight for weight in robust_loss.heads.parameters() if weight.requires_grad and id(weight) not in held]
     if missing:
         optimizer.add_param_group({"params": missing})
     return optimizer
 
 
 def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
-    """Return True if one kernel can update all weights and saves time by that: on a CPU it is 0.3% of a step at most."""
+    """Return True if one kernel can update all weights and saves time; on a CPU it would save at most 0.3% of a step."""
     devices = {parameter.device.type for parameter in robust_loss.parameters()}
     floats = all(parameter.is_floating_point() for parameter in robust_loss.parameters())
     return optimizer in FUSED and floats and devices <= FUSED_ON

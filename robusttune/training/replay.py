@@ -49,7 +49,7 @@ class Replay:
     tolerance: float
 
     def table(self) -> str:
-        """A Markdown table of what agrees and what differs."""
+        """Format the result as a Markdown table."""
         verdict = (
             "the same weights, bit for bit"
             if self.same
@@ -60,8 +60,8 @@ class Replay:
         rows = [("repeated", verdict)]
         rows += [(name, "the same" if not far else f"up to {far:.3g} apart") for name, far in self.weights.items()]
         rows += [(f"log: {name}", f"up to {far:.3g} apart") for name, far in self.records.items() if far]
-        rows += [("differs", each) for each in self.differences]
-        return markdown_table(["what", "found"], rows)
+        rows += [("differs", difference) for difference in self.differences]
+        return markdown_table(["what", "result"], rows)
 
     def _repr_markdown_(self) -> str:
         return self.table()
@@ -130,7 +130,7 @@ def run_facts_of(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"{str(folder)!r} holds no {files.RUN} that can be read: pass the folder that harden was given as out="
+            f"{str(folder)!r} holds no {files.RUN} that can be read: pass the folder that was out= of harden"
         ) from error
     if missing or facts["run"] not in RUNS:
         raise ValueError(
@@ -143,12 +143,12 @@ def run_facts_of(folder: Path) -> dict[str, Any]:
 
 
 def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The arguments of the run that `run.json` holds; the others must be passed again."""
+    """Return the arguments of the run that `run.json` holds; the others must be passed again."""
     needed = [name for name in [*facts["objects"], *facts["loaders"]] if name not in again]
     if needed:
         shown = ", ".join(f"{name} ({facts['arguments'].get(name, 'a loader')})" for name in needed)
         raise ValueError(
-            f"the run in {str(folder)!r} was given objects that {files.RUN} cannot hold: pass the same ones again: "
+            f"the run in {str(folder)!r} had arguments that {files.RUN} cannot hold: pass the same objects again: "
             f"{shown}"
         )
     strange = [name for name in again if name in facts["arguments"] and name not in facts["objects"]]
@@ -173,9 +173,9 @@ def _compared(first: Path, second: Path, facts: Mapping[str, Any], tolerance: fl
     before, after = _log(first), _log(second)
     differences = _differences(facts, now)
     if len(before) != len(after):
-        differences.append(f"the run came through {len(before)} epochs, its repetition through {len(after)}")
+        differences.append(f"the run has {len(before)} epochs, its repetition {len(after)}")
     if facts["arguments"].get("time_budget") is not None:
-        differences.append("seconds end this run, and how many steps these are is never quite the same")
+        differences.append("time_budget ends this run, and the number of steps in this time varies")
     records: dict[str, float] = {}
     for one, other in zip(before, after, strict=False):
         for name in one:
@@ -206,14 +206,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _largest_difference(first: Path, second: Path) -> float:
-    """The largest difference between two weights of the same name."""
+    """Return the largest difference between two weights of the same name."""
     if not second.exists():
         return math.inf
     one, other = files.load_weights(first), files.load_weights(second)
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return math.inf
     distances = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]
-    # Where both hold NaN there is no distance, but neither is there a difference.
+    # Equal weights are compared as such: the distance of two infinite ones would be NaN.
     return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(distances, default=0.0)
 
 

@@ -47,8 +47,8 @@ class RobustLoss(nn.Module):
         threat: the images that the adversary may choose.
         tasks: pretext tasks and their weights, {name or object: weight}; None for plain adversarial training.
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
-            an attack of their own), or "joint" (one perturbation against class and pretext loss together).
-        views: views per image: how many distinct tasks each image draws, or "all". Weights keep the expectation.
+            a separate attack), or "joint" (one perturbation against class and pretext loss together).
+        views: views per image: how many distinct tasks each image draws, or "all"; the expected loss is the same.
         objective: the robust classification loss, by name or as an object; None for the pretext losses alone.
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
         steps, step_size: of the attack, step_size in pixel units; None for the attack's own default.
@@ -124,7 +124,7 @@ class RobustLoss(nn.Module):
         """
         if self.objective is not None and labels is None:
             raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
-        # What is made in inference mode could not be differentiated, and the attack needs gradients there too.
+        # Tensors created in inference mode cannot be differentiated, and the attack needs gradients there, too.
         with torch.inference_mode(False), torch.no_grad():
             choices, noise = self._generators(device_of(self.model))
             if self.training:

@@ -14,13 +14,13 @@ from robusttune.training.settings import RunSettings
 
 
 def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
-    """Return the contents of `run.json`: all that is needed to repeat the run, but for the model and the data themselves."""
-    asked = settings.arguments(name for name in settings.names if name not in run_folder.FREE)
+    """Return the contents of `run.json`: all that is needed to repeat the run, except the model and the data."""
+    arguments = settings.arguments(name for name in settings.names if name not in run_folder.FREE)
     loaders = vars(settings.loaders)
     facts = {
         "run": settings.function,
-        "arguments": asked,
-        "objects": [name for name, value in asked.items() if not run_folder.is_plain(value)],
+        "arguments": arguments,
+        "objects": [name for name, value in arguments.items() if not run_folder.is_plain(value)],
         "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),

@@ -68,7 +68,7 @@ class Progress:
 
     def share(self, epoch: int, step: int) -> float:
         """Return the share of the run that is done, from 0 to 1, after this step of this epoch."""
-        # Where no length is known, an epoch is thought to be long.
+        # Where the length is not known, an epoch is assumed to be long.
         done = self.taken / self.steps if self.steps else (epoch + step / (step + 100)) / self.length.epochs
         if self.length.time_budget is not None:
             done = max(done, self.elapsed / self.length.time_budget)

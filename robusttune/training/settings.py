@@ -1,6 +1,6 @@
-"""The settings of a run, in groups: each group is what one part of the library takes.
+"""The settings of a run, in groups, one for each part of the library.
 
-`harden`, `pretrain` and `estimate` take them one by one; their docstrings say what each means.
+`harden`, `pretrain` and `estimate` take them one by one; their docstrings explain each.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -167,7 +167,7 @@ class RunSettings:
     output: Output
 
     def arguments(self, names: Iterable[str]) -> dict[str, Any]:
-        """The settings of these names, as the user passed them."""
+        """Return the settings of these names, as the user passed them."""
         groups = (
             self.loaders,
             self.adversary,
@@ -178,8 +178,8 @@ class RunSettings:
             self.speed,
             self.output,
         )
-        every = {each.name: getattr(group, each.name) for group in groups for each in fields(group)}
-        return {name: every[name] for name in names if name in every}
+        values = {field.name: getattr(group, field.name) for group in groups for field in fields(group)}
+        return {name: values[name] for name in names if name in values}
 
 
 class HardenSettings(TypedDict, total=False):
@@ -252,9 +252,9 @@ def run_settings(loader: Loader, **settings: Unpack[HardenSettings]) -> RunSetti
             hint = did_you_mean(name, known) or f": it takes {', '.join(known)}"
             raise TypeError(f"harden has no argument {name!r}{hint}")
 
-    def group(kind: type[Group], **more: object) -> Group:
-        taken = {each.name for each in fields(kind)} & settings.keys()  # type: ignore[arg-type]
-        return kind(**{name: settings[name] for name in taken}, **more)  # type: ignore[literal-required]
+    def group(kind: type[Group], **required: object) -> Group:
+        passed = {field.name for field in fields(kind)} & settings.keys()  # type: ignore[arg-type]
+        return kind(**{name: settings[name] for name in passed}, **required)  # type: ignore[literal-required]
 
     return RunSettings(
         "harden",

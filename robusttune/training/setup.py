@@ -99,7 +99,7 @@ def _robust_loss(
     )
     check_first(robust_loss, first, labels)
     if settings.loaders.val_loader is not None:
-        check_held(robust_loss, settings.loaders.val_loader, settings.pixels.normalized, first.shape[1])
+        check_held(robust_loss, settings.loaders.val_loader, settings.pixels, first.shape[1])
     robust_loss.heads.go_on_with(files.heads_of(learning.heads))
     return robust_loss
 
@@ -108,10 +108,8 @@ def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
     """Prepare a run of `harden` for its first step, and log what was chosen."""
-    ramp, unlabeled = (
-        ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked),
-        settings.loaders.unlabeled_loader,
-    )
+    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    unlabeled = settings.loaders.unlabeled_loader
     training = training_of(
         robust_loss,
         images.batches,

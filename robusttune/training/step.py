@@ -94,6 +94,12 @@ class Stepper:
         if self.ramp:
             self.robust_loss.threat = ThreatModel(self.threat.norm, self.threat.eps * radius_factor(done))
 
+    def finish(self) -> None:
+        """Step on accumulated gradients that no step has used, those of an epoch's last and incomplete group of batches."""
+        if self.waiting:
+            distributed.average(each.grad for each in self.robust_loss.parameters() if each.grad is not None)
+            self._step()
+
     def drop(self) -> None:
         """Drop accumulated gradients that no step has used."""
         self.waiting = 0

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
+from robusttune.data.loaders import length_of
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import Subject
@@ -32,7 +33,7 @@ logger = logging.getLogger("robusttune")
 
 STEPS = 10
 COLLAPSE = 0.2
-BLIND = 0.25  # robust overfitting, which is another thing, leaves more than this share of the training accuracy
+BLIND = 0.25  # of the training accuracy; robust overfitting, another failure, leaves more than this share
 
 judge: Attack = partial(pgd, steps=STEPS)
 
@@ -43,7 +44,7 @@ class Score:
 
     Attributes:
         clean, robust: of the unchanged images, and under PGD with 10 steps at the training radius.
-        balanced, worst: the mean and the smallest of the classes' own robust shares.
+        balanced, worst: the mean and the smallest of the robust shares of the classes.
         images: the number of held-out images.
     """
 
@@ -79,9 +80,9 @@ def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score
 
 def _score(counts: Tensor) -> Score:
     seen, clean, robust = counts
-    there = seen > 0
+    present = seen > 0
     images = float(seen.sum())
-    shares = robust[there] / seen[there]
+    shares = robust[present] / seen[present]
     return Score(
         float(clean.sum()) / images,
         float(robust.sum()) / images,
@@ -117,7 +118,7 @@ class Best:
         return holds, score.robust if holds else score.clean, score.clean
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, for `load_state_dict`."""
+        """Return the state, for `load_state_dict`."""
         return {
             "epoch": self.epoch,
             "score": None if self.score is None else asdict(self.score),
@@ -155,8 +156,8 @@ class Validation:
                 "the last epoch will be kept, as no images are held out to choose by: pass val_loader= "
                 f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
             )
-        images = getattr(self.loader, "dataset", None)
-        return f"epochs are judged on {f'{len(images)} held-out images' if isinstance(images, Sized) else 'val_loader'}"
+        images = length_of(getattr(self.loader, "dataset", None))
+        return f"epochs are judged on {'val_loader' if images is None else f'{images} held-out images'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""
@@ -172,7 +173,7 @@ class Validation:
         self.fell_back = True
         logger.warning(
             "only %s of held-out images withstand PGD, after %s at best and with %s of training images that withstand "
-            "a single step: single-step training has overfitted catastrophically, so it goes on with %d steps of PGD from "
+            "a single step: single-step training has overfitted catastrophically, so it continues with %d steps of PGD from "
             "the weights of epoch %d",
             percent(score.robust),
             percent(best.robust if best else 0.0),

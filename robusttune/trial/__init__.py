@@ -1,1 +1,1 @@
-"""The staged trial: its plan, its arms at equal compute, its results, and the decision page."""
+"""The staged trial: its plan, its arms at equal compute, its results, and the page to decide by."""

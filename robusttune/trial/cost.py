@@ -68,7 +68,7 @@ class Costs:
             hardened = any(call.kind == "harden" for call in of_arm)
             measuring = plan.evaluation.images * sum(bound if hardened else now for now, bound in items)
             phases = [self._phase(arm, call, about) for call in of_arm]
-            training, fixed = (sum(each) for each in zip(*phases, strict=True)) if phases else (0.0, 0.0)
+            training, fixed = map(sum, zip(*phases, strict=True)) if phases else (0.0, 0.0)
             costs[arm] = Cost(training, measuring, fixed)
         return costs
 
@@ -99,17 +99,19 @@ class Costs:
         now = self._measured(subject, [item, threat, *about], lambda: self._evaluated(name, settings, threat))
         if "eps" not in inspect.signature(plugins.find("evaluations", name)).parameters:
             return now, now
-        # An attack takes longest where no image falls. At a tiny radius, none does that the model has right.
-        less = {key: _tiny(value) if key == "eps" and value is not None else value for key, value in settings.items()}
-        request = ["at most", less, threat, *about]
+        # An attack takes longest where it fools the model on no image, as at a tiny radius with the model's classes as labels.
+        smaller = {
+            key: _tiny(value) if key == "eps" and value is not None else value for key, value in settings.items()
+        }
+        request = ["at most", smaller, threat, *about]
         tiny = (threat[0], TINY * threat[1])
-        bound = self._measured(subject, request, lambda: self._evaluated(name, less, tiny, own_labels=True))
+        bound = self._measured(subject, request, lambda: self._evaluated(name, smaller, tiny, model_labels=True))
         return now, max(now, bound)
 
     def _evaluated(
-        self, name: str, settings: Settings, threat: tuple[str, float], *, own_labels: bool = False
+        self, name: str, settings: Settings, threat: tuple[str, float], *, model_labels: bool = False
     ) -> float:
-        """Measure seconds of an evaluation for each image; with `own_labels`, the model's classes are the labels."""
+        """Measure seconds of an evaluation for each image; with `model_labels`, the model's classes are the labels."""
         images, labels = unpacked(first_batch(self.data.test, "test_loader"))
         space = self.space
         pixels = find_pixels(
@@ -120,7 +122,7 @@ class Costs:
             normalized=space.normalized,
             model=self.model,
         )
-        if own_labels:
+        if model_labels:
             labels = self._classes(images, pixels)
         evaluation = plugins.configured("evaluations", name, **settings)
         norm, eps = threat
@@ -181,11 +183,11 @@ class _Timed:
 
 
 def _tiny(eps: Any) -> Any:
-    return [TINY * each for each in eps] if isinstance(eps, list | tuple) else TINY * eps
+    return [TINY * radius for radius in eps] if isinstance(eps, list | tuple) else TINY * eps
 
 
 def estimated(plan: TrialPlan, calls: Mapping[str, Sequence[Call]], costs: Mapping[str, Cost]) -> Estimate:
-    """Return the plan's entry about its cost."""
+    """Return the entry of the plan that states its cost."""
     arms: dict[str, dict[str, Any]] = {}
     for arm, of_arm in calls.items():
         training, measuring, fixed = costs[arm]

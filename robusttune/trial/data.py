@@ -1,11 +1,10 @@
 """Images of a trial: the same for every arm and seed."""
 
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from robusttune.data.epochs import Batches
-from robusttune.data.loaders import check_loader
+from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import held_back
 from robusttune.trial.equal_compute import Sizes
 from robusttune.trial.plan import DataFacts
@@ -45,13 +44,13 @@ class Data(NamedTuple):
     def facts(self) -> DataFacts:
         """Return the counts and shapes by which a plan recognises its images."""
         return {
-            "training images": _count(self.loader),
+            "training images": length_of(getattr(self.loader, "dataset", None)),
             "batch": self.sizes.batch,
             "batches": self.sizes.batches,
             "shape": list(self.sizes.shape),
-            "held out": _count(self.held),
-            "test images": _count(self.test),
-            "unlabelled images": _count(self.unlabeled),
+            "held out": length_of(getattr(self.held, "dataset", None)),
+            "test images": length_of(getattr(self.test, "dataset", None)),
+            "unlabelled images": length_of(getattr(self.unlabeled, "dataset", None)),
         }
 
 
@@ -81,14 +80,10 @@ def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader:
 
 
 def _length(loader: Loader, name: str) -> int:
-    if not isinstance(loader, Sized) or not len(loader):
+    length = length_of(loader)
+    if not length:
         raise ValueError(
-            f"the {name} does not say how many batches it has, so arms cannot be given equal compute: pass a DataLoader of a "
+            f"the {name} does not say how many batches it has, so equal compute of the arms is not possible: pass a DataLoader of a "
             "map-style data set, or a list of batches"
         )
-    return len(loader)
-
-
-def _count(loader: Loader | None) -> int | None:
-    dataset = getattr(loader, "dataset", None)
-    return len(dataset) if isinstance(dataset, Sized) else None
+    return length

@@ -20,7 +20,7 @@ FORWARD = 1 / 3  # of a forward and backward pass
 
 
 class Length(NamedTuple):
-    """Length of a phase: optimiser steps, epochs of its own loader (rounded up), and passes for each image of a step."""
+    """Length of a phase: optimiser steps, epochs of its loader (rounded up), and passes for each image of a step."""
 
     steps: int
     epochs: int
@@ -71,12 +71,13 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
 def lengths(
     phases: Sequence[Phase], epochs: float, sizes: Sizes, threat: ThreatModel, settings: Settings
 ) -> list[Length]:
-    """Return the length of each phase of an arm, by which the arm takes as many passes as so many epochs of adversarial
-    training without pretext tasks.
+    """Return the length of each phase of an arm that takes as many passes as the reference does.
+
+    The reference is adversarial training without pretext tasks, for `epochs` epochs.
 
     Args:
         phases: of the arm; see `shares` for the share of each.
-        epochs: of the adversarial training by which compute is measured.
+        epochs: of the reference.
         sizes, threat: see `passes_per_image`.
         settings: of all phases.
     """
@@ -94,7 +95,7 @@ def lengths(
 
 
 def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
-    """Return optimiser steps in the batches taken, at least one, and in an epoch, whose last step has what is left."""
+    """Return the optimiser steps in the batches taken, at least one, and in an epoch; the last step of one may be smaller."""
     per_epoch = math.ceil(batches / accumulate)
     epochs, rest = divmod(taken, batches)
     return max(1, int(epochs) * per_epoch + min(per_epoch, round(rest / accumulate))), per_epoch
@@ -123,7 +124,7 @@ def _clean_passes(settings: Settings) -> int:
 
 
 def _views(tasks: TaskWeights | None, views: int | str) -> tuple[int, int]:
-    """Count the views of each image with a forward pass of their own, and 1 if any task shares the image's."""
+    """Count the views of each image that need a separate forward pass, and 1 if any task uses that of the image itself."""
     pretext_tasks = [plugins.instance("tasks", task) for task in tasks or {}]
     separate = sum(not task.shares_forward for task in pretext_tasks)
     return (separate if views == "all" else min(int(views), separate)), int(separate < len(pretext_tasks))

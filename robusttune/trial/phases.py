@@ -31,7 +31,7 @@ ADVERSARY = {
 RESERVED = {
     "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "epochs", "max_steps", "time_budget", "out",
     "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
-    "classifier", "device", "sharded",
+    "classifier", "device", "sharded", "notes",
 }  # fmt: skip
 CHECKPOINTS = 10  # in a phase
 
@@ -158,10 +158,10 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
         _check_names(f"arm {arm!r}, {kind}", settings, kind)
         phases.append((kind, settings))
     norm, eps = plan.threat or ("linf", 0.0)
-    each = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
+    phase_lengths = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
     return [
         _call(kind, {**_settings_for(kind, common), **settings}, length, plan, data, space)
-        for (kind, settings), length in zip(phases, each, strict=True)
+        for (kind, settings), length in zip(phases, phase_lengths, strict=True)
     ]
 
 
@@ -217,6 +217,6 @@ def _check_names(where: str, settings: Mapping[str, object], kind: PhaseKind) ->
         if name in RESERVED:
             raise ValueError(f"{where}: {name} is set by the trial, the same for all arms: leave it out")
         if name in forbidden:
-            raise ValueError(f"{where}: {name} is of an adversary, and there is none in ordinary training: use harden")
+            raise ValueError(f"{where}: {name} needs an adversary, which ordinary training does not have: use harden")
         hint = did_you_mean(name, known)
         raise ValueError(f"{where}: there is no {name!r}{hint}; known are {', '.join(sorted(known))}")

@@ -60,7 +60,7 @@ class TrialPlan:
 
     Attributes:
         model: name and fingerprint of the model that every arm starts from.
-        data: counts and shapes that tell these images from others.
+        data: counts and shapes by which these images are recognised.
         budget: what the trial may cost; None for no limit.
         threats: radii by norm, in pixel units on [0,1]; arms train against the first.
         seeds: of training.
@@ -91,7 +91,7 @@ class TrialPlan:
         """Read the plan in a trial's folder; numbers may be written as 8/255 or 1e-3.
 
         Raises:
-            ValueError: there is no plan, or it is no YAML, or it lacks arms, seeds or the evaluation. Values out of
+            ValueError: there is no plan, or it is not YAML, or it lacks arms, seeds or the evaluation. Values out of
                 range are left to `check`.
         """
         path = Path(folder) / PLAN
@@ -121,7 +121,7 @@ class TrialPlan:
         return cls(**entries)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of the plan's file, without a decision and an estimate that are not there."""
+        """Return the content of the plan's file, without the decision and the estimate where there are none."""
         entries = {field.name: getattr(self, field.name) for field in fields(self)}
         entries["evaluation"] = {"images": self.evaluation.images, "items": self.evaluation.items}
         optional = ("decision", "estimated")

@@ -98,7 +98,7 @@ def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]
         threat = ThreatModel(norm, default_eps(norm, shape) if eps is None else eps)
         if not isinstance(threat.norm, str):
             raise ValueError(
-                f"{norm!r} is an object, but a plan can name norms alone: {', '.join(plugins.names('norms'))}"
+                f"{norm!r} is an object, but a plan holds norms by name: {', '.join(plugins.names('norms'))}"
             )
         radii.setdefault(threat.norm, rounded(threat.eps))
     return radii
@@ -128,7 +128,7 @@ def chosen_corruptions(names: str | Sequence[str]) -> list[str]:
     for name in [names] if isinstance(names, str) else names:
         if name not in FAMILIES:
             _check_corruption(name)
-        result += [each for each in standard_names() if family_of(each) == name] if name in FAMILIES else [name]
+        result += [member for member in standard_names() if family_of(member) == name] if name in FAMILIES else [name]
     return list(dict.fromkeys(result))
 
 
@@ -171,14 +171,14 @@ def _family(name: str) -> Arm:
 def _arms_of(arm: ArmLike, tasks: Mapping[str, float], families: Mapping[str, Arms]) -> Arms:
     if isinstance(arm, Mapping):
         return {str(name): [] if phases is None else phases for name, phases in arm.items()}
-    if not isinstance(arm, str):
+    if callable(arm):
         return arm(tasks)
     if arm in families:
         return families[arm]
     known = {name: phases for family in families.values() for name, phases in family.items()}
     if arm not in known:
         raise ValueError(
-            f"unknown arm {arm!r}: known are {', '.join({**families, **known})}; pass {{name: phases}} for one of your own"
+            f"unknown arm {arm!r}: known are {', '.join({**families, **known})}; pass {{name: phases}} for an arm of yours"
         )
     return {arm: known[arm]}
 
@@ -213,7 +213,7 @@ def chosen_budget(budget: float | None, price: float | None) -> Budget | None:
         ValueError: a price without a budget.
     """
     if price is not None and budget is None:
-        raise ValueError("price= is given without budget=: pass the money that the trial may cost, too")
+        raise ValueError("price= needs budget=: pass the money that the trial may cost, too")
     if budget is None:
         return None
     return {"seconds": budget} if price is None else {"money": budget, "price an hour": price}

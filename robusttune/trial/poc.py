@@ -61,7 +61,7 @@ def poc(
     progress: bool = True,
     notes: Mapping[str, Json] | None = None,
 ) -> Path:
-    """Try several ways of training on the user's own data; return the path of a page to decide by. The model does not change.
+    """Try several ways of training on the user's data; return the path of a page to decide by. The model does not change.
 
     First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost. Then every arm is
     trained and measured, seed by seed, from the model's weights, at equal compute and on the same images. What was
@@ -76,9 +76,9 @@ def poc(
         test_loader: images to measure on, never used for training; by default a fifth of a plain DataLoader's images.
         unlabeled_loader: more images, for pretext tasks; pre-training uses these alone.
         arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
-            "rotation_joint"; {name: phases} for one of your own, as in the plan; all by default.
+            "rotation_joint"; {name: phases} for an arm of yours, as in the plan; all by default.
         tasks: pretext tasks and their weights.
-        seeds: how many, or which; with fewer than three, differences cannot be told from chance.
+        seeds: how many, or which; with fewer than three, no difference can be significant.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
         images: number of test images to measure on.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
@@ -140,7 +140,7 @@ def poc(
 
 
 def _check_installed() -> None:
-    """Raise an ImportError now rather than after hours of training, when the page is written."""
+    """Raise an ImportError before the training, rather than after it, when the page is written."""
     missing = [name for name in ("scipy", "matplotlib", "markdown") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"the decision page needs {', '.join(missing)}: pip install 'robusttune[poc]'")

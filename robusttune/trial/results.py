@@ -95,7 +95,7 @@ def seconds_of(place: Path, phases: Sequence[Phase]) -> float:
     """Sum the seconds of training so far over all phases."""
     paths = [phase_place(place, number, phase) / log.FILE for number, phase in enumerate(phases)]
     lines = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.exists()]
-    return float(sum(json.loads(each[-1])["seconds"] for each in lines if each))
+    return float(sum(json.loads(log_lines[-1])["seconds"] for log_lines in lines if log_lines))
 
 
 def joined(parts: Sequence[Records]) -> Records:

@@ -134,7 +134,7 @@ WRONG = [
     (["evaluate", "--which", "cleen"], "unknown evaluation 'cleen' (did you mean 'clean'?)"),
     (["evaluate", "--checkpoint", "nowhere"], "'nowhere' is not there"),
     (["evaluate", "--model", "timm:resnt18"], "timm has no model 'resnt18' (did you mean 'resnet18'?)"),
-    (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be made"),
+    (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be created"),
     (["evaluate", "--model", "resnet18"], "the model is 'resnet18', but 'timm:NAME'"),
     (["evaluate", "--model", "no.such:thing"], "there is no module 'no.such' here"),
     (["evaluate", "--model", "json:nothing"], "the module 'json' has no 'nothing'"),
@@ -425,9 +425,9 @@ def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, s
 
 
 FILES = [
-    (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "no UTF-8 text"),
+    (b"model: timm:test_resnet\nout: caf\xe9\n", 2, "is not UTF-8 text: save it as UTF-8"),
     (b"modle: timm:test_resnet\n", 2, "there is no option --modle (did you mean '--model'?)"),
-    (b"model: [timm\n", 2, "--config 'a file.yaml' is no YAML file of options"),
+    (b"model: [timm\n", 2, "--config 'a file.yaml' is not a YAML file of options"),
     (b"- a\n- b\n", 2, "'name: value' line by line, as --print_config shows: - a - b"),
     (b"", 2, "it is empty"),
     (b"epochs: two\n", 2, "--epochs is 'two', but it must be a whole number"),
@@ -456,7 +456,7 @@ BAD = [
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
-    (["--data", "full"], "which must have a folder of images for each class, cannot be made"),
+    (["--data", "full"], "which must have a folder of images for each class, cannot be created"),
     (["--data", ""], "'' is not there: pass a folder of images"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]

@@ -15,7 +15,7 @@ from torch.utils.data import (
 )
 
 from robusttune.data import sharding
-from robusttune.data.loaders import is_plain, rebuilt
+from robusttune.data.loaders import is_plain, length_of, rebuilt
 from robusttune.data.splits import FirstImages, held_back, subset_of
 
 WORKERS = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "persistent_workers")
@@ -89,8 +89,9 @@ def test_what_is_left_for_training_loads_as_before_and_what_is_held_back_drops_n
     assert loads_alike(rest, loader)
     assert loads_alike(held, loader)
     assert isinstance(rest.sampler, RandomSampler) == shuffle
-    assert (rest.drop_last, held.drop_last) == (shuffle, False)
-    assert (rest.generator, held.generator) == (loader.generator if shuffle else None, None)
+    assert (rest.drop_last, held.drop_last) == (True, False)
+    assert (rest.generator, held.generator) == (loader.generator, None)
+    assert not shuffle or rest.sampler.generator is loader.generator
     assert isinstance(held.sampler, SequentialSampler)
     assert sorted(rest.dataset.indices + held.dataset.indices) == list(range(160))
     assert len(held.dataset) == 32
@@ -115,7 +116,32 @@ def test_batches_of_a_batch_sampler_keep_their_size():
     assert rebuilt(DataLoader(images, batch_size=None)).batch_size == 1
 
 
+def test_an_order_drawn_by_the_sampler_s_own_generator_is_drawn_by_it_still():
+    images = TensorDataset(torch.arange(1000))
+    generator = torch.Generator().manual_seed(1)
+    rest, _ = held_back(DataLoader(images, 8, sampler=RandomSampler(images, generator=generator)), 0.1, seed=0)
+    first = list(rest.sampler)
+    generator.manual_seed(1)
+    assert list(rest.sampler) == first
+
+
+def test_nothing_is_held_back_where_no_batch_would_be_left():
+    loader = DataLoader(TensorDataset(torch.arange(700)), 700, drop_last=True)
+    assert held_back(loader, 0.05, seed=0) == (loader, None)
+
+
 # Which loaders can be
+
+
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError, AttributeError])
+def test_a_length_that_raises_is_no_length(error):
+    class Sized:
+        def __len__(self):
+            raise error("no length")
+
+    assert length_of(Sized()) is None
+    assert length_of(None) is None
+    assert length_of([1, 2]) == 2
 
 
 class Streamed(IterableDataset):
@@ -137,6 +163,11 @@ class Derived(DataLoader):
     pass
 
 
+class Hardest(SequentialSampler):
+    def __iter__(self):
+        return iter([7] * 8)
+
+
 IMAGES = TensorDataset(*GOOD)
 OTHERS = {
     "a list": [GOOD],
@@ -145,6 +176,10 @@ OTHERS = {
     "a data set without length": DataLoader(Endless(), batch_size=4),
     "single images": DataLoader(IMAGES, batch_size=None),
     "a sampler of another kind": DataLoader(IMAGES, batch_size=4, sampler=WeightedRandomSampler([1.0] * 8, 8)),
+    "a sampler with replacement": DataLoader(IMAGES, batch_size=4, sampler=RandomSampler(IMAGES, replacement=True)),
+    "a sampler of a part": DataLoader(IMAGES, batch_size=4, sampler=RandomSampler(IMAGES, num_samples=6)),
+    "a sampler of fewer images": DataLoader(IMAGES, batch_size=4, sampler=SequentialSampler(range(6))),
+    "a sampler of a derived class": DataLoader(IMAGES, batch_size=4, sampler=Hardest(IMAGES)),
     "a batch sampler": DataLoader(IMAGES, batch_sampler=[[0, 1], [2, 3]]),
 }
 
@@ -154,7 +189,7 @@ def test_other_loaders_are_neither_split_nor_shared_out_silently(second_of_two, 
     assert not is_plain(loader)
     assert held_back(loader, 0.9, seed=0) == (loader, None)
     assert isinstance(subset_of(loader, 2, seed=0), FirstImages)
-    with pytest.raises(ValueError, match=r"2 processes .* cannot be sharded: pass a DataLoader, or sharded=True"):
+    with pytest.raises(ValueError, match=r"2 processes .* cannot be sharded: pass a DataLoader .*, or sharded=True"):
         sharding.sharded(loader, None, seed=0)
     assert sharding.sharded(loader, True, seed=0) is loader
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
 from robusttune import RobustLoss, ThreatModel
-from robusttune.data.pixels import Pixels, find_pixels
+from robusttune.data.pixels import Pixels, check_space, find_pixels
 from robusttune.data.transforms import find_statistics, transforms_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.5, 0.2)
@@ -93,6 +93,61 @@ TRANSFORMS = {
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_a_normalize_in_the_transform_is_found(transform):
     assert found(Pictures(transform)) == approximately((MEAN, STD))
+
+
+class PerImage(nn.Module):
+    """Normalises each image by its own mean and std, which it remembers."""
+
+    def forward(self, image):
+        self.mean, self.std = image.mean(), image.std()
+        return (image - self.mean) / self.std
+
+
+PerImage.__name__ = "Normalize"
+per_image = PerImage()
+per_image(torch.rand(3, 4, 4))
+
+
+class Albumentations:
+    """Has the attributes of albumentations' Normalize, which takes its arguments by name."""
+
+    mean, std = MEAN, STD
+
+    def __init__(self, normalization):
+        self.normalization = normalization
+
+    def __call__(self, *, image):
+        raise NotImplementedError
+
+
+Albumentations.__name__ = "Normalize"
+
+
+@pytest.mark.parametrize("white", [255.0, 10000.0, 65535.0])
+def test_a_normalize_that_only_brings_images_to_the_unit_interval_does_not_count(white):
+    scaling = v2.Normalize([0.0] * 3, [white] * 3)
+    assert found(Pictures(v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32), scaling]))) == [None, None]
+    together = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32), scaling, v2.Normalize(MEAN, STD)])
+    assert found(Pictures(together)) == approximately((MEAN, STD))
+
+
+def test_several_normalize_count_as_the_one_that_does_the_same():
+    first, second = v2.Normalize(MEAN, STD), v2.Normalize(OTHER, (2.0, 1.0, 0.5))
+    mean, std = found(Pictures(v2.Compose([*to_tensor, first, second])))
+    image = images()
+    assert torch.allclose(second(first(image)), normalised(image, mean, std), atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [per_image, Albumentations("image"), Albumentations("image_per_channel")])
+def test_a_normalize_by_each_image_s_own_values_is_refused(step):
+    match = r"Normalize in the transform normalises each image by its own values, .*: let the loader yield pixels, and"
+    with pytest.raises(ValueError, match=match):
+        find_statistics(DataLoader(Pictures(v1.Compose([v1.ToTensor(), step]))))
+
+
+def test_the_settings_of_other_packages_normalize_are_read():
+    assert found(Pictures(Albumentations("standard"))) == approximately((MEAN, STD))
+    assert found(Pictures(Albumentations("min_max"))) == [None, None]
 
 
 NESTINGS = {
@@ -232,6 +287,31 @@ def test_bytes_are_pixels():
             {},
             r"images span \[0\.00, 5\.00\], but eps is in pixel units on \[0, 1\]: pass mean=… and std=…",
         ),
+        (
+            images() * 65535,
+            {},
+            r"images span \[\d+\.\d\d, 65\d+\.\d\d\].*: divide them by the value of white, such as 65535 for 16-bit",
+        ),
+        (
+            images() * 1.1 - 0.05,
+            {},
+            r"span \[-0\.05, 1\.05\].*: clamp them to \[0, 1\], which bicubic .*; or, if they are normalised, pass mean",
+        ),
+        (
+            images() * 1.1 - 0.05,
+            {"mean": MEAN, "std": STD},
+            r"may be pixels that leave \[0, 1\] a little, .* or normalised images: clamp the pixels .*normalized=True",
+        ),
+        (
+            normalised(images() * 1.1 - 0.05),
+            {"mean": MEAN, "std": STD},
+            r"fall outside \[0, 1\]: clamp images to \[0, 1\] before Normalize",
+        ),
+        (
+            images(),
+            {"mean": 0.0, "std": 255.0},
+            r"std is \(255\), but it is the std of pixels .*: divide mean and std by",
+        ),
         (images() * 255, {}, r"images span \[0\.\d\d, 25\d\.\d\d\].*divide float images by 255, or pass uint8"),
         (
             images() * 9 - 4,
@@ -250,6 +330,27 @@ def test_bytes_are_pixels():
 def test_images_that_no_choice_explains_are_refused(batch, settings, match):
     with pytest.raises(ValueError, match=match):
         find_pixels(batch, **settings)
+
+
+def test_a_later_batch_in_another_space_is_refused():
+    normal, raw = find_pixels(normalised(), mean=MEAN, std=STD), find_pixels(images(), mean=MEAN, std=STD)
+    check_space(normal, normalised(images(seed=1)))
+    for space, batch, match in (
+        (normal, images() * 255, r"\d\d% of the pixels fall outside \[0, 1\]: pass the mean=… and std=…"),
+        (raw, normalised(), "those of the first batch lay within .* pass normalized=True if images are normalised"),
+        (raw, images() * 1.1 - 0.05, r"clamp them to \[0, 1\], which bicubic resizing leaves"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            check_space(space, batch)
+
+
+def test_held_out_images_with_another_normalize_are_refused():
+    loader, other = (DataLoader(normalised_pictures(mean), batch_size=4) for mean in (MEAN, OTHER))
+    with pytest.raises(
+        ValueError, match=r"val_loader: its Normalize has mean=\(0\.1, 0\.2, 0\.3\) and std=.*, but in the"
+    ):
+        hardened(small_model(), loader, val_loader=other)
+    hardened(small_model(), loader, val_loader=loader, max_steps=1)
 
 
 def test_a_few_erased_pixels_do_not_matter():

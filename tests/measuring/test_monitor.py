@@ -138,9 +138,9 @@ def test_a_saved_reference_says_the_same(monitor, model, heads, tmp_path):
     assert {path.name for path in folder.iterdir()} == {FACTS, VALUES}
 
 
-def test_without_a_rotation_head_it_says_what_it_goes_by(model, caplog):
+def test_without_a_rotation_head_it_says_what_it_uses(model, caplog):
     monitor = Monitor(model, [pictures(100, 1)])
-    assert "the images' pixels and the model's confidence alone" in caplog.text
+    assert "uses only the images' pixels and the model's confidence" in caplog.text
     assert monitor.statistics[-1] == "confidence"
     jigsaw = RobustLoss(model, ThreatModel("linf", 0.1), tasks={"jigsaw": 1.0}, images=pictures(4, 0))
     assert "strangeness" not in Monitor(model, [pictures(100, 1)], heads=jigsaw).statistics

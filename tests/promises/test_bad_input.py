@@ -37,6 +37,10 @@ BAD_IMAGES = {
         lambda: images().mul(255).int(),
         r"images are torch\.int32, but floats or uint8 are needed: call \.float",
     ),
+    "16-bit": (
+        lambda: images().mul(65535).int().to(torch.uint16),
+        r"images are torch\.uint16, .*: call \.float\(\), and divide by the value of white: 255, or 65535",
+    ),
     "none": (lambda: images()[:0], r"images have shape \(0, 3, 8, 8\): the batch has no images"),
     "files": (lambda: ["a.png", "b.png"], "images are a list of 2, but a tensor is needed: add ToTensor"),
     "PIL": (lambda: Image.new("RGB", (8, 8)), "images are an Image, but a tensor is needed: add ToTensor"),

@@ -64,13 +64,13 @@ BAD_SETTINGS = [
     ({"min_clean": 0.5}, "min_clean= chooses among epochs by held-out images, but there are none: pass val_loader="),
     (
         {"unlabeled_loader": [images()]},
-        "unlabeled_loader= is for the pretext losses, but there are no tasks: name some",
+        "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=",
     ),
     ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (
         {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters())},
-        r"the optimizer given holds no parameter of this model.*make it from model\.parameters\(\)",
+        r"optimizer= holds no parameter of this model.*build it from model\.parameters\(\)",
     ),
     ({"on_epoch": "print"}, "on_epoch is 'print', but a function of a dict is needed"),
     ({"device": "gpu"}, "device='gpu' is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'"),

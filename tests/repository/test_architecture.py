@@ -37,7 +37,7 @@ def test_the_core_path_is_short_and_its_length_is_stated(drawn):
     assert abs(stated - now) <= STALE, "run: python docs/draw_architecture.py"
 
 
-def test_packages_that_import_each_other_are_told(drawn, tmp_path, monkeypatch):
+def test_packages_that_import_each_other_are_named(drawn, tmp_path, monkeypatch):
     for name, other in (("one", "two"), ("two", "one")):
         (tmp_path / f"{name}.py").write_text(f"from robusttune.{other} import thing")
     monkeypatch.setattr(drawn, "PACKAGE", tmp_path)

@@ -76,7 +76,7 @@ def test_a_longer_repetition_is_not_close(folder, tmp_path):
     (place / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
     found = replay(place, small_model(), a_loader())
     assert (found.same, found.close) == (True, False)
-    assert "the run came through 1 epochs, its repetition through 2" in found.differences
+    assert "the run has 1 epochs, its repetition 2" in found.differences
 
 
 def test_objects_have_to_be_given_again(tmp_path):
@@ -84,7 +84,7 @@ def test_objects_have_to_be_given_again(tmp_path):
     more = {"attack": attack, "val_loader": held}
     robusttune.harden(small_model(), [GOOD], **{**RUN, "steps": None}, tasks=None, **more, out=tmp_path / "b")
     with pytest.raises(
-        ValueError, match=r"pass the same ones again: attack \(functools\.partial.*val_loader \(a loader"
+        ValueError, match=r"pass the same objects again: attack \(functools\.partial.*val_loader \(a loader"
     ):
         replay(tmp_path / "b", small_model(), [GOOD])
     assert replay(tmp_path / "b", small_model(), [GOOD], **more).same

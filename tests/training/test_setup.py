@@ -30,3 +30,9 @@ def test_heads_and_weights_to_start_from(tmp_path):
         hardened(init_from=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"does not fit the model: .* names or shapes differ"):
         hardened(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), init_from=tmp_path / "first")
+
+
+def test_an_unknown_purpose_is_refused_before_a_folder_is_created(tmp_path):
+    with pytest.raises(ValueError, match=r"purpose is 'speed', but it must be one of 'attacks', 'corruptions'"):
+        hardened(purpose="speed", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

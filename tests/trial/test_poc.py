@@ -109,6 +109,8 @@ def test_arms_follow_the_folder_and_unknown_ones_are_refused():
     assert set(plugins.names("trial.arms")) == files
     with pytest.raises(ValueError, match=r"unknown arm 'best': known are .*adversarial"):
         chosen_arms(["best"], {"rotation": 0.5})
+    with pytest.raises(ValueError, match=r"unknown arm 3: known are .*adversarial"):
+        chosen_arms([3], {"rotation": 0.5})
 
 
 @pytest.mark.parametrize("tasks", [{}, {"rotation": 0.5, "patch_rotation": 0.5}], ids=["no tasks", "two tasks"])
@@ -121,7 +123,7 @@ def test_arms_keep_their_contract(name, tasks):
 
 
 def test_price_without_budget_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="price= is given without budget="):
+    with pytest.raises(ValueError, match="price= needs budget="):
         tried(tmp_path / "t", price=2.0)
     assert not (tmp_path / "t").exists()
 
@@ -214,6 +216,7 @@ PLANS = [
     ({"threats": None}, "threats is None in the plan, but radii by norm are needed"),
     ({"threats": {"linf": -1}}, "eps"),
     ({"settings": {"lrr": 1}}, "lrr"),
+    ({"settings": {"notes": {"by": "me"}}}, "notes is set by the trial, the same for all arms: leave it out"),
     ({"decision": {"worth": 0.1}}, r"there is no 'worth' \(did you mean 'worthwhile'\?\)"),
     ({"decision": {"matters": ["speed"]}}, "matters is .*, but some of clean, attack, corruption are needed"),
     ({"decision": {"clean_loss": 2}}, "clean_loss is 2, but a share of images between 0 and 1"),

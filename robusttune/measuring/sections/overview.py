@@ -11,7 +11,7 @@ STRENGTH = ("autoattack", "strong", "sweep")  # evaluations of robustness, the s
 LIMITS = (
     "An accuracy under attack is an upper bound: a stronger attack may find more. It holds for changes of pixels up to the "
     "radius named, not for other changes, nor for larger ones.",
-    "Numbers are of these images: of others of the same kind they may differ by the intervals given, of other kinds by more.",
+    "Numbers are of these images: on other images of the same kind they may differ by the intervals, on other kinds by more.",
     "Of two models that differ by less than their intervals, neither can be called better from this; `compare` looks at "
     "the same images.",
 )

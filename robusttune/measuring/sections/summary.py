@@ -25,7 +25,7 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
 
 
 def _is_shown(record: Record) -> bool:
-    """Leave out single corruptions and checks, which have their own sections."""
+    """Return False for single corruptions and checks, which other sections show."""
     return "corruption" not in record.setting and record.evaluation != "sanity"
 
 

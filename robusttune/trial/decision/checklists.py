@@ -108,14 +108,14 @@ def questions(decision: Decision) -> list[str]:
     return [
         "**Threat**: who can change the images before the model sees them, and what would they gain? Where nobody can, attacks "
         "need not be paid for.",
-        f"**Threat**: is {radius} what such a person could change unseen, or does the attacker put up with being seen?",
+        f"**Threat**: is {radius} what such a person could change unseen, or does the attacker accept being seen?",
         "**Threat**: does the attacker know the model, or can they ask it often? Can answers be limited or logged?",
         "**Cost of errors**: what does a wrong answer cost under attack, and what on the many images that nobody attacks? How "
         "many points of clean accuracy may hardening cost?",
         "**Data**: were the held-out images kept apart from training images, by patient, site, camera and day? Are labels right?",
         "**Data**: do rare classes and groups of people fare as well as the mean? See the worst class.",
         "**Data**: which of the corruptions occur in use, how often, and how severe?",
-        "**Monitoring**: who notices when images drift from those here, by what measure, and at what rate of false alarms?",
+        "**Monitoring**: who notices when images differ from those here, by which measure, and at what rate of false alarms?",
         "**Monitoring**: what happens then: a person looks, an older model answers, or the model abstains?",
         "**Way back**: can the old weights be put back in minutes, and is it recorded which weights gave which answer?",
         "**Again**: after which change of data, model or threat are these measurements repeated?",
@@ -132,5 +132,5 @@ def items(decision: Decision) -> str:
 
 def _evaluations(decision: Decision) -> set[str]:
     """Return names of the evaluations that every arm and seed has."""
-    each = [{record.evaluation for record in result.records} for result in decision.trial.results]
-    return set.intersection(*each) if each else set()
+    by_result = [{record.evaluation for record in result.records} for result in decision.trial.results]
+    return set.intersection(*by_result) if by_result else set()

@@ -61,10 +61,10 @@ def criteria(settings: object) -> Criteria:
 
 
 def _matters(kinds: object) -> tuple[str, ...]:
-    each = [kinds] if isinstance(kinds, str) else kinds
-    if not isinstance(each, list | tuple) or not each or any(kind not in KINDS for kind in each):
+    chosen = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(chosen, list | tuple) or not chosen or any(kind not in KINDS for kind in chosen):
         raise ValueError(f"matters is {kinds!r}, but some of {', '.join(KINDS)} are needed")
-    return tuple(each)
+    return tuple(chosen)
 
 
 def _check_shares(asked: Criteria) -> None:

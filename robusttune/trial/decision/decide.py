@@ -115,7 +115,7 @@ def _next(decision: Decision, asked: Criteria) -> NextStage | None:
 def _evaluation_seconds(trial: Trial) -> float:
     """Return the mean seconds of all evaluations of a model."""
     costs = [result.records.facts.get("evaluations", {}) for result in trial.results]
-    return float(np.mean([sum(cost.get("seconds", 0.0) for cost in each.values()) for each in costs]))
+    return float(np.mean([sum(cost.get("seconds", 0.0) for cost in by_evaluation.values()) for by_evaluation in costs]))
 
 
 def _scatter(measured: Accuracies, findings: Findings) -> tuple[float | None, float]:

@@ -61,7 +61,7 @@ class Findings:
     def comparison(self, arm: str, baseline: str, metric: Metric) -> Comparison | None:
         """Return the comparison of an arm with a baseline; None where there is none."""
         key = (arm, baseline, metric)
-        return next((each for each in self.comparisons if (each.arm, each.baseline, each.metric) == key), None)
+        return next((test for test in self.comparisons if (test.arm, test.baseline, test.metric) == key), None)
 
 
 class _Row(NamedTuple):

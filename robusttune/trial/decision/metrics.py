@@ -88,7 +88,7 @@ def accuracies_of(trial: Trial) -> Accuracies:
         ValueError: fewer than two arms with a seed in common, no metric that all have, or different test images.
     """
     results = {(result.arm, result.seed): result for result in trial.results}
-    arms = [arm for arm in trial.plan.arms if any(arm == each for each, _ in results)]
+    arms = [arm for arm in trial.plan.arms if any(arm == other for other, _ in results)]
     seeds = [seed for seed in trial.plan.seeds if all((arm, seed) in results for arm in arms)]
     if len(arms) < 2 or not seeds:
         raise ValueError(
@@ -104,8 +104,8 @@ def accuracies_of(trial: Trial) -> Accuracies:
         arms=tuple(arms),
         seeds=tuple(seeds),
         metrics=tuple(metrics),
-        values=np.array([[each.accuracy for each in row] for row in answers]).reshape(shape),
-        spread=np.array([[each.error for each in row] for row in answers]).reshape(shape),
+        values=np.array([[answer.accuracy for answer in row] for row in answers]).reshape(shape),
+        spread=np.array([[answer.error for answer in row] for row in answers]).reshape(shape),
         right=tuple(_stacked([row[column].shares for row in answers], shape[:2]) for column in range(len(metrics))),
         seconds=np.array([result.seconds for result in used]).reshape(shape[:2]),
         images=len(used[0].records.hashes) or used[0].records[0].images,
@@ -122,27 +122,29 @@ def metrics_of(records: Records, plan: TrialPlan) -> list[Metric]:
         if record.evaluation in ATTACKS and record.metric == "accuracy" and record.setting.get("eps", 0) > 0:
             radii.setdefault(record.setting["norm"], set()).add(record.setting["eps"])
     for norm, measured in radii.items():
-        each = sorted(measured)
-        radius = float((plan.threats or {}).get(norm, each[(len(each) - 1) // 2]))
+        eps_values = sorted(measured)
+        radius = float((plan.threats or {}).get(norm, eps_values[(len(eps_values) - 1) // 2]))
         trained = plan.threat is not None and plan.threat[0] == norm
-        metrics += [Metric(ATTACK, norm, eps, position, trained) for position, eps in _positions(each, radius).items()]
+        metrics += [
+            Metric(ATTACK, norm, eps, position, trained) for position, eps in _positions(eps_values, radius).items()
+        ]
     families = {family_of(record.setting["corruption"]) for record in records if "corruption" in record.setting}
     metrics += [Metric(CORRUPTION, family=family) for family in sorted(families, key=_order)]
     return metrics
 
 
-def _positions(eps: Sequence[float], radius: float) -> dict[Position, float]:
+def _positions(eps_values: Sequence[float], radius: float) -> dict[Position, float]:
     """Select of the measured radii one below the plan's radius, near half of it, the radius, and one near twice it."""
-    same = [each for each in eps if abs(each - radius) <= 1e-6 * radius]
-    below = [each for each in eps if each < radius and each not in same]
-    above = [each for each in eps if each > radius and each not in same]
+    same = [eps for eps in eps_values if abs(eps - radius) <= 1e-6 * radius]
+    below = [eps for eps in eps_values if eps < radius and eps not in same]
+    above = [eps for eps in eps_values if eps > radius and eps not in same]
     positions: dict[Position, float] = {}
     if below:
-        positions["below"] = min(below, key=lambda each: abs(each - radius / 2))
+        positions["below"] = min(below, key=lambda eps: abs(eps - radius / 2))
     if same:
         positions["at"] = same[0]
     if above:
-        positions["above"] = min(above, key=lambda each: abs(each - WIDER * radius))
+        positions["above"] = min(above, key=lambda eps: abs(eps - WIDER * radius))
     return positions
 
 
@@ -199,8 +201,8 @@ def _common(metrics: Sequence[Sequence[Metric]]) -> list[Metric]:
 
 
 def _stacked(shares: Sequence[Numbers | None], shape: tuple[int, ...]) -> Numbers | None:
-    known = [each for each in shares if each is not None]
-    if len(known) < len(shares) or len({len(each) for each in known}) > 1:
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares) or len({len(share) for share in known}) > 1:
         return None
     return np.stack(known).reshape(*shape, -1)
 

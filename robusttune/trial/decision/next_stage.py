@@ -74,7 +74,7 @@ def needed_seeds(variance: float, images: float, difference: float, *, compariso
 
 
 def detectable(variance: float, images: float, seeds: int, *, comparisons: int, arms: int) -> float:
-    """Return the smallest difference of accuracy that so many seeds detect 8 times in 10; see `needed_seeds`."""
+    """Return the smallest difference of accuracy that this number of seeds detects 8 times in 10; see `needed_seeds`."""
     total = variance / seeds + images
     # The images' part is known well: it adds to the error, but not to the error's uncertainty.
     known = (total / (variance / seeds)) ** 2 if variance > 0 else 1e9

@@ -23,7 +23,7 @@ HOW = (
     "from one choice of held-out images to another (Student's t). A few seeds are too few to estimate the scatter of one arm, so the pooled scatter of all "
     "trained arms is used, or a larger one where a pair scatters more. “Real” is a difference that is significant after "
     "Holm's correction for all comparisons in the tables below: among arms that are equally good, about one report in twenty "
-    "or fewer calls any difference real. The rest is “noise”: not a proof that arms are equal, but nothing to build on. The ± "
+    "or fewer calls any difference real. The rest is “noise”: no conclusion can be drawn from it, not even that arms are equal. The ± "
     "is half of the width of a difference's 95% interval, by itself."
 )
 
@@ -55,18 +55,18 @@ def markdown(decision: Decision, folder: Path) -> str:
 def _verdict(decision: Decision) -> str:
     measured, titles = decision.measured, {Verdict.GO_ON: "Go on", Verdict.DO_NOTHING: "Do nothing"}
     lines = [f"**{titles.get(decision.verdict, 'Not enough data to tell')}.** {decision.reason}", ""]
-    lines += [f"- **Do not rely on this before it is cleared up**: {each}" for each in checklists.doubts(decision)]
+    lines += [f"- **Do not rely on this before it is cleared up**: {doubt}" for doubt in checklists.doubts(decision)]
     if decision.verdict is Verdict.GO_ON:
         lines += [f"- {_pretext(decision)}"]
     arms, seeds = len(measured.arms), len(measured.seeds)
     count = f"{arms} arms, {seeds} seed{'s' * (seeds > 1)}, {measured.images} held-out images"
     accepted = "any" if decision.clean_loss is None else f"up to {100 * decision.clean_loss:.3g} points of"
     lines += [
-        f"- It rests on {count}. A gain counts from {100 * decision.worthwhile:.3g} points on; {accepted} loss of clean "
+        f"- It is based on {count}. A gain counts if it is {100 * decision.worthwhile:.3g} points or more; {accepted} loss of clean "
         "accuracy is accepted.",
         "- Accuracies under attack are upper bounds, as a stronger attack may find more. Nothing here promises a gain "
         "elsewhere: it is what was measured on these images.",
-        *(f"- {each}." for each in measured.left_out),
+        *(f"- {reason}." for reason in measured.left_out),
     ]
     return "\n".join(lines)
 
@@ -77,21 +77,20 @@ def _pretext(decision: Decision) -> str:
     if not arms:
         return "No arm had a pretext task."
     if decision.plain is None:
-        return (
-            "There is no arm of adversarial training without pretext task, so whether pretext tasks pay cannot be told."
-        )
+        return "There is no arm of adversarial training without pretext task, so it is not known whether pretext tasks pay."
     real = [
-        each
-        for each in decision.findings.comparisons
-        if each.baseline == decision.plain and each.arm in arms and each.real
+        comparison
+        for comparison in decision.findings.comparisons
+        if comparison.baseline == decision.plain and comparison.arm in arms and comparison.real
     ]
     changes: dict[str, list[str]] = {}
-    for each in real:
-        changes.setdefault(f"{each.arm} {'gains' if each.value > 0 else 'loses'} on", []).append(label(each.metric))
+    for comparison in real:
+        change = f"{comparison.arm} {'gains' if comparison.value > 0 else 'loses'} on"
+        changes.setdefault(change, []).append(label(comparison.metric))
     if not changes:
         return f"No arm with a pretext task differs from {decision.plain} by more than chance, for any need."
     listed = "; ".join(f"{change} {', '.join(metrics)}" for change, metrics in changes.items())
-    return f"Pretext tasks, beside {decision.plain}, by more than chance: {listed}. All else is noise."
+    return f"Pretext tasks, compared with {decision.plain}, by more than chance: {listed}. All else is noise."
 
 
 def label(metric: Metric) -> str:
@@ -140,7 +139,7 @@ def _needs(decision: Decision) -> str:
         beside = [_beside(decision, best, baseline, metric) for baseline in against]
         others = (", ".join(same) or "–") if findings.comparisons else "not enough data"
         rows.append([label(metric), best, percent(float(means[measured.arms.index(best)])), *beside, others])
-    head = ["need", "highest", "mean", *(f"over {arm}" for arm in against), "cannot be told from it"]
+    head = ["need", "highest", "mean", *(f"over {arm}" for arm in against), "no significant difference"]
     return markdown_table(head, rows)
 
 
@@ -169,8 +168,8 @@ def _matrices(decision: Decision) -> list[str]:
     if not comparisons:
         return []
     parts = ["## Is the difference real, or noise?", HOW]
-    for baseline in dict.fromkeys(each.baseline for each in comparisons):
-        cells = {(each.arm, each.metric): each for each in comparisons if each.baseline == baseline}
+    for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
+        cells = {(test.arm, test.metric): test for test in comparisons if test.baseline == baseline}
         arms = dict.fromkeys(arm for arm, _ in cells)
         rows = [[arm, *(_difference(cells[arm, metric], words=False) for metric in metrics)] for arm in arms]
         parts += [f"Points of accuracy over **{baseline}**; bold is real, all else noise:"]
@@ -186,7 +185,9 @@ def _front(decision: Decision, folder: Path) -> str:
     text = f"By their means, no other arm is as good or better on time and {names} at once: {', '.join(best)}."
     text += f" Behind them (hollow in the picture): {', '.join(behind)}." if behind else ""
     alike = [f"{arm} (like {', '.join(cheaper)})" for arm in best if (cheaper := _cheaper(decision, arm))]
-    text += f" Of these, some cannot be told from arms that cost less: {'; '.join(alike)}." if alike else ""
+    text += (
+        f" Of these, some do not differ significantly from arms that cost less: {'; '.join(alike)}." if alike else ""
+    )
     pictures = " ".join(f"![{title}]({file})" for title, file in draw(measured, folder))
     return f"{text} Bars are the range over seeds.\n\n{pictures}"
 
@@ -220,7 +221,7 @@ def _next(decision: Decision) -> str:
     whole = f"- **Estimated cost**: {_time(stage.training + stage.evaluation)} on the machine of this trial"
     lines += [f"{whole}, {stage.money:,.2f} at the plan's price." if stage.money is not None else f"{whole}."]
     trained = {arm: seconds for arm, seconds in stage.per_arm.items() if seconds > 0}
-    rows = [[f"{times}×", *(_time(times * each) for each in trained.values())] for times in (1, 10, 100)]
+    rows = [[f"{times}×", *(_time(times * seconds) for seconds in trained.values())] for times in (1, 10, 100)]
     table = markdown_table(["images × epochs", *trained], rows)
     return "\n".join(lines) + f"\n\nTraining of one seed, as images and epochs grow:\n\n{table}"
 

@@ -51,7 +51,7 @@ def draw(measured: Accuracies, folder: Path) -> list[tuple[str, str]]:
         _Axis(_title(metric), 100 * measured.values[:, :, measured.metrics.index(metric)]) for metric in goals(measured)
     ]
     pictures = []
-    for number, (across, up) in enumerate([*((cost, each) for each in accuracies), *pairwise(accuracies)], 1):
+    for number, (across, up) in enumerate([*((cost, accuracy) for accuracy in accuracies), *pairwise(accuracies)], 1):
         file = f"front-{number}.png"
         _plot(measured.arms, best, across, up).savefig(folder / file, dpi=100)
         pictures.append((f"{up.title} against {across.title}", file))
@@ -82,7 +82,7 @@ def _beaten(points: Numbers, number: int) -> bool:
 
 
 def _point(panel: "Axes", across: Numbers, up: Numbers, number: int, *, label: str, best: bool) -> None:
-    bars = [np.abs(np.array([[each.min()], [each.max()]]) - each.mean()) for each in (across, up)]
+    bars = [np.abs(np.array([[axis.min()], [axis.max()]]) - axis.mean()) for axis in (across, up)]
     panel.errorbar(
         [across.mean()],
         [up.mean()],

@@ -74,11 +74,11 @@ def images_variance(first: Numbers, second: Numbers) -> Numbers:
 
     Source: the variance of a mean over two crossed random factors, seeds and images, minus their interaction.
     """
-    each = second - first
-    seeds, images = each.shape[-2:]
-    means = each.mean(axis=-2)
+    difference = second - first
+    seeds, images = difference.shape[-2:]
+    means = difference.mean(axis=-2)
     among = means.var(axis=-1, ddof=1) if images > 1 else np.zeros(means.shape[:-1])
-    within = ((each - means[..., None, :]) ** 2).sum(axis=(-2, -1)) / max(seeds - 1, 1) / images
+    within = ((difference - means[..., None, :]) ** 2).sum(axis=(-2, -1)) / max(seeds - 1, 1) / images
     # A share of images is not known better than to one image.
     least: Numbers = np.maximum(among - within / seeds, 1 / images) / images
     return least
@@ -117,7 +117,7 @@ def student() -> Any:
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise ImportError("telling arms apart needs scipy: pip install 'robusttune[poc]'") from error
+        raise ImportError("testing significance needs scipy: pip install 'robusttune[poc]'") from error
     return t
 
 
@@ -148,17 +148,17 @@ def _of_pair(
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Return the difference (…, N) of a pair, its variance from seed to seed, and the variance's degrees of freedom."""
     first, second = pair
-    each = values[..., second, :, :] - values[..., first, :, :]
-    seeds = each.shape[-2]
-    of_pair = each.var(axis=-2, ddof=1)
+    difference = values[..., second, :, :] - values[..., first, :, :]
+    seeds = difference.shape[-2]
+    of_pair = difference.var(axis=-2, ddof=1)
     if first in untrained and second in untrained:
-        return each.mean(axis=-2), of_pair, np.full_like(of_pair, seeds - 1)
+        return difference.mean(axis=-2), of_pair, np.full_like(of_pair, seeds - 1)
     pooled, freedom = of_arm if first in untrained or second in untrained else of_difference
     ratio = np.where(pooled > 0, _share(of_pair, pooled), 1.0).mean(axis=-1, keepdims=True)
     variance = np.maximum(pooled * np.maximum(ratio, 1.0), of_pair)
     known = _share(pooled, variance)
     inverse = known**2 / freedom + (1 - known) ** 2 / (seeds - 1)
-    return each.mean(axis=-2), variance, 1 / inverse
+    return difference.mean(axis=-2), variance, 1 / inverse
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:

@@ -80,11 +80,11 @@ class _Evidence:
 
     def gains(self, arm: str) -> list[Comparison]:
         """List the metrics on which an arm is better than doing nothing, significantly and by enough."""
-        return [each for each in self._comparisons(arm) if each.real and each.value >= self.worthwhile]
+        return [test for test in self._comparisons(arm) if test.real and test.value >= self.worthwhile]
 
     def may_gain(self, arm: str) -> bool:
         """Return True if a worthwhile gain lies inside the interval of any metric."""
-        return any(each.high >= self.worthwhile for each in self._comparisons(arm))
+        return any(test.high >= self.worthwhile for test in self._comparisons(arm))
 
     def on_clean(self, arm: str) -> Comparison | None:
         """Return the comparison with doing nothing on clean images."""
@@ -98,8 +98,8 @@ class _Evidence:
         return "refused" if clean is not None and clean.high < -self.clean_loss else "unclear"
 
     def _comparisons(self, arm: str) -> list[Comparison]:
-        each = [self.findings.comparison(arm, self.nothing, metric) for metric in self.metrics]
-        return [comparison for comparison in each if comparison is not None]
+        tests = [self.findings.comparison(arm, self.nothing, metric) for metric in self.metrics]
+        return [test for test in tests if test is not None]
 
 
 def baselines(trial: Trial, measured: Accuracies) -> list[str]:
@@ -131,7 +131,7 @@ def judged(
         missing = (
             "no arm that does nothing" if nothing is None else f"no accuracy on what matters ({', '.join(matters)})"
         )
-        return Verdict.NOT_ENOUGH, f"There is {missing}, so whether hardening pays cannot be told.", ranked
+        return Verdict.NOT_ENOUGH, f"There is {missing}, so it is not known whether hardening pays.", ranked
     return _by_gains(_Evidence(findings, nothing, metrics, worthwhile, clean_loss), ranked)
 
 
@@ -144,15 +144,15 @@ def _by_gains(evidence: _Evidence, ranked: Sequence[str]) -> tuple[Verdict, str,
     unclear = tuple(arm for arm in gaining if evidence.loss(arm) == "unclear")
     if unclear:
         reason = (
-            f"{_listed(unclear)} gained more than chance, but whether clean accuracy falls by more than the "
-            f"{_points(evidence.clean_loss)} that are accepted cannot be told yet."
+            f"{_listed(unclear)} gained more than chance, but it is not known yet whether clean accuracy falls by more than "
+            f"the {_points(evidence.clean_loss)} that are accepted."
         )
         return Verdict.NOT_ENOUGH, reason, unclear
     possible = tuple(arm for arm in ranked if evidence.loss(arm) != "refused" and evidence.may_gain(arm))
     if possible:
         reason = (
-            f"No arm gained {_points(evidence.worthwhile)} or more over doing nothing that chance could not have made, and "
-            f"such a gain is not ruled out for {_listed(possible)}."
+            f"No arm gained {_points(evidence.worthwhile)} or more over doing nothing by more than chance, but such a gain "
+            f"is not ruled out for {_listed(possible)}."
         )
         return Verdict.NOT_ENOUGH, reason, possible
     return Verdict.DO_NOTHING, _reason_to_do_nothing(evidence, ranked, gaining), ()
@@ -161,7 +161,7 @@ def _by_gains(evidence: _Evidence, ranked: Sequence[str]) -> tuple[Verdict, str,
 def pretext_arms(trial: Trial, measured: Accuracies) -> list[str]:
     """List the arms of adversarial training that have a pretext task in any of their phases."""
     phases = {arm: trial.plan.arms[arm] for arm in measured.arms}
-    return [arm for arm, each in phases.items() if _is_adversarial(each) and any(map(_has_pretext, each))]
+    return [arm for arm, of_arm in phases.items() if _is_adversarial(of_arm) and any(map(_has_pretext, of_arm))]
 
 
 def _has_pretext(phase: Phase) -> bool:
@@ -185,14 +185,15 @@ def _ranked(trial: Trial, measured: Accuracies, findings: Findings, metrics: Seq
     """
     nothing = _with_results(trial.plan.untrained_arm, measured)
     baseline = _with_results(trial.plan.plain_arm, measured) or nothing
-    real = [each for each in findings.comparisons if each.baseline == baseline and each.real and each.metric in metrics]
-    net = {arm: sum(1 if each.value > 0 else -1 for each in real if each.arm == arm) for arm in measured.arms}
+    tests = [test for test in findings.comparisons if test.baseline == baseline and test.metric in metrics]
+    real = [test for test in tests if test.real]
+    net = {arm: sum(1 if test.value > 0 else -1 for test in real if test.arm == arm) for arm in measured.arms}
     seconds = dict(zip(measured.arms, measured.seconds.mean(axis=1).tolist(), strict=True))
     return tuple(sorted((arm for arm in measured.arms if arm != nothing), key=lambda arm: (-net[arm], seconds[arm])))
 
 
 def _reason_to_go_on(evidence: _Evidence, arm: str) -> str:
-    gains = sorted(evidence.gains(arm), key=lambda each: -each.value)
+    gains = sorted(evidence.gains(arm), key=lambda test: -test.value)
     best, clean = gains[0], evidence.on_clean(arm)
     loss = "" if clean is None else f" On clean images the difference is {difference(clean)}."
     return (
