@@ -14,10 +14,12 @@ __all__ = [
     "Attack",
     "AttackLike",
     "LossOf",
+    "NoGradientError",
     "ThreatModel",
     "declares",
     "differentiable",
     "differentiates_once",
+    "gradient_toward",
     "stays_in_ball",
 ]
 
@@ -29,6 +31,7 @@ class Attack(Protocol):
 
     - It searches inside the threat model, and works inside `differentiable()`, as callers may have switched gradients
       off.
+    - Its gradients come from `gradient_toward`, which says so where none reaches the images.
     - It treats each image separately, and writes into no argument.
     - All random numbers come from `generator`.
     - The result has no gradient, and the shape, type and memory format of the images.
@@ -52,6 +55,45 @@ class Attack(Protocol):
 
 # An attack as users write it: the name of a file, or a function.
 AttackLike: TypeAlias = str | Attack
+
+
+class NoGradientError(ValueError, RuntimeError):  # torch raises a RuntimeError here
+    """A loss of which no gradient reaches the images, so that attacks by gradients cannot search."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no gradient of the loss reaches the images, so an attack by gradients would find nothing: the model, or a part "
+            "of it, runs under torch.no_grad(), detaches, or computes outside of torch; let gradients through (frozen "
+            "weights need only requires_grad_(False)), or measure with an attack that needs none, such as torchattacks' Square"
+        )
+
+
+def gradient_toward(
+    images: Tensor, outputs: Tensor, slope: Tensor | None = None, *, retain_graph: bool = False
+) -> Tensor:
+    """Return the gradient (N,C,H,W) of outputs, such as losses (N,), toward images that require a gradient.
+
+    Args:
+        images: (N,C,H,W), from which the outputs were computed.
+        outputs: of any shape; their sum is differentiated.
+        slope: weights of that sum, in the shape of the outputs; None for 1.
+        retain_graph: whether to differentiate the same outputs again later.
+
+    Raises:
+        NoGradientError: the losses do not depend on the images in a way that can be differentiated.
+
+    Example:
+        >>> images = torch.ones(2, 1, 1, 1, requires_grad=True)
+        >>> gradient_toward(images, (3 * images).sum((1, 2, 3))).flatten().tolist()
+        [3.0, 3.0]
+    """
+    if not outputs.requires_grad:
+        raise NoGradientError
+    total = outputs.sum() if slope is None else outputs
+    gradient = torch.autograd.grad(total, images, slope, retain_graph=retain_graph, allow_unused=True)[0]
+    if gradient is None:
+        raise NoGradientError
+    return gradient
 
 
 def declares(*, bounded: bool = True, differentiates_once: bool = False) -> Callable[[Function], Function]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.attacks import LossOf, ThreatModel
+from robusttune.attacks import LossOf, ThreatModel, gradient_toward
 from robusttune.norms import per_image
 
 # This library's names of common settings, and their names in other packages.
@@ -147,5 +147,5 @@ class _TowardImages(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         # Some attacks call backward once per class on the same forward.
-        (gradient,) = torch.autograd.grad(ctx.logits, ctx.images, slope, retain_graph=True)
-        return gradient.contiguous(), None
+        logits, images = ctx.logits, ctx.images
+        return gradient_toward(images, logits, slope, retain_graph=True).contiguous(), None

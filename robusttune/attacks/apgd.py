@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable, gradient_toward
 from robusttune.norms import per_image
 
 __all__ = ["apgd"]
@@ -119,8 +119,7 @@ def _measured(loss_of: LossOf, images: Tensor, *, with_gradient: bool = True) ->
             return _Point(images, loss_of(images), torch.zeros_like(images))
     images = images.detach().requires_grad_()
     loss = loss_of(images)
-    (gradient,) = torch.autograd.grad(loss.sum(), images)
-    return _Point(images.detach(), loss.detach(), gradient)
+    return _Point(images.detach(), loss.detach(), gradient_toward(images, loss))
 
 
 def _chosen(first: Tensor, one: _Point, other: _Point) -> _Point:

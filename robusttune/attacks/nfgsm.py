@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable, gradient_toward
 
 __all__ = ["nfgsm"]
 
@@ -45,5 +45,5 @@ def nfgsm(
     with differentiable():
         images = images.detach()
         noisy = (images + threat.geometry.noise(images, noise * threat.eps, generator)).clamp(0, 1).requires_grad_()
-        (gradient,) = torch.autograd.grad(loss_of(noisy).sum(), noisy)
+        gradient = gradient_toward(noisy, loss_of(noisy))
         return (noisy.detach() + step * threat.eps * threat.ascent(gradient)).clamp(0, 1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robusttune.attacks import LossOf, ThreatModel, declares, differentiable
+from robusttune.attacks import LossOf, ThreatModel, declares, differentiable, gradient_toward
 
 __all__ = ["pgd"]
 
@@ -45,6 +45,6 @@ def pgd(
         candidates = threat.start(images, generator) if random_start else images
         for _ in range(steps):
             candidates = candidates.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(loss_of(candidates).sum(), candidates)
+            gradient = gradient_toward(candidates, loss_of(candidates))
             candidates = threat.project(candidates.detach() + length * threat.ascent(gradient), images)
     return candidates.detach()

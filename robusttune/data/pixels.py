@@ -78,8 +78,11 @@ class Pixels(nn.Module):
         return {"mean": mean, "std": std, "normalized": self.normalized}
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """Convert pixels (N,C,H,W) to the model's input; nothing is clamped, so saturated pixels keep their gradient."""
-        return (pixels - self.mean) / self.std if self.known else pixels
+        """Convert pixels (N,C,H,W) to the model's input; nothing is clamped, so saturated pixels keep their gradient.
+
+        The result is always a copy, as some models write into their input.
+        """
+        return (pixels - self.mean) / self.std if self.known else pixels.clone()
 
     def __str__(self) -> str:
         if not self.known:

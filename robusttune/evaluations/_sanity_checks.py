@@ -78,6 +78,8 @@ def zero_gradients(sample: Sample) -> Finding:
     worst = max(shares, key=lambda name: shares[name])
     value, loss_name = shares[worst], worst.replace("_", "-")
     says = f"the gradient of the {loss_name} is zero on {100 * value:.0f}% of images: such attacks are blind"
+    if gradient is None:
+        says = "no gradient reaches the images, as under torch.no_grad() or after .detach(): attacks by gradients are blind"
     return Finding(value, value <= SLACK, says if value > SLACK else "gradients are not zero")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.attacks import Attack
+from robusttune.attacks import Attack, NoGradientError
 from robusttune.evaluations import LossName, Subject
 from robusttune.norms import default_eps
 from robusttune.threat import ThreatModel
@@ -88,8 +88,11 @@ class Sample:
 
     @cached_property
     def by_gradients(self) -> Tensor:
-        """The images (N,) that are right after APGD on both losses."""
-        return self.by_cross_entropy & self.after(apgd(self.steps), loss="margin")
+        """The images (N,) that are right after APGD on both losses; without gradients, those that are right before."""
+        try:
+            return self.by_cross_entropy & self.after(apgd(self.steps), loss="margin")
+        except NoGradientError:
+            return self.clean
 
 
 def apgd(steps: int) -> Attack:

@@ -1,8 +1,9 @@
 """Signs that measured robustness is false: masked gradients, and models that attacks cannot measure."""
 
+from robusttune.attacks import NoGradientError
 from robusttune.evaluations import Record, Subject, wilson
 from robusttune.evaluations._sanity_checks import CHECKS
-from robusttune.evaluations._sanity_sample import Sample
+from robusttune.evaluations._sanity_sample import Finding, Sample
 
 __all__ = ["sanity"]
 
@@ -11,7 +12,8 @@ def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Reco
     """Check whether the model's measured robustness can be believed: a Record and a sentence for each of twelve checks.
 
     A Record's value is the number that the check looks at; its setting says whether the check passed (`ok`) and what the
-    number means (`says`). The checks look for signs; if they find none, this proves nothing.
+    number means (`says`). The checks look for signs; if they find none, this proves nothing. A check that needs gradients
+    fails, with value 1, on a model that passes none to its images.
 
     Args:
         subject: the model and its images.
@@ -27,7 +29,10 @@ def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Reco
     count = len(sample.pixels)
     records = []
     for check in CHECKS:
-        finding = check(sample)
+        try:
+            finding = check(sample)
+        except NoGradientError:
+            finding = Finding(1.0, False, "no gradient reaches the images: this check could not be made")
         name = check.__name__.replace("_", " ")
         share = min(1.0, max(0.0, finding.value))
         setting = {"ok": finding.ok, "says": finding.says}

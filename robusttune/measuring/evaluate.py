@@ -23,7 +23,7 @@ from robusttune.measuring.records import Records
 from robusttune.measuring.results import Result, costs, merged
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
-from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept
+from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
@@ -174,6 +174,7 @@ def _borrowed(model: nn.Module, place: torch.device, seed: int) -> Iterator[None
     with (
         differentiable(),
         own_randomness(seed),
+        restored(model),  # of what a forward changes in eval mode, such as the ranges of observers
         placed(model, place),
         evaluating(model),
         gradients_kept(model),

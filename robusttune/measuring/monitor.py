@@ -19,7 +19,7 @@ from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.ood_score import ood_score
 from robusttune.measuring.reference import Reference
 from robusttune.measuring.subject import Subject
-from robusttune.model.borrowing import evaluating, frozen, gradients_kept
+from robusttune.model.borrowing import evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier
@@ -185,7 +185,8 @@ class Monitor:
     def _subject(self, pixels: Tensor) -> Iterator[Subject]:
         model, device = self.model, device_of(self.model)
         with ExitStack() as stack:
-            for each in (evaluating(model), gradients_kept(model), frozen(model.parameters()), torch.no_grad()):
+            kept = restored(model, weights=False), evaluating(model), gradients_kept(model), frozen(model.parameters())
+            for each in (*kept, torch.no_grad()):
                 stack.enter_context(each)
             if self.heads is not None and self._classifier is None:
                 self._classifier = find_classifier(model, self.space.inputs(pixels[:2]).to(dtype_of(model)))
@@ -205,7 +206,7 @@ class Monitor:
             "mean": self.space.mean.flatten().tolist() if known else None,
             "std": self.space.std.flatten().tolist() if known else None,
             "normalized": self.space.normalized,
-            "model": fingerprint(self.model),
+            "model": _fingerprint(self.model),
             "heads": None if self.heads is None else fingerprint(self.heads),
             "false_alarms": self._reference.false_alarms,
             "seed": self._reference.seed,
@@ -232,7 +233,7 @@ class Monitor:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
             raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
-        if of_model != fingerprint(model):
+        if of_model != _fingerprint(model):
             raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
         if of_heads is not None and heads is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
@@ -246,3 +247,9 @@ class Monitor:
         in_order = {name: values[name] for name in names}
         monitor._reference = Reference(in_order, facts["false_alarms"], facts["seed"])
         return monitor
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Hash the model in eval mode, as the modes of some modules change their weights."""
+    with evaluating(model):
+        return fingerprint(model)

@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
+
+from robusttune.model.snapshot import OF_MODULES
 
 LISTS = (nn.Sequential, nn.ModuleList)
 STATE = ("training", "track_running_stats", "running_mean", "running_var")
@@ -19,8 +21,8 @@ RECORDING = ("momentum", "num_batches_tracked")
 def checkpointed(model: nn.Module) -> Iterator[int]:
     """Checkpoint the model's blocks inside the context, and yield the number of blocks.
 
-    The loss and all gradients stay the same. Running statistics are recorded once, and random layers draw the same
-    numbers in both forward passes.
+    The loss and all gradients stay the same. Running statistics are recorded once, as are other buffers and attributes that
+    a forward changes, and random layers draw the same numbers in both forward passes.
     """
     chosen = blocks(model)
     for block in chosen:
@@ -67,7 +69,46 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
     """Return the contexts of the forward pass and of its repetition in the backward pass."""
     norms = [module for module in block.modules() if isinstance(module, _NormBase)]
     states = [{key: getattr(norm, key) for key in STATE} for norm in norms]
-    return nullcontext(), _in_states(norms, states)
+    others = [module for module in block.modules() if not isinstance(module, _NormBase | torch.jit.ScriptModule)]
+    return nullcontext(), _in_both(_in_states(norms, states), _as_before(others))
+
+
+@contextmanager
+def _in_both(one: AbstractContextManager[None], other: AbstractContextManager[None]) -> Iterator[None]:
+    with one, other:
+        yield
+
+
+def _as_before(modules: list[nn.Module]) -> AbstractContextManager[None]:
+    """Return a context that gives modules the buffers and attributes of now, such as the vectors of a spectral norm."""
+    buffers = [{name: _copy(buffer) for name, buffer in module._buffers.items()} for module in modules]
+    return _replaced(modules, buffers, [_attributes(module) for module in modules])
+
+
+@contextmanager
+def _replaced(
+    modules: list[nn.Module], buffers: list[dict[str, Tensor | None]], attributes: list[dict[str, object]]
+) -> Iterator[None]:
+    """Put other tensors in the place of buffers and set attributes, as writing into buffers would spoil saved graphs."""
+    after = [(dict(module._buffers), _attributes(module)) for module in modules]
+    for module, own, plain in zip(modules, buffers, attributes, strict=True):
+        module._buffers.update(own)
+        vars(module).update(plain)
+    try:
+        yield
+    finally:
+        for module, (own, plain) in zip(modules, after, strict=True):
+            module._buffers.update(own)
+            vars(module).update(plain)
+
+
+def _copy(buffer: Tensor | None) -> Tensor | None:
+    return None if buffer is None else buffer.detach().clone()
+
+
+def _attributes(module: nn.Module) -> dict[str, object]:
+    """Return a module's plain attributes, without torch's and without the forward that is replaced here."""
+    return {name: value for name, value in vars(module).items() if name not in OF_MODULES and name != "forward"}
 
 
 @contextmanager

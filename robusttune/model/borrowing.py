@@ -1,6 +1,6 @@
 """Context managers that change a user's model and restore it afterwards."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from robusttune.model.devices import placed, tensors_of
+from robusttune.model.snapshot import overwrite, same, snapshot
+from robusttune.model.undoing import undone
 from robusttune.run.randomness import own_randomness
 
 
@@ -34,20 +36,43 @@ def attacking(model: nn.Module, parameters: Iterable[nn.Parameter], device: torc
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Restore every submodule's train or eval flag afterwards."""
+    """Restore every submodule's train or eval mode afterwards, by its own `train` or `eval` where it has one."""
     flags = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for module, flag in flags:
+            if module.training != flag and switches_itself(module):
+                module.train() if flag else module.eval()
             module.training = flag
+
+    with undone(restore):
+        yield
+
+
+def switches_itself(module: nn.Module) -> bool:
+    """Return True if the module has a `train` or `eval` of its own, as adapters that merge their weights have."""
+    kind, mine = type(module), vars(module)
+    return any(name in mine or getattr(kind, name) is not getattr(nn.Module, name) for name in ("train", "eval"))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, and restore each submodule's mode afterwards."""
-    with modes_kept(model):
+    """Put the model in eval mode, and restore each submodule's mode afterwards.
+
+    Weights that a module's own `train` or `eval` changes come back to the bit, which adding and subtracting would not do.
+    """
+    training = any(module.training for module in model.modules())
+    switching = [module for module in model.modules() if training and switches_itself(module)]
+    tensors = {id(each): each for module in switching for each in tensors_of(module)}
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
+
+    def restore() -> None:
+        for tensor, before in kept:
+            overwrite(tensor, before)
+
+    with undone(restore), modes_kept(model):
         model.eval()
+        kept = [(tensor, before) for tensor, before in kept if not same(tensor, before)]
         yield
 
 
@@ -84,55 +109,36 @@ def statistics_untouched(model: nn.Module) -> Iterator[None]:
 def gradients_kept(model: nn.Module) -> Iterator[None]:
     """Clear every `.grad`, and restore the same tensors afterwards."""
     kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for parameter, gradient in kept:
             parameter.grad = gradient
+
+    with undone(restore):
+        for parameter, _ in kept:
+            parameter.grad = None
+        yield
 
 
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
-    """Restore the model's weights and buffers if anything is raised, also on Ctrl-C."""
-    restore = _snapshot(model)
-    try:
+    """Restore the model's state if anything is raised, also on Ctrl-C; see `snapshot`."""
+    failed, restore = True, snapshot(model)
+    with undone(lambda: restore() if failed else None):
         yield
-    except BaseException:
-        restore()
-        raise
+        failed = False
 
 
 @contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Restore the model's weights and buffers afterwards, in any case."""
-    restore = _snapshot(model)
-    try:
+def restored(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
+    """Restore the model's state afterwards, in any case; see `snapshot`."""
+    with undone(snapshot(model, weights=weights)):
         yield
-    finally:
-        restore()
-
-
-def _snapshot(model: nn.Module) -> Callable[[], None]:
-    """Take a snapshot of weights and buffers, and return the function that restores it."""
-    kept = [(tensor, tensor.detach().clone()) for tensor in tensors_of(model)]
-    # A forward may replace a buffer by another tensor instead of writing into it.
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-
-    @torch.no_grad()
-    def restore() -> None:
-        for tensor, before in kept:
-            tensor.copy_(before)
-        for module, before_forward in buffers:
-            module._buffers.update(before_forward)
-
-    return restore
 
 
 @contextmanager
 def borrowed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
-    """Move the model to a device for training, and restore everything but its weights afterwards.
+    """Move the model to a device and into train mode, and restore everything but its weights afterwards.
 
     If anything is raised, the weights and buffers are restored too.
     """
@@ -140,7 +146,7 @@ def borrowed(model: nn.Module, device: torch.device, seed: int) -> Iterator[None
         own_randomness(seed),
         placed(model, device),
         restored_on_failure(model),
-        modes_kept(model),
+        trainable(model),
         gradients_kept(model),
     ):
         yield

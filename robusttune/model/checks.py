@@ -37,6 +37,12 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(
             "the model is TorchScript, whose layers cannot be read: pass the Python module that was scripted or traced"
         )
+    scripted = next(_scripted_norms(model), None)
+    if scripted is not None:
+        raise ValueError(
+            f"the scripted part {scripted!r} records running statistics, which cannot be held still while its model is "
+            "attacked: put the Python module in its place, or freeze it: .eval() on it, with the model in train mode"
+        )
     packed = next(_packed(model), None)
     if packed is not None:
         raise ValueError(f"{packed}, and quantised weights cannot be trained: harden the float model, then quantise it")
@@ -44,6 +50,14 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(
             "no parameter of the model requires grad, so there is nothing to train: call model.requires_grad_()"
         )
+
+
+def _scripted_norms(model: nn.Module) -> Iterator[str]:
+    """Name the TorchScript modules with running statistics that training would record."""
+    for name, module in model.named_modules():
+        trains = module.training or not model.training
+        if isinstance(module, torch.jit.ScriptModule) and trains and "running_mean" in dict(module._buffers.items()):
+            yield name
 
 
 def _packed(model: nn.Module) -> Iterator[str]:

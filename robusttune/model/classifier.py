@@ -149,9 +149,9 @@ def _calls(model: nn.Module, inputs: Tensor) -> tuple[list[_Call], Any]:
 
     with ExitStack() as stack, evaluating(model), torch.no_grad():
         for path, module in model.named_modules():
-            if path:
+            if path and not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_hook(read, with_kwargs=True).remove)
-        return calls, model(inputs)
+        return calls, model(inputs.clone())  # which some models write into
 
 
 def _kept(output: object, module: nn.Module) -> Tensor | None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robusttune.model.devices import tensors_of
+
 logger = logging.getLogger("robusttune")
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -58,7 +60,8 @@ class Graphs:
 
     def expect(self, model: nn.Module) -> None:
         """Drop all graphs if the model's tensors have moved in memory or were replaced."""
-        weights = tuple(tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()])
+        dense = [tensor for tensor in tensors_of(model) if tensor.layout == torch.strided]
+        weights = tuple(tensor.data_ptr() for tensor in dense)
         if weights != self._weights:
             self._graphs.clear()
             self._calls.clear()

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from robusttune.model.undoing import undone
 from robusttune.types import DeviceLike
 
 
@@ -15,11 +17,8 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     home = device_of(model)
     if home != device:
         model.to(device)
-    try:
+    with undone(lambda: model.to(home) if home != device else None):
         yield
-    finally:
-        if home != device:
-            model.to(home)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -93,6 +92,17 @@ def check_module(model: nn.Module) -> None:
     """Raise a ValueError unless the model is a torch.nn.Module whose weights can be computed with."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"the weight {lazy!r} is lazy and has no values yet: run the model once, on images of the right shape"
+        )
+    exported = next((name for name, module in model.named_modules() if _has_fixed_mode(module)), None)
+    if exported is not None:
+        raise ValueError(
+            f"{repr(exported) if exported else 'the model'} comes from torch.export and cannot change between train and eval "
+            "mode: pass the Python module that was exported"
+        )
     if device_of(model).type == "meta":
         raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
     if any(tensor.is_inference() for tensor in tensors_of(model)):
@@ -100,3 +110,8 @@ def check_module(model: nn.Module) -> None:
             "the model's weights were created in inference mode, so they can never have gradients: create or load the model "
             "outside torch.inference_mode()"
         )
+
+
+def _has_fixed_mode(module: nn.Module) -> bool:
+    """Return True for a module of `torch.export`, whose `train` and `eval` raise a NotImplementedError."""
+    return str(getattr(vars(module).get("eval"), "__module__", "")).startswith("torch.export.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robusttune.data.pixels import Pixels
-from robusttune.model.borrowing import evaluating
+from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import device_of, dtype_of
 
 
@@ -31,14 +31,14 @@ class Classifier:
 
 
 def predicted_classes(model: nn.Module, space: Pixels, images: Tensor) -> Tensor:
-    """Return the classes (N,), on the CPU, that a model predicts in eval mode, on its device, without gradient.
+    """Return the classes (N,), on the CPU, that a model predicts in eval mode, on its device; the model stays as it was.
 
     Args:
         space: the maps from the loader's images to the model's input, on the model's device.
         images: (N,C,H,W), as the loader yields them.
     """
     device = device_of(model)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), restored(model, weights=False), evaluating(model):
         inputs = space.inputs(space.pixels(images.to(device))).to(dtype_of(model))
         return logits_of(model(inputs)).argmax(1).cpu()
 

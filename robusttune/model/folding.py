@@ -42,7 +42,10 @@ class Folded:
     def __init__(self, model: nn.Module, classifier: Classifier, pairs: list[_Pair]) -> None:
         self.model, self.classifier, self.pairs = model, classifier, pairs
         shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-        self.copy = copy.deepcopy(model, shared).eval()
+        with evaluating(
+            model
+        ):  # in eval mode already, the copy's own `eval` does not change shared weights a second time
+            self.copy = copy.deepcopy(model, shared).eval()
         for pair in pairs:
             convolution: Any = self.copy.get_submodule(pair.convolution)
             convolution.weight = nn.Parameter(torch.empty_like(convolution.weight), requires_grad=False)
@@ -84,8 +87,8 @@ def folded(model: nn.Module, classifier: Classifier, inputs: Tensor) -> Folded |
             return None
         changed = _with_random_norms(copy.deepcopy(model).double().eval().requires_grad_(False))
         with torch.no_grad():
-            expected = forward(changed, classifier, inputs.double())
-            outputs = Folded(changed, classifier, pairs)(inputs.double())
+            expected = forward(changed, classifier, inputs.double().clone())
+            outputs = Folded(changed, classifier, pairs)(inputs.double().clone())
         for one, other in zip(expected, outputs, strict=True):
             if not bool(((one - other).abs() <= CLOSE * one.abs().max()).all()):
                 return None
@@ -106,7 +109,7 @@ def pairs_of(model: nn.Module, inputs: Tensor) -> list[_Pair]:
                 stack.callback(module.register_forward_hook(_keeps(name, outputs, runs)).remove)
             elif type(module) in NORMS and isinstance(module.running_mean, Tensor):
                 stack.callback(module.register_forward_pre_hook(_reads(name, outputs, read, runs)).remove)
-        model(inputs)
+        model(inputs.clone())  # which some models write into
     return [pair for pair in read if runs[pair.convolution] == runs[pair.norm] == 1]
 
 

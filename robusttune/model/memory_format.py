@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robusttune.model.borrowing import evaluating
 from robusttune.model.devices import tensors_of
+from robusttune.model.undoing import undone
 from robusttune.types import AutoBool
 
 CONVOLUTIONAL = 4
@@ -17,15 +18,21 @@ CONVOLUTIONAL = 4
 def formatted(model: nn.Module, channels_last: bool) -> Iterator[None]:
     """Keep convolutions' weights in channels_last format inside the context, and restore their place in memory."""
     weights = [(tensor, tensor.data) for tensor in tensors_of(model)] if channels_last else []
-    moved = [(tensor, before) for tensor, before in weights if before.dim() == 4 and type(before) is Tensor]
-    try:
-        for tensor, before in moved:
-            tensor.data = before.contiguous(memory_format=torch.channels_last)
-        yield
-    finally:
+    moved = [(tensor, before) for tensor, before in weights if _is_image_like(before)]
+
+    def restore() -> None:
         for tensor, before in moved:
             if tensor.data_ptr() != before.data_ptr():
                 tensor.data = before.copy_(tensor.data)
+
+    with undone(restore):
+        for tensor, before in moved:
+            tensor.data = before.contiguous(memory_format=torch.channels_last)
+        yield
+
+
+def _is_image_like(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and type(tensor) is Tensor and tensor.layout == torch.strided
 
 
 def chosen_format(channels_last: AutoBool, model: nn.Module, inputs: Tensor) -> bool:
@@ -50,7 +57,7 @@ def chosen_format(channels_last: AutoBool, model: nn.Module, inputs: Tensor) -> 
         return False
     try:
         with formatted(model, True), evaluating(model), torch.no_grad():
-            model(inputs)
+            model(inputs.clone())  # which some models write into
     except Exception:  # an error that has nothing to do with the format is reported by `probe`
         return False
     return True

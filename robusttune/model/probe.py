@@ -69,7 +69,7 @@ def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     """
     try:
         with evaluating(model), torch.no_grad():
-            output = model(inputs)
+            output = model(inputs.clone())  # which some models write into
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError, TypeError) as error:

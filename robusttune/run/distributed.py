@@ -76,10 +76,10 @@ def agreed(value: float, device: torch.device) -> float:
 
 @torch.no_grad()
 def average(tensors: Iterable[Tensor]) -> None:
-    """Replace each floating-point tensor by its mean over the processes, in place."""
+    """Replace each dense floating-point tensor of two bytes or more by its mean over the processes, in place."""
     if together():
         for tensor in tensors:
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.dtype.itemsize > 1:
                 dist.all_reduce(tensor)
                 tensor /= dist.get_world_size()
 

@@ -1,11 +1,14 @@
 """Files of weights and checkpoints, written so that a kill at any moment leaves no damaged file."""
 
+import copy
 import hashlib
 import io
+import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +21,10 @@ from robusttune.types import PathLike
 
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
+EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
+
+Value = TypeVar("Value")
+logger = logging.getLogger("robusttune")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -63,13 +70,19 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         raise ValueError(unusable(path, f"has format {kind}, but this version reads format {FORMAT}"))
     if _digest(payload) != checksum:
         raise ValueError(unusable(path, "does not match its checksum"))
-    return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse")  # which takes a moment, and is right
+        return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; tensors that share memory are each written in full."""
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, save(tensors, None if metadata is None else dict(metadata)))
+    """Write a safetensors file; tensors that share memory are each written in full.
+
+    The format holds dense tensors alone: sparse ones and `_extra_state` are left out, and `give_weights` does not ask for
+    them.
+    """
+    dense = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items() if _is_dense(tensor)}
+    write_bytes(path, save(dense, None if metadata is None else dict(metadata)))
 
 
 def load_weights(path: PathLike) -> dict[str, Tensor]:
@@ -89,7 +102,7 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as weights: it may be damaged or half copied") from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in weights.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
     return dict(weights)
 
@@ -109,6 +122,8 @@ def run_of_weights(path: Path) -> EarlierRun | None:
 def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Load weights into the model, whose names and shapes they must have exactly.
 
+    What a safetensors file cannot hold may be missing (see `save_weights`), and stays as the model has it, with a warning.
+
     Args:
         source: names the weights in the error.
 
@@ -116,14 +131,69 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ValueError: names or shapes differ; up to three of them are shown.
     """
     current = model.state_dict()
-    wrong = [name for name in current if name not in weights] + [name for name in weights if name not in current]
-    wrong += [name for name in current if name in weights and current[name].shape != weights[name].shape]
+    missing = [name for name in current if name not in weights]
+    kept = [name for name in missing if not _is_dense(current[name])]
+    wrong = [name for name in missing if name not in kept] + [name for name in weights if name not in current]
+    wrong += [name for name in current if name in weights and _shape(current[name]) != _shape(weights[name])]
     if wrong:
         raise ValueError(
             f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}: "
             "pass weights of this same model"
         )
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(dict(weights), strict=False)
+    _warn_of_kept(kept, source)
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy a state_dict, which beside tensors may hold any object as `_extra_state`."""
+    return {
+        name: value.detach().clone() if _is_tensor(value) else copy.deepcopy(value) for name, value in weights.items()
+    }
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def loadable(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a state_dict without the objects that a checkpoint cannot hold, as loading them could run code."""
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor) or _can_be_loaded(value)}
+
+
+def completed(weights: Mapping[str, Value], current: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a state_dict from a checkpoint with the objects that `loadable` left out, as the model has them."""
+    kept = [name for name in current if _is_extra(name) and name not in weights]
+    _warn_of_kept(kept, "the checkpoint")
+    return {**weights, **{name: current[name] for name in kept}}
+
+
+def _can_be_loaded(value: object) -> bool:
+    content = io.BytesIO()
+    try:
+        torch.save(value, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception:  # whatever an object of the user's raises when it is pickled
+        return False
+    return True
+
+
+def _warn_of_kept(names: Sequence[str], source: str) -> None:
+    if names:
+        shown = ", ".join(names[:3])
+        logger.warning("%s does not hold %s, which is no dense tensor: it stays as the model has it", source, shown)
+
+
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def _is_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == EXTRA
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def heads_of(source: nn.Module | PathLike | None) -> Mapping[str, Tensor] | None:

@@ -1,8 +1,9 @@
 """Fingerprints of models and data, and versions of packages, as records and `run.json` keep them."""
 
 import hashlib
+import io
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -12,11 +13,26 @@ PACKAGES = ("torch", "torchvision", "timm", "kornia", "torchattacks", "foolbox",
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash the names and values of the model's parameters and buffers; the hash is the same on every device."""
-    state = model.state_dict().items()
-    heads = (f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() for name, tensor in state)
-    values = (tensor_bytes(tensor) for _, tensor in state)
-    return digest(part for both in zip(heads, values, strict=True) for part in both)
+    """Hash the names and values of the model's parameters, buffers and extra state; it is the same on every device."""
+    return digest(part for name, value in model.state_dict().items() for part in _parts(name, value))
+
+
+def _parts(name: str, value: object) -> Iterator[bytes]:
+    """Yield the name and the values of an entry of a state_dict, of which `_extra_state` may be any object."""
+    if isinstance(value, Tensor):
+        yield f"{name} {tuple(value.shape)} {value.dtype}".encode()
+        yield tensor_bytes(value)
+    elif isinstance(value, Mapping):
+        for key in value:
+            yield from _parts(f"{name}.{key}", value[key])
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _parts(f"{name}.{number}", each)
+    elif isinstance(value, io.BytesIO):
+        yield name.encode() + value.getvalue()
+    else:  # the text of other objects holds their address, which differs in each process
+        plain = value is None or isinstance(value, str | bytes | bool | int | float)
+        yield f"{name} {value!r}".encode() if plain else f"{name} {type(value).__name__}".encode()
 
 
 def of_all(hashes: Iterable[str]) -> str:
@@ -33,7 +49,10 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """Copy the values of a tensor of any type, on any device, as bytes."""
+    """Copy the values of a tensor of any type, on any device, as bytes; of a sparse one, indices and values."""
+    if tensor.layout != torch.strided:
+        sparse = tensor.detach().cpu().to_sparse().coalesce()
+        return tensor_bytes(sparse.indices()) + tensor_bytes(sparse.values())
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes()
 

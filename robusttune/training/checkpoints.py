@@ -71,11 +71,11 @@ class Checkpoints:
 
 def state_of(training: Training) -> dict[str, Any]:
     """Return the state of a run, for `restore`."""
-    validation = training.validation
+    validation, best = training.validation, training.validation.best.state_dict()
     return {
         "stepper": _stepper_state(training.stepper),
         "plan": {"taken": training.progress.taken, "elapsed": training.progress.elapsed},
-        "best": validation.best.state_dict(),
+        "best": {**best, "weights": files.loadable(best["weights"])},
         "last": None if validation.last is None else asdict(validation.last),
         "meter": training.meter.state_dict(),
         "place": {"epoch": training.epoch, "consumed": training.consumed, "fell_back": validation.fell_back},
@@ -92,6 +92,8 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     _restore_stepper(training.stepper, state["stepper"])
     training.progress.taken, training.progress.elapsed = state["plan"]["taken"], state["plan"]["elapsed"]
     validation.best.load_state_dict(state["best"])
+    if validation.best.weights:
+        validation.best.weights = files.completed(validation.best.weights, training.robust_loss.state_dict())
     validation.last = None if state["last"] is None else Score(**state["last"])
     training.meter.load_state_dict(state["meter"])
     training.epoch, training.consumed = position["epoch"], position["consumed"]
@@ -109,7 +111,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
 def _stepper_state(stepper: Stepper) -> dict[str, Any]:
     """Return the state of weights, optimiser, scheduler, scaler and average."""
     return {
-        "weights": stepper.robust_loss.state_dict(),
+        "weights": files.loadable(stepper.robust_loss.state_dict()),
         "calls": stepper.robust_loss.calls,
         "ramp": stepper.ramp,
         "optimizer": stepper.optimizer.state_dict(),
@@ -120,7 +122,8 @@ def _stepper_state(stepper: Stepper) -> dict[str, Any]:
 
 
 def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
-    stepper.robust_loss.load_state_dict(state["weights"])
+    robust_loss = stepper.robust_loss
+    robust_loss.load_state_dict(files.completed(state["weights"], robust_loss.state_dict()))
     stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
     stepper.optimizer.load_state_dict(state["optimizer"])
     if stepper.scheduler is not None:

@@ -7,7 +7,7 @@ from robusttune.data.batches import check_channels, check_classes, errors_at, fi
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.transforms import find_statistics, same_statistics
-from robusttune.model.borrowing import evaluating, trainable
+from robusttune.model.borrowing import evaluating
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
 from robusttune.run.settings import CHECKED, check_settings
@@ -61,8 +61,7 @@ def check_first(robust_loss: RobustLoss, images: Tensor, labels: Tensor) -> None
     check_classes(labels, classes)
     if criterion is not None:
         check_criterion(criterion, labels, classes, device_of(robust_loss))
-    with trainable(robust_loss.model):
-        check_batch_norm(robust_loss.model, len(images))
+    check_batch_norm(robust_loss.model, len(images))
     calls = robust_loss.calls
     with torch.no_grad(), evaluating(robust_loss.model):
         device = device_of(robust_loss)

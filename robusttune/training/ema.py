@@ -9,6 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robusttune.model.snapshot import overwrite
+from robusttune.model.undoing import undone
+from robusttune.run.files import copied
+
 
 class Average:
     """The moving average of the tensors that training changes: parameters that require grad, and buffers.
@@ -33,26 +37,24 @@ class Average:
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in self._followed().items():
             average = self.shadow[name]
-            if average.is_floating_point():
+            if _has_mean(average):
                 average.lerp_(tensor.detach(), share)
             else:
-                average.copy_(tensor)
+                overwrite(average, tensor)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Load the averaged weights into the model inside this context."""
         present = {name: tensor.detach().clone() for name, tensor in self._followed().items()}
-        self.write(self.shadow)
-        try:
+        with undone(lambda: self.write(present)):
+            self.write(self.shadow)
             yield
-        finally:
-            self.write(present)
 
     @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor]) -> None:
         """Copy these weights into the model, in place."""
         for name, tensor in self._followed().items():
-            tensor.copy_(weights[name])
+            overwrite(tensor, weights[name])
 
     def _followed(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in _named(self.model).items() if name in self.shadow}
@@ -60,7 +62,7 @@ class Average:
     def weights(self) -> dict[str, Tensor]:
         """Return the model's state_dict with the averages in it."""
         with self.applied():
-            return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            return copied(self.model.state_dict())
 
     def state_dict(self) -> dict[str, object]:
         """Return the state, for `load_state_dict`."""
@@ -72,7 +74,13 @@ class Average:
         self.steps = int(state["steps"])  # type: ignore[call-overload]
         weights: Mapping[str, Tensor] = state["shadow"]  # type: ignore[assignment]
         for name, average in self.shadow.items():
-            average.copy_(weights[name])
+            overwrite(average, weights[name])
+
+
+def _has_mean(tensor: Tensor) -> bool:
+    """Return True for dense numbers of two bytes or more; other tensors, such as sparse or float8 ones, are copied."""
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
 
 
 def _named(model: nn.Module) -> dict[str, Tensor]:

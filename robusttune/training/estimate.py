@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 
 from robusttune.data.loaders import check_loader, length_of
 from robusttune.model import seen_corruptions
-from robusttune.model.borrowing import restored, trainable
+from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
+from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
 from robusttune.run.markdown import markdown_table
 from robusttune.training import profiling
@@ -127,7 +128,7 @@ def estimate(
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began
-            with trainable(model), blocks_checkpointed(model, wanted.speed, show=False):
+            with blocks_checkpointed(model, wanted.speed, show=False):
                 # With "auto", the run itself decides about compiling, as measuring that takes minutes.
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
@@ -239,14 +240,16 @@ def _untouched(settings: RunSettings) -> Iterator[None]:
     optimizer, groups, state = settings.updates.optimizer, 0, {}
     if isinstance(optimizer, torch.optim.Optimizer):
         groups, state = len(optimizer.param_groups), copy.deepcopy(optimizer.state_dict())
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for source, before in states:
             source.set_state(before)
         if isinstance(optimizer, torch.optim.Optimizer):
             del optimizer.param_groups[groups:]
             optimizer.load_state_dict(state)
+
+    with undone(restore):
+        yield
 
 
 def shown(seconds: float) -> str:

@@ -10,7 +10,6 @@ from robusttune.attacks import AttackLike
 from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import overlaps
 from robusttune.model import seen_corruptions
-from robusttune.model.borrowing import trainable
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
@@ -174,7 +173,7 @@ def harden(
     )
     warned: list[str] = []
     with hardening(model, settings := with_preset(settings)) as (training, loader):
-        with trainable(model), blocks_checkpointed(model, settings.speed, show=progress):
+        with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
         if training.validation.loader is not None:
             warned = doubts(training.robust_loss, training.validation.loader)

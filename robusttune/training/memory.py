@@ -62,8 +62,12 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
 
 def bytes_of(tensors: Iterable[Any]) -> int:
     """Sum the bytes of all tensors among these; shared memory counts once."""
-    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if isinstance(leaf, Tensor)}
+    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if _is_dense(leaf)}
     return sum(sizes.values())
+
+
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -13,7 +13,7 @@ from robusttune.data import sharding
 from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
-from robusttune.model.borrowing import frozen, trainable
+from robusttune.model.borrowing import frozen
 from robusttune.model.checks import check_model
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
@@ -138,7 +138,7 @@ def pretrain(
             robust_loss = _pretext_loss(model, batches, pixels, settings, place)
             # The classifier is frozen before the run is set up, so that optimiser and DDP leave it out.
             layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
-            with trainable(model), frozen([parameter for layer in layers for parameter in layer.parameters()]):
+            with frozen([parameter for layer in layers for parameter in layer.parameters()]):
                 training = training_of(robust_loss, batches, settings, place, validation=Validation(None))
                 take_all_steps(training, settings)
             robust_loss.load_state_dict(training.weights())

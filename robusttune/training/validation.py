@@ -20,6 +20,7 @@ from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
+from robusttune.run.files import copied
 from robusttune.run.log import tell
 from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
@@ -110,7 +111,7 @@ class Best:
         if self.score is not None and self._rank(score) <= self._rank(self.score):
             return False
         self.epoch, self.score = epoch, score
-        self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        self.weights = copied(weights)
         return True
 
     def _rank(self, score: Score) -> tuple[bool, float, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from robusttune.model.checks import check_model
+from robusttune.model.undoing import undone
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
 from robusttune.run.provenance import fingerprint
@@ -155,10 +156,8 @@ def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
         for loader, state in zip(loaders, states, strict=True):
             randomness.restore_random_states(state, loader)
 
-    try:
+    with undone(rewind):
         yield rewind
-    finally:
-        rewind()
 
 
 def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data) -> TrialPlan | None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ import torch
 from guarded import unchanged
 from handwritten import digits, loader
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
@@ -115,6 +117,54 @@ def test_harden_checkpoints_and_gives_the_model_back_as_it_was():
     model = copy.deepcopy(start)
     with unchanged(model), pytest.raises(RuntimeError, match="stop"):
         robusttune.harden(model, loader(100, 50), checkpointing=True, on_epoch=broken, **settings)
+
+
+class Counted(nn.Module):
+    """A block that counts its forwards in train mode, in an attribute and in a buffer, and scales by the count."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.calls = nn.Linear(64, 64), nn.Linear(64, 64), 0
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, inputs):
+        if self.training:
+            self.calls += 1
+            self.count += 1
+        return self.second(self.first(inputs).relu()) / (1 + self.count + self.calls)
+
+
+def normalised(normalise):
+    """A block of two layers with a spectral norm."""
+    return nn.Sequential(normalise(nn.Linear(64, 64)), nn.ReLU(), normalise(nn.Linear(64, 64)))
+
+
+RECORDING = {
+    "parametrization": lambda: normalised(parametrizations.spectral_norm),
+    "hook": lambda: normalised(nn.utils.spectral_norm),
+    "counter": Counted,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm")
+@pytest.mark.parametrize("block", RECORDING.values(), ids=RECORDING)
+def test_what_a_layer_records_is_recorded_once(block):
+    """A second power iteration would change the weight that the gradient is of, and the vectors for all later steps."""
+    images, labels = digits()
+    results = []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Sequential(block(), block()), nn.Linear(64, 10)).train()
+        robust_loss = RobustLoss(model, ThreatModel("l2", 0.5), tasks=None, objective="trades", steps=1, images=images)
+        with checkpointed(model) if wanted else nullcontext():
+            for _ in range(2):
+                robust_loss(images[:16], labels[:16])["loss"].backward()
+        calls = [module.calls for module in model.modules() if isinstance(module, Counted)]
+        results.append(([each.grad for each in model.parameters()], list(model.buffers()), calls))
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert all(torch.equal(one, other) for one, other in zip(results[0][1], results[1][1], strict=True))
+    assert results[0][2] == results[1][2]
 
 
 @pytest.mark.parametrize("other", [{"awp": 0.01}, {"compile": True}])

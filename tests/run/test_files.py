@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from odd_models import versioned, with_buffer
 from torch import nn
 
 from robusttune.run import files
@@ -71,3 +72,25 @@ def test_weights_of_heads_are_those_of_a_module_or_a_folder(tmp_path):
     files.save_weights(tmp_path / files.HEADS, heads.state_dict())
     for source in (tmp_path, str(tmp_path), tmp_path / files.HEADS):
         assert torch.equal(files.heads_of(source)["weight"], heads.weight)
+
+
+def test_a_safetensors_file_does_without_what_it_cannot_hold(tmp_path, caplog):
+    path = tmp_path / "weights.safetensors"
+    for model, name in ((versioned(), "1._extra_state"), (with_buffer(torch.eye(3).to_sparse()), "table")):
+        files.save_weights(path, model.state_dict())
+        weights = files.load_weights(path)
+        assert name not in weights
+        files.give_weights(model, weights, "the file")
+        said = f"the file does not hold {name}, which is no dense tensor: it stays as the model has it"
+        assert said in caplog.messages
+        with pytest.raises(
+            ValueError, match=r"the file does not fit the model: 1 names or shapes differ, such as 1\.bias"
+        ):
+            files.give_weights(model, {each: weights[each] for each in weights if each != "1.bias"}, "the file")
+
+
+def test_a_torch_file_brings_its_extra_state(tmp_path):
+    torch.save(versioned({"version": 7}).state_dict(), tmp_path / "weights.pt")
+    model = versioned()
+    files.give_weights(model, files.load_weights(tmp_path / "weights.pt"), "the file")
+    assert model[1].extra == {"version": 7}

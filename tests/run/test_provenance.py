@@ -1,8 +1,10 @@
 """Hashes of models and batches, which records and run.json keep: they must not change from version to version."""
 
+import io
 import platform
 
 import torch
+from odd_models import versioned, with_buffer
 from torch import nn
 
 from robusttune.data.epochs import Batches
@@ -23,6 +25,16 @@ def test_the_fingerprint_of_a_model_is_that_of_earlier_versions():
     assert fingerprint(a_model(torch.bfloat16)) == "602d0f269bff4a5f"
     model[1].running_mean[0] = 1e-6
     assert fingerprint(model) != "cc6c403c320c0188"
+
+
+def test_the_fingerprint_sees_state_of_every_kind():
+    kinds = [torch.eye(3).to_sparse(), torch.eye(3).to_sparse() * 2, torch.ones(3).to(torch.float8_e4m3fn)]
+    hashes = [fingerprint(with_buffer(each)) for each in kinds]
+    assert hashes == [fingerprint(with_buffer(each)) for each in kinds]
+    extras = [{"version": 2}, {"version": 3}, {"scale": [torch.ones(1)]}, {"scale": [torch.zeros(1)]}, io.BytesIO(b"1")]
+    hashes += [fingerprint(versioned(each)) for each in [*extras, io.BytesIO(b"2"), object()]]
+    assert len(set(hashes)) == 10
+    assert hashes[-1] == fingerprint(versioned(object()))
 
 
 def test_the_hash_of_the_first_batch_is_that_of_earlier_versions():

@@ -1,0 +1,27 @@
+"""Clean-up that does not hide the error after which it runs."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("robusttune")
+
+
+@contextmanager
+def undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Call `undo` afterwards, in any case; where an error was raised before, it is that error which the user sees.
+
+    An error of `undo` itself is then logged, and noted on the first one.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            undo()
+        except Exception as failure:
+            note = f"what was changed could not be restored in full afterwards ({type(failure).__name__}: {failure})"
+            logger.error(note)
+            if hasattr(error, "add_note"):
+                error.add_note(note)
+        raise
+    undo()
