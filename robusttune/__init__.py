@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from robusttune.cli.load import load
     from robusttune.measuring.compare import compare
     from robusttune.measuring.evaluate import evaluate
     from robusttune.measuring.monitor import Drift, Monitor
@@ -35,6 +36,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "harden",
+    "load",
     "load_heads",
     "poc",
     "pretrain",
@@ -57,6 +59,7 @@ _MODULES = {
     "estimate": "training.estimate",
     "evaluate": "measuring.evaluate",
     "harden": "training.harden",
+    "load": "cli.load",
     "load_heads": "tasks._heads",
     "poc": "trial.poc",
     "pretrain": "training.pretrain",

@@ -1,21 +1,22 @@
 """Commands: their parameters are options, and `--help` shows their docstrings."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from robusttune import plugins
+from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
-from robusttune.cli.sources import Images, check_same_classes, classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.prepared import other_split, prepared
+from robusttune.cli.runs import check_additions, labels_of, run_in
+from robusttune.cli.sources import loader_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
-from robusttune.run.randomness import own_randomness
-from robusttune.run.settings import check_settings
+from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -37,12 +38,15 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
     """
     _check_out(arguments, "the hardened model")
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    held_out = _other_split(sources, val_split, loader)
+    labels = _labels_before(arguments)
+    model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
+    held_out = other_split(sources, val_split, loader)
     notes = {"command": {**asdict(sources), "val_split": val_split}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     out = Path(arguments["out"])
-    print(f"hardened: {out / 'model.safetensors'}; next: robusttune evaluate --checkpoint {out} …")
+    print(
+        f"hardened: {out / 'model.safetensors'}; next: {shlex.join(['robusttune', 'evaluate', str(out), '--data', sources.data])}"
+    )
     return 0
 
 
@@ -59,8 +63,8 @@ def run_estimate(
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
-    held_out = _other_split(sources, val_split, loader)
+    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    held_out = other_split(sources, val_split, loader)
     print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
     return 0
 
@@ -68,24 +72,31 @@ def run_estimate(
 def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     """Train a backbone on pretext tasks, without labels."""
     _check_out(arguments, "the pre-trained model")
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
     out = Path(arguments["out"])
     print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
     return 0
 
 
-def run_evaluate(sources: Sources, arguments: Arguments, *, which: Listed = ("clean", "sweep")) -> int:
+def run_evaluate(
+    sources: Sources, arguments: Arguments, run: str | None = None, *, which: Listed = ("clean", "sweep")
+) -> int:
     """Measure how robust a model is.
 
     Examples:
+      robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run
       robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
       robusttune evaluate --config evaluate.yaml --which clean sanity strong
 
     Args:
+        run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
-    model, loader, arguments = _prepared(sources, arguments, shuffle=False)
+    earlier = None if run is None else run_in(run)
+    if earlier is not None:
+        check_additions(earlier, sources)
+    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
     print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
     return 0
 
@@ -128,17 +139,18 @@ def run_poc(
         unlabeled: more images, for pretext tasks; named as in --data.
         unlabeled_split: the split of these images.
     """
-    start = Path(arguments["out"]) / START
+    start, before = Path(arguments["out"]) / START, _labels_before(arguments)
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
-    model, loader, arguments = _prepared(sources, arguments, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, labels=before, shuffle=True)
     lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
     more_images = None
     if unlabeled is not None:
         folder = None if Path(unlabeled).exists() else sources.data_dir
-        more_images = loader_of(replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split), shuffle=True)
-    test = _other_split(sources, test_split, loader)
+        unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
+        more_images = loader_of(unlabelled, labels=None, shuffle=True)
+    test = other_split(sources, test_split, loader)
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
@@ -146,7 +158,7 @@ def run_poc(
         **{name: value for name, value in chosen.items() if value is not None},
         test_loader=test,
         unlabeled_loader=more_images,
-        notes={"command": {**asdict(sources), **splits}},
+        notes={"command": {**asdict(sources), **splits}, "about": About(names_of(loader.dataset)).as_json()},
         **arguments,
     )
     if arguments["plan_only"]:
@@ -225,37 +237,18 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
         )
     command = facts["command"]
     sources = Sources(**{field.name: command[field.name] for field in fields(Sources) if field.name in command})
-    model, loader, _ = _prepared(sources, {"seed": facts["arguments"]["seed"]}, shuffle=True)
-    held_out = _other_split(sources, command.get("val_split"), loader)
+    labels = None if facts["run"] == "pretrain" else labels_of(read_run(folder))
+    model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, labels=labels, shuffle=True)
+    held_out = other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())
     return 0 if repeated.same or repeated.close else 1
 
 
-def _prepared(sources: Sources, arguments: Arguments, *, shuffle: bool) -> tuple[nn.Module, Images, Arguments]:
-    """Make the model and the loader, and add the mean and std that the model is known for to the arguments."""
-    loader = loader_of(sources, shuffle=shuffle)
-    classes = sources.classes if sources.classes is not None else classes_of(loader)
-    if classes is None and sources.model.split(":")[0] in ("timm", "torchvision"):
-        raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
-    seed = arguments.get("seed", 0)
-    check_settings({"seed": seed})
-    with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(sources, classes)
-    if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model)
-        arguments = {**arguments, "mean": mean, "std": std}
-    return model, loader, arguments
-
-
-def _other_split(sources: Sources, split: str | None, loader: Images) -> Images | None:
-    """Make a loader of another split of the data, which must have the same classes; None for no split."""
-    if split is None:
-        return None
-    other = loader_of(replace(sources, split=split), strict=True)
-    check_same_classes(loader, other, split)
-    return other
+def _labels_before(arguments: Arguments) -> Labels:
+    """Return the classes of the run that is resumed; those of the data for a new run."""
+    return labels_of(read_run(arguments["out"])) if arguments["resume"] and arguments["out"] else BY_TEXT
 
 
 def _check_out(arguments: Arguments, lost: str) -> None:

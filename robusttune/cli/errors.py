@@ -1,6 +1,7 @@
 """Errors of the command line: arguments that do not fit, and errors of the library, in the words of the options."""
 
 import re
+import sys
 from collections.abc import Iterable
 
 # The option that stands for an argument of another name.
@@ -31,3 +32,8 @@ def in_options(message: str, options: Iterable[str]) -> str:
 
     names = "|".join(sorted({*options, *STANDING}))
     return re.sub(rf"(?<![\w.(])({names})=((?:True|False|None)\b|)", option, message)
+
+
+def note(message: str) -> None:
+    """Print one line to stderr about what was read, and how."""
+    print("robusttune: note:", *message.split(), file=sys.stderr)

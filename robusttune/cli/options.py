@@ -56,7 +56,8 @@ PLUGINS: dict[str, plugins.Kind] = {
 RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
-        *("model", "data", "checkpoint", "pretrained", "model_args", "classes", "data_dir", "data_args", "split"),
+        *("run", "model", "data", "checkpoint", "pretrained", "model_args", "classes", "classes_file", "data_dir"),
+        *("data_args", "split"),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
     },
     "method": {
@@ -81,6 +82,8 @@ class Sources:
         pretrained: fetch the weights that timm or torchvision publish.
         model_args: more arguments of the function that makes the model, such as {img_size: 32}.
         classes: outputs of a timm or torchvision model; by default the classes of the data.
+        classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
+            those of its run, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.
         data_args: more arguments of timm's data set factory, such as {input_key: img}.
         split: the split of the data to use, such as train; in a folder, the subfolder of this name.
@@ -96,6 +99,7 @@ class Sources:
     pretrained: bool = False
     model_args: Mapping[str, Any] | None = None
     classes: int | None = None
+    classes_file: str | None = None
     data_dir: str | None = None
     data_args: Mapping[str, Any] | None = None
     split: str = "train"
@@ -137,7 +141,7 @@ def options_of(command: str) -> dict[str, Parameter]:
     passed = {
         name: option for name, option in parameters_of(function).items() if option.keyword and name not in OBJECTS
     }
-    extra = {name: option for name, option in extra.items() if option.keyword}
+    extra = {name: option for name, option in extra.items() if name not in ("sources", "arguments")}
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
@@ -152,7 +156,7 @@ def request_of(command: str, values: Arguments) -> Request:
     if function is None:
         return Request(command, None, {}, values)
     names = {field.name for field in fields(Sources)}
-    extra = {name for name, option in parameters_of(f"{file}:run_{command}").items() if option.keyword}
+    extra = set(parameters_of(f"{file}:run_{command}")) - {"sources", "arguments"}
     return Request(
         command,
         Sources(**{name: value for name, value in values.items() if name in names}),

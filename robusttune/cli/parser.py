@@ -9,7 +9,18 @@ from typing import NoReturn
 import yaml
 
 from robusttune.cli.errors import UsageError
-from robusttune.cli.options import COMMANDS, GROUPS, RUN, Request, default_of, group_of, help_of, options_of, request_of
+from robusttune.cli.options import (
+    COMMANDS,
+    GROUPS,
+    RUN,
+    Arguments,
+    Request,
+    default_of,
+    group_of,
+    help_of,
+    options_of,
+    request_of,
+)
 from robusttune.cli.signatures import Parameter, summary
 from robusttune.cli.values import read, texts_of
 from robusttune.plugins import did_you_mean
@@ -85,7 +96,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     groups = {title: parser.add_argument_group(title) for title in (*GROUPS, RUN)}
     for name, option in options_of(command).items():
         place = parser if COMMANDS[command].function is None else groups[group_of(name)]
-        several = "+" if "Sequence" in option.types else None
+        several = "+" if "Sequence" in option.types else None if option.keyword or option.required else "?"
         text = help_of(option).replace("%", "%%")
         place.add_argument(f"--{name}" if option.keyword else name, nargs=several, default=SUPPRESS, help=text)
 
@@ -107,6 +118,11 @@ def _request(command: str, words: Sequence[str]) -> Request:
         raise UsageError(_why_unknown(unknown[0], options))
     defaults = {name: default_of(option) for name, option in options.items() if option.default is not ...}
     values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
+    if command == "evaluate" and values["run"] is not None:
+        known = _options_of_run(
+            str(values["run"]), {name: values[name] for name in ("model", "norm") if name in written}
+        )
+        values |= {name: value for name, value in known.items() if name not in written}
     if shown:
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
         sys.exit()
@@ -114,6 +130,16 @@ def _request(command: str, words: Sequence[str]) -> Request:
     if missing:
         raise UsageError(f"missing: {', '.join(missing)}")
     return request_of(command, values)
+
+
+def _options_of_run(folder: str, asked: Arguments) -> Arguments:
+    """Read the options that the folder of a run gives; torch is imported for it."""
+    from robusttune.cli.runs import options_of_run
+
+    try:
+        return options_of_run(folder, **asked)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _why_unknown(word: str, options: dict[str, Parameter]) -> str:

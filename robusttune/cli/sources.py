@@ -3,19 +3,23 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.dataset import ImageDataset
 from timm.data.dataset_factory import create_dataset
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision import models as zoo
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
+from robusttune.cli import folders
+from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
 from robusttune.plugins import did_you_mean
 from robusttune.run import files
@@ -26,7 +30,6 @@ SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
 
-Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 T = TypeVar("T")
 
 
@@ -107,7 +110,9 @@ def statistics_of(sources: Sources, model: nn.Module) -> tuple[Sequence[float], 
     return None, None
 
 
-def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) -> Images:
+def loader_of(
+    sources: Sources, *, labels: Labels | None = BY_TEXT, shuffle: bool = False, strict: bool = False
+) -> Images:
     """Make a loader of images (N,C,H,W) on [0,1] and labels (N,), by timm's data set factory.
 
     Args:
@@ -115,11 +120,12 @@ def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) 
             folder of images for each class, or with such folders for each split; or a name that timm knows, such as
             "torch/cifar10", "hfds/…" (on the Hub, or in a folder here) or "wds/…". Images are scaled and cropped to a
             square.
+        labels: the classes that the labels stand for, found by name; None for images without labels.
         shuffle: draw the images in a random order.
         strict: refuse a folder without this split; otherwise a folder without any splits is used as a whole.
 
     Raises:
-        ValueError: there are no images, no such split, or no such column.
+        ValueError: there are no images, no such split, or no such column; their classes are not those of the labels.
         ImportError: timm's reader needs a package that is not installed.
     """
     data, side = sources.data, sources.size
@@ -129,6 +135,8 @@ def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) 
     named = sources.data_dir is not None or not data or not Path(data).exists()
     if named:
         _check_reader(data)
+    elif not Path(data).is_dir():
+        raise ValueError(f"{data!r} is a file, but a folder with a folder of images for each class is needed")
     mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
         raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
@@ -146,12 +154,19 @@ def loader_of(sources: Sources, *, shuffle: bool = False, strict: bool = False) 
     if not named:
         _check_split(Path(data), Path(images.reader.root), sources.split, strict)
     _check_columns(data, getattr(images, "reader", None))
+    if isinstance(images, ImageDataset):
+        images = folders.ReadImages(images.reader, mode)
+    if labels is not None:
+        give_labels(images, labels, sources, in_folders=not named and "class_map" not in (sources.data_args or {}))
     steps = [
         transforms.Resize(round(side * CROPPED) if side >= 160 else side),
         transforms.CenterCrop(side),
         transforms.ToTensor(),
     ]
-    images.transform = transforms.Compose([transforms.Grayscale(), *steps] if mode == "L" and named else steps)
+    grey = mode == "L" and not isinstance(images, folders.ReadImages)
+    images.transform = transforms.Compose([transforms.Grayscale(), *steps] if grey else steps)
+    if isinstance(images, ImageFolder):
+        images.loader = folders.opened
     shuffle = shuffle and not isinstance(images, IterableDataset)
     return DataLoader(images, sources.batch_size, shuffle=shuffle, num_workers=sources.workers)
 
@@ -187,27 +202,3 @@ def _check_columns(data: str, reader: "Reader | None") -> None:
             f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
             "pass --data_args '{input_key: …, target_key: …}'"
         )
-
-
-def classes_of(loader: Images) -> int | None:
-    """Count the classes of a data set; None if it does not list them."""
-    known = _known_classes(loader)
-    return len(known) if known else None
-
-
-def check_same_classes(first: Images, second: Images, split: str) -> None:
-    """Raise a ValueError where another split has other classes, as each split numbers its classes from 0."""
-    one, other = _known_classes(first), _known_classes(second)
-    if one and other and list(one) != list(other):
-        odd = sorted(set(map(str, one)) ^ set(map(str, other)))
-        raise ValueError(
-            f"the split {split!r} has images of other classes than those to train on, so its labels would mean other classes: "
-            f"only one of them has {', '.join(odd[:8]) or 'this order'}; every split needs an image of each class"
-        )
-
-
-def _known_classes(loader: Images) -> Collection[str] | None:
-    """List the classes of a data set in the order of their labels; None if it does not say."""
-    reader = getattr(loader.dataset, "reader", None)
-    known: Collection[str] | None = getattr(reader, "class_to_idx", None) or getattr(loader.dataset, "classes", None)
-    return known

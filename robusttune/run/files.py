@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from robusttune.run.about import METADATA, EarlierRun, run_of_metadata
+from robusttune.run.about import RUN as RUN
 from robusttune.types import PathLike
 
-STATE, MODEL, LAST, HEADS, RUN = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json"
+STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
 EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
 
@@ -72,14 +75,14 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file; tensors that share memory are each written in full.
 
     The format holds dense tensors alone: sparse ones and `_extra_state` are left out, and `give_weights` does not ask for
     them.
     """
     dense = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items() if _is_dense(tensor)}
-    write_bytes(path, save(dense))
+    write_bytes(path, save(dense, None if metadata is None else dict(metadata)))
 
 
 def load_weights(path: PathLike) -> dict[str, Tensor]:
@@ -102,6 +105,18 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
     if not weights or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in weights.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
     return dict(weights)
+
+
+def run_of_weights(path: Path) -> EarlierRun | None:
+    """Read what a safetensors file says of the run that wrote it; None for another file."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA)
+    except SafetensorError:
+        return None  # `load_weights` says that it is damaged
+    return None if text is None else run_of_metadata(path, text)
 
 
 def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

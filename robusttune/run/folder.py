@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from robusttune.run.about import check_same_names, read_run
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
 from robusttune.types import Loader, PathLike
 
@@ -72,9 +73,13 @@ def warn_if_inexact(loader: Loader | None) -> None:
 
 
 def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Tensor]) -> None:
-    """Write the best and last weights of a RobustLoss: its model's, under the names in the user's model, and its best heads."""
+    """Write the best and last weights of a RobustLoss: its model's, under the names in the user's model, and its best heads.
+
+    The metadata of the model's files holds what the folder's `run.json` says about the model.
+    """
+    run = read_run(folder)
     for path, weights in ((folder / MODEL, best), (folder / LAST, last)):
-        save_weights(path, _under("model.", weights))
+        save_weights(path, _under("model.", weights), None if run is None else run.metadata)
     heads = _under("heads.", best)
     if heads:
         save_weights(folder / HEADS, heads)
@@ -128,12 +133,13 @@ def _plain(facts: object) -> object:
 
 
 def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
-    """Raise a ValueError if the folder holds a run with other arguments than `facts["arguments"]`."""
+    """Raise a ValueError if the folder holds a run with other arguments or names of classes than these facts."""
     path = folder / RUN
     if not path.exists():
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        before = earlier["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
     now = as_json(facts["arguments"])
@@ -144,3 +150,11 @@ def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
             f"{str(folder)!r} holds a run with other arguments ({shown}): pass the same ones to resume it, another out= "
             "to start afresh, or init_from= to start from its weights"
         )
+    check_same_names(_names_in(earlier), _names_in(facts), folder)
+
+
+def _names_in(facts: Mapping[str, object]) -> list[str] | None:
+    """Return the names of classes in the facts of `run.json`; None where it does not have them."""
+    about = facts.get("about")
+    names = about.get("classes") if isinstance(about, Mapping) else None
+    return names if isinstance(names, list) else None

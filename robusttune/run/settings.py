@@ -98,6 +98,19 @@ def number(text: str) -> float:
     return value
 
 
+def as_written(value: float) -> str:
+    """Write a number as people do: as a fraction of 255 where it is one and has no short decimal form.
+
+    Example:
+        >>> as_written(8 / 255), as_written(0.5), as_written(0.5 / 255), as_written(1 / 7)
+        ('8/255', '0.5', '0.5/255', '0.14285714285714285')
+    """
+    decimal, levels = f"{value:g}", round(255 * value, 6)
+    if float(decimal) == value:
+        return decimal
+    return f"{levels:g}/255" if float(f"{levels:g}") / 255 == value else repr(float(value))
+
+
 def numbers(values: Any) -> Any:
     """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
 

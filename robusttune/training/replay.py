@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from robusttune.data.class_names import class_names
 from robusttune.model.devices import chosen_device
 from robusttune.run import files
+from robusttune.run.about import check_same_names
 from robusttune.run.log import FILE
 from robusttune.run.markdown import markdown_table
 from robusttune.training.harden import harden
@@ -90,7 +92,7 @@ def replay(
             `device` to use another device.
 
     Raises:
-        ValueError: the folder holds no such run, or an object is missing.
+        ValueError: the folder holds no such run, an object is missing, or the data set names other classes.
 
     Example:
         >>> import robusttune
@@ -103,6 +105,7 @@ def replay(
     """
     folder = Path(run)
     facts = run_facts_of(folder)
+    check_same_names((facts.get("about") or {}).get("classes"), class_names(loader), folder)
     arguments = _arguments(facts, again, folder)
     device = again.get("device") or _same_device(model, str(facts["device"]))
     with ExitStack() as stack:

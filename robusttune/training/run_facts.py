@@ -4,8 +4,11 @@ from typing import Any
 
 import torch
 
+from robusttune.data.class_names import class_names
 from robusttune.run import folder as run_folder
+from robusttune.run.about import About
 from robusttune.run.provenance import fingerprint, versions
+from robusttune.run.settings import as_written
 from robusttune.training.loop import Training
 from robusttune.training.settings import RunSettings
 
@@ -21,6 +24,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
+        "about": about(training, settings).as_json(),
         "device": str(training.stepper.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -29,3 +33,28 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
     if facts.keys() & notes.keys():
         raise ValueError(f"notes= may not hold {', '.join(facts.keys() & notes.keys())}, which run.json has already")
     return {**facts, **notes}
+
+
+def about(training: Training, settings: RunSettings) -> About:
+    """Return what a run knows of its model: the facts with which its weights can be used again."""
+    robust_loss, (images, labels) = training.robust_loss, training.batches.peeked
+    mean, std = (tuple(each.flatten().tolist()) for each in (robust_loss.pixels.mean, robust_loss.pixels.std))
+    known, attacked = robust_loss.pixels.known, settings.function == "harden" or settings.adversary.norm is not None
+    return About(
+        classes=None if labels is None else class_names(settings.loaders.loader),
+        outputs=None if labels is None else robust_loss.classifier.classes,
+        size=tuple(images.shape[2:]),
+        channels=images.shape[1],
+        mean=mean if known else None,
+        std=std if known else None,
+        norm=str(robust_loss.threat.norm) if attacked else None,
+        eps=as_written(robust_loss.threat.eps) if attacked else None,
+        held_out=_held_out(training, settings),
+    )
+
+
+def _held_out(training: Training, settings: RunSettings) -> str | None:
+    if settings.loaders.val_loader is not None:
+        return "val_loader"
+    held = training.validation.loader
+    return None if held is None else f"{len(held.dataset)} of the images"  # type: ignore[attr-defined]

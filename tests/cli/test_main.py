@@ -19,10 +19,11 @@ from sklearn.datasets import load_digits
 import robusttune
 from robusttune import Records, plugins
 from robusttune.cli.doctor import doctor
+from robusttune.cli.labels import classes_of
 from robusttune.cli.main import main
 from robusttune.cli.options import COMMANDS, OBJECTS, Sources, options_of
 from robusttune.cli.parser import parse
-from robusttune.cli.sources import classes_of, loader_of, model_of, statistics_of
+from robusttune.cli.sources import loader_of, model_of, statistics_of
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -471,16 +472,20 @@ def test_what_a_newcomer_gets_wrong_is_told_in_options_and_nothing_is_written(mo
     assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")) == ["full", "full/note.txt"]
 
 
-def test_a_split_with_other_classes_is_refused_as_its_labels_would_mean_something_else(source, data, capsys, tmp_path):
+def test_another_split_is_labelled_by_name_and_one_with_more_classes_is_refused(source, data, capsys, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(data, mine)
-    shutil.rmtree(mine / "validation" / "3")  # so that 4 would be read as 3
+    shutil.rmtree(mine / "validation" / "3")  # 4 is not read as 3
     source[source.index(str(data))] = str(mine)
-    assert main(["harden", *source, *QUICK, "--val_split", "validation", "--out", "new"]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "the split 'validation' has images of other classes" in line
-    assert "only one of them has 3; every split needs an image of each class" in line
-    assert not (tmp_path / "new").exists()
+    run = ["harden", *source, *QUICK, "--max-steps", "1", "--val_split", "validation"]
+    assert main([*run, "--out", "new"]) == 0
+    assert "has no image of 1 of 10 classes: 3" in capsys.readouterr().err
+    shutil.copytree(mine / "validation" / "4", mine / "validation" / "ten")
+    assert main([*run, "--out", "other"]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the split 'validation' of" in last
+    assert "has images of the classes ten, which are not among those to be told apart: 0, 1, 2" in last
+    assert not (tmp_path / "other").exists()
 
 
 WHICH = [

@@ -139,3 +139,15 @@ def test_an_exact_resume_is_not_warned_of(caplog):
     for loader in (None, [GOOD], DataLoader(TensorDataset(*GOOD), num_workers=1)):
         folder.warn_if_inexact(loader)
     assert not caplog.records
+
+
+def test_a_run_of_other_classes_is_refused(tmp_path):
+    def facts(*names):
+        return {"arguments": {}, "about": {"classes": names or None}}
+
+    folder.write_run(tmp_path, facts("cat", "dog"))
+    for same in (facts("cat", "dog"), facts(), {"arguments": {}}):
+        folder.check_same_run(tmp_path, folder.as_json(same))
+    for other, says in ((("dog", "cat"), "class 0 is 'dog' and not 'cat'"), (("cat", "dog", "eel"), "there are 3")):
+        with pytest.raises(ValueError, match=f"has 2 classes, cat, dog, but by loader.dataset.classes {says}"):
+            folder.check_same_run(tmp_path, folder.as_json(facts(*other)))

@@ -128,3 +128,23 @@ def test_what_is_no_run_is_refused(folder, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"does not say start: it is of another version"):
         replay(tmp_path, model, [GOOD])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_images_whose_classes_have_other_names_are_refused_by_replay_and_resume(again, tmp_path):
+    def named(*names):
+        loader = a_loader()
+        loader.dataset.classes = list(names)
+        return loader
+
+    first = small_model()
+    names = [f"class {number}" for number in range(10)]
+    robusttune.harden(copy.deepcopy(first), named(*names), **RUN, out=tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["about"]["classes"] == names
+    other, place = named(*reversed(names)), tmp_path / "a"
+    repeat = {
+        True: lambda: replay(place, first, other),
+        False: lambda: robusttune.harden(first, other, **RUN, out=place, resume=True),
+    }
+    with pytest.raises(ValueError, match=r"by loader\.dataset\.classes class 0 is 'class 9' and not 'class 0'"):
+        repeat[again]()

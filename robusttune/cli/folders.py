@@ -1,0 +1,226 @@
+"""Folders of images by class: the names of the classes, the labels that follow from them, and images of 8 or 16 bits."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+from timm.data.readers.img_extensions import IMG_EXTENSIONS
+from timm.utils.misc import natural_key
+from torch import Tensor
+from torch.utils.data import Dataset
+
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16-bit grey images
+DEEPEST = 65535
+RETRIES = 10  # images in a row that may be damaged
+SHOWN = 8
+
+logger = logging.getLogger("robusttune")
+
+
+class FolderReader(Protocol):
+    """A reader of image files, as timm has it: of a folder, it holds the path and the label of each."""
+
+    root: str
+    samples: list[tuple[str, int]]
+
+    def __getitem__(self, index: int) -> tuple[BinaryIO, int | None]: ...
+    def __len__(self) -> int: ...
+
+
+class Folder(NamedTuple):
+    """The images of a folder by class.
+
+    Attributes:
+        paths: of the images that lie in a class folder.
+        classes: the name of the class of each.
+        left_out: images beside the class folders, or in hidden ones.
+    """
+
+    paths: list[str]
+    classes: list[str]
+    left_out: int
+
+
+class ReadImages(Dataset[tuple[Tensor, int]]):
+    """The images that a reader of timm opens, in all bit depths that their files have.
+
+    Args:
+        reader: opens the files.
+        mode: "L" or "RGB".
+
+    Attributes:
+        transform: images of Pillow -> tensors (C,H,W).
+        target_transform: the reader's labels -> labels; None to keep them.
+        classes: their names by label, where they are known.
+    """
+
+    def __init__(self, reader: FolderReader, mode: str) -> None:
+        self.reader = reader
+        self.mode = mode
+        self.transform: Callable[[Image.Image], Tensor] | None = None
+        self.target_transform: Callable[[int], int] | None = None
+        self.classes: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self._opened(index)
+        label = -1 if label is None else label if self.target_transform is None else self.target_transform(label)
+        assert self.transform is not None
+        pixels = self.transform(image)
+        return pixels.expand(3, -1, -1) if self.mode == "RGB" and len(pixels) == 1 else pixels, label
+
+    def _opened(self, index: int) -> tuple[Image.Image, int | None]:
+        """Read an image, or the next one that is not damaged."""
+        for _ in range(RETRIES):
+            try:
+                file, label, *_ = self.reader[index]
+                return converted(Image.open(file), self.mode), label
+            except OSError as error:
+                logger.warning("the image %d cannot be read (%s): the next one takes its place", index, error)
+                index = (index + 1) % len(self)
+        raise ValueError(f"{RETRIES} images in a row cannot be read, the last before number {index}: are they damaged?")
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image to "L" or "RGB", or one of 16 bits to "F" with values on [0,1].
+
+    Raises:
+        ValueError: it holds numbers of which the largest is not known.
+    """
+    deep = image.mode in DEEP or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if deep:
+        return Image.fromarray(np.asarray(image).astype(np.float32) / DEEPEST)
+    if image.mode in ("I", "F"):
+        name = getattr(image, "filename", "") or getattr(getattr(image, "fp", None), "name", "") or "an image"
+        raise ValueError(
+            f"{str(name)!r} holds 32-bit numbers, and does not say which of them is white: save the images with 8 or 16 bits"
+        )
+    return image.convert(mode)
+
+
+def opened(path: str) -> Image.Image:
+    """Read an image for torchvision's ImageFolder, in colour.
+
+    Raises:
+        ValueError: it has more than 8 bits, which would be lost.
+    """
+    with Image.open(path) as image:
+        if image.mode in (*DEEP, "I", "F"):
+            raise ValueError(
+                f"{path!r} has more than 8 bits a pixel: pass the folder itself to --data, which reads them"
+            )
+        return image.convert("RGB")
+
+
+def read_folder(reader: FolderReader) -> Folder:
+    """Sort a reader's images by the folders they lie in.
+
+    Raises:
+        ValueError: no image lies in a class folder, or one lies in a folder below it, so that either may be its class.
+    """
+    root = Path(reader.root)
+    places = [(path, Path(path).relative_to(root).parts[:-1]) for path, _ in reader.samples]
+    inside = [(path, parts) for path, parts in places if parts and not parts[0].startswith(".")]
+    if not inside:
+        raise ValueError(
+            f"{str(root)!r} has images, but no folder of images for each class, which its labels come from"
+        )
+    deep = next((parts for _, parts in inside if len(parts) > 1), None)
+    if deep is not None:
+        raise ValueError(
+            f"{str(root)!r} has images in {'/'.join(deep)!r}, so their class may be {deep[0]!r} (the first folder, as "
+            f"torchvision's ImageFolder reads it) or {deep[-1]!r} (the last one, as timm does): put the images of each class "
+            "into one folder, without folders inside"
+        )
+    return Folder([path for path, _ in inside], [parts[0] for _, parts in inside], len(places) - len(inside))
+
+
+def class_folders(root: Path, endings: str | None = None) -> tuple[list[str], list[str]]:
+    """List the names of the folders that hold images, and of those that hold none; hidden ones do not count.
+
+    Args:
+        root: the folder that holds them.
+        endings: of image files, with semicolons between; None for those that timm knows.
+    """
+    kinds = tuple(endings.split(";") if endings else IMG_EXTENSIONS)
+    inside = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    full = {each.name for each in inside if _holds_images(each, kinds)}
+    return sorted(full), sorted({each.name for each in inside} - full)
+
+
+def _holds_images(folder: Path, endings: tuple[str, ...]) -> bool:
+    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
+    return any(name.lower().endswith(endings) for name in files)
+
+
+def in_timm_order(names: Iterable[str]) -> list[str]:
+    """Sort names by the numbers in them, as timm numbers classes: "2" before "10".
+
+    Example:
+        >>> in_timm_order(["10", "9"]), sorted(["10", "9"])
+        (['9', '10'], ['10', '9'])
+    """
+    return sorted(names, key=natural_key)
+
+
+def shown(names: Sequence[str]) -> str:
+    """List names, of many the first ones."""
+    return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def two_orders(names: Sequence[str]) -> str | None:
+    """Describe the two orders in which these names may have been numbered; None if there is only one."""
+    one, other = sorted(names), in_timm_order(names)
+    if one == other:
+        return None
+    row = next(row for row, (first, second) in enumerate(zip(one, other, strict=True)) if first != second)
+    return (
+        f"class {row} may be {one[row]!r} (sorted as text, as torchvision's ImageFolder numbers them: {shown(one)}) or "
+        f"{other[row]!r} (sorted by number, as timm does: {shown(other)})"
+    )
+
+
+def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mapping[int, int], list[str]]:
+    """Map labels to those of other classes by their names; also list the classes that are missing.
+
+    Args:
+        own: names of classes, by label.
+        names: the names to map to, by label.
+        where: names the images in the error.
+
+    Raises:
+        ValueError: a class is not among the names, or a name stands for two classes.
+    """
+    if list(own) == list(names):
+        return {label: label for label in range(len(own))}, []  # a name may stand twice, as "crane" does in ImageNet
+    counts = [*Counter(own).items(), *Counter(names).items()]
+    twice = sorted({name for name, count in counts if count > 1})
+    if twice:
+        raise ValueError(
+            f"{where} has other classes than the model, and two of them have the same name: {shown(twice)}"
+        )
+    rows = {name: row for row, name in enumerate(names)}
+    added = [name for name in own if name not in rows]
+    if added:
+        raise ValueError(
+            f"{where} has images of the classes {shown(added)}, which are not among those to be told apart: {shown(names)}; "
+            "rename the folders as these are called, or remove them"
+        )
+    return {label: rows[name] for label, name in enumerate(own)}, [name for name in names if name not in set(own)]
+
+
+class Relabelled:
+    """A function of labels that maps them by a table."""
+
+    def __init__(self, table: Mapping[int, int]) -> None:
+        self.table = dict(table)
+
+    def __call__(self, label: int) -> int:
+        return self.table[int(label)]

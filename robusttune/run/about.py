@@ -1,0 +1,130 @@
+"""The facts that a run folder holds about its model: its classes, the images that it takes, and its adversary."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from robusttune.types import Json, PathLike
+
+RUN = "run.json"
+METADATA = "robusttune"
+
+
+@dataclass(frozen=True)
+class About:
+    """The facts about a run's model that its weights do not hold; None for those that are not known.
+
+    Attributes:
+        classes: their names, in the order of the model's outputs.
+        outputs: of the model; None for a run without labels.
+        size: height and width of the images.
+        channels: of the images.
+        mean, std: of the model's input, one for each channel; None for a model that takes pixels.
+        norm: of the adversary.
+        eps: its radius as people write it, such as "8/255".
+        held_out: the images that the epochs were judged on, in words.
+    """
+
+    classes: Sequence[str] | None = None
+    outputs: int | None = None
+    size: Sequence[int] | None = None
+    channels: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    norm: str | None = None
+    eps: str | None = None
+    held_out: str | None = None
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the facts as `run.json` holds them, under "about"."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run, as its folder describes it.
+
+    Attributes:
+        folder: of the run.
+        function: "harden" or "pretrain"; "poc" for a trial.
+        command: where model and images came from, by the options of the command line; None for a run begun from Python.
+        arguments: of the function.
+        about: the facts about its model; None for a run of a version that did not write them.
+    """
+
+    folder: Path
+    function: str
+    command: Mapping[str, Any] | None
+    arguments: Mapping[str, Any]
+    about: About | None
+
+    @property
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
+        """Mean and std of the model's input; (None, None) for a model that takes pixels."""
+        of = vars(self.about) if self.about is not None else self.arguments
+        mean, std = of.get("mean"), of.get("std")
+        return (None, None) if mean is None or std is None else (mean, std)
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The facts as a file of weights holds them, under METADATA; None where they are not known."""
+        if self.about is None:
+            return None
+        command = self.command or {}
+        named = {name: command[name] for name in ("model", "model_args") if name in command}
+        facts = {"run": self.function, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
+        return {METADATA: json.dumps({**named, **facts}, sort_keys=True)}
+
+
+def read_run(folder: PathLike) -> EarlierRun | None:
+    """Read the `run.json` of a run's folder; None where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = Path(folder) / RUN
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        about, arguments = _about(facts.get("about")), dict(facts["arguments"])
+        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"
+        ) from error
+
+
+def run_of_metadata(path: Path, text: str) -> EarlierRun:
+    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it."""
+    facts = json.loads(text)
+    command = facts if "model" in facts else None
+    return EarlierRun(path, facts["run"], command, {"purpose": facts["purpose"]}, _about(facts["about"]))
+
+
+def _about(known: Mapping[str, Any] | None) -> About | None:
+    names = {each.name for each in fields(About)}  # a later version may write more
+    return None if known is None else About(**{name: known[name] for name in known if name in names})
+
+
+def check_same_names(
+    before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = "loader.dataset.classes"
+) -> None:
+    """Raise a ValueError where both of the names of classes are known, and are not the same in the same order.
+
+    Args:
+        before: the names of the run's classes.
+        now: the names to compare with.
+        run: its folder.
+        by: where the names to compare with come from.
+    """
+    if before is None or now is None or list(before) == list(now):
+        return
+    row = next((row for row, (one, other) in enumerate(zip(before, now, strict=False)) if one != other), None)
+    what = f"there are {len(now)}" if row is None else f"class {row} is {now[row]!r} and not {before[row]!r}"
+    raise ValueError(
+        f"the run in {str(run)!r} has {len(before)} classes, {', '.join(before[:8])}{' …' * (len(before) > 8)}, but by "
+        f"{by} {what}: pass images of the same classes in the same order"
+    )
