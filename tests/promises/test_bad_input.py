@@ -231,7 +231,9 @@ def test_held_out_images_must_be_in_the_space_of_the_others():
         "val_loader: images are pixels.*but in the loader images are normalised images.*use the same transform in both"
     )
     refused(hardened, match, loader=[normalised], val_loader=[GOOD], **space)
-    match = "val_loader: images are normalised images.*but in the loader images are pixels.*use the same transform in both"
+    match = (
+        "val_loader: images are normalised images.*but in the loader images are pixels.*use the same transform in both"
+    )
     refused(hardened, match, loader=[GOOD], val_loader=[normalised], **space)
     for held in (normalised, (GOOD[0].mul(255).byte(), labels())):
         hardened(small_model(), [normalised], val_loader=[held], **space)
