@@ -2,7 +2,7 @@
 
 import sys
 
-from robusttune.cli.main import main
+from robusttune.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

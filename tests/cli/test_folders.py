@@ -9,8 +9,7 @@ import torch
 from brightness import numbered, write
 from PIL import Image
 
-from robusttune.cli import folders
-from robusttune.cli.main import main
+from robusttune.cli import folders, main
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 

@@ -9,7 +9,7 @@ from brightness import Net, numbered, write
 from safetensors.torch import load_file
 
 import robusttune
-from robusttune.cli.main import main
+from robusttune.cli import main
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from robusttune.cli.main import main
+from robusttune.cli import main
 from robusttune.cli.options import COMMANDS
 from robusttune.trial.results import Trial
 

@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 
 import robusttune
 from robusttune import Records, plugins
+from robusttune.cli import main
 from robusttune.cli.doctor import doctor
 from robusttune.cli.labels import classes_of
-from robusttune.cli.main import main
 from robusttune.cli.options import COMMANDS, OBJECTS, Sources, options_of
 from robusttune.cli.parser import parse
 from robusttune.cli.sources import loader_of, model_of, statistics_of
