@@ -13,7 +13,8 @@ from torch.utils.data import IterableDataset
 
 from robusttune.run.about import check_same_names, read_run
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
-from robusttune.types import Loader, PathLike
+from robusttune.run.settings import check_settings
+from robusttune.types import Json, Loader, PathLike
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Arguments that may differ between a run and the run that resumes it.
@@ -101,6 +102,19 @@ def noted_on_failure(folder: Path | None) -> Iterator[None]:
             if hasattr(error, "add_note"):
                 error.add_note(note)
         raise
+
+
+def with_notes(facts: Mapping[str, Any], notes: Mapping[str, Json] | None) -> dict[str, Any]:
+    """Add a user's notes to the facts for `run.json`.
+
+    Raises:
+        ValueError: the notes are no dict, or have a key that the facts have already.
+    """
+    check_settings({"notes": notes})
+    clash = facts.keys() & (notes or {}).keys()
+    if clash:
+        raise ValueError(f"notes= may not hold {', '.join(sorted(clash))}, which {RUN} has already: use other names")
+    return {**facts, **(notes or {})}
 
 
 def write_run(folder: Path, facts: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ NUMBERS = {
     "ema": DECAY,
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
-CHECKED = (*NUMBERS, "on_epoch", "tasks")
+CHECKED = (*NUMBERS, "on_epoch", "tasks", "notes")
 NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
@@ -54,6 +54,9 @@ def check_settings(settings: Mapping[str, object]) -> None:
     on_epoch = settings.get("on_epoch")
     if on_epoch is not None and not callable(on_epoch):
         raise ValueError(f"on_epoch is {on_epoch!r}, but a function of a dict is needed, such as on_epoch=print")
+    notes = settings.get("notes")
+    if notes is not None and not (isinstance(notes, Mapping) and all(isinstance(name, str) for name in notes)):
+        raise ValueError(f"notes is {notes!r}, but a dict with words as keys is needed, such as {{'ticket': 'A-17'}}")
     tasks = settings.get("tasks")
     # Weights that are not numbers are refused where the tasks are built.
     if isinstance(tasks, Mapping) and tasks and all(isinstance(w, Real) and w == 0 for w in tasks.values()):

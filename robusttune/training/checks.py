@@ -23,6 +23,10 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
     check_settings(settings.arguments(CHECKED))
+    if settings.learning.objective is None:
+        raise ValueError(
+            "objective is None, but harden trains a classifier: leave it out, or use pretrain for the pretext tasks alone"
+        )
     check_checkpointing(settings)
     check_loader(loaders.loader, passes=epochs)
     for name, loader in (("val_loader", loaders.val_loader), ("unlabeled_loader", loaders.unlabeled_loader)):

@@ -29,10 +29,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    notes = dict(settings.output.notes or {})
-    if facts.keys() & notes.keys():
-        raise ValueError(f"notes= may not hold {', '.join(facts.keys() & notes.keys())}, which run.json has already")
-    return {**facts, **notes}
+    return run_folder.with_notes(facts, settings.output.notes)
 
 
 def about(training: Training, settings: RunSettings) -> About:

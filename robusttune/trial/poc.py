@@ -18,6 +18,7 @@ from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
+from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import TASKS
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
@@ -100,6 +101,7 @@ def poc(
         ImportError: a package of the page is not installed.
     """
     check_model(model)
+    check_settings({"notes": notes})
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -213,7 +215,7 @@ def _start(
     if (folder / PLAN).exists():
         return
     files.save_weights(folder / START, _tensors(model))
-    run_folder.write_run(folder, {"arguments": vars(request), **notes})
+    run_folder.write_run(folder, run_folder.with_notes({"arguments": vars(request)}, notes))
     replace(plan, estimated=estimated(plan, calls, known)).write(folder)
 
 

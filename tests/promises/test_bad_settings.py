@@ -358,3 +358,19 @@ def test_a_warning_raised_as_an_error_leaves_the_model_alone(way):
     model = small_model(3, 5, nn.Softmax(1))
     with unchanged(model), pytest.raises(UserWarning, match="remove the softmax"):
         way(model, [GOOD])
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"objective": None}, "objective is None, but harden trains a classifier: leave it out, or use pretrain"),
+        ({"notes": "x"}, "notes is 'x', but a dict with words as keys is needed"),
+        ({"notes": {1: "x"}}, "notes is {1: 'x'}, but a dict with words as keys is needed"),
+    ],
+)
+def test_settings_that_harden_alone_has_are_refused(settings, match):
+    refused(hardened, match, **settings)
+
+
+def test_notes_do_not_replace_what_run_json_holds(tmp_path):
+    refused(hardened, "notes= may not hold run, which run.json has already", notes={"run": 1}, out=tmp_path / "run")
