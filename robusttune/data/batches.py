@@ -67,6 +67,13 @@ def images_of(batch: object, *, wait: bool = True) -> Tensor:
     return cast(Tensor, images)
 
 
+def has_labels(batch: object) -> bool:
+    """Return False for a batch of images alone: a tensor, a tuple of one item, or a dict without a key for labels."""
+    if _has_keys(batch):
+        return any(key in batch for key in LABEL_KEYS)
+    return not isinstance(batch, Tensor) and not (isinstance(batch, tuple | list) and len(batch) == 1)
+
+
 def check_images(images: object, *, wait: bool = False) -> None:
     """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8; `wait` as in `unpacked`."""
     if not isinstance(images, Tensor):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked
+from robusttune.data.batches import check_channels, errors_at, first_batch, has_labels, images_of, unpacked
 from robusttune.data.loaders import is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
@@ -18,15 +18,17 @@ CheckedBatch: TypeAlias = tuple[Tensor, Any]
 class Batches:
     """The checked batches of a user's loader. The first one can be read ahead; it is not lost, even for an iterator.
 
+    Args:
+        loader: of the user.
+        labelled: whether its batches have labels; None to see by the first one.
+
     Attributes:
         count: batches of an epoch; None where the loader has no length.
         channels: of the first batch's images; None before `first()`.
     """
 
-    def __init__(self, loader: Loader, *, labelled: bool = True) -> None:
-        self.loader = loader
-        self.labelled = labelled
-        self.name = "loader" if labelled else "unlabeled_loader"
+    def __init__(self, loader: Loader, *, labelled: bool | None = True, name: str = "loader") -> None:
+        self.loader, self.labelled, self.name = loader, labelled, name
         self.count = length_of(loader)
         self.channels: int | None = None
         self._peeked: CheckedBatch | None = None
@@ -48,7 +50,9 @@ class Batches:
         Raises:
             ValueError: the loader is empty, or the batch does not pass the checks of `unpacked`.
         """
-        self._peeked = batch = self._checked(first_batch(self.loader, self.name))
+        first = first_batch(self.loader, self.name)
+        self.labelled = has_labels(first) if self.labelled is None else self.labelled
+        self._peeked = batch = self._checked(first)
         self.channels = batch[0].shape[1]
         return batch
 

@@ -44,6 +44,19 @@ def length_of(sized: object) -> int | None:
         return None
 
 
+def images_an_epoch(loader: object, batch: int) -> int | None:
+    """Return the number of images in an epoch of a loader; None if it is not known.
+
+    Args:
+        batch: the number of images in one of its batches.
+    """
+    batches = length_of(loader)
+    if batches is None:
+        return None
+    known = length_of(getattr(loader, "sampler", None)) if getattr(loader, "batch_size", None) else None
+    return batches * batch if known is None else min(known, batches * batch)
+
+
 def is_plain(loader: object) -> TypeGuard[DataLoader[object]]:
     """Return True if `rebuilt` can split or share out the loader's images.
 

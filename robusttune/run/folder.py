@@ -64,6 +64,8 @@ def prepared(out: PathLike | None, resume: bool) -> Path | None:
 
 def warn_if_inexact(loader: Loader | None) -> None:
     """Log a warning if a resumed run cannot load exactly the images that the run would have loaded without the break."""
+    for each in getattr(loader, "loaders", ()):
+        warn_if_inexact(each)
     why = ""
     if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
         why = "its workers are persistent, so their random transforms start from new seeds"
@@ -165,6 +167,11 @@ def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
             "to start afresh, or init_from= to start from its weights"
         )
     check_same_names(_names_in(earlier), _names_in(facts), folder)
+    if earlier.get("teacher") != as_json(facts.get("teacher")):
+        raise ValueError(
+            f"the teacher of the run in {str(folder)!r} was another one, or has other weights now: pass the same teacher=, and, "
+            "where it is 'self', the model with the weights that it had at the start of that run"
+        )
 
 
 def _names_in(facts: Mapping[str, object]) -> list[str] | None:

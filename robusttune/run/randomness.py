@@ -52,9 +52,11 @@ def restore_random_states(states: Mapping[str, Any], loader: Loader | None) -> N
 
 
 def generators(loader: Loader | None) -> list[torch.Generator]:
-    """List the generators of a loader and its samplers, each once."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    """List the generators of a loader and its samplers, each once; those of both loaders, where it mixes two."""
+    owners: list[object] = []
+    for each in getattr(loader, "loaders", (loader,)):
+        batch_sampler = getattr(each, "batch_sampler", None)
+        owners += [each, getattr(each, "sampler", None), getattr(batch_sampler, "sampler", None)]
     held = [getattr(owner, "generator", None) for owner in owners]
     unique = {id(generator): generator for generator in held if isinstance(generator, torch.Generator)}
     return list(unique.values())

@@ -35,6 +35,7 @@ NUMBERS = {
     "step_size": POSITIVE,
     "time_budget": POSITIVE,
     "min_clean": SHARE,
+    "unlabeled_share": _Range("a share of each batch, above 0 and below 1,", lambda value: 0 < value < 1),
     "ema": DECAY,
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }

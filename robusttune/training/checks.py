@@ -32,10 +32,13 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     for name, loader in (("val_loader", loaders.val_loader), ("unlabeled_loader", loaders.unlabeled_loader)):
         if loader is not None:
             check_loader(loader, name, passes=1 + epochs)
-    if loaders.unlabeled_loader is not None and not settings.learning.tasks:
+    if loaders.unlabeled_loader is not None and loaders.teacher is None and not settings.learning.tasks:
         raise ValueError(
-            "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=, or leave it out"
+            "unlabeled_loader= without a teacher is for the pretext losses, but there are no tasks: pass teacher='self', which "
+            "labels the images, or tasks="
         )
+    if loaders.unlabeled_loader is not None and loaders.teacher is not None:
+        check_loader(loaders.loader, passes=2)
     for_purpose(settings.adversary.purpose, None, "auto")  # refuses an unknown purpose
 
 

@@ -5,13 +5,13 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from robusttune.data.loaders import check_loader, length_of
+from robusttune.data.loaders import check_loader, images_an_epoch
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
@@ -181,7 +181,7 @@ def extent_of(training: Training, pace: Pace) -> Extent:
     length, batches, batch = training.progress.length, training.progress.batches, len(training.batches.peeked[0])
     steps_left = math.inf if length.max_steps is None else length.max_steps
     seconds_left = math.inf if length.time_budget is None else length.time_budget
-    images = _images_an_epoch(training.batches.loader, batches, batch)
+    images: float | None = images_an_epoch(training.batches.loader, batch)
     steps = math.inf if batches is None else math.ceil(batches / length.accumulate)
     if images is None:
         # The loader may never end, so what ends the run is one long epoch.
@@ -204,14 +204,6 @@ def extent_of(training: Training, pace: Pace) -> Extent:
         if over:
             break
     return Extent(done, spent, math.ceil(taken - 1e-9), epoch, validations)
-
-
-def _images_an_epoch(loader: Any, batches: int | None, batch: int) -> float | None:
-    """Return the number of images that this process trains on in an epoch; None if it is not known."""
-    if batches is None:
-        return None
-    known = length_of(getattr(loader, "sampler", None)) if getattr(loader, "batch_size", None) else None
-    return float(batches * batch if known is None else min(known, batches * batch))
 
 
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:

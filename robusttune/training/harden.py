@@ -35,6 +35,7 @@ from robusttune.training.settings import (
     RunSettings,
     SchedulerLike,
     Speed,
+    TeacherLike,
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps
@@ -67,6 +68,8 @@ def harden(
     classifier: str | None = None,
     val_loader: Loader | None = None,
     unlabeled_loader: Loader | None = None,
+    teacher: TeacherLike | None = "self",
+    unlabeled_share: float | None = None,
     heads: nn.Module | PathLike | None = None,
     epochs: int = 10,
     max_steps: int | None = None,
@@ -118,7 +121,11 @@ def harden(
         classifier: name of the layer that yields the logits, for models where probing does not find it.
         val_loader: held-out images, which choose the epoch whose weights are returned; for None 5% of a plain DataLoader's
             images are held back where those are 32 or more, else the averaged weights of the last epoch are returned.
-        unlabeled_loader: more images, for the pretext losses alone.
+        unlabeled_loader: images without labels (labels are ignored), which the teacher labels. An epoch has the images of both
+            loaders. A `loader` that yields images alone is labelled by the teacher, too.
+        teacher: "self" (the model as it is at the start, frozen), or another module or function that gets the model's input and
+            returns logits (N,K) of the same classes; None to use `unlabeled_loader` for the pretext losses alone.
+        unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
@@ -162,7 +169,7 @@ def harden(
     settings = RunSettings(
         "harden",
         tuple(HardenSettings.__annotations__),
-        Loaders(loader, val_loader, unlabeled_loader),
+        Loaders(loader, val_loader, unlabeled_loader, teacher, unlabeled_share),
         Adversary(norm, eps, purpose, preset, attack, steps, step_size, attack_tasks, awp, eps_ramp),
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),

@@ -22,6 +22,7 @@ from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
 from robusttune.training.step import Stepper
+from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation, validate
 
 
@@ -32,6 +33,7 @@ class Training:
         stepper: takes the steps.
         batches, journal, validation, checkpoints: of the run.
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
+        teacher: labels those images of `batches` that have no label; None for none.
         late: the attack of the last quarter of the run; None for no other.
         on_epoch: called with the facts of each epoch.
     """
@@ -44,13 +46,14 @@ class Training:
         *,
         validation: Validation,
         unlabeled: Batches | None = None,
+        teacher: Teacher | None = None,
         late: Attack | None = None,
         checkpoints: Checkpoints,
         on_epoch: Callable[[EpochFacts], object] | None = None,
     ) -> None:
         self.stepper, self.batches, self.journal = stepper, batches, journal
         self.validation, self.checkpoints = validation, checkpoints
-        self.unlabeled, self.late, self.on_epoch = unlabeled, late, on_epoch
+        self.unlabeled, self.teacher, self.late, self.on_epoch = unlabeled, teacher, late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.epoch, self.consumed, self._epoch_began = Meter(), 0, 0, 0.0
         self.epoch_states: dict[str, Any] = {}

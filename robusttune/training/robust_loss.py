@@ -28,7 +28,8 @@ from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
-from robusttune.training.settings import AttackTasks
+from robusttune.training.settings import AttackTasks, TeacherLike
+from robusttune.training.teacher import Labeller
 from robusttune.types import Channels
 
 Weights: TypeAlias = dict[str, Tensor]  # of the model, by name
@@ -57,6 +58,9 @@ class RobustLoss(nn.Module):
             in train mode only.
         mean, std, normalized: of the model's input; see `robusttune.data.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
+        teacher: labels the images that a call gets as `unlabeled`: "self" (a copy of the model, made at the first such call), a
+            module in eval mode or a function, which gets the model's input and returns logits (N,K) of the same classes;
+            None to use those images for the pretext losses alone.
         images: a batch (N,C,H,W) as the loader yields it, to probe the model and the pixels with; random ones for None.
         seed: of the random starts, views and augmentations.
 
@@ -92,6 +96,7 @@ class RobustLoss(nn.Module):
         std: Channels | None = None,
         normalized: bool | None = None,
         classifier: str | None = None,
+        teacher: TeacherLike | None = "self",
         images: Tensor | None = None,
         seed: int = 0,
     ) -> None:
@@ -111,6 +116,7 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
+        self.labeller = Labeller(teacher, model)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -120,7 +126,8 @@ class RobustLoss(nn.Module):
         Args:
             images: (N,C,H,W) as the loader yields them.
             labels: (N,) or soft (N,K); None where there is no objective.
-            unlabeled: more images (U,C,H,W), for the pretext losses alone, which are then means over N + U images.
+            unlabeled: more images (U,C,H,W). The teacher labels them, and they join the batch; without a teacher they join the
+                pretext losses alone, which are then means over N + U images.
         """
         if self.objective is not None and labels is None:
             raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
@@ -129,6 +136,7 @@ class RobustLoss(nn.Module):
             choices, noise = self._generators(device_of(self.model))
             if self.training:
                 self._watch.count_forward()
+            images, labels, unlabeled = self.labeller.joined(self, images, labels, unlabeled)
             batches = [prepared_batch(self, images, labels, choices)]
             batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
         attacked = [self._attacked(batch, noise) for batch in batches]

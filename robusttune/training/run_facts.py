@@ -16,7 +16,7 @@ from robusttune.training.settings import RunSettings
 def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
     """Return the contents of `run.json`: all that is needed to repeat the run, except the model and the data."""
     arguments = settings.arguments(name for name in settings.names if name not in run_folder.FREE)
-    loaders = vars(settings.loaders)
+    loaders, teacher = vars(settings.loaders), training.teacher
     facts = {
         "run": settings.function,
         "arguments": arguments,
@@ -24,6 +24,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
+        **({} if teacher is None else {"teacher": teacher.facts(training.batches.peeked[0])}),
         "about": about(training, settings).as_json(),
         "device": str(training.stepper.device),
         "threads": torch.get_num_threads(),

@@ -24,6 +24,8 @@ Purpose: TypeAlias = Literal["attacks", "corruptions"]
 PresetName: TypeAlias = Literal["standard", "fast"]
 AttackTasks: TypeAlias = Literal["none", "separate", "joint"]
 PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+# Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
+TeacherLike: TypeAlias = Literal["self"] | nn.Module | Callable[[Tensor], Tensor]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Optimizer: TypeAlias = torch.optim.Optimizer
 OptimizerLike: TypeAlias = str | Optimizer | Callable[[list[nn.Parameter]], Optimizer]
@@ -43,11 +45,13 @@ SchedulerLike: TypeAlias = str | Scheduler | Callable[[Optimizer], Scheduler]
 
 @dataclass(frozen=True)
 class Loaders:
-    """The images of a run: to train on, to choose the epoch by, and without labels."""
+    """The images of a run: to train on, to choose the epoch by, and without labels; and who labels the last."""
 
     loader: Loader
     val_loader: Loader | None = None
     unlabeled_loader: Loader | None = None
+    teacher: TeacherLike | None = "self"
+    unlabeled_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,8 @@ class HardenSettings(TypedDict, total=False):
     classifier: str | None
     val_loader: Loader | None
     unlabeled_loader: Loader | None
+    teacher: TeacherLike | None
+    unlabeled_share: float | None
     heads: nn.Module | PathLike | None
     epochs: int
     max_steps: int | None

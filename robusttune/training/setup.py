@@ -2,23 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
-from robusttune.data import sharding
 from robusttune.data.epochs import Batches
-from robusttune.data.pixels import Pixels, find_pixels
-from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.run import distributed, files
 from robusttune.run.log import Journal, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.criterion import with_criterion
+from robusttune.training.images import Images, training_images
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
@@ -30,17 +27,9 @@ from robusttune.training.run_facts import run_facts
 from robusttune.training.schedule import Progress
 from robusttune.training.settings import RunSettings
 from robusttune.training.step import Stepper
+from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation
 from robusttune.types import Loader
-
-
-class Images(NamedTuple):
-    """The loader to train on, held-out images, the first batch, and the space of their pixels."""
-
-    loader: Loader
-    held: Loader | None
-    batches: Batches
-    pixels: Pixels
 
 
 @contextmanager
@@ -55,24 +44,13 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
         if settings.learning.init_from is not None:
             source = settings.learning.init_from
             files.give_weights(model, files.load_weights(source), str(source))
-        images = _training_images(settings)
-        with laid_out(model, images.batches, images.pixels, settings.speed, place.device):
+        with (
+            training_images(model, settings, place.device) as images,
+            laid_out(model, images.batches, images.pixels, settings.speed, place.device),
+        ):
             attacker = chosen_attacker(settings.adversary, preset, images.batches.peeked[0])
             robust_loss = _robust_loss(model, images, attacker, settings, place.device)
             yield _training(robust_loss, images, attacker, settings, preset, place), images.loader
-
-
-def _training_images(settings: RunSettings) -> Images:
-    """Hold images back, share the rest out among the processes, and read the first batch."""
-    loaders, seed = settings.loaders, settings.output.seed
-    loader, held = loaders.loader, loaders.val_loader
-    if held is None:
-        loader, held = held_back(loader, HELD_BACK, seed)
-    if held is None and settings.learning.min_clean is not None:
-        raise ValueError("min_clean= chooses among epochs by held-out images, but there are none: pass val_loader=")
-    batches = _batches_of(loader, settings)
-    first, _ = batches.peeked
-    return Images(loader, held, batches, find_pixels(first, loader, **vars(settings.pixels)))
 
 
 def _robust_loss(
@@ -109,7 +87,6 @@ def _training(
 ) -> Training:
     """Prepare a run of `harden` for its first step, and log what was chosen."""
     ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
-    unlabeled = settings.loaders.unlabeled_loader
     training = training_of(
         robust_loss,
         images.batches,
@@ -124,20 +101,13 @@ def _training(
         pace=preset.pace,
         ramp=ramp,
         late=attacker.late,
-        unlabeled=None if unlabeled is None else _batches_of(unlabeled, settings, labelled=False),
+        unlabeled=images.unlabeled,
+        teacher=images.teacher,
     )
     threat, show = attacker.threat, settings.output.progress
     tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
     tell(f"{training.stepper.recipe}; {training.stepper.precision.name}; {training.validation}", show)
     return training
-
-
-def _batches_of(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
-    """Return the batches of this process's share of a loader, after reading the first one."""
-    sharded = sharding.sharded(loader, settings.speed.sharded, seed=settings.output.seed)
-    batches = Batches(sharded, labelled=labelled)
-    batches.first()
-    return batches
 
 
 def training_of(
@@ -151,12 +121,13 @@ def training_of(
     ramp: bool = False,
     late: Attack | None = None,
     unlabeled: Batches | None = None,
+    teacher: Teacher | None = None,
 ) -> Training:
     """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
 
     Args:
         pace: a factor of the customary learning rate for small images.
-        validation, ramp, late, unlabeled: see `Training` and `Stepper`.
+        validation, ramp, late, unlabeled, teacher: see `Training` and `Stepper`.
     """
     images: Tensor = batches.peeked[0]
     output = settings.output
@@ -176,6 +147,7 @@ def training_of(
         Journal(place.folder, chosen_tracker(output.log, place.folder)) if leads else Journal(),
         validation=validation,
         unlabeled=unlabeled,
+        teacher=teacher,
         late=late,
         checkpoints=Checkpoints(place.folder, output.checkpoint_every),
         on_epoch=output.on_epoch,

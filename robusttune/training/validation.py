@@ -15,6 +15,7 @@ from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
 from robusttune.data.loaders import length_of
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
+from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen
@@ -158,6 +159,8 @@ class Validation:
                 f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
             )
         images = length_of(getattr(self.loader, "dataset", None))
+        if isinstance(self.loader, Labelled):
+            return f"epochs are judged by agreement with the teacher on {images or 'held-out'} images, which have no labels"
         return f"epochs are judged on {'val_loader' if images is None else f'{images} held-out images'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
