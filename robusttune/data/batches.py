@@ -67,11 +67,14 @@ def images_of(batch: object, *, wait: bool = True) -> Tensor:
     return cast(Tensor, images)
 
 
-def has_labels(batch: object) -> bool:
-    """Return False for a batch of images alone: a tensor, a tuple of one item, or a dict without a key for labels."""
+def are_images_alone(batch: object) -> bool:
+    """Return True for a batch without labels: a tensor, a tuple of one item, or a dict with nothing but images.
+
+    A dict with other keys may hold labels under a name that is not known, so that it is not taken for one.
+    """
     if _has_keys(batch):
-        return any(key in batch for key in LABEL_KEYS)
-    return not isinstance(batch, Tensor) and not (isinstance(batch, tuple | list) and len(batch) == 1)
+        return all(key in IMAGE_KEYS for key in batch)
+    return isinstance(batch, Tensor) or (isinstance(batch, tuple | list) and len(batch) == 1)
 
 
 def check_images(images: object, *, wait: bool = False) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robusttune.data import sharding
-from robusttune.data.batches import first_batch, has_labels
+from robusttune.data.batches import are_images_alone, first_batch
 from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
@@ -80,7 +80,7 @@ def _labelled(images: Images, teacher: Teacher) -> Images:
     taught = Batches(Labelled(images.batches.loader, teacher))
     taught.first()
     held = images.held
-    if held is not None and not has_labels(first_batch(held, "val_loader")):
+    if held is not None and are_images_alone(first_batch(held, "val_loader")):
         held = Labelled(held, teacher)
     return replace(images, batches=taught, held=held, teacher=teacher)
 

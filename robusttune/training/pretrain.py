@@ -131,7 +131,7 @@ def pretrain(
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
     check_loader(images, "images", passes=epochs)
     with borrowed_model(model, settings.speed, settings.output) as place:
-        batches = Batches(sharding.sharded(images, sharded, seed=seed), labelled=False)
+        batches = Batches(sharding.sharded(images, sharded, seed=seed), labelled=False, name="images")
         first, _ = batches.first()
         pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
         with laid_out(model, batches, pixels, settings.speed, place.device):

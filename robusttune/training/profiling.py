@@ -192,7 +192,7 @@ def _resized(rows: Tensor, count: int) -> Tensor:
 
 
 def pass_counts(training: Training) -> dict[str, PassCount]:
-    """Count passes per training image by part: the attack, the update, and the views of pretext tasks.
+    """Count passes per training image by part: the attack, the update, the views of pretext tasks, and the teacher.
 
     The attack's passes are counted in a step of two images. Forward passes repeated by `checkpointing` are left out.
     """
@@ -211,6 +211,8 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
         "update": once.times(updates),
         "views": per_view.times(views),
     }
+    if training.teacher is not None:
+        counts["teacher"] = PassCount(getattr(training.batches.loader, "share", 1.0), 0.0)
     if training.unlabeled is not None:
         share = len(training.unlabeled.peeked[0]) / len(training.batches.peeked[0])
         shares = len(robust_loss.heads.drawn) < len(

@@ -240,7 +240,7 @@ def test_the_first_batch_of_an_iterator_is_not_lost():
 
 
 def test_unlabelled_batches_start_anew_without_end():
-    batches = Batches([GOOD, {"image": images(seed=1)}, images(seed=2)], labelled=False)
+    batches = Batches([GOOD, {"image": images(seed=1)}, images(seed=2)], labelled=False, name="unlabeled_loader")
     endless = batches.endless()
     seen = [next(endless) for _ in range(7)]
     assert torch.equal(seen[0], seen[3])

@@ -204,6 +204,8 @@ BAD_LOADERS = {
 @pytest.mark.parametrize("way", [hardened, evaluated])
 @pytest.mark.parametrize(("bad", "match"), BAD_LOADERS.values(), ids=BAD_LOADERS)
 def test_loaders_that_cannot_be_used(way, bad, match):
+    if (way, match) == (hardened, BAD_LOADERS["images alone"][1]):
+        pytest.skip("the model labels them")
     model = small_model()
     with unchanged(model), pytest.raises(ValueError, match=match):
         way(model, bad())

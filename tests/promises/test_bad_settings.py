@@ -24,7 +24,17 @@ def no_accelerator(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
 
 
-ONLY_HARDEN = {"eps", "norm", "on_epoch", "device", "min_clean", "unlabeled_loader", "optimizer", "scheduler"}
+ONLY_HARDEN = {
+    "eps",
+    "norm",
+    "on_epoch",
+    "device",
+    "min_clean",
+    "unlabeled_loader",
+    "teacher",
+    "optimizer",
+    "scheduler",
+}
 BAD_SETTINGS = [
     ({"eps": -0.1}, r"eps is -0\.1, but it must be a finite number of at least 0, in pixel units"),
     ({"eps": torch.nan}, "eps is nan, but it must be a finite number of at least 0"),
@@ -63,8 +73,8 @@ BAD_SETTINGS = [
     ({"normalized": True}, "normalized=True, but mean and std are unknown: pass mean=… and std=… too"),
     ({"min_clean": 0.5}, "min_clean= chooses among epochs by held-out images, but there are none: pass val_loader="),
     (
-        {"unlabeled_loader": [images()]},
-        "unlabeled_loader= is for the pretext losses, but there are no tasks: pass tasks=",
+        {"unlabeled_loader": [images()], "teacher": None},
+        "unlabeled_loader= without a teacher is for the pretext losses, but there are no tasks: pass teacher='self'",
     ),
     ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),

@@ -114,7 +114,7 @@ def test_a_run_whose_time_is_over_before_its_first_group_takes_one_step():
 
 def test_a_last_unlabelled_batch_of_one_image_is_left_out_before_batch_norm():
     unlabeled = [batch[0] for batch in DataLoader(some_images(33), 8)]
-    settings = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "epochs": 2}
+    settings = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "epochs": 2, "teacher": None}
     model, labelled = normalised_by_batch(), DataLoader(some_images(64), 8)
     assert epochs_of(model, labelled, unlabeled_loader=unlabeled, **settings)[-1]["step"] == 16
     with pytest.raises(

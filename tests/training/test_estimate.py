@@ -48,6 +48,7 @@ def work_of_epochs(settings, count):
     return {key: done[1][key] - done[0][key] for key in ("forward", "backward")}
 
 
+MORE = [images(4, 3, 16, 16, seed=2)]
 SETTINGS = {
     "plain": {"tasks": None},
     "apgd": {"tasks": None, "attack": "apgd"},
@@ -58,8 +59,9 @@ SETTINGS = {
     "shared": {"tasks": {"patch_rotation": 1.0}},
     "trades": {"tasks": None, "objective": "trades"},
     "trades, awp": {"tasks": None, "objective": "trades", "awp": 0.01},
-    "unlabeled": {"tasks": TASKS, "unlabeled_loader": [images(4, 3, 16, 16, seed=2)]},
-    "unlabeled, shared": {"tasks": {"patch_rotation": 1.0}, "unlabeled_loader": [images(4, 3, 16, 16, seed=2)]},
+    "unlabeled": {"tasks": TASKS, "unlabeled_loader": MORE, "teacher": None},
+    "unlabeled, shared": {"tasks": {"patch_rotation": 1.0}, "unlabeled_loader": MORE, "teacher": None},
+    "self-training": {"tasks": TASKS, "unlabeled_loader": MORE},
 }
 
 
@@ -75,7 +77,8 @@ def test_passes_are_those_that_harden_takes(settings):
     found = estimate(net(), **given, epochs=3 * count).passes
     assert sum(each.forward for each in found.values()) == 3 * done["forward"]
     assert sum(each.backward for each in found.values()) == 3 * done["backward"]
-    assert found["update"].backward == 3 * count * 16 * (1 + (settings.get("objective") == "trades")) * (
+    trained_on = 20 if settings.get("unlabeled_loader") is MORE and "teacher" not in settings else 16
+    assert found["update"].backward == 3 * count * trained_on * (1 + (settings.get("objective") == "trades")) * (
         1 + ("awp" in settings)
     )
 

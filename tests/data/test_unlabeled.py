@@ -1,0 +1,127 @@
+"""Images without labels, labelled as they are loaded."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from robusttune.data.unlabeled import Labelled, Mixture
+from robusttune.run.randomness import random_states, restore_random_states
+
+
+def numbered(first, count):
+    """Images of one value each, by which they are known."""
+    return torch.arange(first, first + count).float().reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2) / 1000
+
+
+def first_digit(images):
+    return (images[:, 0, 0, 0] * 1000).round().long() // 100
+
+
+def mixture(known=30, more=170, batch=16, share=None, soft=False, shuffle=False, label=first_digit):
+    labels = torch.full((known,), 9)
+    labels = torch.nn.functional.one_hot(labels, 10).float() if soft else labels
+    labelled = DataLoader(TensorDataset(numbered(0, known), labels), batch, shuffle=shuffle)
+    unlabelled = DataLoader(TensorDataset(numbered(known, more)), 2 * batch, shuffle=shuffle)
+    sizes = min(batch, known), min(2 * batch, more)
+    return Mixture(labelled, unlabelled, label, classes=10, batches=sizes, share=share)
+
+
+@pytest.mark.parametrize(("known", "more", "batch"), [(30, 170, 16), (2, 99, 10), (99, 2, 10), (7, 7, 3), (1, 1, 1)])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_each_image_occurs_once_an_epoch(known, more, batch, shuffle):
+    batches = list(mixture(known, more, batch, shuffle=shuffle))
+    values = torch.cat([images[:, 0, 0, 0] for images, _ in batches])
+    assert values.sort().values.allclose(torch.arange(known + more) / 1000)
+    assert len(batches) == len(mixture(known, more, batch))
+    assert all(len(images) == len(labels) for images, labels in batches)
+    assert {len(images) for images, _ in batches[:-1]} <= {min(batch, known)}
+
+
+def test_every_batch_holds_both_kinds_in_proportion():
+    for images, labels in list(mixture(50, 150, 16))[:-1]:
+        known = int((labels == 9).sum())
+        assert known == 4
+        assert (labels[:known] == 9).all()
+        assert torch.equal(labels[known:], first_digit(images[known:]))
+
+
+def test_a_share_repeats_the_rarer_kind():
+    batches = list(mixture(10, 190, 10, share=0.5))
+    assert sum(len(images) for images, _ in batches) == 200
+    assert all((labels == 9).sum() == 5 for _, labels in batches)
+
+
+def test_soft_labels_are_joined_by_certain_ones():
+    _, labels = next(iter(mixture(20, 20, 8, soft=True)))
+    assert labels.shape == (8, 10)
+    assert labels.sum(1).tolist() == [1.0] * 8
+
+
+def test_both_orders_are_drawn_again_from_saved_states():
+    source = mixture(60, 140, 16, shuffle=True)
+    for number, loader in enumerate(source.loaders):
+        loader.generator = torch.Generator().manual_seed(number)
+    states = random_states(source)
+    before = torch.cat([images for images, _ in source])
+    other = torch.cat([images for images, _ in source])
+    restore_random_states(states, source)
+    again = torch.cat([images for images, _ in source])
+    assert torch.equal(before, again)
+    assert not torch.equal(before, other)
+
+
+def test_epochs_are_passed_on_to_samplers():
+    seen = []
+
+    class Sampled(list):
+        def set_epoch(self, epoch):
+            seen.append(epoch)
+
+    batches = Sampled([(numbered(0, 4), torch.zeros(4, dtype=torch.long))])
+    Mixture(batches, Sampled([numbered(4, 4)]), first_digit, classes=10, batches=(4, 4)).set_epoch(3)
+    Labelled(batches, first_digit).set_epoch(4)
+    assert seen == [3, 3, 4]
+
+
+def test_images_that_do_not_fit_are_refused():
+    known = [(numbered(0, 4), torch.zeros(4, dtype=torch.long))]
+
+    def mixed(more, labelled=known):
+        return list(Mixture(labelled, more, first_digit, classes=10, batches=(4, 4)))
+
+    with pytest.raises(
+        ValueError, match=r"unlabeled_loader have shape \(1, 3, 3\) and .*but those of the loader \(1, 2, 2\)"
+    ):
+        mixed([torch.rand(4, 1, 3, 3)])
+    with pytest.raises(
+        ValueError, match=r"type torch\.uint8, but those of the loader .* use the same transform in both"
+    ):
+        mixed([torch.zeros(4, 1, 2, 2, dtype=torch.uint8)])
+    with pytest.raises(ValueError, match="batch 1 of unlabeled_loader: images hold NaN"):
+        mixed([torch.full((4, 1, 2, 2), torch.nan)])
+    with pytest.raises(ValueError, match="batch 1: label 10 is out of range"):
+        mixed([numbered(0, 4)], [(numbered(0, 4), torch.full((4,), 10))])
+    with pytest.raises(ValueError, match="the unlabeled_loader does not say how many batches it has"):
+        mixed(numbered(0, 4) for _ in range(2))
+
+
+def test_a_loader_that_is_empty_later_is_refused():
+    class Once(list):
+        def __iter__(self):
+            yield from list(super().__iter__())
+            self.clear()
+
+    more = Once([numbered(0, 4)])
+    with pytest.raises(
+        ValueError, match="the unlabeled_loader had no batch: it must yield its batches again each time"
+    ):
+        list(
+            Mixture([(numbered(0, 4), torch.zeros(4).long())], more, first_digit, classes=10, batches=(4, 4), share=0.9)
+        )
+
+
+def test_a_loader_of_images_alone_is_labelled():
+    for form in (numbered(0, 4), (numbered(0, 4),), (numbered(0, 4), torch.ones(4)), {"image": numbered(0, 4)}):
+        ((images, labels),) = Labelled([form], first_digit)
+        assert torch.equal(images, numbered(0, 4))
+        assert labels.tolist() == [0] * 4
