@@ -56,6 +56,10 @@ def main(folder, case):
         torch.distributed.init_process_group("gloo")
         loader = DataLoader(training, 32, sampler=DistributedSampler(training))
         test_loader = DataLoader(testing, 10, sampler=DistributedSampler(testing, shuffle=False))
+    more = None
+    if case == "taught":  # a quarter of the images with their labels, the others with the model's
+        loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
+        more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
     if case == "failing":
         loader, sharded = Failing(DataLoader(training, 32)), True
     settings = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 2, "awp": 0.005, "progress": False}
@@ -70,7 +74,7 @@ def main(folder, case):
             run(self, **given)
 
         autotune.Training.run = noted
-    robusttune.harden(model, loader, sharded=sharded, out=folder / "run", **settings)
+    robusttune.harden(model, loader, unlabeled_loader=more, sharded=sharded, out=folder / "run", **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
     )

@@ -39,7 +39,7 @@ def launched(launcher, folder, case, port, script="launched_run.py"):
     [
         ("torchrun", "plain", 29611),
         ("torchrun", "sampler", 29612),
-        ("accelerate", "plain", 29613),
+        ("accelerate", "taught", 29613),
         ("torchrun", "tuned", 29615),
     ],
 )
@@ -57,7 +57,7 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert images[:2] == images[3:] + images[:1] == [97, 97]  # but for the worst class's own
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    # 608 images (or all 640, where the user's sampler leaves none to hold back), two processes, batches of 32, two epochs.
+    # 608 images (or all 640, where none can be held back), two processes, batches of 32, two epochs.
     assert json.loads(lines[-1])["step"] == 20
 
 

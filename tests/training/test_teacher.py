@@ -288,7 +288,7 @@ def test_self_training_beats_few_labels():
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
-    settings = {"tasks": None, "preset": "fast", "steps": None, "max_steps": 200, "epochs": 1000}
+    settings = {"tasks": None, "preset": "fast", "steps": None, "lr": 0.05, "max_steps": 100, "epochs": 1000}
     alone = hardened(copy.deepcopy(model), DataLoader(few, 32, shuffle=True), **settings)
     unlabelled = DataLoader(more, 32, shuffle=True)
     taught = hardened(copy.deepcopy(model), DataLoader(few, 32, shuffle=True), unlabeled_loader=unlabelled, **settings)
