@@ -55,6 +55,8 @@ class Mixture:
         classes: of the model; labels must be below.
         batches: the number of images in the first batch of each loader; that of `labelled` is the size of batches here.
         share: of each batch that is unlabelled, between 0 and 1; None for the unlabelled images' share of all.
+        keep: images (N,C,H,W) without labels -> which of them (N,) to use; None for all.
+        dropped: the number of images in an epoch that `keep` leaves out.
 
     Raises:
         ValueError: a loader does not say how many batches it has.
@@ -69,6 +71,8 @@ class Mixture:
         classes: int,
         batches: tuple[int, int],
         share: float | None = None,
+        keep: Callable[[Tensor], Tensor] | None = None,
+        dropped: int = 0,
     ) -> None:
         self.loaders, self.label, self.classes = (labelled, unlabelled), label, classes
         known, more = (images_an_epoch(each, size) for each, size in zip(self.loaders, batches, strict=True))
@@ -78,6 +82,7 @@ class Mixture:
                 f"the {name} does not say how many batches it has, so it is not known how many images without labels belong "
                 "to one with a label: pass a DataLoader, or a list of batches"
             )
+        self.keep, more = keep, more - dropped
         self.batch_size, self.images = batches[0], known + more
         self.sampler = range(
             self.images
@@ -112,7 +117,10 @@ class Mixture:
         for number, batch in enumerate(self.loaders[1], 1):
             with errors_at(f"batch {number} of unlabeled_loader"):
                 images = images_of(batch, wait=False)
-            yield images, self.label(images)
+            if self.keep is not None:
+                images = images[self.keep(images).to(images.device)]
+            if len(images):
+                yield images, self.label(images)
 
 
 class _Rows:

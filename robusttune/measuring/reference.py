@@ -43,6 +43,12 @@ class Reference:
         difference = torch.tensor(list(means.values()), dtype=torch.float64) - self._mean
         return dict(zip(means, (difference / error).tolist(), strict=True))
 
+    def strange(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return for each image (N,), by its values (N,) of each statistic, whether it alone would raise an alarm."""
+        columns = torch.stack([values[name] for name in self.values], 1).double()
+        error = self._scale * math.sqrt(1 + 1 / len(self._standardised))
+        return ((columns - self._mean) / error).abs().amax(1) > self.threshold(1)
+
     def threshold(self, images: int) -> float:
         """Return the distance that only a share `false_alarms` of batches of this number of images exceeds.
 

@@ -70,6 +70,7 @@ def harden(
     unlabeled_loader: Loader | None = None,
     teacher: TeacherLike | None = "self",
     unlabeled_share: float | None = None,
+    drop_foreign: bool = False,
     heads: nn.Module | PathLike | None = None,
     epochs: int = 10,
     max_steps: int | None = None,
@@ -126,6 +127,7 @@ def harden(
         teacher: "self" (the model as it is at the start, frozen), or another module or function that gets the model's input and
             returns logits (N,K) of the same classes; None to use `unlabeled_loader` for the pretext losses alone.
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
+        drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
@@ -169,7 +171,7 @@ def harden(
     settings = RunSettings(
         "harden",
         tuple(HardenSettings.__annotations__),
-        Loaders(loader, val_loader, unlabeled_loader, teacher, unlabeled_share),
+        Loaders(loader, val_loader, unlabeled_loader, teacher, unlabeled_share, drop_foreign),
         Adversary(norm, eps, purpose, preset, attack, steps, step_size, attack_tasks, awp, eps_ramp),
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),

@@ -9,14 +9,19 @@ from torch import nn
 
 from robusttune.data import sharding
 from robusttune.data.batches import are_images_alone, first_batch
+from robusttune.data.class_names import class_names
 from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.transforms import find_statistics, same_statistics
 from robusttune.data.unlabeled import Labelled, Mixture
+from robusttune.measuring.reference import LEAST
 from robusttune.model.borrowing import restored
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.probe import first_logits
+from robusttune.run import distributed
+from robusttune.run.log import tell
+from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
 from robusttune.training.settings import RunSettings
 from robusttune.training.teacher import Teacher, teaching
 from robusttune.types import Loader
@@ -33,6 +38,7 @@ class Images:
         pixels: the space of their pixels.
         unlabeled: more batches, for the pretext losses alone; None for none.
         teacher: labels the images that have no label; None for none.
+        labelling: facts about its labels.
     """
 
     loader: Loader
@@ -41,6 +47,7 @@ class Images:
     pixels: Pixels
     unlabeled: Batches | None = None
     teacher: Teacher | None = None
+    labelling: Labelling | None = None
 
 
 @contextmanager
@@ -72,30 +79,82 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
         yield images
         return
     with teaching(loaders.teacher, model, pixels, device, _classes_of(model, images)) as teacher:
-        yield _labelled(images, teacher) if extra is None else _mixed(images, teacher, settings)
+        yield _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
 
 
-def _labelled(images: Images, teacher: Teacher) -> Images:
+def _labelled(images: Images, teacher: Teacher, settings: RunSettings) -> Images:
     """Let the teacher label all images, those that are held back, too."""
-    taught = Batches(Labelled(images.batches.loader, teacher))
-    taught.first()
-    held = images.held
-    if held is not None and are_images_alone(first_batch(held, "val_loader")):
+    if settings.loaders.drop_foreign:
+        raise ValueError(
+            "drop_foreign leaves out images unlike the labelled ones, but no image has a label: leave it out"
+        )
+    held, loader = images.held, images.batches.loader
+    unknown = held is None or are_images_alone(first_batch(held, "val_loader"))
+    labelling = _looked_at(loader, images, teacher, settings, judge=None if unknown else held)
+    if held is not None and unknown:
         held = Labelled(held, teacher)
-    return replace(images, batches=taught, held=held, teacher=teacher)
+    return replace(
+        images, batches=_first_read(Labelled(loader, teacher)), held=held, teacher=teacher, labelling=labelling
+    )
 
 
 def _mixed(images: Images, teacher: Teacher, settings: RunSettings) -> Images:
     """Mix the labelled images with those that the teacher labels."""
-    batches, more = images.batches, images.unlabeled
+    labelled, more, loaders = images.batches, images.unlabeled, settings.loaders
     assert more is not None
     _check_space(images, settings)
-    sizes = len(batches.peeked[0]), len(more.peeked[0])
-    share = settings.loaders.unlabeled_share
-    mixture = Mixture(batches.loader, more.loader, teacher, classes=teacher.classes, batches=sizes, share=share)
-    taught = Batches(mixture)
-    taught.first()
-    return replace(images, batches=taught, unlabeled=None, teacher=teacher)
+    likeness = likeness_to(labelled.loader, teacher.space, settings.output.seed)
+    if loaders.drop_foreign and likeness is None:
+        raise ValueError(
+            f"drop_foreign compares images with the labelled ones, of which at least {LEAST} are needed: leave it out"
+        )
+
+    def mixture(keep: Likeness | None = None, dropped: int = 0) -> Mixture:
+        sizes = len(labelled.peeked[0]), len(more.peeked[0])
+        return Mixture(
+            labelled.loader,
+            more.loader,
+            teacher,
+            classes=teacher.classes,
+            batches=sizes,
+            share=loaders.unlabeled_share,
+            keep=keep,
+            dropped=dropped,
+        )
+
+    mixture()  # refuses loaders of unknown length before their images are looked at
+    judge = labelled.loader if images.held is None else images.held
+    labelling = _looked_at(more.loader, images, teacher, settings, judge=judge, likeness=likeness)
+    mixed = mixture(likeness, labelling.foreign or 0) if loaders.drop_foreign else mixture()
+    return replace(images, batches=_first_read(mixed), unlabeled=None, teacher=teacher, labelling=labelling)
+
+
+def _looked_at(
+    unlabelled: Loader,
+    images: Images,
+    teacher: Teacher,
+    settings: RunSettings,
+    *,
+    judge: Loader | None,
+    likeness: Likeness | None = None,
+) -> Labelling:
+    """Look at the teacher's labels before the run, and log what is to be seen."""
+    held_out = images.held is not None
+    labelling = labelling_of(unlabelled, teacher, judge=judge, held_out=held_out, likeness=likeness)
+    if distributed.rank() == 0:
+        tell(
+            f"{labelling}{', which are left out' * bool(settings.loaders.drop_foreign and labelling.foreign)}",
+            settings.output.progress,
+        )
+        labelling.warn(class_names(settings.loaders.loader))
+    return labelling
+
+
+def _first_read(loader: Loader) -> Batches:
+    """Return the batches of a loader, after reading the first one."""
+    batches = Batches(loader)
+    batches.first()
+    return batches
 
 
 def _batches_of(loader: Loader, settings: RunSettings, *, labelled: bool | None, name: str = "loader") -> Batches:

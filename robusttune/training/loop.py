@@ -18,6 +18,7 @@ from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import Checkpoints
+from robusttune.training.labelling import Labelling
 from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
@@ -34,6 +35,7 @@ class Training:
         batches, journal, validation, checkpoints: of the run.
         unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
         teacher: labels those images of `batches` that have no label; None for none.
+        labelling: facts about its labels.
         late: the attack of the last quarter of the run; None for no other.
         on_epoch: called with the facts of each epoch.
     """
@@ -47,13 +49,15 @@ class Training:
         validation: Validation,
         unlabeled: Batches | None = None,
         teacher: Teacher | None = None,
+        labelling: Labelling | None = None,
         late: Attack | None = None,
         checkpoints: Checkpoints,
         on_epoch: Callable[[EpochFacts], object] | None = None,
     ) -> None:
         self.stepper, self.batches, self.journal = stepper, batches, journal
         self.validation, self.checkpoints = validation, checkpoints
-        self.unlabeled, self.teacher, self.late, self.on_epoch = unlabeled, teacher, late, on_epoch
+        self.unlabeled, self.teacher, self.labelling = unlabeled, teacher, labelling
+        self.late, self.on_epoch = late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.epoch, self.consumed, self._epoch_began = Meter(), 0, 0, 0.0
         self.epoch_states: dict[str, Any] = {}

@@ -25,6 +25,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
         **({} if teacher is None else {"teacher": teacher.facts(training.batches.peeked[0])}),
+        **({} if training.labelling is None else {"labelling": training.labelling.facts()}),
         "about": about(training, settings).as_json(),
         "device": str(training.stepper.device),
         "threads": torch.get_num_threads(),

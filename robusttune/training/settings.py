@@ -52,6 +52,7 @@ class Loaders:
     unlabeled_loader: Loader | None = None
     teacher: TeacherLike | None = "self"
     unlabeled_share: float | None = None
+    drop_foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ class HardenSettings(TypedDict, total=False):
     unlabeled_loader: Loader | None
     teacher: TeacherLike | None
     unlabeled_share: float | None
+    drop_foreign: bool
     heads: nn.Module | PathLike | None
     epochs: int
     max_steps: int | None

@@ -16,6 +16,7 @@ from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held
 from robusttune.training.criterion import with_criterion
 from robusttune.training.images import Images, training_images
+from robusttune.training.labelling import Labelling
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
@@ -104,6 +105,7 @@ def _training(
         late=attacker.late,
         unlabeled=images.unlabeled,
         teacher=images.teacher,
+        labelling=images.labelling,
     )
     threat, show = attacker.threat, settings.output.progress
     tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
@@ -123,12 +125,13 @@ def training_of(
     late: Attack | None = None,
     unlabeled: Batches | None = None,
     teacher: Teacher | None = None,
+    labelling: Labelling | None = None,
 ) -> Training:
     """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
 
     Args:
         pace: a factor of the customary learning rate for small images.
-        validation, ramp, late, unlabeled, teacher: see `Training` and `Stepper`.
+        validation, ramp, late, unlabeled, teacher, labelling: see `Training` and `Stepper`.
     """
     images: Tensor = batches.peeked[0]
     output = settings.output
@@ -149,6 +152,7 @@ def training_of(
         validation=validation,
         unlabeled=unlabeled,
         teacher=teacher,
+        labelling=labelling,
         late=late,
         checkpoints=Checkpoints(place.folder, output.checkpoint_every),
         on_epoch=output.on_epoch,

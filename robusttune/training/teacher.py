@@ -46,7 +46,7 @@ class Teacher:
         Raises:
             ValueError: the teacher's output holds no logits, or other classes than the model's.
         """
-        inputs = self.space.inputs(self.space.pixels(images.to(self.device, non_blocking=True)))
+        inputs = self.space.inputs(self.pixels(images))
         with torch.no_grad(), ExitStack() as stack:
             if isinstance(self.answers, nn.Module):
                 stack.enter_context(evaluating(self.answers))
@@ -58,6 +58,10 @@ class Teacher:
                 f"{self.classes} classes: the teacher must have the same ones"
             )
         return logits.argmax(1)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return the pixels (N,C,H,W) on [0,1] of images as the loader yields them, on the device."""
+        return self.space.pixels(images.to(self.device, non_blocking=True))
 
     def facts(self, images: Tensor) -> dict[str, str]:
         """Return what `run.json` keeps of the teacher: its name, and a hash of its weights or of a function's answers to images."""

@@ -219,9 +219,10 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
     """Load the weights of the best epoch, or those of the last one without validation, and log which."""
     best, last = training.validation.best, training.validation.last
     training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
+    right = "agree with the teacher" if isinstance(training.validation.loader, Labelled) else "are right"
     if best.score is not None and last is not None:
         tell(
-            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} are right, and "
+            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} {right}, and "
             f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
             f"{percent(last.clean)} and {percent(last.robust)}",
             show,
