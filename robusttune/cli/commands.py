@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robusttune import plugins
+from robusttune.cli.classifiers import as_before
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
@@ -39,6 +40,8 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     """
     _check_out(arguments, "the hardened model")
     labels = _labels_before(arguments)
+    if arguments["resume"]:
+        sources = as_before(sources, read_run(arguments["out"]))
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
     held_out = other_split(sources, val_split, loader)
     notes = {"command": {**asdict(sources), "val_split": val_split}}
@@ -80,7 +83,12 @@ def run_pretrain(sources: Sources, arguments: Arguments) -> int:
 
 
 def run_evaluate(
-    sources: Sources, arguments: Arguments, run: str | None = None, *, which: Listed = ("clean", "sweep")
+    sources: Sources,
+    arguments: Arguments,
+    run: str | None = None,
+    *,
+    which: Listed = ("clean", "sweep"),
+    untrained: bool = False,
 ) -> int:
     """Measure how robust a model is.
 
@@ -92,11 +100,12 @@ def run_evaluate(
     Args:
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
+        untrained: measure a model with random weights or a new classifier, too.
     """
     earlier = None if run is None else run_in(run)
     if earlier is not None:
         check_additions(earlier, sources)
-    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
+    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
     print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
     return 0
 
@@ -237,8 +246,10 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
         )
     command = facts["command"]
     sources = Sources(**{field.name: command[field.name] for field in fields(Sources) if field.name in command})
-    labels = None if facts["run"] == "pretrain" else labels_of(read_run(folder))
-    model, loader, _ = prepared(sources, {"seed": facts["arguments"]["seed"]}, labels=labels, shuffle=True)
+    run_before, before = read_run(folder), facts["arguments"]
+    labels = None if facts["run"] == "pretrain" else labels_of(run_before)
+    known = {"seed": before["seed"], "finetune": before.get("finetune", 0)}
+    model, loader, _ = prepared(as_before(sources, run_before), known, labels=labels, shuffle=True)
     held_out = other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)

@@ -40,12 +40,18 @@ def load(run: PathLike) -> nn.Module:
             f"the run in {str(run)!r} does not name its model, as it was begun from Python or is a trial: make the model, "
             "then model.load_state_dict(safetensors.torch.load_file(…)) with the run's model.safetensors"
         )
-    sources = Sources(**{"data": earlier.command["data"], "checkpoint": str(run), **model_options(earlier)})
+    known = {"data": earlier.command["data"], "checkpoint": str(run), "size": _size_of(earlier)}
+    sources = Sources(**{**known, **model_options(earlier)})
     with own_randomness(0):
         model = model_of(sources, _outputs_of(earlier, sources))
     if earlier.function == "pretrain":
         warnings.warn("the run learnt without labels, so the classifier of its model is not trained", stacklevel=2)
     return model.eval()
+
+
+def _size_of(run: EarlierRun) -> int:
+    size = None if run.about is None else run.about.size
+    return int((run.command or {}).get("size", Sources.size)) if size is None else size[0]
 
 
 def _outputs_of(run: EarlierRun, sources: Sources) -> int | None:

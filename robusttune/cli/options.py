@@ -57,7 +57,7 @@ RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
         *("run", "model", "data", "checkpoint", "pretrained", "model_args", "classes", "classes_file", "data_dir"),
-        *("data_args", "split"),
+        *("data_args", "split", "untrained"),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
     },
     "method": {
@@ -65,8 +65,19 @@ GROUPS = {
         *("step_size", "awp", "eps_ramp", "augment", "which", "threats", "corruptions", "arms"),
     },
     "training": {
-        *("epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad", "accumulate"),
-        *("micro_batch", "checkpointing", "ema", "min_clean", "precision", "compile", "channels_last", "tune", "heads"),
+        *("finetune", "epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad"),
+        *(
+            "accumulate",
+            "micro_batch",
+            "checkpointing",
+            "ema",
+            "min_clean",
+            "precision",
+            "compile",
+            "channels_last",
+            "tune",
+            "heads",
+        ),
     },
 }
 

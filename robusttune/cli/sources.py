@@ -21,6 +21,7 @@ from torchvision.datasets import ImageFolder
 from robusttune.cli import folders
 from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
+from robusttune.model.new_classifier import give_weights_and_classifier, sample_inputs_of
 from robusttune.plugins import did_you_mean
 from robusttune.run import files
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
@@ -72,7 +73,8 @@ def model_of(sources: Sources, classes: int | None) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{name} returned a {type(module).__name__}, but a torch.nn.Module is needed")
     if sources.checkpoint is not None:
-        files.give_weights(module, files.load_weights(sources.checkpoint), sources.checkpoint)
+        inputs = sample_inputs_of(module, sources.channels, sources.size)
+        give_weights_and_classifier(module, files.load_weights(sources.checkpoint), sources.checkpoint, inputs)
     return module
 
 

@@ -15,9 +15,11 @@ from tqdm.auto import tqdm
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
+from robusttune.data.class_names import doubt_of_outputs
 from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
+from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.measuring.results import Result, costs, merged
@@ -31,7 +33,7 @@ from robusttune.model.probe import first_logits
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
-from robusttune.run.log import tell
+from robusttune.run.log import tell, warn
 from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -106,6 +108,7 @@ def evaluate(
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
         until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
         shape, classes = tuple(images.shape[1:]), _classes_of(model, inputs)
+        doubt = doubt_of_outputs(source, classes)
         subject = Subject(
             model=model,
             pixels=pixels,
@@ -124,6 +127,10 @@ def evaluate(
         records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject)}
     if folder is not None and distributed.rank() == 0:
         records.save(folder / FILE)
+    guess = guess_in(records)
+    for line in (doubt, f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None):
+        if line is not None and distributed.rank() == 0:
+            warn(line, progress)
     return records
 
 

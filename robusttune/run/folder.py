@@ -32,11 +32,17 @@ FREE = {
     "out",
     "notes",
 }
+# Arguments that earlier versions did not have, and the value that stands for what those did.
+ADDED = {"finetune": 0}
 logger = logging.getLogger("robusttune")
 
 
-def prepared(out: PathLike | None, resume: bool) -> Path | None:
+def prepared(out: PathLike | None, resume: bool, *, beside: str | None = None) -> Path | None:
     """Return the folder of a run, and create it if needed; None without `out`.
+
+    Args:
+        out, resume: see `harden`.
+        beside: a folder that may be inside already.
 
     Raises:
         ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, or the
@@ -49,7 +55,7 @@ def prepared(out: PathLike | None, resume: bool) -> Path | None:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if folder.exists() and any(entry.name != beside for entry in folder.iterdir()) and not resume:
         raise ValueError(
             f"out={str(out)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
         )
@@ -157,7 +163,8 @@ def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
     now = as_json(facts["arguments"])
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    usual = {**dict.fromkeys({**before, **now}), **ADDED}
+    changed = [key for key in {**before, **now} if before.get(key, usual[key]) != now.get(key, usual[key])]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])
         raise ValueError(

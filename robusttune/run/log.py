@@ -21,6 +21,14 @@ def tell(message: str, progress: bool) -> None:
         tqdm.write(message, file=sys.stderr)
 
 
+def warn(message: str, progress: bool) -> None:
+    """Log one line as a warning; with `progress`, show it above the progress bar instead where no handler is set up."""
+    if progress:
+        tqdm.write(message, file=sys.stderr)
+    if not progress or logger.hasHandlers():  # without a handler, Python itself writes warnings to stderr
+        logger.warning(message)
+
+
 class Tracker(Protocol):
     """A tracker of experiments, such as those of accelerate."""
 

@@ -20,6 +20,8 @@ from robusttune.run import distributed, randomness
 from robusttune.run.markdown import markdown_table
 from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
+from robusttune.training.checks import check_start
+from robusttune.training.finetuning import check_finetune, ordinary_settings
 from robusttune.training.loop import Training
 from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.place import blocks_checkpointed
@@ -39,8 +41,8 @@ class Estimate:
         seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
-            held-out images) and "last look" (at the pretext heads).
-        epochs, steps: their expected numbers, started epochs included.
+            held-out images), "last look" (at the pretext heads), and "fine-tuning" (all of `finetune`, before the rest).
+        epochs, steps: their expected numbers, started epochs included, without those of the fine-tuning.
         passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
             images were classified correctly.
         peak_bytes: peak memory of training.
@@ -119,12 +121,46 @@ def estimate(
         (5, 5, 1.5)
     """
     wanted, prices = run_settings(loader, **settings), checked_prices(devices)
-    silent = replace(wanted.output, out=None, resume=False, log=None, progress=False)
-    wanted = replace(with_preset(wanted), output=silent)
-    check_loader(loader, passes=2)
+    expected = estimate_of(model, wanted)
+    return replace(expected, cost={name: expected.seconds / 3600 * price for name, price in prices.items()})
+
+
+def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False) -> Estimate:
+    """Estimate a run of `harden`, with its fine-tuning; see `estimate`.
+
+    Args:
+        model: in any mode.
+        settings: of the run.
+        warned: the user knows already whether the model is at chance.
+    """
+    silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
+    wanted = replace(with_preset(settings), output=silent)
+    check_finetune(wanted)
+    check_loader(wanted.loaders.loader, passes=2)
+    expected = _estimated(model, wanted, warned or wanted.length.finetune > 0)
+    if not wanted.length.finetune:
+        return expected
+    return _with_finetuning(expected, _estimated(model, ordinary_settings(wanted), warned))
+
+
+def _with_finetuning(expected: Estimate, before: Estimate) -> Estimate:
+    """Add the estimate of the fine-tuning before a run to that of the run."""
+    passes = {f"fine-tuning: {part}": count for part, count in before.passes.items()}
+    return replace(
+        expected,
+        seconds=expected.seconds + before.seconds,
+        parts={**expected.parts, "fine-tuning": before.seconds},
+        passes={**expected.passes, **passes},
+    )
+
+
+def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
+    """Estimate a run without what comes before it."""
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
         with hardening(model, wanted) as (training, _):
+            if not warned:
+                check_start(training, wanted)
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began
@@ -158,7 +194,6 @@ def estimate(
         len(training.batches.peeked[0]),
         memory.largest_batch,
         str(device),
-        {name: seconds / 3600 * price for name, price in prices.items()},
     )
 
 

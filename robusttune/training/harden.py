@@ -14,6 +14,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
 from robusttune.tasks import TaskWeights
+from robusttune.training.finetuning import finetuned
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
@@ -68,6 +69,7 @@ def harden(
     val_loader: Loader | None = None,
     unlabeled_loader: Loader | None = None,
     heads: nn.Module | PathLike | None = None,
+    finetune: int = 0,
     epochs: int = 10,
     max_steps: int | None = None,
     time_budget: float | None = None,
@@ -120,6 +122,7 @@ def harden(
             images are held back where those are 32 or more, else the averaged weights of the last epoch are returned.
         unlabeled_loader: more images, for the pretext losses alone.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
+        finetune: epochs of ordinary training before, for a model whose classifier is new; with `out`, in its "finetune".
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
         accumulate: batches whose gradients are added up for one step.
@@ -167,22 +170,19 @@ def harden(
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate),
+        RunLength(epochs, max_steps, time_budget, accumulate, finetune),
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
-    warned: list[str] = []
-    with hardening(model, settings := with_preset(settings)) as (training, loader):
+    settings = with_preset(settings)
+    with finetuned(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
-        if training.validation.loader is not None:
-            warned = doubts(training.robust_loss, training.validation.loader)
+        held = training.validation.loader
+        warned = [] if held is None else doubts(training.robust_loss, held)
         keep_best_weights(training, show=progress)
-        if training.robust_loss.heads.tasks and out is None:
-            tell(
-                f"the heads of {', '.join(training.robust_loss.heads.tasks)} are dropped: pass out= to keep them",
-                progress,
-            )
+        if (dropped := training.robust_loss.heads.tasks) and out is None:
+            tell(f"the heads of {', '.join(dropped)} are dropped: pass out= to keep them", progress)
         training.journal.close()
         seen_corruptions.remember(model, overlaps(None, loader))
     for doubt in warned:  # outside, so that a warning that is turned into an error does not cost the weights

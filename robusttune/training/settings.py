@@ -110,12 +110,13 @@ class Updates:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run: the first of epochs, steps and seconds that is reached ends it."""
+    """The length of a run: the first of epochs, steps and seconds that is reached ends it; `finetune` epochs come before."""
 
     epochs: int = 10
     max_steps: int | None = None
     time_budget: float | None = None
     accumulate: int = 1
+    finetune: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class HardenSettings(TypedDict, total=False):
     val_loader: Loader | None
     unlabeled_loader: Loader | None
     heads: nn.Module | PathLike | None
+    finetune: int
     epochs: int
     max_steps: int | None
     time_budget: float | None

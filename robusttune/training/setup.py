@@ -17,7 +17,7 @@ from robusttune.run import distributed, files
 from robusttune.run.log import Journal, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
-from robusttune.training.checks import check_arguments, check_first, check_held
+from robusttune.training.checks import check_arguments, check_first, check_held, check_start
 from robusttune.training.criterion import with_criterion
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
@@ -184,6 +184,7 @@ def training_of(
 
 def take_all_steps(training: Training, settings: RunSettings) -> None:
     """Take all the steps of a run, or those that are left of the run in its folder."""
+    check_start(training, settings)
     checkpoints, output = training.checkpoints, settings.output
     facts = {} if checkpoints.folder is None else run_facts(training, settings)
     resumed = checkpoints.begin(training, facts, resume=output.resume)

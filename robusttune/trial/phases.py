@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from robusttune.norms import canonical
 from robusttune.plugins import did_you_mean
-from robusttune.threat import LossOf, ThreatModel
-from robusttune.training.estimate import Estimate, estimate
+from robusttune.threat import ThreatModel
+from robusttune.training.estimate import Estimate, estimate_of
+from robusttune.training.finetuning import unchanged
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
+from robusttune.training.settings import run_settings
 from robusttune.trial.arms import PhaseKind, Settings
 from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.data import Data, InputSpace
@@ -29,7 +31,7 @@ ADVERSARY = {
 }  # fmt: skip
 # Arguments that the trial passes itself, the same for all arms.
 RESERVED = {
-    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "epochs", "max_steps", "time_budget", "out",
+    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "finetune", "epochs", "max_steps", "time_budget", "out",
     "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
     "classifier", "device", "sharded", "notes",
 }  # fmt: skip
@@ -102,8 +104,7 @@ class Call:
 
     def estimate(self, model: nn.Module) -> Estimate:
         """Estimate the run of a phase that `harden` trains."""
-        return estimate(
-            model,
+        settings = run_settings(
             self.images,
             val_loader=self.held,
             unlabeled_loader=self.unlabeled,
@@ -116,6 +117,7 @@ class Call:
             device=self.space.device,
             **self.settings,
         )
+        return estimate_of(model, settings, warned=True)
 
     def pretrain_an_epoch(self, model: nn.Module, batches: Loader) -> None:
         """Pre-train the model on other batches, once, without a folder."""
@@ -131,11 +133,6 @@ class Call:
             device=self.space.device,
             **self.settings,
         )
-
-
-def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Generator) -> Tensor:
-    """Return the images themselves: the adversary of ordinary training, which costs nothing."""
-    return images
 
 
 def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[Call]:
