@@ -102,17 +102,19 @@ def run_evaluate(
         which: evaluations by name, or {name: {setting: value}} to change their settings.
         untrained: measure a model with random weights or a new classifier, too.
     """
+    evaluations = [_evaluation(entry) for entry in _list(which) or []]
     earlier = None if run is None else run_in(run)
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
-    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
+    print(evaluate(model, loader, evaluations, **arguments).table())
     return 0
 
 
 def _evaluation(entry: object) -> EvaluationLike:
     """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
     if isinstance(entry, str):
+        plugins.find("evaluations", entry)  # refuses an unknown name before any image is read
         return entry
     name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
     if not isinstance(name, str) or not isinstance(settings, Mapping | None):

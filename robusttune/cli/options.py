@@ -65,19 +65,9 @@ GROUPS = {
         *("step_size", "awp", "eps_ramp", "augment", "which", "threats", "corruptions", "arms"),
     },
     "training": {
-        *("finetune", "epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad"),
-        *(
-            "accumulate",
-            "micro_batch",
-            "checkpointing",
-            "ema",
-            "min_clean",
-            "precision",
-            "compile",
-            "channels_last",
-            "tune",
-            "heads",
-        ),
+        *("finetune", "epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad", "heads"),
+        *("accumulate", "micro_batch", "checkpointing", "ema", "min_clean", "precision", "compile", "channels_last"),
+        *("tune",),
     },
 }
 

@@ -157,7 +157,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     norm, eps = plan.threat or ("linf", 0.0)
     phase_lengths = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
     return [
-        _call(kind, {**_settings_for(kind, common), **settings}, length, plan, data, space)
+        _call(kind, {**settings_for(kind, common), **settings}, length, plan, data, space)
         for (kind, settings), length in zip(phases, phase_lengths, strict=True)
     ]
 
@@ -170,11 +170,16 @@ def _call(
         images = data.loader if data.unlabeled is None else data.unlabeled
         return Call(kind, images, settings, length, space)
     if kind == "ordinary":
-        ordinary = {**settings, "tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
-        return Call(kind, data.loader, ordinary, length, space, held=data.held)
+        return ordinary_call(settings, length, data, space)
     with_tasks = settings.get("tasks", "auto") is not None and settings.get("preset") != "fast"
     unlabeled = data.unlabeled if with_tasks else None
     return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
+
+
+def ordinary_call(settings: Settings, length: Length, data: Data, space: InputSpace) -> Call:
+    """Return the call of a phase of ordinary training."""
+    without = {"tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
+    return Call("ordinary", data.loader, {**settings, **without}, length, space, held=data.held)
 
 
 def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
     return settings
 
 
-def _settings_for(kind: PhaseKind, common: Settings) -> dict[str, Any]:
+def settings_for(kind: PhaseKind, common: Settings) -> dict[str, Any]:
     """Select the settings of all phases that a phase of this kind takes."""
     if kind == "harden":
         return dict(common)

@@ -39,6 +39,7 @@ class PlanRequest:
     arms: ArmLike | Sequence[ArmLike] | None
     tasks: Mapping[str, float] | None
     seeds: int | Sequence[int]
+    finetune: int
     epochs: float
     images: int
     evaluation: Sequence[Item] | None

@@ -30,6 +30,7 @@ from robusttune.trial.phases import Call, calls_of
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
 from robusttune.trial.results import START, Trial
+from robusttune.trial.start import finetuned_start, warn_of_chance
 from robusttune.trial.unfinished import measure, train, unfinished
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
@@ -45,6 +46,7 @@ def poc(
     arms: ArmLike | Sequence[ArmLike] | None = None,
     tasks: Mapping[str, float] | None = TASKS,
     seeds: int | Sequence[int] = 3,
+    finetune: int = 0,
     epochs: float = 3,
     images: int = 1000,
     evaluation: Sequence[Item] | None = None,
@@ -81,6 +83,8 @@ def poc(
             "rotation_joint"; {name: phases} for an arm of yours, as in the plan; all by default.
         tasks: pretext tasks and their weights.
         seeds: how many, or which; with fewer than three, no difference can be significant.
+        finetune: epochs of ordinary training of the model, before the plan is written and its cost is measured; every arm
+            starts from the result. For a model whose classifier is new.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
         images: number of test images to measure on.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
@@ -101,7 +105,7 @@ def poc(
         ImportError: a package of the page is not installed.
     """
     check_model(model)
-    check_settings({"notes": notes})
+    check_settings({"notes": notes, "finetune": finetune})
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -112,6 +116,7 @@ def poc(
         arms=arms,
         tasks=tasks,
         seeds=seeds,
+        finetune=finetune,
         epochs=epochs,
         images=images,
         evaluation=evaluation,
@@ -123,6 +128,9 @@ def poc(
     space = InputSpace(mean=mean, std=std, normalized=normalized, classifier=classifier, device=device)
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
         data = divided(loader, test_loader, unlabeled_loader)
+        if finetune:
+            new_plan(request, _name(model), data).check()  # so that what does not fit shows before the fine-tuning
+            model, resume = finetuned_start(model, data, space, request, Path(out), resume, progress), True
         plan = _earlier_plan(Path(out), request, model, data) if resume else None
         plan = plan or new_plan(request, _name(model), data)
         plan.check()
@@ -131,6 +139,7 @@ def poc(
         assert folder is not None
         costs = Costs(folder, model, data, space, progress=progress)
         _start(folder, request, plan, model, calls, costs, notes or {})
+        warn_of_chance(model, data, space, progress)
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
         if plan_only:
             return folder / PLAN
