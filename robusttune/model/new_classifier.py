@@ -101,7 +101,7 @@ def give_weights_and_classifier(model: nn.Module, weights: Mapping[str, Tensor],
     Raises:
         ValueError: names or shapes differ in other places.
     """
-    outputs = _rows_of(model, weights)
+    outputs = _outputs_in(weights, model, inputs)
     if outputs is not None:
         give_classifier(model, inputs, outputs)
     give_weights(model, weights, source)
@@ -113,11 +113,15 @@ def sample_inputs_of(model: nn.Module, channels: int, size: int) -> Tensor:
     return images.to(device_of(model), dtype_of(model))
 
 
-def _rows_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
-    """Return the number of outputs in the weights, where that alone differs from the model's; else None."""
+def _outputs_in(weights: Mapping[str, Tensor], model: nn.Module, inputs: Tensor) -> int | None:
+    """Return the number of classes in the weights, where that alone differs from the model's; else None."""
     current = model.state_dict()
     if current.keys() != weights.keys():
         return None
-    pairs = [(each.shape, weights[name].shape) for name, each in current.items() if each.shape != weights[name].shape]
-    rows = {(before[:1], after[:1]) for before, after in pairs}
-    return int(next(iter(rows))[1][0]) if len(rows) == 1 and all(a[1:] == b[1:] for a, b in pairs) else None
+    shapes = {name: (each.shape, weights[name].shape) for name, each in current.items() if isinstance(each, Tensor)}
+    other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
+    rows = {(before[:1], after[:1]) for before, after in other.values()}
+    if len(rows) != 1 or any(before[1:] != after[1:] for before, after in other.values()):
+        return None
+    layers = {name.rpartition(".")[0] for name in other}
+    return int(next(iter(rows))[1][0]) if layers >= set(find_classifier(model, inputs).names) else None

