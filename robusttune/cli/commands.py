@@ -32,7 +32,7 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     """Train a model against an adversary.
 
     Examples:
-      robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --out runs/a
+      robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --finetune 5 --out runs/a
       robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
 
     Args:
@@ -139,7 +139,7 @@ def run_poc(
     Examples:
       robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan-only true --out runs/poc
       robusttune poc --model timm:resnet18 --data images --out runs/poc --resume true     # follows the plan; goes on if killed
-      robusttune poc --model timm:resnet18 --data images --threats '{linf: 4/255, l2: 1}' --corruptions noise fog --budget 3600
+      robusttune poc --model timm:resnet18 --pretrained true --finetune 5 --data images --threats '{linf: 4/255, l2: 1}' --budget 3600
 
     Args:
         threats: norms, or {norm: eps}; by default linf and l2. Arms train against the first one.

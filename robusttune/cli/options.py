@@ -82,7 +82,8 @@ class Sources:
         checkpoint: weights of the model: a file, or the folder of a run.
         pretrained: fetch the weights that timm or torchvision publish.
         model_args: more arguments of the function that makes the model, such as {img_size: 32}.
-        classes: outputs of a timm or torchvision model; by default the classes of the data.
+        classes: outputs of the model, which gets a new classifier if it has another number; by default the classes of the data for
+            the weights that timm or torchvision publish, and those that it has for another model.
         classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
             those of its run, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.

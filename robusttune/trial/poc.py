@@ -137,9 +137,9 @@ def poc(
         calls = _calls(plan, data, space)
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
+        warn_of_chance(model, data, space, progress)
         costs = Costs(folder, model, data, space, progress=progress)
         _start(folder, request, plan, model, calls, costs, notes or {})
-        warn_of_chance(model, data, space, progress)
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
         if plan_only:
             return folder / PLAN

@@ -79,8 +79,6 @@ def test_a_published_classifier_of_other_classes_is_replaced_and_said(model, dat
     line = f"the classifier of {model} has 1000 outputs and is replaced by a new one of 6, which is not trained"
     code, text = said(capsys, "evaluate", *source, "--which", "clean")
     assert (code, f"{line}, so what is measured of it says nothing" in text) == (1, True)
-    code, text = said(capsys, "estimate", *source, *QUICK)
-    assert (code, f"{line}: pass --finetune EPOCHS, such as 5" in text) == (0, True)
     code, text = said(capsys, "harden", *source, *QUICK, "--finetune", "1", "--out", "runs/a")
     assert (code, f"{line}: --finetune trains it first" in text) == (0, True)
     assert outputs_of(data / "runs/a") == 6

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import plugins
+from robusttune.run import files
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
 from robusttune.trial.arms._phase import name_and_settings, shares
@@ -54,6 +55,37 @@ def tried(out, **changes):
 
 def values(out):
     return [(r.arm, r.seed, r.records.where("clean")[0].value) for r in Trial.load(out).results]
+
+
+def test_all_arms_start_from_the_model_that_was_fine_tuned_once(tmp_path, caplog, monkeypatch):
+    chance = "images right, which is no more than guessing"
+    out, changes = tmp_path / "t", {"arms": ["nothing", "adversarial"], "seeds": 1, "finetune": 2}
+
+    def cut(*arguments):
+        save_state(*arguments)
+        raise KeyboardInterrupt
+
+    save_state = files.save_state
+    monkeypatch.setattr(files, "save_state", cut)
+    with pytest.raises(KeyboardInterrupt):
+        tried(out, **changes)
+    monkeypatch.undo()
+    assert not (out / "plan.yaml").exists()
+    with pytest.raises(ValueError, match="finetune' is not empty: pass resume=True"):
+        tried(out, **changes)
+    tried(out, resume=True, **changes)
+    start, tuned = (files.load_weights(out / name) for name in ("start.safetensors", "finetune"))
+    assert start.keys() == tuned.keys()
+    assert all(torch.equal(start[name], tuned[name]) for name in start)
+    assert not all(torch.equal(start[name], tensor) for name, tensor in small().state_dict().items())
+    assert chance in caplog.text  # random labels cannot be learnt
+    assert "pass finetune=EPOCHS (--finetune EPOCHS) to train it before all arms" in caplog.text
+    state = out / "finetune" / files.STATE
+    written = state.stat().st_mtime_ns
+    tried(out, resume=True, **changes)
+    assert state.stat().st_mtime_ns == written  # it is not trained again
+    with pytest.raises(ValueError, match=r"finetune.* holds a run with other arguments"):
+        tried(out, resume=True, **{**changes, "finetune": 3})
 
 
 def test_plan_is_written_edited_and_run_and_nothing_is_run_twice(tmp_path):
