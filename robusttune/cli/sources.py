@@ -66,7 +66,11 @@ def model_of(sources: Sources, classes: int | None) -> nn.Module:
         settings = {"in_chans": sources.channels, "pretrained": pretrained, **outputs, **settings}
         module = _called(name, timm.create_model, model, **settings)
     elif library == "torchvision":
-        settings = {"weights": "DEFAULT" if pretrained else None, **({} if pretrained else outputs), **settings}
+        settings = {
+            "weights": "DEFAULT" if pretrained else None,
+            **({} if pretrained or settings.get("weights") else outputs),
+            **settings,
+        }
         module = _called(name, zoo.get_model, model, **settings)
     else:
         module = _called(name, _function(library, model), **settings)
