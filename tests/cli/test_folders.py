@@ -9,7 +9,7 @@ import torch
 from brightness import numbered, write
 from PIL import Image
 
-from robusttune.cli import folders, main
+from robusttune.cli import folders, image_files, main
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
@@ -43,7 +43,7 @@ def test_16_bits_are_scaled_by_65535(tmp_path, capsys):
 
 def test_numbers_whose_largest_is_not_known_are_refused():
     with pytest.raises(ValueError, match="32-bit numbers, and does not say which of them is white"):
-        folders.converted(Image.fromarray(np.ones((4, 4), np.float32)), "L")
+        image_files.converted(Image.fromarray(np.ones((4, 4), np.float32)), "L")
 
 
 def test_a_class_without_an_image_in_the_split_keeps_its_place(tmp_path, capsys):

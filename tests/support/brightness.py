@@ -1,5 +1,7 @@
 """A classifier of grey levels, which is right on every image of `write`, and can be named on a command line."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -18,6 +20,20 @@ class Net(nn.Module):
 
     def forward(self, images):
         return self.fc(images.mean((1, 2, 3))[:, None])
+
+
+class Configured(Net):
+    """A model whose configuration names its classes, as those of Hugging Face do."""
+
+    def __init__(self, names):
+        names = names.split() if isinstance(names, str) else names
+        super().__init__(len(names))
+        self.config = SimpleNamespace(id2label=dict(enumerate(names)), hidden_size=1)
+
+
+def configured_within(names):
+    """A model with a part whose configuration names its classes, in one text."""
+    return nn.Sequential(Configured(names.split()))
 
 
 def write(folder, rows, *, classes=12, deep=False, size=8):
