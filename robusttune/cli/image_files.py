@@ -25,6 +25,11 @@ BESIDE = {"", ".txt", ".json", ".jsonl", ".csv", ".xml", ".md", ".yaml", ".yml",
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16-bit grey images
 DEEPEST = 65535
 SAMPLE = 32  # files that are looked at
+DROPPED = {
+    "turned": "are turned by their EXIF orientation where people see them, and are read as they are stored, as timm does",
+    "transparent": "are transparent in parts, and are read without that, in the colours beneath",
+    "several": "hold several pictures, of which the first is read",
+}
 
 
 class Survey(NamedTuple):
@@ -63,8 +68,12 @@ def unread(others: Counter[str]) -> str | None:
     """
     if not others:
         return None
-    endings, many = sorted(others), len(others) > 1
-    return f"{others.total()} files with the ending{'s' * many} {', '.join(endings)} are no images that can be read"
+    count, endings = others.total(), f"ending{'s' * (len(others) > 1)} {', '.join(sorted(others))}"
+    return (
+        f"{count} files with the {endings} are no images that can be read"
+        if count > 1
+        else (f"1 file with the {endings} is no image that can be read")
+    )
 
 
 def check_some(folder: Path) -> None:
@@ -128,20 +137,24 @@ class Expanded:
 
 
 def oddities(paths: Sequence[str]) -> list[str]:
-    """Look at some of these files; describe what their pixels alone do not show, and which of it is dropped."""
-    turned: list[str] = []
-    transparent: list[str] = []
-    for path in paths[:: max(1, len(paths) // SAMPLE)]:
-        try:
-            with Image.open(path) as image:
-                if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                    turned.append(path)
-                if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                    transparent.append(path)
-        except OSError:
-            continue  # damaged files are reported when they are read
-    notes = {
-        "are to be turned by their EXIF orientation, and are read as they are stored, as timm and torchvision do": turned,
-        "are transparent in parts, and are read without that, in the colours beneath": transparent,
-    }
-    return [f"images such as {files[0]!r} {what}" for what, files in notes.items() if files]
+    """Look at some of these files; describe what is dropped when they are read."""
+    marked = [(path, _marks(path)) for path in paths[:: max(1, len(paths) // SAMPLE)]]
+    said = []
+    for mark, what in DROPPED.items():
+        first = next((path for path, marks in marked if mark in marks), None)
+        if first is not None:
+            said.append(f"images such as {first!r} {what}")
+    return said
+
+
+def _marks(path: str) -> set[str]:
+    """Return what is dropped of an image; nothing for a damaged one, which is reported when it is read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+            several = getattr(image, "n_frames", 1) > 1
+    except OSError:
+        return set()
+    marks = {"turned": turned, "transparent": transparent, "several": several}
+    return {mark for mark, found in marks.items() if found}

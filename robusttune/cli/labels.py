@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robusttune.cli import folders, image_files
-from robusttune.cli.class_map import names_by_label, names_in_class_map, names_of_texts
+from robusttune.cli.class_map import names_by_label, names_in_class_map, names_in_column
 from robusttune.cli.errors import note
 from robusttune.cli.model_labels import CLASSES_FILE, Came
 from robusttune.cli.options import Sources
@@ -114,7 +114,7 @@ def _own_names(images: Dataset[tuple[Tensor, Tensor]], sources: Sources, where: 
     reader = getattr(images, "reader", None)
     if "class_map" in (sources.data_args or {}):
         return names_in_class_map(reader, where)
-    return names_of_texts(reader, where) or names_of(images)
+    return names_in_column(reader, where) or names_of(images)
 
 
 def _folder_labels(reader: folders.FolderReader, where: str) -> list[str]:

@@ -93,8 +93,9 @@ def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> C
     made = came is not None
     if came is None and sources.checkpoint is None and sources.pretrained:
         came = _published(sources.model)
-    if came is None and (model is not None or sources.checkpoint is not None) and sources.classes is not None:
-        came = _of_imagenet(sources.classes, f"ImageNet, which has {sources.classes} classes as --classes,")
+    if came is None and (model is not None or sources.checkpoint is not None):
+        outputs = getattr(model, "num_classes", None) if sources.classes is None else sources.classes
+        came = _of_imagenet(outputs, f"ImageNet, which has as many classes as {sources.model} has outputs,")
     if came is None:
         return None
     outputs = len(came.spellings[0])

@@ -137,7 +137,7 @@ def loader_of(
     check_number("workers", sources.workers, NOT_NEGATIVE_COUNT)
     named = sources.data_dir is not None or not data or not Path(data).exists()
     if named:
-        _check_reader(data)
+        _check_reader(data, sources.data_dir)
     elif not Path(data).is_dir():
         raise ValueError(f"{data!r} is a file, but a folder with a folder of images for each class is needed")
     elif "input_key" not in (sources.data_args or {}):
@@ -201,7 +201,7 @@ def _say_what_is_read(reader: folders.FolderReader, where: str) -> None:
         note(each)
 
 
-def _check_reader(data: str) -> None:
+def _check_reader(data: str, folder: str | None) -> None:
     """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
     if "/" not in data:
         raise ValueError(
@@ -216,6 +216,16 @@ def _check_reader(data: str) -> None:
         raise ValueError(
             f"{name!r} holds a single Dataset, without splits: save them together, as in "
             "datasets.DatasetDict(train=…, validation=…).save_to_disk(folder)"
+        )
+    if (
+        reader == "datasets"
+        and folder is not None
+        and Path(name).is_dir()
+        and Path(folder, name).resolve() == Path(name).resolve()
+    ):
+        raise ValueError(
+            f"--data_dir is {folder!r}, so that what is read of {name!r} would be kept in {name!r} itself, and read again: pass "
+            "another folder"
         )
 
 

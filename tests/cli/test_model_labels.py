@@ -212,7 +212,7 @@ def test_a_thousand_outputs_that_are_asked_for_are_those_of_imagenet(hub, capsys
     assert main(["evaluate", *options]) == 0
     shown = capsys.readouterr()
     assert re.search(r"accuracy \| 100", shown.out)
-    assert "ImageNet, which has 1000 classes as --classes, names 1000" in shown.err
+    assert "ImageNet, which has as many classes as timm:test_resnet has outputs, names 1000 classes" in shown.err
 
 
 def test_imagenet_is_known_by_three_spellings_and_training_on_less_takes_another_head():
@@ -229,6 +229,16 @@ def test_imagenet_is_known_by_three_spellings_and_training_on_less_takes_another
     assert asked.names_for(WNIDS[5:8], "it") == tuple(WNIDS)
     assert came_with(Sources("timm:resnet18", "", pretrained=True, classes=3), None, training=True) is None
     assert came_with(Sources("timm:resnet18", ""), None, training=False) is None
+
+
+def test_a_function_that_makes_a_model_with_a_published_head(hub, capsys):
+    arguments = ["--model_args", "{model_name: 'local-dir:./theirs', pretrained: true, in_chans: 1}"]
+    options = [*HUB, *arguments, "--which", "clean"]
+    options[1] = "timm.models:create_model"
+    assert main(["evaluate", *options]) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"accuracy \| 100", shown.out)
+    assert "as timm.models:create_model has outputs, names 1000 classes" in shown.err
 
 
 def test_words_of_a_model_of_imagenet_are_found_in_folders_by_number():

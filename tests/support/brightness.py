@@ -36,14 +36,15 @@ def configured_within(names):
     return nn.Sequential(Configured(names.split()))
 
 
-def write(folder, rows, *, classes=12, deep=False, size=8):
+def write(folder, rows, *, classes=12, deep=False, size=8, ending=".png"):
     """Write an image to each class folder; rows[name] is the class that the model takes it for, None for no image."""
     for name, row in rows.items():
         (folder / name).mkdir(parents=True)
         if row is not None:
             level = np.full((size, size), (row + 0.5) / classes)
             pixels = (level * 65535).astype(np.uint16) if deep else (level * 255).round().astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / "0.png")
+            settings = {"lossless": True} if ending == ".webp" else {}
+            Image.fromarray(pixels).save(folder / name / f"0{ending}", **settings)
 
 
 def numbered(names):
