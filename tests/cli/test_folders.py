@@ -1,13 +1,15 @@
 """Labels go by the names of folders: generated class folders through `robusttune evaluate`, and images of all bit depths."""
 
+import json
 import random
 import re
 
 import numpy as np
 import pytest
 import torch
-from brightness import numbered, write
+from brightness import Net, numbered, write
 from PIL import Image
+from safetensors.torch import save_file
 
 from robusttune.cli import folders, image_files, main
 from robusttune.cli.options import Sources
@@ -125,6 +127,23 @@ def drawn_names(chance, count):
     return chance.sample(pools[chance.choice(sorted(pools))], count)
 
 
+ENDINGS = [".png", ".PNG", ".tif", ".bmp", ".webp", ".gif", ".pgm"]
+
+
+def options_with_names(source, data, order):
+    """The options by which the model's names are known, in their order."""
+    if source == "checkpoint":
+        torch.save({"model": Net(len(order)).state_dict(), "class_to_idx": numbered(order)}, data / "theirs.pth")
+        return ["--checkpoint", str(data / "theirs.pth")]
+    if source == "metadata":
+        names = json.dumps(dict(enumerate(order)))
+        save_file(Net(len(order)).state_dict(), data / "theirs.safetensors", {"id2label": names})
+        return ["--checkpoint", str(data / "theirs.safetensors")]
+    (data / "names.txt").write_text("\n".join(order), encoding="utf-8")
+    named = {"file": ["--classes_file", str(data / "names.txt")]}
+    return {**named, "class map": ["--data_args", json.dumps({"class_map": str(data / "names.txt")})]}.get(source, [])
+
+
 @pytest.mark.parametrize("part", range(10))
 def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path, capsys):
     right = 0
@@ -133,23 +152,27 @@ def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path,
         count = chance.randint(2, 12)
         names = drawn_names(chance, count)
         order = chance.choice([sorted, folders.in_timm_order, list])(names)
-        by_file = chance.random() < 0.4 or order not in (sorted(names), folders.in_timm_order(names))
+        by_names = chance.random() < 0.5 or order not in (sorted(names), folders.in_timm_order(names))
+        source = chance.choice(["file", "checkpoint", "metadata", "class map"]) if by_names else None
+        by_file = source is not None
         flat, trained = chance.random() < 0.3, chance.random() < 0.7
         known = by_file or (
             trained and not flat
         )  # else nobody can tell a renamed folder from one that always had this name
         rows, test = numbered(order), dict(numbered(order))
         changes = ["missing", "empty", "extra", "renamed"] if known else ["missing", "empty"]
+        if source == "class map":  # the folders that it does not name are left out, which is said
+            changes = ["missing", "empty"]
         for change in chance.sample(changes, chance.choice([0, 0, 1, 2])):
             name = chance.choice(sorted(test))
             row = test.pop(name) if change != "extra" and len(test) > 2 else None
             test |= {"empty": {name: None}, "extra": {"zz": 0}, "renamed": {f"{name}2": row}}.get(change, {})
         shape = {"classes": count, "deep": chance.random() < 0.3, "size": chance.choice([8, 9, 16])}
+        shape["ending"] = chance.choice([".png", ".PNG", ".tif", ".TIFF"] if shape["deep"] else ENDINGS)
         write(data if flat else data / "val", test, **shape)
         if not flat and trained:
             write(data / "train", rows, **shape)
-        (data / "names.txt").write_text("\n".join(order))
-        more = ["--classes_file", str(data / "names.txt")] if by_file else []
+        more = options_with_names(source, data, order)
         code, accuracy, said = evaluated(capsys, data, count, "--channels", chance.choice("13"), *more)
         assert (code, accuracy) in ((0, 100.0), (1, None)), (seed, order, test, said)
         right += code == 0
