@@ -17,6 +17,7 @@ from torchvision import models as zoo
 from robusttune.cli.errors import note
 from robusttune.cli.folders import shown
 from robusttune.cli.options import Sources
+from robusttune.run import files
 
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"
 KEYS = ("classes", "class_names", "label_names", "labels", "id2label", "idx_to_class", "class_to_idx", "label2id")
@@ -94,7 +95,7 @@ def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> C
     if came is None and sources.checkpoint is None and sources.pretrained:
         came = _published(sources.model)
     if came is None and (model is not None or sources.checkpoint is not None):
-        outputs = getattr(model, "num_classes", None) if sources.classes is None else sources.classes
+        outputs = sources.classes or getattr(model, "num_classes", None) or _width_of(sources.checkpoint)
         came = _of_imagenet(outputs, f"ImageNet, which has as many classes as {sources.model} has outputs,")
     if came is None:
         return None
@@ -184,6 +185,18 @@ def _facts_of(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception:  # each format has errors of its own
         return None
+
+
+def _width_of(checkpoint: str | None) -> int | None:
+    """Return the number of outputs of a file's classifier, where it is that of a part of ImageNet; else None."""
+    path = Path(checkpoint or "")
+    path = path / files.MODEL if path.is_dir() else path
+    try:
+        weights = files.load_weights(path)
+    except ValueError:  # which is reported when the model gets them
+        return None
+    widths = {len(weight) for name, weight in weights.items() if name.endswith("bias") and weight.ndim == 1}
+    return next((width for width in sorted(widths) if infer_imagenet_subset({"num_classes": width})), None)
 
 
 def _in_model(name: str, model: nn.Module | None) -> Came | None:

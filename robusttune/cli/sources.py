@@ -201,7 +201,7 @@ def _say_what_is_read(reader: folders.FolderReader, where: str) -> None:
         note(each)
 
 
-def _check_reader(data: str, folder: str | None) -> None:
+def _check_reader(data: str, place: str | None) -> None:
     """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
     if "/" not in data:
         raise ValueError(
@@ -219,12 +219,12 @@ def _check_reader(data: str, folder: str | None) -> None:
         )
     if (
         reader == "datasets"
-        and folder is not None
+        and place is not None
         and Path(name).is_dir()
-        and Path(folder, name).resolve() == Path(name).resolve()
+        and Path(place, name).resolve() == Path(name).resolve()
     ):
         raise ValueError(
-            f"--data_dir is {folder!r}, so that what is read of {name!r} would be kept in {name!r} itself, and read again: pass "
+            f"--data_dir is {place!r}, so that what is read of {name!r} would be kept in {name!r} itself, and read again: pass "
             "another folder"
         )
 

@@ -206,8 +206,9 @@ def test_a_published_head_with_names_of_its_own(hub, capsys):
     assert "0 of them agree" in capsys.readouterr().err
 
 
-def test_a_thousand_outputs_that_are_asked_for_are_those_of_imagenet(hub, capsys):
-    options = [*HUB, "--which", "clean", "--checkpoint", "theirs/model.safetensors", "--classes", "1000"]
+@pytest.mark.parametrize("more", [["--classes", "1000"], []], ids=["asked for", "in the checkpoint"])
+def test_a_thousand_outputs_are_those_of_imagenet(more, hub, capsys):
+    options = [*HUB, "--which", "clean", "--checkpoint", "theirs/model.safetensors", *more]
     options[1] = "timm:test_resnet"
     assert main(["evaluate", *options]) == 0
     shown = capsys.readouterr()
