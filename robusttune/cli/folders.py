@@ -2,6 +2,7 @@
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -145,6 +146,16 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
 
 
+def composed(names: Iterable[str]) -> list[str]:
+    """Write names in one form: systems write "é" as one sign, or as "e" and an accent.
+
+    Example:
+        >>> composed(["e\\N{COMBINING ACUTE ACCENT}"]) == ["\\N{LATIN SMALL LETTER E WITH ACUTE}"]
+        True
+    """
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
 def two_orders(names: Sequence[str]) -> str | None:
     """Describe the two orders in which these names may have been numbered; None if there is only one."""
     one, other = sorted(names), in_timm_order(names)
@@ -168,7 +179,8 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
     Raises:
         ValueError: a class is not among the names, or a name stands for two classes.
     """
-    if list(own) == list(names):
+    own, names = composed(own), composed(names)
+    if own == names:
         return {label: label for label in range(len(own))}, []  # a name may stand twice, as "crane" does in ImageNet
     counts = [*Counter(own).items(), *Counter(names).items()]
     twice = sorted({name for name, count in counts if count > 1 and name in own})

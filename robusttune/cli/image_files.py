@@ -153,7 +153,9 @@ def _marks(path: str) -> set[str]:
         with Image.open(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            several = getattr(image, "n_frames", 1) > 1
+            several = (
+                image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            )  # an MPO is a JPEG file with a preview
     except OSError:
         return set()
     marks = {"turned": turned, "transparent": transparent, "several": several}

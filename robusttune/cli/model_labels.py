@@ -15,7 +15,7 @@ from torch import nn
 from torchvision import models as zoo
 
 from robusttune.cli.errors import note
-from robusttune.cli.folders import shown
+from robusttune.cli.folders import composed, shown
 from robusttune.cli.options import Sources
 from robusttune.run import files
 
@@ -59,7 +59,8 @@ class Came(NamedTuple):
             ValueError: the images are of other classes, and the head stays.
         """
         names = self.spellings[0]
-        fitting = next((each for each in self.spellings if set(own) <= set(each)), None)
+        sought = set(composed(own))
+        fitting = next((each for each in self.spellings if sought <= set(composed(each))), None)
         if fitting is not None:
             if self.training and self.published and not self.asked and len(own) < len(names):
                 return None
@@ -68,7 +69,7 @@ class Came(NamedTuple):
             return fitting
         if not self.stated:
             return None
-        same = [name for name in own if name in names]
+        same = sought & set(composed(names))
         differ = (
             f"{self.where} names {len(names)} classes, {shown(names)}, but {images} has {len(own)}, {shown(own)}: "
             f"{len(same)} of them agree"
@@ -88,7 +89,7 @@ def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> C
         training: it is to be trained.
 
     Raises:
-        ValueError: `--classes` is another number than that of the names in a checkpoint, or in a model that is made.
+        ValueError: `--classes` is another number than that of the names, and the model is not trained.
     """
     came = _in_checkpoint(sources.checkpoint) or _in_model(sources.model, model)
     made = came is not None
@@ -101,7 +102,7 @@ def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> C
         return None
     outputs = len(came.spellings[0])
     if sources.classes not in (None, outputs):
-        if made:
+        if made and not training:
             raise ValueError(f"classes is {sources.classes}, but {came.where} names {outputs}: leave --classes out")
         return None
     return came._replace(training=training, asked=sources.classes is not None)

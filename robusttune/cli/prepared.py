@@ -94,7 +94,7 @@ def _names_in(file: str) -> list[str]:
         ValueError: the file cannot be read, is empty, or holds a name twice.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"--classes_file {file!r} cannot be read ({error}): pass a text file, one name a line"

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_names_that_stand_twice_keep_their_places_or_are_refused():
     assert folders.by_name(["crane", "dog", "crane"], ["crane", "dog", "crane"], "it") == ({0: 0, 1: 1, 2: 2}, [])
     with pytest.raises(ValueError, match="two of them have the same name: crane"):
         folders.by_name(["crane", "dog"], ["crane", "dog", "crane"], "it")
+
+
+def test_accents_are_the_same_in_both_ways_of_writing_them(tmp_path, capsys):
+    names = ["caf\N{LATIN SMALL LETTER E WITH ACUTE}", "bar"]
+    write(tmp_path / "train", {unicodedata.normalize("NFD", names[0]): 0, names[1]: 1}, classes=2)
+    for source in ("file", "checkpoint"):
+        more = options_with_names(source, tmp_path, names)
+        if source == "file":
+            (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8-sig")  # as Windows writes it
+        assert evaluated(capsys, tmp_path, 2, "--split", "train", *more)[:2] == (0, 100.0)
 
 
 def drawn_names(chance, count):

@@ -125,7 +125,8 @@ def test_placeholders_and_names_of_another_number_of_outputs(data, capsys):
     torch.save({"state_dict": Net(6).state_dict(), "classes": NAMES}, "theirs.pth")
     code, _, said = evaluated(capsys, "--checkpoint", "theirs.pth", "--classes", "7")
     assert code == 1
-    assert "--classes 7, but" in said or "classes is 7, but the checkpoint 'theirs.pth' names 6" in said
+    assert "7, but the checkpoint 'theirs.pth' names 6: leave --classes out" in said
+    assert came_with(Sources("timm:resnet18", "", checkpoint="theirs.pth", classes=7), None, training=True) is None
 
 
 def test_what_is_no_list_of_names():
