@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robusttune.cli import folders, image_files
-from robusttune.cli.class_map import names_by_label, names_in_class_map, names_in_column
+from robusttune.cli.class_map import names_by_label, names_in_class_map
+from robusttune.cli.columns import names_in_column
 from robusttune.cli.errors import note
 from robusttune.cli.model_labels import CLASSES_FILE, Came
 from robusttune.cli.options import Sources
@@ -89,7 +90,7 @@ def give_labels(images: Dataset[tuple[Tensor, Tensor]], labels: Labels, sources:
     own = _folder_labels(images.reader, where) if in_folders else _own_names(images, sources, where)  # type: ignore[attr-defined]
     names = labels.names
     if names is None and labels.came is not None:
-        names = labels.came.spellings[0] if own is None else labels.came.names_for(own, where)
+        names = labels.came.names_for(own, where)
     if own is None:
         of = "numbers from 0" if names is None else "those of the model"
         note(f"{where} does not name its classes: its labels are taken for {of}")

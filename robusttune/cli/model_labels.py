@@ -48,17 +48,19 @@ class Came(NamedTuple):
     training: bool = False
     asked: bool = False
 
-    def names_for(self, own: Sequence[str], images: str) -> Names | None:
+    def names_for(self, own: Sequence[str] | None, images: str) -> Names | None:
         """Return the names by which labels go; None where none are stated, or the model gets another head.
 
         Args:
-            own: the names of the classes that the images are of.
+            own: the names of the classes that the images are of; None where they have none.
             images: names the images in messages.
 
         Raises:
             ValueError: the images are of other classes, and the head stays.
         """
         names = self.spellings[0]
+        if own is None:
+            return names if self.asked or not self.published else None
         sought = set(composed(own))
         fitting = next((each for each in self.spellings if sought <= set(composed(each))), None)
         if fitting is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -19,7 +19,7 @@ from torchvision import models as zoo
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from robusttune.cli import folders, image_files
+from robusttune.cli import columns, folders, image_files
 from robusttune.cli.errors import note
 from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
@@ -34,14 +34,6 @@ READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds":
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
 
 T = TypeVar("T")
-
-
-class Reader(Protocol):
-    """A reader of Hugging Face data sets, as timm has it."""
-
-    dataset: Sequence[Mapping[str, object]]
-
-    def __len__(self) -> int: ...
 
 
 def model_of(sources: Sources, classes: int | None) -> nn.Module:
@@ -167,7 +159,7 @@ def loader_of(
         _say_what_is_read(images.reader, f"the split {sources.split!r} of {data!r}")
     if kind == "torch":
         _check_split_of_torchvision(sources, images, strict)
-    _check_columns(data, getattr(images, "reader", None))
+    columns.check_columns(data, getattr(images, "reader", None))
     if isinstance(images, ImageDataset):
         images = folders.ReadImages(images.reader, mode)
     if labels is not None:
@@ -242,17 +234,3 @@ def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) 
         _check_split(Path(sources.data_dir or ""), Path(images.root), sources.split, strict)
     elif hasattr(images, "train") and sources.split not in SPLITS:
         raise ValueError(f"there is no split {sources.split!r} in {sources.data!r}, which has train and test")
-
-
-def _check_columns(data: str, reader: "Reader | None") -> None:
-    """Raise a ValueError where timm's reader of Hugging Face data sets would fail on the first image."""
-    sought = [key for key in (getattr(reader, name, None) for name in ("image_key", "label_key")) if key is not None]
-    if reader is None or len(sought) < 2 or not len(reader):
-        return
-    first = reader.dataset[0]  # a missing column may have been added, with nothing in it
-    if any(first.get(key) is None for key in sought):
-        known = ", ".join(key for key, value in first.items() if value is not None)
-        raise ValueError(
-            f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
-            "pass --data_args '{input_key: …, target_key: …}'"
-        )

@@ -224,11 +224,12 @@ def test_imagenet_is_known_by_three_spellings_and_training_on_less_takes_another
     for spelling in (WNIDS, words, categories):
         assert came.names_for(spelling[5:8], "it")[:9] == tuple(spelling[:9])
     assert came.names_for(["my", "own"], "it") is None
+    assert came.names_for(None, "it") is None
     training = came_with(Sources("timm:resnet18", "", pretrained=True), None, training=True)
     assert training.names_for(WNIDS[5:8], "it") is None
     assert training.names_for(WNIDS, "it") == tuple(WNIDS)
     asked = came_with(Sources("timm:resnet18", "", pretrained=True, classes=1000), None, training=True)
-    assert asked.names_for(WNIDS[5:8], "it") == tuple(WNIDS)
+    assert asked.names_for(WNIDS[5:8], "it") == asked.names_for(None, "it") == tuple(WNIDS)
     assert came_with(Sources("timm:resnet18", "", pretrained=True, classes=3), None, training=True) is None
     assert came_with(Sources("timm:resnet18", ""), None, training=False) is None
 

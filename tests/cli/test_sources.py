@@ -137,6 +137,37 @@ def test_webdataset_reads_16_bits_and_every_ending(ending, tmp_path, capsys):
     assert "its labels are taken for those of the model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"json": b'{"label": 1}'}, "has no entry cls among json, png, but labels are whole numbers in cls"),
+        ({"cls": b"owl"}, "has 'owl' in the entry cls among cls, png"),
+    ],
+    ids=["no label", "a text"],
+)
+def test_shards_without_labels_are_refused(entry, says, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    held = io.BytesIO()
+    Image.new("L", (8, 8), 128).save(held, "png")
+    with webdataset.TarWriter(str(tmp_path / "train-0000.tar")) as tar:
+        tar.write({"__key__": "0000", "png": held.getvalue(), **entry})
+    shard = {"name": "train", "filenames": ["train-0000.tar"], "shard_lengths": [1], "num_samples": 1}
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": shard}}))
+    with pytest.raises(ValueError, match=says):
+        loader_of(named("wds/mine", data_dir=str(tmp_path)))
+    if "json" in entry:
+        loader = loader_of(named("wds/mine", data_dir=str(tmp_path), data_args={"target_key": "label"}))
+        assert next(iter(loader))[1].tolist() == [1]
+
+
+def test_columns_of_a_stream_that_are_not_there_are_asked_for(parquet):
+    parquet([0, 1, 2])
+    with pytest.raises(
+        ValueError, match="has the columns image, label, but images are looked for in 'image' and labels in"
+    ):
+        loader_of(named("hfids/mine", data_args={"num_samples": 3, "target_key": "fine"}))
+
+
 def test_image_folder_of_torchvision(tmp_path):
     for split in ("train", "val"):
         write(tmp_path / split, numbered(NAMES), classes=3, deep=True)
