@@ -85,7 +85,7 @@ class Sources:
         classes: outputs of the model, which gets a new classifier if it has another number; by default the classes of the data for
             the weights that timm or torchvision publish, and those that it has for another model.
         classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
-            those of its run, or the folders of the training split, sorted as text.
+            those of its run, those that the model came with, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.
         data_args: more arguments of timm's data set factory, such as {input_key: img}.
         split: the split of the data to use, such as train; in a folder, the subfolder of this name.
