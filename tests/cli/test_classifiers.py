@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 QUICK = ["--epochs", "1", "--tasks", "null", "--steps", "1", "--progress", "false"]
 SHAPE = ["--size", "8", "--channels", "1"]
+WITHOUT_BATCH_NORM = "torchvision:squeezenet1_1"
 FUNCTION = ["--model", "brightness:Net", "--data", "data", *SHAPE]  # with 12 outputs
 
 
@@ -57,7 +58,7 @@ def outputs_of(folder):
     return json.loads((folder / "run.json").read_text())["about"]["outputs"]
 
 
-@pytest.mark.parametrize("model", ["timm:test_resnet", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize("model", ["timm:test_resnet", WITHOUT_BATCH_NORM])
 def test_random_weights_are_said_and_measured_only_if_asked_for(model, data, capsys):
     source = ["--model", model, "--data", "data", "--size", "32", "--progress", "false"]
     code, text = said(capsys, "evaluate", *source, "--which", "clean")
@@ -73,7 +74,7 @@ def test_random_weights_are_said_and_measured_only_if_asked_for(model, data, cap
     )
 
 
-@pytest.mark.parametrize("model", ["timm:test_resnet", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize("model", ["timm:test_resnet", pytest.param(WITHOUT_BATCH_NORM, marks=pytest.mark.slow)])
 def test_a_published_classifier_of_other_classes_is_replaced_and_said(model, data, published, capsys):
     source = ["--model", model, "--pretrained", "true", "--data", "data", "--size", "32", "--progress", "false"]
     line = f"the classifier of {model} has 1000 outputs and is replaced by a new one of 6, which is not trained"

@@ -58,7 +58,9 @@ class Unsized:
 SAVES = {"fine-tuning": 3, "after fine-tuning": 4, "hardening": 6}  # after 3 steps of 4, and at the end of an epoch
 
 
-@pytest.mark.parametrize("stage", SAVES)
+@pytest.mark.parametrize(
+    "stage", ["fine-tuning", pytest.param("after fine-tuning", marks=pytest.mark.slow), "hardening"]
+)
 def test_a_run_that_is_interrupted_gives_the_weights_back_and_resumes_exactly(stage, tmp_path, monkeypatch):
     settings = {"finetune": 2, "epochs": 2, "checkpoint_every": 3}
     unbroken = weights_of(quick(out=tmp_path / "a", **settings))
