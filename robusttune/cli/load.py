@@ -7,7 +7,8 @@ from torch import nn
 from robusttune.cli.labels import LIBRARIES, classes_of
 from robusttune.cli.options import Sources
 from robusttune.cli.runs import model_options
-from robusttune.cli.sources import loader_of, model_of
+from robusttune.cli.sources import loader_of, named
+from robusttune.model.named import model_of
 from robusttune.run.about import EarlierRun, read_run
 from robusttune.run.randomness import own_randomness
 from robusttune.types import PathLike
@@ -42,7 +43,7 @@ def load(run: PathLike) -> nn.Module:
         )
     sources = Sources(**{"data": earlier.command["data"], "checkpoint": str(run), **model_options(earlier)})
     with own_randomness(0):
-        model = model_of(sources, _outputs_of(earlier, sources))
+        model = model_of(named(sources), _outputs_of(earlier, sources))
     if earlier.function == "pretrain":
         warnings.warn("the run learnt without labels, so the classifier of its model is not trained", stacklevel=2)
     return model.eval()

@@ -20,7 +20,8 @@ from robusttune.cli.labels import (
 )
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of, run_of_checkpoint
-from robusttune.cli.sources import loader_of, model_of, statistics_of
+from robusttune.cli.sources import loader_of, named
+from robusttune.model.named import model_of, statistics_of
 from robusttune.model.probe import first_logits
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
@@ -63,12 +64,12 @@ def prepared(
     seed = arguments.get("seed", 0)
     check_settings({"seed": seed})
     with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(sources, classes)
+        model = model_of(named(sources), classes)
     if labels is not None:
         with own_randomness(seed):
             _check_outputs(model, loader, sources, strict=not shuffle)
     if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model) if run is None else run.statistics
+        mean, std = statistics_of(named(sources), model) if run is None else run.statistics
         arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 
