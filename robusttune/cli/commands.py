@@ -10,12 +10,13 @@ from robusttune import plugins
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
-from robusttune.cli.runs import check_additions, labels_of, run_in
+from robusttune.cli.runs import check_additions, labels_of
 from robusttune.cli.sources import loader_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
+from robusttune.model.saved import hardened_run
 from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
@@ -93,7 +94,7 @@ def run_evaluate(
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
-    earlier = None if run is None else run_in(run)
+    earlier = None if run is None else hardened_run(run)
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from robusttune.cli import folders
 from robusttune.cli.errors import note
 from robusttune.cli.options import Sources
+from robusttune.model.named import LIBRARIES
 
-LIBRARIES = ("timm", "torchvision")
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"
 
 Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]

@@ -11,7 +11,6 @@ from robusttune.cli import folders
 from robusttune.cli.labels import (
     BY_TEXT,
     CLASSES_FILE,
-    LIBRARIES,
     Images,
     Labels,
     check_one_order,
@@ -19,10 +18,11 @@ from robusttune.cli.labels import (
     names_of,
 )
 from robusttune.cli.options import Arguments, Sources
-from robusttune.cli.runs import labels_of, run_of_checkpoint
+from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
-from robusttune.model.named import model_of, statistics_of
+from robusttune.model.named import LIBRARIES, model_of, statistics_of
 from robusttune.model.probe import first_logits
+from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings

@@ -17,6 +17,8 @@ from robusttune.run import files
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
 
+LIBRARIES = ("timm", "torchvision")
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,11 @@ class NamedModel:
     pretrained: bool = False
     channels: int = 3
     checkpoint: str | None = None
+
+    @property
+    def of_library(self) -> bool:
+        """True for a model of timm or torchvision, which can be made with any number of outputs."""
+        return self.model.partition(":")[0] in LIBRARIES
 
 
 def model_of(sources: NamedModel, classes: int | None) -> nn.Module:

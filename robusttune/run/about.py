@@ -10,6 +10,19 @@ from robusttune.types import Json, PathLike
 
 RUN = "run.json"
 METADATA = "robusttune"
+# The options of a command that say where its model and its images came from.
+SOURCES = (
+    "model",
+    "model_args",
+    "pretrained",
+    "channels",
+    "classes",
+    "data",
+    "data_dir",
+    "data_args",
+    "split",
+    "val_split",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class About:
         norm: of the adversary.
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
+        model, model_args: of a run begun from Python, the name of its model and the arguments of that name's function.
     """
 
     classes: Sequence[str] | None = None
@@ -36,6 +50,8 @@ class About:
     norm: str | None = None
     eps: str | None = None
     held_out: str | None = None
+    model: str | None = None
+    model_args: Mapping[str, Json] | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Return the facts as `run.json` holds them, under "about"."""
@@ -73,9 +89,24 @@ class EarlierRun:
         if self.about is None:
             return None
         command = self.command or {}
-        named = {name: command[name] for name in ("model", "model_args") if name in command}
+        named = {name: command[name] for name in SOURCES if name in command}
         facts = {"run": self.function, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
         return {METADATA: json.dumps({**named, **facts}, sort_keys=True)}
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the model was trained on; None where they are not known."""
+        if self.about is not None and self.about.size is not None:
+            height, width = self.about.size
+            return height, width
+        side = (self.command or {}).get("size")
+        return None if side is None else (side, side)
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of these images; None where they are not known."""
+        about: int | None = None if self.about is None else self.about.channels
+        return (self.command or {}).get("channels") if about is None else about
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
