@@ -19,7 +19,7 @@ from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
 from robusttune.measuring.record import Record
-from robusttune.measuring.records import Records
+from robusttune.measuring.records import FILE, Records
 from robusttune.measuring.results import Result, costs, merged
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
@@ -38,8 +38,6 @@ from robusttune.run.settings import check_settings
 from robusttune.tasks._heads import Heads, load_heads
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels, DeviceLike, Loader, PathLike
-
-FILE = "records.jsonl"
 
 Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
 EvaluationLike: TypeAlias = str | Evaluating

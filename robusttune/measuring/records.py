@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from robusttune.run.files import write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
 
+FILE = "records.jsonl"
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
 
 
@@ -113,10 +115,13 @@ class Records(list[Record]):
     def load(cls, path: PathLike) -> "Records":
         """Read the files that `save` wrote.
 
+        Args:
+            path: the file; or a folder that `evaluate` wrote to, or the folder of a run with one such folder in it.
+
         Raises:
-            ValueError: the file is of another kind.
+            ValueError: the file is of another kind, or the folder holds none, or several.
         """
-        path = Path(path)
+        path = _file_at(Path(path))
         try:
             return cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
@@ -148,6 +153,39 @@ class Records(list[Record]):
 
     def _repr_markdown_(self) -> str:
         return self.table()
+
+
+def records_of(source: "Records | PathLike") -> Records:
+    """Return Records as they are, or read them as `Records.load` does."""
+    return Records.load(source) if isinstance(source, str | os.PathLike) else source
+
+
+def name_of(place: PathLike) -> str:
+    """Name the model whose Records are at a path, by its folder."""
+    path = Path(place)
+    return (path if path.is_dir() else path.parent).resolve().name or "model"
+
+
+def _file_at(place: Path) -> Path:
+    """Find the file of Records at a path: itself, the one in a folder, or the one in a folder inside it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    if not place.exists():
+        raise ValueError(f"{str(place)!r} is not there: pass the folder that evaluate wrote to, or the {FILE} in it")
+    if not place.is_dir() or (place / FILE).exists():
+        return place / FILE if place.is_dir() else place
+    inside = sorted(place.glob(f"*/{FILE}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        folders = ", ".join(str(file.parent) for file in inside)
+        raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
+    raise ValueError(
+        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
+        "evaluate wrote to"
+    )
 
 
 def _answers_path(path: Path) -> Path:

@@ -139,7 +139,7 @@ WRONG = [
     (["evaluate", "--model", "builtins:dict"], "builtins:dict returned a dict, but a torch.nn.Module is needed"),
     (["evaluate", "--data", "nowhere"], "'nowhere' is not there: pass a folder of images"),
     (["evaluate", "--channels", "2"], "channels is 2, but it must be 1 or 3"),
-    (["report", "nowhere"], "'nowhere' is not there: pass what evaluate wrote to its --out"),
+    (["report", "nowhere"], "'nowhere' is not there: pass the folder that evaluate wrote to"),
 ]
 
 
