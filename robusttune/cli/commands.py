@@ -98,7 +98,8 @@ def run_evaluate(
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
-    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
+    evaluations = [_evaluation(entry) for entry in _list(which) or []]
+    print(evaluate(model, loader, evaluations, run=run, **arguments).table())
     return 0
 
 

@@ -3,10 +3,10 @@
 from robusttune.cli.errors import note
 from robusttune.cli.labels import BY_TEXT, Labels
 from robusttune.cli.options import Arguments, Sources
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, model_options
-from robusttune.norms import NormLike, canonical
+from robusttune.norms import NormLike
 from robusttune.run.about import About, EarlierRun
-from robusttune.run.settings import number
 
 
 def options_of_run(folder: str, *, model: str | None = None, norm: NormLike | None = None) -> Arguments:
@@ -21,19 +21,14 @@ def options_of_run(folder: str, *, model: str | None = None, norm: NormLike | No
         ValueError: the folder holds no such run.
     """
     run = hardened_run(folder)
-    about = run.about or About()
-    usual = "l2" if run.arguments.get("purpose") == "corruptions" else "linf"
-    trained = about.norm or canonical(run.arguments.get("norm") or usual)
+    known, eps = RunDefaults(run).adversary(norm, None)
     options = {"checkpoint": folder, **model_options(run)}
     if run.size is not None and len(set(run.size)) == 1:
         options["size"] = run.size[0]
     mean, std = run.statistics
-    eps = run.arguments.get("eps") if about.eps is None else number(about.eps)
-    if norm is not None and canonical(norm) != trained:
-        eps = None
     if model is not None and model != options.get("model"):
         options.pop("model_args", None)
-    return {**options, "mean": mean, "std": std, "norm": trained, "eps": eps}
+    return {**options, "mean": mean, "std": std, "norm": known, "eps": eps}
 
 
 def labels_of(run: EarlierRun | None) -> Labels:
@@ -55,10 +50,10 @@ def labels_of(run: EarlierRun | None) -> Labels:
 
 
 def check_additions(run: EarlierRun, sources: Sources) -> None:
-    """Note where images are of another size than those of the run.
+    """Check that the options fit a run.
 
     Raises:
-        ValueError: they have other channels, or the model would have another number of outputs.
+        ValueError: images have other channels, or the model would have another number of outputs.
     """
     about, folder = run.about or About(), str(run.folder)
     if run.channels not in (None, sources.channels):
@@ -68,8 +63,4 @@ def check_additions(run: EarlierRun, sources: Sources) -> None:
     if about.outputs is not None and sources.classes not in (None, about.outputs):
         raise ValueError(
             f"classes is {sources.classes}, but the model of {folder!r} has {about.outputs} outputs: leave --classes out"
-        )
-    if run.size not in (None, (sources.size, sources.size)):
-        note(
-            f"the model of {folder!r} was trained on images of {'x'.join(map(str, run.size or ()))}, and gets {sources.size}x{sources.size}"
         )

@@ -144,6 +144,14 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     _warn_of_kept(kept, source)
 
 
+def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Return True if a model has these weights, as `save_weights` would write them."""
+    current = {name: value for name, value in model.state_dict().items() if _is_dense(value)}
+    return current.keys() == weights.keys() and all(
+        torch.equal(value.cpu(), weights[name].cpu()) for name, value in current.items()
+    )
+
+
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy a state_dict, which beside tensors may hold any object as `_extra_state`."""
     return {

@@ -50,7 +50,9 @@ def test_folders_without_records_or_with_several_are_refused(measured):
     shutil.copytree("runs/a/eval", "runs/a/strong")
     with pytest.raises(ValueError, match="'runs/a' holds 2 evaluations: pass one of runs/a/eval, runs/a/strong"):
         Records.load("runs/a")
-    with pytest.raises(ValueError, match=r"'runs' holds no records\.jsonl: evaluate it first with out='runs/evaluation'"):
+    with pytest.raises(
+        ValueError, match=r"'runs' holds no records\.jsonl: evaluate it first with out='runs/evaluation'"
+    ):
         Records.load(Path("runs"))
     with pytest.raises(ValueError, match="'runs/c' is not there: pass the folder that evaluate wrote to"):
         Records.load("runs/c")
