@@ -176,7 +176,8 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
         return model, RunDefaults(known)
     if run is not None:
         raise ValueError("run= names the run of a model that is passed itself: leave it out, or pass the model")
-    return load(model), RunDefaults(hardened_run(model))
+    defaults = RunDefaults(hardened_run(model))  # refuses runs whose classifier is not trained
+    return load(model), defaults
 
 
 def _normalised(statistics: Statistics) -> str:

@@ -113,7 +113,7 @@ def model_options(run: EarlierRun) -> dict[str, Any]:
         options["pretrained"] = options["model"] in ALWAYS_PRETRAINED and bool(run.command.get("pretrained"))
     elif about.model is not None:
         options = {"model": about.model, "model_args": about.model_args, "pretrained": False}
-    known = {"channels": about.channels, "classes": about.outputs}
+    known = {"channels": run.channels, "classes": about.outputs}
     return {**options, **{name: value for name, value in known.items() if value is not None}}
 
 

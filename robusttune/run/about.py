@@ -68,6 +68,7 @@ class EarlierRun:
         command: where model and images came from, by the options of the command line; None for a run begun from Python.
         arguments: of the function.
         about: the facts about its model; None for a run of a version that did not write them.
+        shape: (N,C,H,W) of its first batch, where there is no `about`.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class EarlierRun:
     command: Mapping[str, Any] | None
     arguments: Mapping[str, Any]
     about: About | None
+    shape: Sequence[int] | None = None
 
     @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
@@ -96,17 +98,13 @@ class EarlierRun:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the images that the model was trained on; None where they are not known."""
-        if self.about is not None and self.about.size is not None:
-            height, width = self.about.size
-            return height, width
-        side = (self.command or {}).get("size")
-        return None if side is None else (side, side)
+        size = self.about.size if self.about is not None else self.shape and self.shape[2:]
+        return None if not size else (size[0], size[1])
 
     @property
     def channels(self) -> int | None:
         """Channels of these images; None where they are not known."""
-        about: int | None = None if self.about is None else self.about.channels
-        return (self.command or {}).get("channels") if about is None else about
+        return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
@@ -121,7 +119,8 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         about, arguments = _about(facts.get("about")), dict(facts["arguments"])
-        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about)
+        shape = (facts.get("data") or {}).get("shape")
+        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, shape)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"
