@@ -26,18 +26,21 @@ def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         run: the folder of a run of harden or pretrain, or one of its files of weights.
-        model: a model as the run trained it, which gets the weights, for a run that does not name its model: one of a model
-            of your own that was begun from Python. None to make it by its name.
+        model: a model as the run trained it, which gets the weights: for a run that does not name its model, as it was begun
+            from Python with one that timm does not make. None to make the model by its name.
 
     Raises:
         ValueError: there is no such run, it does not name its model, or the model cannot be made here.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, timm, torch, robusttune
+        >>> model = timm.create_model("test_resnet", num_classes=3)
+        >>> batches = [(torch.rand(8, 3, 16, 16), torch.arange(8) % 3)]
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     load(folder)
-        Traceback (most recent call last):
-        ValueError: ... holds no run.json: pass the folder that harden or pretrain wrote to
+        ...     _ = robusttune.harden(model, batches, epochs=1, steps=1, tasks=None, out=folder, progress=False)
+        ...     again = load(folder)
+        >>> type(again).__name__, again.num_classes, again.training
+        ('ResNet', 3, False)
     """
     earlier = _trained_run(run)
     if model is None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -143,3 +144,16 @@ def test_a_folder_is_monitored_with_its_heads(at_home, tmp_path):
     assert monitor(images) == expected(images)
     again = robusttune.Monitor.load(monitor.save(tmp_path / "reference"), "runs/a")
     assert again(images) == monitor(images)
+
+
+def test_a_model_of_timm_is_known_in_a_run_from_python(at_home, tmp_path, capsys):
+    loader = a_loader()
+    model = timm.create_model("test_resnet", num_classes=3)
+    robusttune.harden(
+        model, loader, norm="linf", eps=4 / 255, steps=1, epochs=1, tasks=None, progress=False, out=tmp_path
+    )
+    expected = robusttune.evaluate(model, loader, "clean", norm="linf", eps=4 / 255, progress=False)
+    found = robusttune.evaluate(tmp_path, loader, "clean", progress=False)
+    assert (list(found), found.facts["threat"]) == (list(expected), expected.facts["threat"])
+    assert main(["evaluate", str(tmp_path), "--data", "data", "--which", "clean", "--progress", "false"]) == 0
+    assert f"| clean | accuracy | {100 * found[0].value:.1f}% |" in capsys.readouterr().out
