@@ -129,7 +129,7 @@ def evaluate(
         )
         results = [_measured(title, evaluation, subject, progress) for title, evaluation in evaluations]
         records = merged(results)
-        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject)}
+        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject), **known.facts}
     if folder is not None and distributed.rank() == 0:
         records.save(folder / FILE)
     return records

@@ -11,7 +11,7 @@ from typing import Any
 from robusttune.measuring import failures
 from robusttune.measuring.failures import Failure
 from robusttune.measuring.record import Record, accuracy, described, percent
-from robusttune.run.files import write_text
+from robusttune.run.files import MODEL, digest_of_weights, write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
 
@@ -121,14 +121,17 @@ class Records(list[Record]):
         Raises:
             ValueError: the file is of another kind, or the folder holds none, or several.
         """
-        path = _file_at(Path(path))
+        place, path = Path(path), _file_at(Path(path))
         try:
-            return cls._read(path)
+            records = cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
                 "what Records.save wrote, with the files beside it"
             ) from error
+        if path.parent.parent == place:
+            _check_weights(records, place, path.parent)
+        return records
 
     @classmethod
     def _read(cls, path: Path) -> "Records":
@@ -158,6 +161,16 @@ class Records(list[Record]):
 def records_of(source: "Records | PathLike") -> Records:
     """Return Records as they are, or read them as `Records.load` does."""
     return Records.load(source) if isinstance(source, str | os.PathLike) else source
+
+
+def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
+    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
+    measured = records.facts.get("run")
+    if measured is not None and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
+        raise ValueError(
+            f"the evaluation in {str(evaluation)!r} is of other weights than {str(run)!r} holds now: evaluate it again, or pass "
+            f"{str(evaluation)!r} itself"
+        )
 
 
 def name_of(place: PathLike) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robusttune.data.class_names import class_names
 from robusttune.data.transforms import Statistics, find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
-from robusttune.model.saved import hardened_run, load
+from robusttune.model.saved import hardened_run, loaded
 from robusttune.norms import NormLike, canonical
 from robusttune.run import files
 from robusttune.run.about import EarlierRun, check_same_names
@@ -26,9 +26,20 @@ logger = logging.getLogger("robusttune")
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What the run of a model knows; without a run, nothing."""
+    """What the run of a model knows; without a run, nothing.
+
+    Attributes:
+        run: the run, or None.
+        weights: the hash of its file of weights, which the model has; None if the model has others.
+    """
 
     run: EarlierRun | None = None
+    weights: str | None = None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The provenance of the model, for Records."""
+        return {} if self.run is None else {"run": {"folder": str(self.run.folder), "weights": self.weights}}
 
     @property
     def folder(self) -> str:
@@ -170,14 +181,14 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
     if not isinstance(model, str | os.PathLike):
         if run is None:
             return model, RunDefaults()
-        known = hardened_run(run)
-        if not files.has_weights(model, files.load_weights(run)):
+        known, same = hardened_run(run), files.has_weights(model, files.load_weights(run))
+        if not same:
             logger.warning("the weights of the model are not those that the run in %r ended with", str(run))
-        return model, RunDefaults(known)
+        return model, RunDefaults(known, files.digest_of_weights(run) if same else None)
     if run is not None:
         raise ValueError("run= names the run of a model that is passed itself: leave it out, or pass the model")
-    defaults = RunDefaults(hardened_run(model))  # refuses runs whose classifier is not trained
-    return load(model), defaults
+    known = hardened_run(model)  # refuses runs whose classifier is not trained
+    return loaded(model), RunDefaults(known, files.digest_of_weights(model))
 
 
 def _normalised(statistics: Statistics) -> str:

@@ -1,5 +1,6 @@
 """Models of earlier runs, made again from the run's folder."""
 
+import logging
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from robusttune.types import PathLike
 # Published weights come with other arguments of these functions, so that the same weights need them again.
 ALWAYS_PRETRAINED = ("torchvision:googlenet", "torchvision:inception_v3")
 WEIGHTS = (files.MODEL, files.LAST)
+
+logger = logging.getLogger("robusttune")
 
 
 def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
@@ -42,6 +45,22 @@ def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
         >>> type(again).__name__, again.num_classes, again.training
         ('ResNet', 3, False)
     """
+    model = loaded(run, model)
+    earlier = _trained_run(run)
+    mean, std = earlier.statistics
+    if mean is not None:
+        logger.warning(
+            "the model of %r takes images normalised with mean=%s and std=%s: pass these to evaluate, or the folder in the place "
+            "of the model",
+            *(str(run), mean, std),
+        )
+    if earlier.function == "pretrain":
+        warnings.warn("the run learnt without labels, so the classifier of its model is not trained", stacklevel=2)
+    return model
+
+
+def loaded(run: PathLike, model: nn.Module | None = None) -> nn.Module:
+    """Make the model of a run again, or give its weights to a model, as `load` does, without a word on its input."""
     earlier = _trained_run(run)
     if model is None:
         named = replace(named_model(earlier), checkpoint=str(run))
@@ -49,8 +68,6 @@ def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
             model = model_of(named, outputs_of(earlier))
     else:
         files.give_weights(model, files.load_weights(run), str(run))
-    if earlier.function == "pretrain":
-        warnings.warn("the run learnt without labels, so the classifier of its model is not trained", stacklevel=2)
     return model.eval()
 
 

@@ -1,6 +1,7 @@
 """Runs that are evaluated and monitored by their folders, on photographs of handwritten digits."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -55,12 +57,12 @@ def a_loader(*steps, size=SIZE, folder="data"):
 def test_a_folder_gives_the_numbers_of_its_model_with_all_that_the_run_knows(at_home, caplog):
     which = ["clean", partial(sweep, steps=2), "pretext"]
     found = robusttune.evaluate("runs/a", a_loader(), which, progress=False)
+    assert not caplog.records
     settings = {"norm": "l2", "eps": 64 / 255, "mean": HALF, "std": HALF, "heads": "runs/a", "progress": False}
     expected = robusttune.evaluate(robusttune.load("runs/a"), a_loader(), which, **settings)
     assert list(found) == list(expected)
     assert found.facts["threat"] == f"l2 eps {64 / 255:.6g}"
     assert "head accuracy" in {record.metric for record in found}
-    assert not caplog.records
     normalised = robusttune.evaluate(Path("runs/a"), a_loader(transforms.Normalize(HALF, HALF)), "clean")
     assert [record.value for record in normalised] == [record.value for record in found.where("clean")]
 
@@ -79,6 +81,22 @@ def test_what_is_passed_comes_first(at_home):
     found = robusttune.evaluate("runs/a", a_loader(), "clean", eps=1.0, mean=0.0, std=1.0, progress=False)
     assert found.facts["threat"] == "l2 eps 1"
     assert "mean=(0), std=(1)" in found.facts["pixels"]
+
+
+def test_an_evaluation_of_earlier_weights_is_not_taken_for_that_of_the_run(at_home, tmp_path):
+    run = Path(shutil.copytree("runs/a", tmp_path / "b"))
+    measured = robusttune.evaluate(run, a_loader(), "clean", out=run / "eval", progress=False)
+    assert list(robusttune.Records.load(run)) == list(measured)
+    weights = load_file(run / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, run / "model.safetensors")
+    with pytest.raises(ValueError, match=r"/eval' is of other weights than '.*/b' holds now: evaluate it again"):
+        robusttune.compare(run, run / "eval")
+    assert list(robusttune.Records.load(run / "eval")) == list(measured)
+
+
+def test_a_loaded_model_says_how_its_images_are_normalised(at_home, caplog):
+    robusttune.load("runs/a")
+    assert "takes images normalised with mean=[0.5, 0.5, 0.5] and std=[0.5, 0.5, 0.5]: pass these to" in caplog.text
 
 
 def test_another_size_is_said(at_home, caplog):
@@ -125,6 +143,7 @@ def test_a_run_without_labels_is_refused(at_home, tmp_path):
 
 def test_a_model_is_evaluated_as_that_of_its_run(at_home, caplog):
     model = robusttune.load("runs/a")
+    caplog.clear()
     found = robusttune.evaluate(model, a_loader(), "clean", run="runs/a", progress=False)
     assert list(found) == list(robusttune.evaluate("runs/a", a_loader(), "clean", progress=False))
     assert not caplog.records
