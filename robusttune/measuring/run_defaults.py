@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +188,10 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
         return model, RunDefaults(known, files.digest_of_weights(run) if same else None)
     if run is not None:
         raise ValueError("run= names the run of a model that is passed itself: leave it out, or pass the model")
+    if not Path(model).exists():
+        raise ValueError(
+            f"the model is {str(model)!r}, and there is no such folder: pass a torch.nn.Module, or the folder of a run of harden"
+        )
     known = hardened_run(model)  # refuses runs whose classifier is not trained
     return loaded(model), RunDefaults(known, files.digest_of_weights(model))
 
