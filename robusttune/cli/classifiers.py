@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from robusttune.cli import folders
 from robusttune.cli.errors import note
-from robusttune.cli.labels import LIBRARIES
 from robusttune.cli.model_labels import CLASSES_FILE
 from robusttune.cli.options import Arguments, Sources
+from robusttune.model.named import LIBRARIES
 from robusttune.model.new_classifier import give_classifier, sample_inputs_of
 from robusttune.model.probe import first_logits
 from robusttune.run.about import EarlierRun

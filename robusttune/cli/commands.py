@@ -11,12 +11,13 @@ from robusttune.cli.classifiers import as_before
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
-from robusttune.cli.runs import check_additions, labels_of, run_in
+from robusttune.cli.runs import check_additions, labels_of
 from robusttune.cli.sources import loader_of
 from robusttune.measuring.compare import compare
-from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
-from robusttune.measuring.records import Records
+from robusttune.measuring.evaluate import EvaluationLike, evaluate
+from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
+from robusttune.model.saved import hardened_run
 from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
@@ -103,11 +104,11 @@ def run_evaluate(
         untrained: measure a model with random weights or a new classifier, too.
     """
     evaluations = [_evaluation(entry) for entry in _list(which) or []]
-    earlier = None if run is None else run_in(run)
+    earlier = None if run is None else hardened_run(run)
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
-    print(evaluate(model, loader, evaluations, **arguments).table())
+    print(evaluate(model, loader, evaluations, run=run, **arguments).table())
     return 0
 
 
@@ -201,7 +202,7 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
     """Write a page that shows what was measured, and print its path.
 
     Args:
-        records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
+        records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
         out: a folder for report.md and report.html.
     """
     page = report(dict(_named(path) for path in _list(records) or []), out)
@@ -213,21 +214,17 @@ def run_compare(first: str, second: str) -> int:
     """Test whether two models differ on the images that both have seen.
 
     Args:
-        first: a folder that evaluate wrote to, or its records.jsonl.
+        first: a folder that evaluate wrote to, its records.jsonl, or the folder of a run with one such folder inside.
         second: another one, of the same images.
     """
     print(compare(_named(first)[1], _named(second)[1]).table())
     return 0
 
 
-def _named(argument: str) -> tuple[str, Records]:
-    """Read NAME=PATH: a name, by default that of the folder, and the records in the folder or file."""
+def _named(argument: str) -> tuple[str, str]:
+    """Read NAME=PATH: a name, by default that of the folder, and the path."""
     name, equals, path = argument.partition("=")
-    where = Path(path if equals else argument)
-    where = where / FILE if where.is_dir() else where
-    if not where.exists():
-        raise ValueError(f"{str(where)!r} is not there: pass what evaluate wrote to its --out")
-    return name if equals else where.parent.name or "model", Records.load(where)
+    return (name, path) if equals else (name_of(argument), argument)
 
 
 def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:

@@ -10,6 +10,7 @@ STANDING = {
     "val_loader": "val_split",
     "unlabeled_loader": "unlabeled",
     "init_from": "checkpoint",
+    "out": "out",  # of evaluate, in the errors of report and compare
 }
 WORDS = {"True": "true", "False": "false", "None": "null"}
 

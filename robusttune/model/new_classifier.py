@@ -49,6 +49,12 @@ def give_classifier(model: nn.Module, inputs: Tensor, classes: int) -> int:
     return known.classes
 
 
+def give_outputs(model: nn.Module, inputs: Tensor, outputs: int | None) -> None:
+    """Put a new classifier into a model with another number of outputs than this; None for those that it has."""
+    if outputs is not None and first_logits(model, inputs).shape[1] != outputs:
+        give_classifier(model, inputs, outputs)
+
+
 def is_plain(layer: nn.Module) -> bool:
     """Return True for a layer that can be replaced by one of the same class with another number of outputs."""
     return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
