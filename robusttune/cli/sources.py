@@ -18,7 +18,7 @@ from torchvision import models as zoo
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from robusttune.cli import folders
+from robusttune.cli import folders, look
 from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
 from robusttune.plugins import did_you_mean
@@ -26,7 +26,6 @@ from robusttune.run import files
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
-SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
 
@@ -134,9 +133,9 @@ def loader_of(
     check_number("workers", sources.workers, NOT_NEGATIVE_COUNT)
     named = sources.data_dir is not None or not data or not Path(data).exists()
     if named:
-        _check_reader(data)
-    elif not Path(data).is_dir():
-        raise ValueError(f"{data!r} is a file, but a folder with a folder of images for each class is needed")
+        _check_reader(data, sources.data_dir)
+    else:
+        look.check_folder(sources, labelled=labels is not None, classes_known=bool(labels and labels.names))
     mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
         raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
@@ -171,9 +170,9 @@ def loader_of(
     return DataLoader(images, sources.batch_size, shuffle=shuffle, num_workers=sources.workers)
 
 
-def _check_reader(data: str) -> None:
+def _check_reader(data: str, place: str | None) -> None:
     """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
-    if "/" not in data:
+    if "/" not in data or (place is None and data.partition("/")[0].lower() not in ("torch", *READERS)):
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
             "--data-dir"
@@ -186,7 +185,7 @@ def _check_reader(data: str) -> None:
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
     """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
     inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
+    if read == folder and (strict or look.SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 
 

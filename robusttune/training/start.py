@@ -52,7 +52,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("optimiser", _optimiser(training, settings)),
         ("length", _length(training)),
         ("precision", stepper.precision.name),
-        ("device", _device(stepper.device)),
+        ("device", device_in_words(stepper.device)),
         ("seed", str(settings.output.seed)),
         ("folder", "" if settings.output.out is None else str(settings.output.out)),
         (
@@ -189,12 +189,11 @@ def _threat(training: Training, settings: RunSettings) -> str:
         return "none"
     threat, purpose = training.stepper.threat, settings.adversary.purpose
     growing = " (growing)" if training.stepper.ramp else ""
-    return (
-        f"{threat.norm}, eps {_radius(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
-    )
+    return f"{threat.norm}, eps {radius_in_words(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
 
 
-def _radius(eps: float) -> str:
+def radius_in_words(eps: float) -> str:
+    """Write a radius as it was given, or one of many digits with four of them."""
     written = as_written(eps)
     return written if len(written) <= LONGEST else f"{eps:.4g}"
 
@@ -260,7 +259,8 @@ def _length(training: Training) -> str:
     return ", ".join(parts)
 
 
-def _device(device: torch.device) -> str:
+def device_in_words(device: torch.device) -> str:
+    """Name a device, with the threads of a CPU or the kind of a GPU, and the number of processes."""
     processes = f", in {distributed.world()} processes" if distributed.world() > 1 else ""
     name = str(device)
     if device.type == "cpu":
