@@ -12,14 +12,13 @@ from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of, run_in, run_of_checkpoint
 from robusttune.cli.sources import loader_of
-from robusttune.cli.splits import judging_split, look_at, say_unread
-from robusttune.cli.start import start_of
+from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused
+from robusttune.cli.start import tell_start
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
 from robusttune.measuring.records import Records
 from robusttune.measuring.report import report
 from robusttune.run.about import About, read_run
-from robusttune.run.log import block, tell
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
@@ -72,9 +71,8 @@ def run_estimate(
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
-    show = arguments["progress"]
-    look_at(sources, loader, progress=show)
-    _, held_out = judging_split(sources, val_split, loader, progress=show)
+    tell_start(sources, model, loader, arguments)
+    _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
     print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
     say_unread(loader, held_out)
     return 0
@@ -112,8 +110,7 @@ def run_evaluate(
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
     evaluations = [_evaluation(entry) for entry in _list(which) or []]
     known = earlier or run_of_checkpoint(sources.checkpoint)
-    look_at(sources, loader, progress=arguments["progress"], run=known)
-    tell(block(start_of(sources, model, loader, evaluations, arguments)), arguments["progress"])
+    tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
     print(evaluate(model, loader, evaluations, **arguments).table())
     say_unread(loader)
     return 0
@@ -169,7 +166,8 @@ def run_poc(
         unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
         more_images = loader_of(unlabelled, labels=None, shuffle=True)
     test = other_split(sources, test_split, loader)
-    look_at(sources, loader, progress=arguments["progress"])
+    tell_start(sources, model, loader, arguments)
+    say_unused(sources, test_split, progress=arguments["progress"])
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,

@@ -87,7 +87,8 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         for _ in range(RETRIES):
             try:
                 file, label, *_ = self.reader[index]
-                return converted(Image.open(file), self.mode), label
+                with file:
+                    return converted(Image.open(file), self.mode), label
             except DAMAGED as error:
                 if not self.unread[index]:
                     self.unread[index] = True

@@ -135,6 +135,16 @@ def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) 
         note(f"{one} and {other} are large, so only a part was compared for images that are in both")
 
 
+def say_unused(sources: Sources, test_split: str | None, *, progress: bool) -> None:
+    """Print which split a trial could measure on, where none was named and one lies beside the training split."""
+    found = look.validation_beside(sources) if test_split is None else None
+    if found is not None:
+        tell(
+            f"a fifth of the split {sources.split!r} is kept for testing; --test_split {found} measures on that split instead",
+            progress and _leads(),
+        )
+
+
 def say_unread(*loaders: Images | None) -> None:
     """Print how many images could not be read, where there were any."""
     for loader in loaders:

@@ -42,7 +42,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("model", model_in_words(robust_loss.model, command)),
         ("weights", _weights(training, settings, command)),
         ("head", _head(training)),
-        ("pixels", str(robust_loss.pixels)),
+        ("pixels", str(robust_loss.pixels).removeprefix("images are ")),
         ("preset", adversary.preset if adversary.preset != "standard" else ""),
         ("threat", _threat(training, settings)),
         ("attack", _attack(training, settings)),

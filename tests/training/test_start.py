@@ -43,7 +43,7 @@ def test_everything_that_was_chosen_is_in_one_block(block):
         "held out": "80 images of val_loader, to choose the epoch by",
         "model": "Sequential, 3,834 parameters",
         "head": "6, 10 outputs",
-        "pixels": "images are pixels on [0, 1], and so is the model's input",
+        "pixels": "pixels on [0, 1], and so is the model's input",
         "threat": "linf, eps 8/255 (growing)",
         "attack": "pgd with 2 steps",
         "objective": "adversarial",
