@@ -161,8 +161,9 @@ def _held_out(training: Training, settings: RunSettings, command: Mapping[str, o
             return f"none, so the last epoch will be kept: --val_split names a split to choose the best one by ({few})"
         return f"none, so the last epoch will be kept: pass val_loader= to choose the best one ({few})"
     split, images = command.get("val_split"), length_of(getattr(loader, "dataset", None))
-    own = settings.loaders.val_loader is None
-    source = "the training images" if own else "val_loader" if split is None else f"the split {split!r}"
+    if settings.loaders.val_loader is None:
+        return f"{images:,} of the training images, to choose the epoch by"
+    source = "val_loader" if split is None else f"the split {split!r}"
     return f"{'images' if images is None else f'{images:,} images'} of {source}, to choose the epoch by"
 
 
@@ -252,10 +253,11 @@ def _optimiser(training: Training, settings: RunSettings) -> str:
 def _length(training: Training) -> str:
     progress = training.progress
     length, steps = progress.length, progress.steps
-    parts = [f"{length.epochs:,} epoch{'s' * (length.epochs != 1)}"]
+    ended = length.max_steps is not None or length.time_budget is not None
+    parts = [f"{'at most ' * ended}{length.epochs:,} epoch{'s' * (length.epochs != 1)}"]
     parts += ["steps not known" if steps is None else f"{steps:,} step{'s' * (steps != 1)}"]
     parts += [f"of {length.accumulate} batches each"] if length.accumulate > 1 else []
-    parts += [] if length.time_budget is None else [f"at most {duration(length.time_budget)}"]
+    parts += [] if length.time_budget is None else [duration(length.time_budget)]
     return ", ".join(parts)
 
 

@@ -78,7 +78,7 @@ OTHERS = [
     ),
     ({"optimizer": "adamw", "lr": 0.1, "ema": 0}, {"optimiser": "adamw lr 0.1, weight decay 0.0005"}),
     ({"unlabeled_loader": a_loader(80)}, {"without labels": "80 images"}),
-    ({"max_steps": 3, "time_budget": 90.0}, {"length": "1 epoch, 3 steps, at most 1 min 30 s"}),
+    ({"max_steps": 3, "time_budget": 90.0}, {"length": "at most 1 epoch, 3 steps, 1 min 30 s"}),
 ]
 
 
@@ -93,7 +93,7 @@ def test_images_that_are_held_back_are_counted_and_a_run_without_any_says_so(blo
     hardened(loader=a_loader(800), max_steps=1)
     shown = block()
     assert shown["images"].startswith("760, ")
-    assert shown["held out"] == "40 images of the training images, to choose the epoch by"
+    assert shown["held out"] == "40 of the training images, to choose the epoch by"
     hardened(loader=[next(iter(a_loader(80)))], max_steps=1)
     shown = block()
     assert (shown["data"], shown["images"]) == ("list", "1 batches, 40 in a batch, 1x8x8")
