@@ -12,7 +12,7 @@ from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of, run_in, run_of_checkpoint
 from robusttune.cli.sources import loader_of
-from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused
+from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
 from robusttune.cli.start import tell_start
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
@@ -168,6 +168,7 @@ def run_poc(
     test = other_split(sources, test_split, loader)
     tell_start(sources, model, loader, arguments)
     say_unused(sources, test_split, progress=arguments["progress"])
+    warn_if_trained_on(loader, test, "a test on them does not show how a model does on new ones")
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,

@@ -61,12 +61,12 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         transform: images of Pillow -> tensors (C,H,W).
         target_transform: the reader's labels -> labels; None to keep them.
         classes: their names by label, where they are known.
-        unread: (N,), True for images that could not be read; processes that load images share it.
+        unread: (N,), True for images that could not be read.
     """
 
     def __init__(self, reader: FolderReader, mode: str) -> None:
         self.reader = reader
-        self.unread = torch.zeros(len(reader), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+        self.unread = torch.zeros(len(reader), dtype=torch.bool)
         self.mode = mode
         self.transform: Callable[[Image.Image], Tensor] | None = None
         self.target_transform: Callable[[int], int] | None = None

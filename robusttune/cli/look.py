@@ -63,6 +63,8 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
     data, endings = Path(sources.data), endings_of(sources)
     if not data.is_dir():
         raise ValueError(f"{str(data)!r} is a file, but a folder with a folder of images for each class is needed")
+    if "[" in sources.split:
+        raise ValueError(f"split is {sources.split!r}, but a folder is read as a whole: name a split without brackets")
     place = split_folder(data, sources.split)
     full, _ = folders.class_folders(place, endings)
     flat = any(_is_image(each, endings) for each in place.iterdir() if each.is_file())

@@ -155,6 +155,8 @@ def loader_of(
     _check_columns(data, getattr(images, "reader", None))
     if isinstance(images, ImageDataset):
         images = folders.ReadImages(images.reader, mode)
+        if sources.workers:  # which write to it, too
+            images.unread.share_memory_()  # type: ignore[no-untyped-call]
     if labels is not None:
         give_labels(images, labels, sources, in_folders=not named and "class_map" not in (sources.data_args or {}))
     steps = [

@@ -38,7 +38,9 @@ def judging_split(
         return split, other_split(sources, split, loader)
     if wanted != AUTO:
         split = None if wanted in NONE else wanted
-        return split, other_split(sources, split, loader)
+        held_out = other_split(sources, split, loader)
+        warn_if_trained_on(loader, held_out, "the best epoch is not seen by it")
+        return split, held_out
     found = look.validation_beside(sources)
     try:
         held_out = other_split(sources, found, loader)
@@ -133,6 +135,13 @@ def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) 
         )
     if not shared.complete:
         note(f"{one} and {other} are large, so only a part was compared for images that are in both")
+
+
+def warn_if_trained_on(loader: Images, other: Images | None, so: str) -> None:
+    """Warn where another loader reads the folder of the training images, with what follows from it."""
+    used, root = (getattr(getattr(of and of.dataset, "reader", None), "root", None) for of in (loader, other))
+    if root is not None and root == used:
+        warning(f"the images in {str(root)!r} are those that are trained on, so {so}: name another split")
 
 
 def say_unused(sources: Sources, test_split: str | None, *, progress: bool) -> None:

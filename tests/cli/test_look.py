@@ -82,6 +82,12 @@ def test_a_path_that_is_not_there_is_said(data, capsys):
     assert (code, f"{data!r} is not there: pass a folder of images" in said) == (1, True)
 
 
+def test_a_part_of_a_folder_cannot_be_asked_for(tmp_path, capsys):
+    write(tmp_path / "train", ABC, classes=3)  # timm would read all of it
+    code, _, said = ran(capsys, "evaluate", tmp_path, *CLEAN, "--split", "train[:10%]")
+    assert (code, "split is 'train[:10%]', but a folder is read as a whole" in said) == (1, True)
+
+
 def test_pretrain_takes_images_without_class_folders(tmp_path, capsys):
     no_classes(tmp_path / "data")
     Image.new("L", (8, 8), 200).save(tmp_path / "data" / "1.png")

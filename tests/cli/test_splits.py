@@ -124,10 +124,19 @@ def test_a_run_that_goes_on_or_is_replayed_keeps_its_split(data, capsys):
     assert hardened(capsys, "new", "--resume", "true", "--val_split", "val")[0] == 0
 
 
+def test_a_split_that_is_trained_on_is_warned_of_as_judge_and_as_test(data, capsys):
+    code, _, said = hardened(capsys, "a", "--val_split", "train")
+    assert (code, facts("a")[0]) == (0, "train")
+    assert "warning: the images in 'data/train' are those that are trained on, so the best epoch is not seen" in said
+    options = [*MODEL, "--data", "data", "--test_split", "training", "--progress", "false", "--arms", "no such"]
+    assert "so a test on them does not show" in ran(capsys, "poc", *options)[2]
+
+
 def test_estimate_and_harden_take_the_same_images(data, capsys):
     code, printed, _ = ran(capsys, "estimate", *MODEL, "--data", "data", *QUICK, "--progress", "false")
     assert code == 0
-    assert "judging | 18 forward" in printed or "judging | 108 forward" in printed
+    assert "judging | 108 forward" in printed  # of nine images
+    assert ran(capsys, "estimate", *MODEL, "--data", "data", *QUICK, "--val_split", "none")[1].count("judging") == 0
 
 
 def test_images_in_two_splits_are_warned_of_with_two_examples(data, capsys):
