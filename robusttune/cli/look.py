@@ -7,9 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
-
-from robusttune.cli import folders
+from robusttune.cli import folders, image_files
 from robusttune.cli.options import Sources
 
 TRAINING = ("train", "training")
@@ -67,9 +65,13 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
         raise ValueError(f"split is {sources.split!r}, but a folder is read as a whole: name a split without brackets")
     place = split_folder(data, sources.split)
     full, _ = folders.class_folders(place, endings)
-    flat = any(_is_image(each, endings) for each in place.iterdir() if each.is_file())
+    flat = any(_is_image(each.name, _kinds(endings)) for each in place.iterdir() if each.is_file())
     if not full and not flat:
-        raise ValueError(f"{str(place)!r} holds no image ({_contents(place)}): pass a folder of images by class")
+        why = image_files.unread(image_files.survey(place).others)
+        known = ", ".join(_kinds(endings))
+        raise ValueError(
+            f"there is no image in {str(place)!r}: {_contents(place) if why is None else why}; images have the endings {known}"
+        )
     if not labelled or "class_map" in (sources.data_args or {}):
         return
     if place == data and splits_in(data, endings):
@@ -93,9 +95,12 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
     )
 
 
-def _is_image(path: Path, endings: str | None) -> bool:
-    kinds = tuple(endings.split(";")) if endings else tuple(IMG_EXTENSIONS)
-    return path.name.lower().endswith(kinds)
+def _kinds(endings: str | None) -> tuple[str, ...]:
+    return tuple(endings.split(";")) if endings else image_files.ENDINGS
+
+
+def _is_image(name: str, kinds: tuple[str, ...]) -> bool:
+    return name.lower().endswith(kinds) and not name.startswith(".")
 
 
 def _contents(folder: Path) -> str:
@@ -104,11 +109,11 @@ def _contents(folder: Path) -> str:
 
 
 def images_under(folder: Path, endings: str | None = None) -> list[str]:
-    """List the paths of all images below a folder, sorted; hidden folders do not count."""
-    found = []
+    """List the paths of all images below a folder, sorted; hidden files and folders do not count."""
+    found, kinds = [], _kinds(endings)
     for place, inside, names in os.walk(folder, followlinks=True):
         inside[:] = [name for name in inside if not name.startswith(".")]
-        found += [os.path.join(place, name) for name in names if _is_image(Path(name), endings)]
+        found += [os.path.join(place, name) for name in names if _is_image(name, kinds)]
     return sorted(found)
 
 

@@ -55,9 +55,9 @@ def no_classes(folder):
 
 
 FAULTS = [
-    (nothing, "holds no image (it is empty): pass a folder of images by class"),
-    (texts, "holds no image (it holds a.txt, b.txt, c.txt …)"),
-    (an_empty_split, "data/train' holds no image (it is empty)"),
+    (nothing, "data': it is empty; images have the endings .png, .jpg"),
+    (texts, "data': it holds a.txt, b.txt, c.txt …; images have"),
+    (an_empty_split, "data/train': it is empty; images have"),
     (one_class, "has images of a single class, 'a', but a classifier needs at least two"),
     (one_level_too_many, "has one folder, 'images', whose folders hold the images: pass --data"),
     (no_classes, "put the images of each class into a folder with its name; only pretrain does without"),
