@@ -81,8 +81,10 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
             f"{str(place)!r} has images, but no folder of images for each class, which its labels come from: put the images "
             "of each class into a folder with its name; only pretrain does without"
         )
-    if len(full) > 1 or classes_known:
-        return
+    trained = split_folder(data, TRAINING[0])
+    named = full if place == data or trained == data else folders.class_folders(trained, endings)[0]
+    if len(named) > 1 or len(full) > 1 or classes_known:
+        return  # a split of one class is no fault where the training split has others
     (only,) = full
     inner, _ = folders.class_folders(place / only, endings)
     if inner:

@@ -130,7 +130,8 @@ def loader_of(
     if named:
         _check_reader(data, sources.data_dir)
     else:
-        look.check_folder(sources, labelled=labels is not None, classes_known=bool(labels and labels.names))
+        known = labels is not None and (labels.names is not None or labels.came is not None)
+        look.check_folder(sources, labelled=labels is not None, classes_known=known)
     mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
         raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")

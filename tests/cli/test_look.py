@@ -102,7 +102,12 @@ def test_a_test_set_of_one_class_is_taken_where_the_classes_are_known(tmp_path, 
     code, printed, said = ran(
         capsys, "evaluate", tmp_path / "data", *CLEAN, "--classes_file", str(tmp_path / "names.txt")
     )
-    assert (code, "accuracy | 100.0%" in printed, "has no image of 2 of 3 classes: a, c" in said) == (0, True, True)
+    assert (code, "100.0%" in printed, "has no image of 2 of 3 classes: a, c" in said) == (0, True, True)
+    (tmp_path / "more").mkdir()
+    shutil.move(tmp_path / "data", tmp_path / "more/val")
+    write(tmp_path / "more/train", ABC, classes=3)
+    code, printed, said = ran(capsys, "evaluate", tmp_path / "more", "--which", "clean")
+    assert (code, "100.0%" in printed, "has no image of 2 of 3 classes: a, c" in said) == (0, True, True)
 
 
 def test_splits_are_those_that_timm_reads(tmp_path):
