@@ -13,11 +13,13 @@ from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of
 from robusttune.cli.sources import loader_of
+from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
+from robusttune.cli.start import tell_start
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import EvaluationLike, evaluate
 from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
-from robusttune.model.saved import hardened_run
+from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
@@ -29,7 +31,7 @@ from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial
 
 
-def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = None) -> int:
+def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = "auto") -> int:
     """Train a model against an adversary.
 
     Examples:
@@ -37,16 +39,20 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
       robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
 
     Args:
-        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
+            with none, 5% of the training images are held back for that.
     """
     _check_out(arguments, "the hardened model")
     labels = _labels_before(arguments)
     if arguments["resume"]:
         sources = as_before(sources, read_run(arguments["out"]))
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
-    held_out = other_split(sources, val_split, loader)
-    notes = {"command": {**asdict(sources), "val_split": val_split}}
+    show, resumed = arguments["progress"], arguments["out"] if arguments["resume"] else None
+    look_at(sources, loader, progress=show)
+    judging, held_out = judging_split(sources, val_split, loader, resumed=resumed, progress=show)
+    notes = {"command": {**asdict(sources), "val_split": judging}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
+    say_unread(loader, held_out)
     out = Path(arguments["out"])
     print(
         f"hardened: {out / 'model.safetensors'}; next: {shlex.join(['robusttune', 'evaluate', str(out), '--data', sources.data])}"
@@ -58,18 +64,21 @@ def run_estimate(
     sources: Sources,
     arguments: Arguments,
     *,
-    val_split: str | None = None,
+    val_split: str | None = "auto",
     devices: Mapping[str, float] | None = None,
 ) -> int:
     """Estimate time, memory and cost of harden with the same options, and train nothing.
 
     Args:
-        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
+            with none, 5% of the training images are held back for that.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
-    held_out = other_split(sources, val_split, loader)
+    tell_start(sources, model, loader, arguments)
+    _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
     print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
+    say_unread(loader, held_out)
     return 0
 
 
@@ -77,7 +86,9 @@ def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     """Train a backbone on pretext tasks, without labels."""
     _check_out(arguments, "the pre-trained model")
     model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
+    look_at(sources, loader, progress=arguments["progress"])
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
+    say_unread(loader)
     out = Path(arguments["out"])
     print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
     return 0
@@ -108,7 +119,10 @@ def run_evaluate(
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
+    known = earlier or run_of_checkpoint(sources.checkpoint)
+    tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
     print(evaluate(model, loader, evaluations, run=run, **arguments).table())
+    say_unread(loader)
     return 0
 
 
@@ -163,6 +177,9 @@ def run_poc(
         unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
         more_images = loader_of(unlabelled, labels=None, shuffle=True)
     test = other_split(sources, test_split, loader)
+    tell_start(sources, model, loader, arguments)
+    say_unused(sources, test_split, progress=arguments["progress"])
+    warn_if_trained_on(loader, test, "a test on them does not show how a model does on new ones")
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
@@ -173,6 +190,7 @@ def run_poc(
         notes={"command": {**asdict(sources), **splits}, "about": About(names_of(loader.dataset)).as_json()},
         **arguments,
     )
+    say_unread(loader, test, more_images)
     if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
         print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
@@ -253,6 +271,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())
+    say_unread(loader, held_out)
     return 0 if repeated.same or repeated.close else 1
 
 

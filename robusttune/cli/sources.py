@@ -12,14 +12,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from robusttune.cli import columns, folders, image_files
+from robusttune.cli import columns, folders, image_files, look
 from robusttune.cli.errors import note
 from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
 from robusttune.model.named import NamedModel, called
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
-SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
 UNCONVERTED = ("wds", "hfids")  # timm's readers of these decode images, and would convert those of 16 bits to 8
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
@@ -55,10 +54,9 @@ def loader_of(
     named = sources.data_dir is not None or not data or not Path(data).exists()
     if named:
         _check_reader(data, sources.data_dir)
-    elif not Path(data).is_dir():
-        raise ValueError(f"{data!r} is a file, but a folder with a folder of images for each class is needed")
-    elif "input_key" not in (sources.data_args or {}):
-        image_files.check_some(Path(data))
+    else:
+        known = labels is not None and (labels.names is not None or labels.came is not None)
+        look.check_folder(sources, labelled=labels is not None, classes_known=known)
     mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
         raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
@@ -87,6 +85,8 @@ def loader_of(
     columns.check_columns(data, getattr(images, "reader", None))
     if isinstance(images, ImageDataset):
         images = folders.ReadImages(images.reader, mode)
+        if sources.workers:  # which write to it, too
+            images.unread.share_memory_()  # type: ignore[no-untyped-call]
     if labels is not None:
         give_labels(images, labels, sources, in_folders=not named and "class_map" not in (sources.data_args or {}))
     _give_transform(images, sources.size, mode)
@@ -120,7 +120,7 @@ def _say_what_is_read(reader: folders.FolderReader, where: str) -> None:
 
 def _check_reader(data: str, place: str | None) -> None:
     """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
-    if "/" not in data:
+    if "/" not in data or (place is None and data.partition("/")[0].lower() not in ("torch", *READERS)):
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
             "--data-dir"
@@ -149,7 +149,7 @@ def _check_reader(data: str, place: str | None) -> None:
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
     """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
     inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
+    if read == folder and (strict or look.SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 
 
@@ -157,5 +157,5 @@ def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) 
     """Raise a ValueError where timm would read another split of a data set of torchvision than the one that is named."""
     if isinstance(images, ImageFolder):
         _check_split(Path(sources.data_dir or ""), Path(images.root), sources.split, strict)
-    elif hasattr(images, "train") and sources.split not in SPLITS:
+    elif hasattr(images, "train") and sources.split not in look.SPLITS:
         raise ValueError(f"there is no split {sources.split!r} in {sources.data!r}, which has train and test")
