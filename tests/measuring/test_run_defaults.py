@@ -54,10 +54,15 @@ def a_loader(*steps, size=SIZE, folder="data"):
     return torch.utils.data.DataLoader(ImageFolder(folder, transforms.Compose(chain)), 20)
 
 
+def said(caplog):
+    """What is logged, but that the model, which has hardly been trained, may as well guess."""
+    return [record.message for record in caplog.records if "which is no more than guessing" not in record.message]
+
+
 def test_a_folder_gives_the_numbers_of_its_model_with_all_that_the_run_knows(at_home, caplog):
     which = ["clean", partial(sweep, steps=2), "pretext"]
     found = robusttune.evaluate("runs/a", a_loader(), which, progress=False)
-    assert not caplog.records
+    assert not said(caplog)
     settings = {"norm": "l2", "eps": 64 / 255, "mean": HALF, "std": HALF, "heads": "runs/a", "progress": False}
     expected = robusttune.evaluate(robusttune.load("runs/a"), a_loader(), which, **settings)
     assert list(found) == list(expected)
@@ -146,7 +151,7 @@ def test_a_model_is_evaluated_as_that_of_its_run(at_home, caplog):
     caplog.clear()
     found = robusttune.evaluate(model, a_loader(), "clean", run="runs/a", progress=False)
     assert list(found) == list(robusttune.evaluate("runs/a", a_loader(), "clean", progress=False))
-    assert not caplog.records
+    assert not said(caplog)
     torch.nn.init.zeros_(model.get_classifier().weight)
     robusttune.evaluate(model, a_loader(), "clean", run="runs/a", progress=False)
     assert "the weights of the model are not those that the run in 'runs/a' ended with" in caplog.text
