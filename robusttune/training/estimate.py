@@ -129,8 +129,7 @@ def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False
     """Estimate a run of `harden`, with its fine-tuning; see `estimate`.
 
     Args:
-        model: in any mode.
-        settings: of the run.
+        model, settings: of the run.
         warned: the user knows already whether the model is at chance.
     """
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
@@ -180,7 +179,8 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
     }
     seconds, images = sum(parts.values()), extent.images
     passes = {part: count.times(images) for part, count in passes.items()}
-    passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
+    judged = extent.validations * validation.images if validation else 0
+    passes["judging"] = profiling.per_validation(training.stepper.threat.eps).times(judged)
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
