@@ -5,7 +5,7 @@ from typing import Protocol
 
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
-from robusttune.measuring.record import Record, accuracy, balanced, repeated
+from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 
@@ -19,6 +19,7 @@ __all__ = [
     "Tally",
     "accuracy",
     "balanced",
+    "named",
     "repeated",
     "wilson",
 ]

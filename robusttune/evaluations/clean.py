@@ -2,7 +2,7 @@
 
 import torch
 
-from robusttune.evaluations import Record, Subject, accuracy, balanced
+from robusttune.evaluations import Record, Subject, accuracy, balanced, named
 
 __all__ = ["clean"]
 
@@ -33,9 +33,9 @@ def _partial_setting(subject: Subject, present: list[int]) -> dict[str, str]:
     missing = sorted(set(range(subject.classes)) - set(present))
     if not missing:
         return {}
-    numbers = ", ".join(map(str, missing[:5])) + ", …" * (len(missing) > 5)
+    names = ", ".join(named(label, subject.names) for label in missing[:5]) + ", …" * (len(missing) > 5)
     subject.tell(
-        f"no images of {len(missing)} of {subject.classes} classes ({numbers}): balanced and worst-class accuracy are of "
+        f"no images of {len(missing)} of {subject.classes} classes ({names}): balanced and worst-class accuracy are of "
         "the others"
     )
     return {"classes": f"{len(present)} of {subject.classes}"}

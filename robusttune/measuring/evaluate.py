@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
+from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
@@ -118,6 +119,7 @@ def evaluate(
             folder=folder,
             heads=None if heads is None else heads_for(heads, model),
             classifier=None if heads is None else find_classifier(model, inputs),
+            names=class_names(source) or (),
         )
         results = [_measured(title, evaluation, subject, progress) for title, evaluation in evaluations]
         records = merged(results)
@@ -224,8 +226,9 @@ def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """Collect the provenance of the measurement."""
+    """Collect the provenance of the measurement, and the names of the classes, if they are known."""
     return {
+        **({"classes": list(subject.names)} if subject.names else {}),
         "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
         "images": f"{len(records.hashes)} {of_all(records.hashes)}",
         "pixels": str(subject.pixels),

@@ -1,7 +1,7 @@
 """Subject: a borrowed model in pixel space, with images and an adversary, for evaluations to measure."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ class Subject:
         tell: shows one line to the user.
         folder: a folder for files from which an interrupted evaluation goes on; None for none.
         heads, classifier: the pretext heads, if there are any, and the layer whose input they read.
+        names: the names of the classes by label; () where they are not known.
         tally: the work done, the images used and the failures so far; evaluations fill it.
     """
 
@@ -63,6 +64,7 @@ class Subject:
     folder: Path | None = None
     heads: Heads | None = None
     classifier: Classifier | None = None
+    names: Sequence[str] = ()
     tally: Tally = field(default_factory=Tally)
 
     def logits(self, pixels: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """The estimated cost of a run of `harden` on this machine; with several processes, images and memory are per process.
 
@@ -83,6 +83,12 @@ class Estimate:
             *((f"cost on {name}", f"{money:.2f}") for name, money in self.cost.items()),
         ]
         return markdown_table(["what", "estimate"], rows)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Estimate: {shown(self.seconds)}, {self.epochs} epochs, {self.steps} steps, on {self.device}>"
 
     def _repr_markdown_(self) -> str:
         return self.table()
