@@ -8,7 +8,7 @@ from typing import Any
 
 from robusttune import plugins
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
-from robusttune.cli.options import Arguments, Listed, Sources
+from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of, run_in
 from robusttune.cli.sources import loader_of
@@ -55,17 +55,31 @@ def run_estimate(
     arguments: Arguments,
     *,
     val_split: str | None = None,
+    which: Listed = None,
+    subset: int | None = None,
     devices: Mapping[str, float] | None = None,
 ) -> int:
-    """Estimate time, memory and cost of harden with the same options, and train nothing.
+    """Estimate time, memory and cost of harden with the same options, and train nothing; with --which those of evaluate.
+
+    Examples:
+      robusttune estimate --model timm:resnet18 --data images --epochs 20
+      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
 
     Args:
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        which: evaluations, to estimate their cost instead of that of harden; as for evaluate.
+        subset: the number of images to evaluate on.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
+    if which is not None:
+        arguments = evaluation_arguments(arguments)
+        model, loader, arguments = prepared(sources, arguments, shuffle=False)
+        chosen = [_evaluation(entry) for entry in _list(which) or []]
+        print(estimate(model, loader, which=chosen, subset=subset, devices=devices, **arguments))
+        return 0
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
     held_out = other_split(sources, val_split, loader)
-    print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
+    print(estimate(model, loader, subset=subset, devices=devices, **arguments, val_loader=held_out))
     return 0
 
 
@@ -97,7 +111,7 @@ def run_evaluate(
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
-    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
+    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments))
     return 0
 
 
@@ -205,7 +219,7 @@ def run_compare(first: str, second: str) -> int:
         first: a folder that evaluate wrote to, or its records.jsonl.
         second: another one, of the same images.
     """
-    print(compare(_named(first)[1], _named(second)[1]).table())
+    print(compare(_named(first)[1], _named(second)[1]))
     return 0
 
 

@@ -2,11 +2,16 @@
 
 import torch
 
-from robusttune.evaluations import Record, Subject, accuracy, balanced, named
+from robusttune.evaluations import Passes, Record, Subject, accuracy, balanced, named, takes
 
 __all__ = ["clean"]
 
 
+def _passes(subject: Subject) -> Passes:
+    return Passes(1)
+
+
+@takes(_passes)
 def clean(subject: Subject) -> list[Record]:
     """Measure the accuracy on unchanged images, the balanced accuracy, and the accuracy of the worst class."""
     seen, right = torch.zeros(2, subject.classes, dtype=torch.long, device=subject.device)

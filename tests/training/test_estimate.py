@@ -12,7 +12,7 @@ import robusttune
 from robusttune import estimate
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
-from robusttune.training.estimate import extent_of
+from robusttune.training.extent import extent_of
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
 from robusttune.training.settings import run_settings
