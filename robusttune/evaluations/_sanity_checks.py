@@ -233,7 +233,7 @@ def expected(threat: ThreatModel, images: int, steps: int) -> Passes:
     # APGD: a forward more than steps, and a look at what it found. Runs: one on each loss, two of larger radii, two of twice
     # and two of four times as many steps.
     runs = (steps, steps, steps, steps, 2 * steps, 2 * steps, 4 * steps, 4 * steps)
-    attacks = Passes(sum(each + 2 for each in runs) + 2, sum(runs) + 1, exact=False)  # and a single step of PGD
+    attacks = Passes(sum(each + 2 for each in runs) + 2, sum(runs) + 1)  # and a single step of PGD
     looks = 2 + 1 + len(LOSSES) + 1 + 1  # two for random outputs, softmax, gradients, as they are, after the imitation
     without_gradients = QUERIES + 4 if _has_square(threat) else TRIALS
     total = attacks.plus(Passes(looks + without_gradients, len(LOSSES)))

@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 
 from robusttune.threat import ThreatModel
 
-FORMAT = "{desc} {percentage:3.0f}%|{bar:12}| {elapsed}{postfix}"
+FORMAT = "{percentage:3.0f}%|{bar:6}| {elapsed}{postfix}: {desc}"  # the words last, as narrow terminals cut the end
 INTERVAL = 0.1  # seconds between two drawings
-ENDLESS = "{desc} {elapsed}"
+ENDLESS = "{elapsed}: {desc}"
 
 
 class Part(NamedTuple):
@@ -62,9 +62,10 @@ class Clock:
         )
         self.before = self.done = 0.0  # passes before this evaluation, and in it
         self.began = self.started = time.perf_counter()
-        self.images = self.calls = 0
+        self.images = self.calls = self.work = self.counted = 0  # work and counted: passes, the latter before this attack
+        self.each = 0.0  # passes of the last attack for each image
         self.worked = False
-        self.stage = self.attack = ""
+        self.stage = self.adversary = self.attack = ""
         self.steps: int | None = None
 
     def __enter__(self) -> "Clock":
@@ -101,7 +102,7 @@ class Clock:
             name = settings.get("name") or getattr(function, "__name__", type(function).__name__)
             # An attack of another package has a name, and a loss of its own.
             of = f" on {loss.replace('_', '-')}" if loss and "name" not in settings else ""
-            self.attack = f"{threat.norm} eps {threat.eps:.4g}, {name}{of}"
+            self.adversary, self.attack = f"{threat.norm} eps {threat.eps:.4g}", f"{name}{of}"
             steps = settings.get("steps")
             self.steps, self.calls = steps if isinstance(steps, int) else None, 0
         try:
@@ -113,7 +114,16 @@ class Clock:
         """Count a pass of images through the model, forward alone or with a backward pass to come."""
         if self.show:
             self.calls, self.worked = self.calls + 1, True
+            self.work += images * (2 if backward else 1)
             self._move(self.done + images * (2 if backward else 1))
+
+    def add_skipped(self, images: int, *, attacked: int) -> None:
+        """Count an attack's passes of images that it left out, by those of the images that it attacked, or of the last attack."""
+        if self.show:
+            if attacked:
+                self.each = (self.work - self.counted) / attacked
+            self._move(self.done + images * self.each)
+            self.counted = self.work
 
     def add_images(self, images: int) -> None:
         """Count images with which the evaluation has finished, and the passes that they did not need."""
@@ -149,9 +159,10 @@ class Clock:
 
     def text(self) -> str:
         """Describe what is done now."""
-        words = [self.parts[self.number].title, self.stage, self.attack]
+        words = [self.parts[self.number].title, self.stage]
         if self.attack:
             # Attacks that begin with a pass before the first step take one more; some try several times.
             whole = self.steps is not None and self.calls <= self.steps + 1
-            words.append(f"step {min(self.calls, self.steps or 0)} of {self.steps}" if whole else f"step {self.calls}")
+            step = f"{min(self.calls, self.steps or 0)}/{self.steps}" if whole else f"{self.calls}"
+            words += [self.adversary, f"step {step}", self.attack]
         return ", ".join(word for word in words if word)

@@ -1,7 +1,7 @@
 """The passes through the model that an evaluation is expected to take, for a clock and for an estimate."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -161,8 +161,10 @@ def _all_images(loader: Loader, batch: int) -> int | None:
     if isinstance(loader, FirstImages):
         inside = _all_images(loader.loader, batch)
         return loader.images if inside is None else min(loader.images, inside)
-    if isinstance(loader, Sequence) and all(isinstance(each, Sequence) and len(each) for each in loader):
-        return sum(length_of(each[0]) or 0 for each in loader)
+    if isinstance(loader, Sequence):
+        sizes = [length_of(each[0] if isinstance(each, tuple | list) and each else each) for each in loader]
+        if None not in sizes and not any(isinstance(each, Mapping) for each in loader):
+            return sum(size or 0 for size in sizes)
     batches = length_of(loader)
     if batches is None:
         return None

@@ -226,6 +226,8 @@ class Subject:
                 norm = str(threat.norm)
                 self.tally.add_failures(fallen(norm, threat.eps, pixels[rows], adversarial, labels[rows], logits))
             alive = alive.index_put((rows,), logits.argmax(1) == labels[rows])
+        if self.clock is not None:
+            self.clock.add_skipped(len(labels) - len(survivors), attacked=len(survivors))
         return alive
 
     def totals(self, *counts: float) -> list[int]:

@@ -41,6 +41,7 @@ def _label(record: Record) -> str:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
+    attack = f"{attack} (quick)" if record.evaluation == "quick" else attack
     return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
 
 
