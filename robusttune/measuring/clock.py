@@ -62,7 +62,9 @@ class Clock:
         )
         self.before = self.done = 0.0  # passes before this evaluation, and in it
         self.began = self.started = time.perf_counter()
-        self.images = self.calls = self.work = self.counted = 0  # work and counted: passes, the latter before this attack
+        self.images = self.calls = self.work = self.counted = (
+            0  # work and counted: passes, the latter before this attack
+        )
         self.each = 0.0  # passes of the last attack for each image
         self.worked = False
         self.stage = self.adversary = self.attack = ""

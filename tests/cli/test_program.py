@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,16 @@ def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     (tmp_path / "runs/a/run.json").write_text(json.dumps(run))
     assert main(["replay", "runs/a"]) == 1
     assert "was begun from Python" in capsys.readouterr().err
+
+
+def test_estimate_takes_evaluations(source, capsys):
+    which = ["--which", "clean", "{sweep: {steps: 2}}", "--split", "validation", "--batch-size=50"]
+    assert main(["estimate", *source, *which, "--norm", "linf", "--eps", "26/255", "--subset", "60"]) == 0
+    shown = unpadded(capsys.readouterr().out)
+    assert re.search(r"\| clean \| [\d.]+ s \| 60 \| 60 \| 0 \|", shown)
+    assert re.search(r"\| sweep \| at most .* \| 60 \| [\d,]+ \| [\d,]+ \|", shown)
+    assert main(["estimate", *source, *which, "--epochs", "3"]) == 1
+    assert "which take no" in capsys.readouterr().err
 
 
 def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
