@@ -1,5 +1,7 @@
 """What a run will cost: passes and memory against counts, time against a slowed model, and a model given back as it came."""
 
+import re
+
 import pytest
 import torch
 from counted_work import Work
@@ -231,7 +233,8 @@ def test_a_loader_without_a_length_needs_an_end():
 
 def test_the_table_has_all_of_it():
     found = estimate(small_model(), [GOOD] * 4, epochs=2, devices={"spot": 3600.0}, tasks=None, **QUICK)
-    assert found._repr_markdown_() == found.table()
+    assert found._repr_markdown_() == str(found) == found.table()
+    assert re.fullmatch(r"<Estimate: .*, 2 epochs, 8 steps, on cpu>", repr(found))
     assert f"| cost on spot | {found.seconds:.2f} |" in unpadded(found.table())
     assert "for 2 epochs, 8 steps |" in unpadded(found.table())
     assert "tensors alive at once" in found.table()
