@@ -10,6 +10,7 @@ STANDING = {
     "val_loader": "val_split",
     "unlabeled_loader": "unlabeled",
     "init_from": "checkpoint",
+    "out": "out",  # of evaluate, in the errors of report and compare
 }
 WORDS = {"True": "true", "False": "false", "None": "null"}
 
@@ -37,3 +38,8 @@ def in_options(message: str, options: Iterable[str]) -> str:
 def note(message: str) -> None:
     """Print one line to stderr about what was read, and how."""
     print("robusttune: note:", *message.split(), file=sys.stderr)
+
+
+def warning(message: str) -> None:
+    """Print one line to stderr about what may make a result wrong."""
+    print("robusttune: warning:", *message.split(), file=sys.stderr)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.attacks import Attack, NoGradientError
-from robusttune.measuring.evaluate import EvaluationLike, HeadsLike, chosen_evaluations, evaluate
+from robusttune.measuring.evaluate import EvaluationLike, chosen_evaluations, evaluate
 from robusttune.measuring.passes import Passes, count_images, passes_of
+from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import Subject
 from robusttune.model.timing import synchronize
@@ -21,7 +22,7 @@ from robusttune.norms import NormLike
 from robusttune.run import randomness
 from robusttune.run.costs import checked_prices, shown
 from robusttune.run.markdown import markdown_table
-from robusttune.types import Channels, DeviceLike, Loader
+from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
 READ = 4  # batches that are read to time the loader
 TURNS = 3  # measurements of a pass, of which the fastest counts
@@ -101,12 +102,12 @@ class EvaluationEstimate:
 
 
 def estimate_evaluations(
-    model: nn.Module,
+    model: nn.Module | PathLike,
     loader: Loader,
     which: EvaluationLike | Sequence[EvaluationLike],
     *,
     devices: Mapping[str, float] | None = None,
-    norm: NormLike = "linf",
+    norm: NormLike | None = None,
     eps: float | None = None,
     mean: Channels | None = None,
     std: Channels | None = None,

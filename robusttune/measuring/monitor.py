@@ -16,11 +16,12 @@ from robusttune.data.batches import check_images, first_batch, images_of
 from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
-from robusttune.measuring.evaluate import HeadsLike, heads_for
 from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.ood_score import ood_score
+from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import named
 from robusttune.measuring.reference import Reference
+from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
@@ -29,6 +30,7 @@ from robusttune.model.features import Classifier
 from robusttune.run import files
 from robusttune.run.provenance import fingerprint
 from robusttune.run.settings import FALSE_ALARMS, check_number
+from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels, Loader, PathLike
 
@@ -73,14 +75,15 @@ class Monitor:
     video are alike and raise alarms more often.
 
     Args:
-        model: images -> logits (N,K), hardened or not; it does not change.
+        model: images -> logits (N,K), hardened or not; it does not change. Or the folder of a run of harden, from which the
+            model is loaded, and mean, std and heads are taken where they are not passed.
         loader: the reference: images of the right kind, with or without labels, better held-out images than training images,
             as a model is more confident on those.
         heads: pretext heads, one of them for rotation: the folder of a run, a RobustLoss, or the result of `load_heads`;
             None for no heads.
         false_alarms: the share of batches like the reference that may raise an alarm.
         log: a file to which each batch adds a line of JSON; None for none.
-        mean, std, normalized: of the model's input; None reads them from the loader.
+        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
         seed: of the batches that are drawn from the reference.
 
     Raises:
@@ -99,7 +102,7 @@ class Monitor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | PathLike,
         loader: Loader,
         *,
         heads: HeadsLike | None = None,
@@ -112,10 +115,13 @@ class Monitor:
     ) -> None:
         check_loader(loader, passes=2)
         check_number("false_alarms", false_alarms, FALSE_ALARMS)
+        model, run = with_run(model)
+        mean, std = run.statistics(mean, std, loader)
         images = images_of(first_batch(loader))
+        run.check_images(images)
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
-        self._set_up(model, space, images.shape[1:], heads=heads, log=log)
-        self.classes: tuple[str, ...] = tuple(class_names(loader) or ())
+        self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
+        self.classes: tuple[str, ...] = tuple(class_names(loader) or run.classes)
         batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         self._reference = Reference(values, false_alarms, seed)
@@ -126,13 +132,14 @@ class Monitor:
         space: Pixels,
         shape: Sequence[int],
         *,
-        heads: HeadsLike | None,
+        heads: Heads | None,
+        classifier: str | None,
         log: PathLike | None,
     ) -> None:
         """Set all but the reference."""
         self.model, self.space, self.shape = model, space, tuple(shape)
         self.log = None if log is None else Path(log)
-        self.heads = None if heads is None else heads_for(heads, model)
+        self.heads = heads
         if self.heads is None or "rotation" not in self.heads.tasks:
             self.heads = None
             logger.warning(
@@ -140,6 +147,7 @@ class Monitor:
                 "pass heads=, the folder of a run that had the rotation task"
             )
         self._classifier: Classifier | None = None
+        self._name = classifier
 
     @property
     def reference(self) -> dict[str, Tensor]:
@@ -198,7 +206,7 @@ class Monitor:
             for each in (*kept, torch.no_grad()):
                 stack.enter_context(each)
             if self.heads is not None and self._classifier is None:
-                self._classifier = find_classifier(model, self.space.inputs(pixels[:2]).to(dtype_of(model)))
+                self._classifier = find_classifier(model, self.space.inputs(pixels[:2]).to(dtype_of(model)), self._name)
             heads, classifier = self.heads, self._classifier
             yield Subject(model, self.space, NO_THREAT, (), self.shape, 0, device, heads=heads, classifier=classifier)
 
@@ -226,9 +234,14 @@ class Monitor:
 
     @classmethod
     def load(
-        cls, folder: PathLike, model: nn.Module, *, heads: HeadsLike | None = None, log: PathLike | None = None
+        cls,
+        folder: PathLike,
+        model: nn.Module | PathLike,
+        *,
+        heads: HeadsLike | None = None,
+        log: PathLike | None = None,
     ) -> "Monitor":
-        """Read the monitor that `save` wrote, for the model and heads that it was recorded with.
+        """Read the monitor that `save` wrote, for the model and heads, or the folder of the run, that it was recorded with.
 
         Raises:
             ValueError: the files are missing or damaged, or the model or its heads are others.
@@ -243,12 +256,14 @@ class Monitor:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
             raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
+        model, run = with_run(model)
         if of_model != _fingerprint(model):
             raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
-        if of_heads is not None and heads is None:
+        found = None if of_heads is None else run.heads(heads, model)
+        if of_heads is not None and found is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
         monitor = cls.__new__(cls)
-        monitor._set_up(model, space, facts["shape"], heads=None if of_heads is None else heads, log=log)
+        monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
         monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from robusttune.measuring import failures
 from robusttune.measuring.failures import Failure
 from robusttune.measuring.record import Record, accuracy, described, is_check, named, percent
-from robusttune.run.files import write_text
+from robusttune.run.files import MODEL, digest_of_weights, write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+FILE = "records.jsonl"
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
 METRIC = HEAD.index("metric")  # its cells end beside the value
 
@@ -152,17 +154,23 @@ class Records(list[Record]):
     def load(cls, path: PathLike) -> "Records":
         """Read the files that `save` wrote.
 
+        Args:
+            path: the file; or a folder that `evaluate` wrote to, or the folder of a run with one such folder in it.
+
         Raises:
-            ValueError: the file is of another kind.
+            ValueError: the file is of another kind, or the folder holds none, or several.
         """
-        path = Path(path)
+        place, path = Path(path), _file_at(Path(path))
         try:
-            return cls._read(path)
+            records = cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
                 "what Records.save wrote, with the files beside it"
             ) from error
+        if path.parent.parent == place:
+            _check_weights(records, place, path.parent)
+        return records
 
     @classmethod
     def _read(cls, path: Path) -> "Records":
@@ -187,6 +195,49 @@ class Records(list[Record]):
 
     def _repr_markdown_(self) -> str:
         return self.table()
+
+
+def records_of(source: "Records | PathLike") -> Records:
+    """Return Records as they are, or read them as `Records.load` does."""
+    return Records.load(source) if isinstance(source, str | os.PathLike) else source
+
+
+def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
+    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
+    measured = records.facts.get("run")
+    if measured is not None and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
+        raise ValueError(
+            f"the evaluation in {str(evaluation)!r} is of other weights than {str(run)!r} holds now: evaluate it again, or pass "
+            f"{str(evaluation)!r} itself"
+        )
+
+
+def name_of(place: PathLike) -> str:
+    """Name the model whose Records are at a path, by its folder."""
+    path = Path(place)
+    return (path if path.is_dir() else path.parent).resolve().name or "model"
+
+
+def _file_at(place: Path) -> Path:
+    """Find the file of Records at a path: itself, the one in a folder, or the one in a folder inside it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    if not place.exists():
+        raise ValueError(f"{str(place)!r} is not there: pass the folder that evaluate wrote to, or the {FILE} in it")
+    if not place.is_dir() or (place / FILE).exists():
+        return place / FILE if place.is_dir() else place
+    inside = sorted(place.glob(f"*/{FILE}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        folders = ", ".join(str(file.parent) for file in inside)
+        raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
+    raise ValueError(
+        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
+        "evaluate wrote to"
+    )
 
 
 def _answers_path(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +15,23 @@ logger = logging.getLogger("robusttune")
 
 
 def tell(message: str, progress: bool) -> None:
-    """Log one line; with `progress`, show it above the progress bar, too."""
+    """Log a line, or a block of lines; with `progress`, show it above the progress bar, too."""
     logger.info(message)
     if progress:
         tqdm.write(message, file=sys.stderr)
+
+
+def block(rows: Iterable[tuple[str, str]]) -> str:
+    """Write names and values line by line, aligned; rows without a value are left out.
+
+    Example:
+        >>> print(block([("data", "images"), ("threat", "l2, eps 0.5"), ("heads", "")]))
+        data    images
+        threat  l2, eps 0.5
+    """
+    shown = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
 class Tracker(Protocol):

@@ -231,7 +231,7 @@ def _of_evaluations(
         which,
         subset=subset,
         devices=devices,
-        norm=settings.get("norm") or "linf",
+        norm=settings.get("norm"),
         eps=settings.get("eps"),
         mean=settings.get("mean"),
         std=settings.get("std"),
