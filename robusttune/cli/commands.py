@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
-from robusttune import plugins
 from robusttune.cli.classifiers import as_before
+from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
@@ -16,9 +15,10 @@ from robusttune.cli.sources import loader_of
 from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
 from robusttune.cli.start import tell_start
 from robusttune.measuring.compare import compare
-from robusttune.measuring.evaluate import EvaluationLike, evaluate
+from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
@@ -65,19 +65,32 @@ def run_estimate(
     arguments: Arguments,
     *,
     val_split: str | None = "auto",
+    which: Listed = None,
+    subset: int | None = None,
     devices: Mapping[str, float] | None = None,
 ) -> int:
-    """Estimate time, memory and cost of harden with the same options, and train nothing.
+    """Estimate time, memory and cost of harden with the same options, and train nothing; with --which those of evaluate.
+
+    Examples:
+      robusttune estimate --model timm:resnet18 --data images --epochs 20
+      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
 
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
             with none, 5% of the training images are held back for that.
+        which: evaluations, to estimate their cost instead of that of harden; as for evaluate.
+        subset: the number of images to evaluate on.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
+    if which is not None:
+        if val_split != "auto":
+            raise ValueError("which= asks for the cost of evaluations, which take no val_split: leave it out")
+        print(estimate_evaluations(sources, arguments, which, subset=subset, devices=devices))
+        return 0
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
     tell_start(sources, model, loader, arguments)
     _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
-    print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
+    print(estimate(model, loader, subset=subset, devices=devices, **arguments, val_loader=held_out))
     say_unread(loader, held_out)
     return 0
 
@@ -114,27 +127,18 @@ def run_evaluate(
         which: evaluations by name, or {name: {setting: value}} to change their settings.
         untrained: measure a model with random weights or a new classifier, too.
     """
-    evaluations = [_evaluation(entry) for entry in _list(which) or []]
+    evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
     known = earlier or run_of_checkpoint(sources.checkpoint)
+    norm, eps = RunDefaults(earlier).adversary(arguments["norm"], arguments["eps"])
+    arguments |= {"norm": norm, "eps": eps}
     tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
-    print(evaluate(model, loader, evaluations, run=run, **arguments).table())
+    print(evaluate(model, loader, evaluations, run=run, **arguments))
     say_unread(loader)
     return 0
-
-
-def _evaluation(entry: object) -> EvaluationLike:
-    """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
-    if isinstance(entry, str):
-        plugins.find("evaluations", entry)  # refuses an unknown name before any image is read
-        return entry
-    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
-    if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-        raise ValueError(f"which={entry!r}, but names are needed, or {{name: {{setting: value}}}} for each")
-    return plugins.configured("evaluations", name, **(settings or {}))
 
 
 def run_poc(
@@ -169,7 +173,7 @@ def run_poc(
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
     model, loader, arguments = prepared(sources, arguments, labels=before, shuffle=True)
-    lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
+    lists = {"corruptions": list_of(corruptions), "arms": list_of(arms), "evaluation": list_of(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
     more_images = None
     if unlabeled is not None:
@@ -206,14 +210,9 @@ def _threats(entries: Listed) -> Mapping[str, float | None] | None:
     if entries is None:
         return None
     radii: dict[str, float | None] = {}
-    for entry in _list(entries) or []:
+    for entry in list_of(entries) or []:
         radii |= dict(entry) if isinstance(entry, Mapping) else {str(entry): None}
     return radii
-
-
-def _list(entries: Listed) -> list[Any] | None:
-    """Put a single entry into a list."""
-    return list(entries) if isinstance(entries, list | tuple) else None if entries is None else [entries]
 
 
 def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
@@ -223,7 +222,7 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
         records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
         out: a folder for report.md and report.html.
     """
-    page = report(dict(_named(path) for path in _list(records) or []), out)
+    page = report(dict(_named(path) for path in list_of(records) or []), out)
     print(page.with_suffix(".html"))
     return 0
 
@@ -235,7 +234,7 @@ def run_compare(first: str, second: str) -> int:
         first: a folder that evaluate wrote to, its records.jsonl, or the folder of a run with one such folder inside.
         second: another one, of the same images.
     """
-    print(compare(_named(first)[1], _named(second)[1]).table())
+    print(compare(_named(first)[1], _named(second)[1]))
     return 0
 
 

@@ -11,7 +11,6 @@ from robusttune.cli.splits import look_at
 from robusttune.data.loaders import length_of
 from robusttune.data.pixels import Pixels
 from robusttune.measuring.evaluate import EvaluationLike
-from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.devices import chosen_device
 from robusttune.norms import canonical, default_eps
 from robusttune.run.about import EarlierRun
@@ -68,9 +67,8 @@ def _images_and_model(
 
 
 def _evaluation(sources: Sources, evaluations: Sequence[EvaluationLike], arguments: Arguments) -> list[tuple[str, str]]:
-    norm, eps = RunDefaults().adversary(arguments["norm"], arguments["eps"])  # a run's stand in the arguments already
-    shape = (sources.channels, sources.size, sources.size)
-    threat = ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps)
+    norm, shape = canonical(arguments["norm"]), (sources.channels, sources.size, sources.size)
+    threat = ThreatModel(norm, default_eps(norm, shape) if arguments["eps"] is None else arguments["eps"])
     return [
         ("threat", f"{threat.norm}, eps {radius_in_words(threat.eps)}"),
         ("evaluations", ", ".join(map(name_of, evaluations))),

@@ -13,7 +13,8 @@ logger = logging.getLogger("robusttune")
 def class_names(loader: Loader) -> list[str] | None:
     """List the names in `classes` of a loader's data set, or of the one that it wraps; None if there are none.
 
-    Where the parts of a ConcatDataset name other classes, a warning is logged, and there are none.
+    A `class_to_idx` of the data set, or of timm's reader in it, is read where there are no `classes`. Where the parts of a
+    ConcatDataset name other classes, a warning is logged, and there are none.
 
     Example:
         >>> from types import SimpleNamespace
@@ -25,7 +26,7 @@ def class_names(loader: Loader) -> list[str] | None:
 
 def _names_of(dataset: object) -> list[str] | None:
     known, inner = getattr(dataset, "classes", None), getattr(dataset, "dataset", None)
-    numbers = getattr(getattr(dataset, "reader", None), "class_to_idx", None)  # of timm's data sets
+    numbers = getattr(dataset, "class_to_idx", None) or getattr(getattr(dataset, "reader", None), "class_to_idx", None)
     if known is None and isinstance(numbers, Mapping) and sorted(numbers.values()) == list(range(len(numbers))):
         known = sorted(numbers, key=lambda name: numbers[name])
     if isinstance(known, list | tuple) and known and all(isinstance(name, str | int) for name in known):

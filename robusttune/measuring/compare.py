@@ -55,6 +55,9 @@ class Comparisons(list[Comparison]):
         ]
         return markdown_table(HEAD, rows)
 
+    def __str__(self) -> str:
+        return self.table()
+
     def _repr_markdown_(self) -> str:
         return self.table()
 

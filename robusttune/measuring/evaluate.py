@@ -5,20 +5,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
-from robusttune.data.class_names import doubt_of_outputs
-from robusttune.data.loaders import check_loader, length_of
+from robusttune.data.class_names import class_names, doubt_of_outputs
+from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
 from robusttune.measuring.chance import UNTRAINED, guess_in
+from robusttune.measuring.clock import Clock
+from robusttune.measuring.passes import count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import FILE, Records
@@ -83,7 +84,7 @@ def evaluate(
         resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
         device: "auto", or the device to work on.
-        progress: show a progress bar.
+        progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
@@ -98,7 +99,7 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    evaluations = _chosen(which)
+    evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
     known.check_classes(loader, progress)
@@ -129,8 +130,11 @@ def evaluate(
             folder=folder,
             heads=pretext,
             classifier=None if pretext is None else find_classifier(model, inputs, known.classifier),
+            names=class_names(source) or known.classes,
         )
-        results = [_measured(title, evaluation, subject, progress) for title, evaluation in evaluations]
+        with _clock(evaluations, subject, len(images), progress) as clock:
+            subject = replace(subject, clock=clock, tell=partial(tell, progress=progress))
+            results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
         records = merged(results)
         records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject), **known.facts}
     if folder is not None and distributed.rank() == 0:
@@ -142,7 +146,7 @@ def evaluate(
     return records
 
 
-def _chosen(which: object) -> list[tuple[str, Evaluating]]:
+def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:
     """Look up the evaluations and their titles; check that the packages they need are installed.
 
     Raises:
@@ -205,15 +209,23 @@ def _classes_of(model: nn.Module, inputs: Tensor) -> int:
     return classes
 
 
-def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bool) -> Result:
+def _clock(evaluations: Sequence[tuple[str, Evaluating]], subject: Subject, batch: int, show: bool) -> Clock:
+    """Make the progress bar over all evaluations; the process of rank 0 shows it."""
+    show = show and distributed.rank() == 0
+    images = count_images(subject.loader, batch) if show else None
+    return Clock([part_of(title, evaluation, subject, images) for title, evaluation in evaluations], show=show)
+
+
+def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     """Run one evaluation with a new Tally.
 
     Raises:
         ValueError: the evaluation returned something else than Records.
     """
     tally = Tally(by_image=True)
-    watched = _bar(title, subject.loader) if progress else iter
-    subject = replace(subject, tally=tally, watched=watched, tell=partial(tell, progress=progress))
+    subject = replace(subject, tally=tally)
+    if subject.clock is not None:
+        subject.clock.begin()
     began = time.perf_counter()
     returned = evaluation(subject)
     records = list(returned) if isinstance(returned, Iterable) else [returned]
@@ -222,13 +234,10 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bo
     return Result(title, records, tally, time.perf_counter() - began)
 
 
-def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    return lambda batches: tqdm(batches, desc=title, total=length_of(loader), unit="batch", leave=False)
-
-
 def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """Collect the provenance of the measurement."""
+    """Collect the provenance of the measurement, and the names of the classes, if they are known."""
     return {
+        **({"classes": list(subject.names)} if subject.names else {}),
         "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
         "images": f"{len(records.hashes)} {of_all(records.hashes)}",
         "pixels": str(subject.pixels),

@@ -2,9 +2,10 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.data.batches import check_images, first_batch, images_of
+from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.ood_score import ood_score
 from robusttune.measuring.pretext_heads import HeadsLike
+from robusttune.measuring.record import named
 from robusttune.measuring.reference import Reference
 from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
@@ -49,6 +52,8 @@ class Drift:
         threshold: the largest distance without an alarm.
         values: by statistic, the batch's mean.
         images: the number of images.
+        answers: the number of images that the model took for each class, the most frequent first; by the name of the class,
+            or by its number where the reference's loader does not name its classes.
     """
 
     alarm: bool
@@ -57,6 +62,7 @@ class Drift:
     threshold: float
     values: dict[str, float]
     images: int
+    answers: dict[str, int] = field(default_factory=dict)
 
 
 class Monitor:
@@ -115,7 +121,8 @@ class Monitor:
         run.check_images(images)
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
-        batches = [self._statistics_of(images_of(batch)) for batch in loader]
+        self.classes: tuple[str, ...] = tuple(class_names(loader) or run.classes)
+        batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         self._reference = Reference(values, false_alarms, seed)
 
@@ -161,12 +168,14 @@ class Monitor:
         check_images(images)
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
-        means = {name: float(values.double().mean()) for name, values in self._statistics_of(images).items()}
+        statistics, answers = self._measured(images)
+        means = {name: float(values.double().mean()) for name, values in statistics.items()}
         count = len(images)
         distances, threshold = self._reference.distances(means, count), self.threshold(count)
         statistic = max(distances, key=lambda name: abs(distances[name]))
         alarm = not abs(distances[statistic]) <= threshold  # NaN alarms, too
-        drift = Drift(alarm, statistic, distances, threshold, means, count)
+        names = Counter(named(label, self.classes) for label in answers.tolist())
+        drift = Drift(alarm, statistic, distances, threshold, means, count, dict(names.most_common()))
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             line = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **asdict(drift)}
@@ -178,16 +187,16 @@ class Monitor:
         """Return the largest distance without an alarm, for a batch of this number of images."""
         return self._reference.threshold(images)
 
-    def _statistics_of(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the statistics of images (N,C,H,W), each (N,)."""
+    def _measured(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the statistics of images (N,C,H,W), each (N,), and the model's classes (N,)."""
         device = device_of(self.model)
         pixels = self.space.to(device).pixels(images.to(device))
         with self._subject(pixels) as subject:
             statistics = image_statistics(pixels)
-            statistics["confidence"] = subject.logits(pixels).softmax(1).amax(1)
+            statistics["confidence"], answers = subject.logits(pixels).softmax(1).max(1)
             if self.heads is not None:
                 statistics["strangeness"] = ood_score(subject, pixels)  # the name in saved references
-        return {name: values.float().cpu() for name, values in statistics.items()}
+        return {name: values.float().cpu() for name, values in statistics.items()}, answers
 
     @contextmanager
     def _subject(self, pixels: Tensor) -> Iterator[Subject]:
@@ -210,6 +219,7 @@ class Monitor:
         facts = {
             "format": FORMAT,
             "statistics": list(self.statistics),
+            "classes": list(self.classes),
             "shape": list(self.shape),
             "mean": self.space.mean.flatten().tolist() if known else None,
             "std": self.space.std.flatten().tolist() if known else None,
@@ -254,6 +264,7 @@ class Monitor:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
         monitor = cls.__new__(cls)
         monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
+        monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
             raise ValueError(
                 "heads= are others than those that the reference was recorded with: record a new reference"

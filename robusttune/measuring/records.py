@@ -6,34 +6,39 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robusttune.measuring import failures
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.record import Record, accuracy, described, percent
+from robusttune.measuring.record import Record, accuracy, described, is_check, named, percent
 from robusttune.run.files import MODEL, digest_of_weights, write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FILE = "records.jsonl"
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
+METRIC = HEAD.index("metric")  # its cells end beside the value
 
 
 class Records(list[Record]):
-    """A list of Record that can be shown, searched and saved.
+    """A list of Record that can be shown, searched, saved, and converted to plain dicts or a table of pandas.
 
     Attributes:
-        facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts.
+        facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts; the
+            names of the classes, if they are known.
         hashes: hashes of the images' contents, sorted; they tell which images two Records have in common.
         labels: the labels of these images.
         failures: a few images that fool the model most easily, for the report.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
-        >>> print(records.table())
-        | evaluation | metric | value | 95% interval | images | setting |
-        |---|---|---|---|---|---|
-        | clean | accuracy | 90.0% | 82.6–94.5% | 100 |  |
+        >>> print(records)
+        | evaluation | metric   | value | 95% interval | images | setting |
+        |------------|----------|-------|--------------|--------|---------|
+        | clean      | accuracy | 90.0% | 82.6–94.5%   | 100    |         |
     """
 
     def __init__(
@@ -49,9 +54,43 @@ class Records(list[Record]):
         self.failures = list(failures)
         self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes by label; () where they are not known."""
+        return tuple(self.facts.get("classes") or ())
+
     def table(self) -> str:
-        """Return a Markdown table with one row a Record."""
-        return markdown_table(HEAD, map(_row, self))
+        """Return a Markdown table with one row a Record; checks pass or fail, and classes have their names."""
+        return markdown_table(HEAD, [_row(record, self.classes) for record in self], right=[METRIC])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> list[dict[str, Any]]:  # Any: values of JSON, as in Setting
+        """Return one plain dict a Record, of values that JSON can hold.
+
+        The keys are those of Record: "evaluation", "metric", "value", "images", "interval" (a list of two numbers) and
+        "setting" (a dict), in which "class name" is the name of a "class", if it is known. Answers to single images are
+        left out.
+
+        Example:
+            >>> Records([accuracy("clean", 1, 2, {"seed": 0})]).to_dict()[0]["setting"]
+            {'seed': 0}
+        """
+        return [_plain(record, self.classes) for record in self]
+
+    def to_dataframe(self) -> "DataFrame":
+        """Return a table of pandas with one row a Record, and one column for each setting.
+
+        The first columns are "evaluation", "metric", "value", "low" and "high" (the 95% interval) and "images". A setting
+        that a Record does not have is NaN.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from robusttune.measuring.dataframe import dataframe  # here, as pandas is an extra
+
+        return dataframe(self.to_dict())
 
     def where(self, evaluation: str | None = None, **setting: object) -> "Records":
         """Select the Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
@@ -209,17 +248,21 @@ def _failures_path(path: Path) -> Path:
     return path.with_name(path.stem + ".failures.npz")
 
 
-def _row(record: Record) -> list[object]:
+def _row(record: Record, classes: Sequence[str]) -> list[object]:
     low, high = record.interval
-    interval = f"{100 * low:.1f}–{percent(high)}"
-    return [
-        record.evaluation,
-        record.metric,
-        percent(record.value),
-        interval,
-        record.images,
-        described(record.setting),
-    ]
+    value, interval = percent(record.value), f"{100 * low:.1f}–{percent(high)}"
+    if is_check(record):
+        value, interval = "pass" if record.setting["ok"] else "fail", "–"
+    return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
+
+
+def _plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(record).items() if key != "right"}
+    row |= {"interval": list(record.interval), "setting": dict(record.setting)}
+    label = record.setting.get("class")
+    if isinstance(label, int) and label < len(classes):
+        row["setting"]["class name"] = named(label, classes)
+    return row
 
 
 def _equal(first: object, second: object) -> bool:

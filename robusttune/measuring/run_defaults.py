@@ -52,6 +52,11 @@ class RunDefaults:
         """The name of the layer that yields the logits, where the run was given one."""
         return None if self.run is None else self.run.arguments.get("classifier")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the run's classes by label; () where they are not known."""
+        return () if self.run is None or self.run.about is None else tuple(self.run.about.classes or ())
+
     def adversary(self, norm: NormLike | None, eps: float | None) -> tuple[NormLike, float | None]:
         """Return a norm and a radius: the user's, else the run's; None for the customary radius.
 

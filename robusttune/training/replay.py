@@ -64,6 +64,9 @@ class Replay:
         rows += [("differs", difference) for difference in self.differences]
         return markdown_table(["what", "result"], rows)
 
+    def __str__(self) -> str:
+        return self.table()
+
     def _repr_markdown_(self) -> str:
         return self.table()
 

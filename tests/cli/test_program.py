@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from tables import unpadded
 
 import robusttune
 from robusttune import Records, plugins
@@ -68,16 +70,16 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     measure = ["--norm", "linf", "--eps", "0.1", "--which", "clean", sweep]
     assert main(["evaluate", *source, "--checkpoint", "runs/a", *measure, "--out", "runs/a/evaluation"]) == 0
     assert main(["evaluate", *source, *measure, "--untrained", "true", "--out", "runs/b"]) == 0
-    shown = capsys.readouterr().out
+    shown = unpadded(capsys.readouterr().out)
     assert "| clean | accuracy |" in shown
     records = Records.load(tmp_path / "runs/a/evaluation/records.jsonl")
     assert records[0].images == 100
     assert {record.setting.get("steps") for record in records.where("sweep")} == {2}
     assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
     assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page"]) == 0
-    assert "| accuracy | before | evaluation |" in (tmp_path / "page/report.md").read_text()
+    assert "| accuracy | before | evaluation |" in unpadded((tmp_path / "page/report.md").read_text())
     assert main(["compare", "runs/b", "runs/a/evaluation/records.jsonl"]) == 0
-    assert "| what | first | second |" in capsys.readouterr().out
+    assert "| what | first | second |" in unpadded(capsys.readouterr().out)
 
 
 def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
@@ -87,7 +89,7 @@ def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     assert (command["model"], command["size"], command["val_split"]) == ("timm:test_resnet", 32, "validation")
     capsys.readouterr()
     assert main(["replay", "runs/a"]) == 0
-    assert "| repeated | the same weights, bit for bit |" in capsys.readouterr().out
+    assert "| repeated | the same weights, bit for bit |" in unpadded(capsys.readouterr().out)
     run = json.loads((tmp_path / "runs/a/run.json").read_text())
     del run["command"]
     (tmp_path / "runs/a/run.json").write_text(json.dumps(run))
@@ -95,10 +97,20 @@ def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     assert "was begun from Python" in capsys.readouterr().err
 
 
+def test_estimate_takes_evaluations(source, capsys):
+    which = ["--which", "clean", "{sweep: {steps: 2}}", "--split", "validation", "--batch-size=50"]
+    assert main(["estimate", *source, *which, "--norm", "linf", "--eps", "26/255", "--subset", "60"]) == 0
+    shown = unpadded(capsys.readouterr().out)
+    assert re.search(r"\| clean \| [\d.]+ s \| 60 \| 60 \| 0 \|", shown)
+    assert re.search(r"\| sweep \| at most .* \| 60 \| [\d,]+ \| [\d,]+ \|", shown)
+    assert main(["estimate", *source, *which, "--epochs", "3"]) == 1
+    assert "which take no" in capsys.readouterr().err
+
+
 def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
     prices = ["--devices", "{spot: 2, own: 0.5}", "--val-split", "validation"]
     assert main(["estimate", *source, *QUICK, "--batch-size=50", "--out", "runs/e", *prices]) == 0
-    shown = capsys.readouterr().out
+    shown = unpadded(capsys.readouterr().out)
     assert "for 1 epochs, 4 steps |" in shown
     assert "| images through the model: judging | 1,200 forward, 1,000 backward |" in shown
     assert "| cost on spot |" in shown

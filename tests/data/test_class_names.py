@@ -1,5 +1,7 @@
 """Names of classes in data sets."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from brightness import numbered, write
@@ -7,6 +9,25 @@ from timm.data import create_dataset
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from robusttune.data.class_names import class_names
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        ({"classes": ["cat", "dog"]}, ["cat", "dog"]),
+        ({"classes": (1, 2)}, ["1", "2"]),
+        ({"class_to_idx": {"dog": 1, "cat": 0}}, ["cat", "dog"]),
+        ({"reader": SimpleNamespace(class_to_idx={"dog": 1, "cat": 0})}, ["cat", "dog"]),
+        ({"class_to_idx": {"dog": 2, "cat": 0}}, None),
+        ({"class_to_idx": {}}, None),
+        ({}, None),
+    ],
+)
+def test_names_are_found(dataset, names):
+    inside = SimpleNamespace(**dataset)
+    for each in (inside, SimpleNamespace(dataset=inside)):
+        assert class_names(SimpleNamespace(dataset=each)) == names
+    assert class_names([]) is None
 
 
 def named(*names):

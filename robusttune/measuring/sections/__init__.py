@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.record import Record, described, named, percent
 from robusttune.measuring.records import Records
 from robusttune.run.markdown import markdown_table
 
-__all__ = ["Record", "Records", "Section", "described", "markdown_table", "percent"]
+__all__ = ["Record", "Records", "Section", "described", "markdown_table", "named", "percent"]
 
 
 class Section(Protocol):
