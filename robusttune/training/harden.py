@@ -13,7 +13,7 @@ from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
-from robusttune.tasks import TaskWeights
+from robusttune.tasks import TasksLike
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
@@ -50,7 +50,7 @@ def harden(
     eps: float | None = None,
     purpose: Purpose = "attacks",
     preset: PresetName = "standard",
-    tasks: TaskWeights | Literal["auto"] | None = "auto",
+    tasks: TasksLike = "auto",
     attack_tasks: AttackTasks = "joint",
     views: int | Literal["all"] = 1,
     objective: ObjectiveLike = "adversarial",
@@ -106,7 +106,8 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
-        tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
+        tasks: pretext tasks and their weights; names alone take the weight 0.5, as with "auto", which is rotation and jigsaw,
+            or what the preset says; None or "none" for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
             the objective's cross-entropy.
