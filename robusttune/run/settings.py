@@ -114,6 +114,22 @@ def as_written(value: float) -> str:
     return f"{levels:g}/255" if float(f"{levels:g}") / 255 == value else repr(float(value))
 
 
+def shown_radius(value: float) -> str:
+    """Write a radius for people: as a multiple of 1/255 or a short decimal where it is one, within rounding.
+
+    It need not be read back to the same number, which `as_written` is for.
+
+    Example:
+        >>> shown_radius(8 / 255), shown_radius(0.03137254902), shown_radius(1.5 * 0.1), shown_radius(0.2886751)
+        ('8/255', '8/255', '0.15', '0.2887')
+    """
+    decimal, levels = f"{value:.6g}", f"{255 * value:.4g}"
+    for text, close in ((decimal, float(decimal)), (f"{levels}/255", float(levels) / 255)):
+        if math.isclose(close, value, rel_tol=1e-9):
+            return text
+    return f"{value:.4g}"
+
+
 def numbers(values: Any) -> Any:
     """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
 
