@@ -1,6 +1,5 @@
 """Commands: their parameters are options, and `--help` shows their docstrings."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from robusttune import plugins
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
+from robusttune.cli.next_command import after_estimate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of, run_in
@@ -31,22 +31,19 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     """Train a model against an adversary.
 
     Examples:
-      robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --out runs/a
-      robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
+      robusttune harden --model timm:resnet18 --pretrained --data images --norm linf --eps 4/255 --out runs/a
+      robusttune harden --config runs/a.yaml --resume            # --print_config shows what such a file holds
 
     Args:
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
     """
-    _check_out(arguments, "the hardened model")
     labels = _labels_before(arguments)
+    following = after_harden(sources, arguments, val_split)
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
     held_out = other_split(sources, val_split, loader)
     notes = {"command": {**asdict(sources), "val_split": val_split}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
-    out = Path(arguments["out"])
-    print(
-        f"hardened: {out / 'model.safetensors'}; next: {shlex.join(['robusttune', 'evaluate', str(out), '--data', sources.data])}"
-    )
+    print(f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
     return 0
 
 
@@ -59,23 +56,32 @@ def run_estimate(
 ) -> int:
     """Estimate time, memory and cost of harden with the same options, and train nothing.
 
+    Examples:
+      robusttune estimate --model timm:resnet18 --data images --epochs 20 --devices '{spot: 0.9, office: 0.4}'
+
     Args:
         val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
+    following = after_estimate(sources, arguments, val_split)
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
     held_out = other_split(sources, val_split, loader)
     print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
+    print(f"next: {following}")
     return 0
 
 
 def run_pretrain(sources: Sources, arguments: Arguments) -> int:
-    """Train a backbone on pretext tasks, without labels."""
-    _check_out(arguments, "the pre-trained model")
+    """Train a backbone on pretext tasks, without labels.
+
+    Examples:
+      robusttune pretrain --model timm:resnet18 --data images --out runs/p
+      robusttune pretrain --model timm:resnet18 --data images --tasks rotation --epochs 20 --out runs/p
+    """
+    following = after_pretrain(sources, arguments)
     model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
-    out = Path(arguments["out"])
-    print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
+    print(f"pre-trained: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
     return 0
 
 
@@ -126,8 +132,8 @@ def run_poc(
     """Compare ways of training on your data: a plan with its cost, trained arms, and a page to decide by.
 
     Examples:
-      robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan-only true --out runs/poc
-      robusttune poc --model timm:resnet18 --data images --out runs/poc --resume true     # follows the plan; goes on if killed
+      robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan_only --out runs/poc
+      robusttune poc --model timm:resnet18 --data images --out runs/poc --resume          # follows the plan; goes on if killed
       robusttune poc --model timm:resnet18 --data images --threats '{linf: 4/255, l2: 1}' --corruptions noise fog --budget 3600
 
     Args:
@@ -139,6 +145,8 @@ def run_poc(
         unlabeled: more images, for pretext tasks; named as in --data.
         unlabeled_split: the split of these images.
     """
+    splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
+    following = after_plan(sources, arguments, splits)
     start, before = Path(arguments["out"]) / START, _labels_before(arguments)
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
@@ -151,7 +159,6 @@ def run_poc(
         unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
         more_images = loader_of(unlabelled, labels=None, shuffle=True)
     test = other_split(sources, test_split, loader)
-    splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
         loader,
@@ -163,8 +170,7 @@ def run_poc(
     )
     if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
-        print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
-        print(f"next: edit it if you like, then robusttune poc … --out {arguments['out']} --resume true")
+        print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like\nnext: {following}")
         return 0
     decision = decide.decide(Trial.load(arguments["out"]))
     print(f"{decision.verdict.value}. {decision.reason}\npage: {path.with_suffix('.html')}")
@@ -189,6 +195,9 @@ def _list(entries: Listed) -> list[Any] | None:
 def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
     """Write a page that shows what was measured, and print its path.
 
+    Examples:
+      robusttune report before=runs/before after=runs/a/evaluation --out runs/report
+
     Args:
         records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
         out: a folder for report.md and report.html.
@@ -200,6 +209,9 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
 
 def run_compare(first: str, second: str) -> int:
     """Test whether two models differ on the images that both have seen.
+
+    Examples:
+      robusttune compare runs/before runs/a/evaluation
 
     Args:
         first: a folder that evaluate wrote to, or its records.jsonl.
@@ -221,6 +233,9 @@ def _named(argument: str) -> tuple[str, Records]:
 
 def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:
     """Repeat a run from its folder, and compare: the exit code is 0 if both agree.
+
+    Examples:
+      robusttune replay runs/a
 
     Args:
         run: the folder of a run of harden or pretrain.
@@ -249,8 +264,3 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
 def _labels_before(arguments: Arguments) -> Labels:
     """Return the classes of the run that is resumed; those of the data for a new run."""
     return labels_of(read_run(arguments["out"])) if arguments["resume"] and arguments["out"] else BY_TEXT
-
-
-def _check_out(arguments: Arguments, lost: str) -> None:
-    if not arguments["out"]:
-        raise ValueError(f"--out is missing: {lost} would be lost")

@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +15,15 @@ FILE = "log.jsonl"
 logger = logging.getLogger("robusttune")
 
 
+# Rewrites lines that are shown, such as with the options of the command line in the place of arguments.
+wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
+
+
 def tell(message: str, progress: bool) -> None:
     """Log one line; with `progress`, show it above the progress bar, too."""
     logger.info(message)
     if progress:
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(wording.get()(message), file=sys.stderr)
 
 
 class Tracker(Protocol):
