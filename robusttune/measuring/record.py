@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
+from robusttune.run.settings import shown_radius
+
+RADII = ("eps", "step_size")
 
 # What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
 Setting: TypeAlias = Mapping[str, Any]
@@ -127,7 +130,16 @@ def percent(value: float) -> str:
 
 
 def described(setting: Setting) -> str:
-    """Format a setting in one line."""
-    return ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
-    )
+    """Format a setting in one line, with radii as people write them.
+
+    Example:
+        >>> described({"norm": "linf", "eps": 8 / 255, "level": 1 / 3})
+        'norm=linf, eps=8/255, level=0.3333'
+    """
+    return ", ".join(f"{key}={_shown(key, value)}" for key, value in setting.items())
+
+
+def _shown(key: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return shown_radius(value) if key in RADII else f"{value:.4g}"

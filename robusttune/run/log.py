@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
+from robusttune.run.settings import shown_radius
+
 FILE = "log.jsonl"
 
 logger = logging.getLogger("robusttune")
@@ -47,7 +49,12 @@ class Journal:
 
     def write(self, facts: Mapping[str, float]) -> None:
         """Write the facts of one epoch; "step" must be among them."""
-        logger.info("%s", ", ".join(f"{key} {_short(value)}" for key, value in facts.items()))
+        logger.info(
+            "%s",
+            ", ".join(
+                f"{key} {shown_radius(value) if key == 'eps' else _short(value)}" for key, value in facts.items()
+            ),
+        )
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(facts)) + "\n")

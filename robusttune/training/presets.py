@@ -10,6 +10,7 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
+from robusttune.run.settings import shown_radius
 from robusttune.tasks import TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
@@ -98,6 +99,11 @@ class Attacker:
     steps: int | None
     late: Attack | None
     late_words: str = ""
+
+    @property
+    def radius(self) -> str:
+        """The radius as people write it."""
+        return shown_radius(self.threat.eps)
 
     def __str__(self) -> str:
         name = self.attack if isinstance(self.attack, str) else "the user's attack"

@@ -127,7 +127,7 @@ def _training(
         unlabeled=None if unlabeled is None else _batches_of(unlabeled, settings, labelled=False),
     )
     threat, show = attacker.threat, settings.output.progress
-    tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
+    tell(f"{threat.norm}, eps {attacker.radius}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
     tell(f"{training.stepper.recipe}; {training.stepper.precision.name}; {training.validation}", show)
     return training
 

@@ -8,7 +8,7 @@ from robusttune import plugins
 from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of, standard_names
 from robusttune.norms import NormLike, default_eps
-from robusttune.run.settings import numbers
+from robusttune.run.settings import number, numbers, shown_radius
 from robusttune.tasks import TasksLike
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
@@ -106,14 +106,15 @@ def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]
     return radii
 
 
-def rounded(number: float) -> float:
-    """Round a number to ten digits, as people would write it.
+def rounded(radius: float) -> float:
+    """Round a number to a multiple of 1/255 that it is, or else to ten digits, as people would write it.
 
     Example:
-        >>> rounded(1.5 * 0.1), rounded(8 / 255)
-        (0.15, 0.03137254902)
+        >>> rounded(1.5 * 0.1), rounded(4 * (2 / 255)) == 8 / 255
+        (0.15, True)
     """
-    return float(f"{number:.10g}")
+    shown = shown_radius(radius)
+    return number(shown) if "/" in shown else float(f"{radius:.10g}")
 
 
 def chosen_corruptions(names: str | Sequence[str]) -> list[str]:

@@ -62,29 +62,6 @@ def test_from_pretraining_to_hardening(source, capsys, tmp_path):
     assert "runs/p-hardened-2" in following(capsys)
 
 
-@pytest.mark.parametrize("more", [["--plan-only"], pytest.param([], marks=pytest.mark.slow)])
-def test_from_the_plan_to_the_trial(more, source, capsys):
-    plan = [
-        "--arms",
-        "nothing",
-        "adversarial",
-        "--seeds",
-        "1",
-        "--epochs",
-        "1",
-        "--images",
-        "8",
-        "--evaluation",
-        "clean",
-    ]
-    space = ["--test-split", "test", "--mean", "0.5", "--std", "0.5", "--no-progress"]
-    assert main(["poc", *source, *plan, *space, "--plan-only", "--threats", "{linf: 8/255}"]) == 0
-    words = following(capsys)
-    assert "--resume" in words
-    assert main([*words, *more]) == 0
-    assert ("plan: " if more else "page: ") in capsys.readouterr().out
-
-
 VALUES = {
     "eps": 8 / 255, "lr": 0.1, "tasks": {"rotation": 0.25}, "mean": [0.5, 1 / 255, 1], "std": (1.0,), "tune": False,
     "compile": True, "max_steps": None, "seed": -3, "out": "runs/a b", "model_args": {"img_size": [32, 32]},

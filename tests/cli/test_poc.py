@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,7 +69,10 @@ def test_a_plan_is_written_edited_and_followed(there, capsys):
     assert main(["poc", "--config", "poc.yaml", "--plan-only", "true"]) == 0
     shown = capsys.readouterr().out
     assert "plan: runs/poc/plan.yaml, " in shown
-    assert "--resume true" in shown
+    *_, line = shown.splitlines()  # it can be pasted as it stands
+    following = shlex.split(line.removeprefix("next: robusttune "))
+    assert following[0] == "poc"
+    assert "--resume" in following
     assert not (there / "runs/poc/arms").exists()
     plan = plan_of(there)
     assert plan["threats"]["linf"] == pytest.approx(8 / 255)
@@ -79,7 +83,7 @@ def test_a_plan_is_written_edited_and_followed(there, capsys):
 
     path = there / "runs/poc/plan.yaml"
     path.write_text(path.read_text().replace("seeds: [0, 1]", "seeds: [5]"))
-    assert main(["poc", "--config", "poc.yaml", "--resume", "true"]) == 0
+    assert main(following) == 0
     shown = capsys.readouterr().out
     assert "not enough data to tell" in shown
     assert "page: runs/poc/decision.html" in shown

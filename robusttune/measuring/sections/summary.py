@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, described, markdown_table, percent
+from robusttune.measuring.sections import Record, Records, described, markdown_table, percent, shown_radius
 
 __all__ = ["summary"]
 
@@ -41,7 +41,7 @@ def _label(record: Record) -> str:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
-    return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
+    return f"{setting['norm']} eps {shown_radius(setting['eps'])} by {attack}, {record.images} images"
 
 
 def _cell(record: Record) -> str:
