@@ -26,6 +26,7 @@ from robusttune.cli.signatures import Parameter, summary
 from robusttune.cli.values import read, texts_of
 from robusttune.cli.words import with_values
 from robusttune.plugins import did_you_mean
+from robusttune.run.settings import with_fractions
 
 DESCRIPTION = (
     "Makes an existing image classifier hard to fool, and measures how hard. An error is one line; --debug shows where it "
@@ -134,7 +135,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
         )
         values |= {name: value for name, value in known.items() if name not in written}
     if shown:
-        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(with_fractions(values), sort_keys=False, allow_unicode=True), end="")
         sys.exit()
     _check_required(command, values)
     return request_of(command, values)

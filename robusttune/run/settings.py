@@ -147,3 +147,18 @@ def numbers(values: Any) -> Any:
         return number(values)
     except ValueError:
         return values
+
+
+def with_fractions(values: object) -> object:
+    """Replace numbers such as 8/255 by the text of the fraction, in lists and mappings too; `numbers` reads them back.
+
+    Example:
+        >>> with_fractions({"linf": 8 / 255, "l2": 0.5, "all": [4 / 255, 1]})
+        {'linf': '8/255', 'l2': 0.5, 'all': ['4/255', 1]}
+    """
+    if isinstance(values, Mapping):
+        return {key: with_fractions(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [with_fractions(value) for value in values]
+    text = as_written(values) if isinstance(values, float) and math.isfinite(values) else ""
+    return text if "/" in text else values

@@ -11,7 +11,7 @@ import yaml
 from robusttune import plugins
 from robusttune.norms import canonical
 from robusttune.run.files import write_text
-from robusttune.run.settings import POSITIVE, as_written, in_range, numbers
+from robusttune.run.settings import POSITIVE, in_range, numbers, with_fractions
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arms, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings, shares
@@ -134,7 +134,7 @@ class TrialPlan:
             ValueError: a value is an object, which no file can hold.
         """
         values = _without_anchors(self.as_dict())
-        values["threats"] = _as_people_write(values["threats"])
+        values["threats"] = with_fractions(values["threats"])
         values["evaluation"] = _with_radii(values["evaluation"])
         try:
             text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
@@ -203,20 +203,10 @@ def _is_plain(phases: Phases, default_eps: float) -> bool:
     return name == "harden" and not settings.get("tasks", "auto") and settings.get("eps", default_eps) != 0
 
 
-def _as_people_write(radii: object) -> object:
-    """Replace radii, alone or nested, by fractions such as "8/255", where these are read back as the same numbers."""
-    if isinstance(radii, Mapping):
-        return {key: _as_people_write(value) for key, value in radii.items()}
-    if isinstance(radii, list):
-        return [_as_people_write(value) for value in radii]
-    text = as_written(radii) if isinstance(radii, float) else ""
-    return text if "/" in text else radii
-
-
 def _with_radii(values: object) -> object:
     """Replace radii in evaluation items."""
     if isinstance(values, Mapping):
-        return {key: _as_people_write(value) if key == "eps" else _with_radii(value) for key, value in values.items()}
+        return {key: with_fractions(value) if key == "eps" else _with_radii(value) for key, value in values.items()}
     return [_with_radii(value) for value in values] if isinstance(values, list) else values
 
 

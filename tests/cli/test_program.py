@@ -293,7 +293,7 @@ MISTAKES = [
     (["harden", "--norms", "l2"], "there is no option --norms (did you mean '--norm'?)"),
     (["harden"], "missing: --model, --data, --out; for example: robusttune harden --model timm:resnet18"),
     (["harden", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune harden"),
-    (["harden", "--model", "x", "--data", "y", "--out", ""], "missing: --out"),
+    (["harden", "--model", "x", "--data", "", "--out", ""], "missing: --data, --out"),
     (["pretrain", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune pretrain"),
     (["evaluate", "no/such/run"], "missing: --data; for example: robusttune evaluate"),
     (["evaluate"], "missing: --model, --data"),
@@ -468,7 +468,6 @@ BAD = [
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
     (["--data", "full"], "which must have a folder of images for each class, cannot be created"),
-    (["--data", ""], "'' is not there: pass a folder of images"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]
 
