@@ -176,7 +176,7 @@ def _check_reader(data: str) -> None:
     if "/" not in data:
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
-            "--data-dir"
+            "--data_dir"
         )
     reader = READERS.get(data.partition("/")[0].lower())
     if reader is not None and find_spec(reader) is None:

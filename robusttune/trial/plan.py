@@ -22,7 +22,7 @@ PLAN = "plan.yaml"
 HOUR = 3600
 HEAD = """\
 # The plan of a staged trial. Edit what you like (drop or add arms, seeds, items; change epochs), then go on with
-# resume=True: what is finished and still fits is kept. Arms are lists of phases, {pretrain | ordinary |
+# resume=True, or --resume: what is finished and still fits is kept. Arms are lists of phases, {pretrain | ordinary |
 # harden: {setting: value}} with the settings of those functions; `settings` go to all of them, and `share` is a phase's
 # share of its arm's compute. Arms train against the first of the threats. `estimated` and `rule` are written, not read.
 
