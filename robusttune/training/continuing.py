@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
 # The arguments that end a run, and their units.
-LENGTHS = {"epochs": "epochs", "max_steps": "steps", "time_budget": "seconds of training"}
+LENGTHS = {"epochs": "epoch", "max_steps": "step", "time_budget": "second"}
 
 
 class Continuation(NamedTuple):
@@ -27,8 +27,9 @@ class Continuation(NamedTuple):
     steps: int
 
     def __str__(self) -> str:
-        limits = " or ".join(f"{value:g} {LENGTHS[name]}" for name, value in self.now.items() if value is not None)
-        return f"the run had finished after {self.epochs} epochs and {self.steps} steps, and goes on to {limits}"
+        limits = " or ".join(_counted(value, LENGTHS[name]) for name, value in self.now.items() if value is not None)
+        so_far = f"{_counted(self.epochs, 'epoch')} and {_counted(self.steps, 'step')}"
+        return f"the run had finished after {so_far}, and goes on to {limits}"
 
 
 def continuation(
@@ -63,6 +64,10 @@ def continuation(
         ended = " and ".join(f"{name}={now[name]}" for name in LENGTHS if reached[name] >= _limit(now[name]))
         raise ValueError(f"the run in {str(folder)!r} has ended by {ended}, too: pass more of that as well")
     raise run_folder.other_arguments(folder, changed)
+
+
+def _counted(number: float, unit: str) -> str:
+    return f"{number:.12g} {unit}{'s' * (number != 1)}"
 
 
 def _limit(value: float | None) -> float:

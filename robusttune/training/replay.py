@@ -106,9 +106,9 @@ def replay(
     folder = Path(run)
     facts = run_facts_of(folder)
     if facts.get("continued"):
-        after = facts["continued"][0]["after"]["epochs"]
+        after = facts["continued"][0]["after"]["steps"]
         raise ValueError(
-            f"the run in {str(folder)!r} was continued when it had finished after {after} epochs, so no single run repeats it: "
+            f"the run in {str(folder)!r} was continued when it had finished after {after} steps, so no single run repeats it: "
             "replay needs a run that was not continued"
         )
     check_same_names((facts.get("about") or {}).get("classes"), class_names(loader), folder)

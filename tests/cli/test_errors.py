@@ -110,5 +110,5 @@ def test_a_resume_with_other_arguments_says_only_that(source, capsys, tmp_path):
         "same ones to resume it, another --out to start afresh, or --checkpoint to start from its weights (--debug shows where)"
     )
     assert main(["harden", *source, *quick, "--epochs", "2", "--resume", "--progress"]) == 0
-    assert "the run had finished after 1 epochs and 3 steps, and goes on to 2 epochs" in capsys.readouterr().err
+    assert "the run had finished after 1 epoch and 3 steps, and goes on to 2 epochs" in capsys.readouterr().err
     assert len((tmp_path / "new/log.jsonl").read_text().splitlines()) == 2

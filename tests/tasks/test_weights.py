@@ -10,6 +10,8 @@ import robusttune
 from robusttune.cli.parser import parse
 from robusttune.tasks import TASKS
 from robusttune.tasks._weights import task_weights
+from robusttune.training.presets import with_preset
+from robusttune.training.settings import run_settings
 from robusttune.trial.equal_compute import Sizes, passes_per_image
 from robusttune.trial.plan_defaults import chosen_tasks
 
@@ -44,6 +46,7 @@ def test_a_run_a_loss_and_an_estimate_take_them(spelt, tmp_path):
     hardened(out=tmp_path, max_steps=1, steps=1, tasks=spelt)
     assert json.loads((tmp_path / "run.json").read_text())["arguments"]["tasks"] == weights
     hardened(out=tmp_path, max_steps=1, steps=1, tasks=weights, resume=True)  # the same run
+    assert with_preset(run_settings([], tasks=spelt)).learning.task_weights == weights  # as estimate does
     loss = robusttune.RobustLoss(small_model(), robusttune.ThreatModel("linf", 0.1), tasks=spelt, images=GOOD[0])
     assert loss.heads.weights == (weights or {})
 

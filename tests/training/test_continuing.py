@@ -41,7 +41,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_says_what_that_means(tmp_pa
     assert not [each for each in caplog.messages if "goes on" in each]
     assert not same(start, weights_of(again))
     with pytest.raises(
-        ValueError, match="was continued when it had finished after 2 epochs, so no single run repeats it"
+        ValueError, match=r"was continued when it had finished after .* steps, so no single run repeats it"
     ):
         robusttune.replay(tmp_path / "a", a_model(), a_loader(), progress=False)
 
