@@ -86,7 +86,7 @@ class Sources:
         model_args: more arguments of the function that makes the model, such as {img_size: 32}.
         classes: outputs of a timm or torchvision model; by default the classes of the data.
         classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
-            those of its run, or the folders of the training split, sorted as text.
+            those of its run, those that the model came with, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.
         data_args: more arguments of timm's data set factory, such as {input_key: img}.
         split: the split of the data to use, such as train; in a folder, the subfolder of this name.

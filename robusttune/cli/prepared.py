@@ -10,7 +10,6 @@ from torch.utils.data import IterableDataset
 from robusttune.cli import folders
 from robusttune.cli.labels import (
     BY_TEXT,
-    CLASSES_FILE,
     LIBRARIES,
     Images,
     Labels,
@@ -18,6 +17,7 @@ from robusttune.cli.labels import (
     classes_of,
     names_of,
 )
+from robusttune.cli.model_labels import CLASSES_FILE, came_with
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of, run_of_checkpoint
 from robusttune.cli.sources import loader_of, model_of, statistics_of
@@ -49,21 +49,28 @@ def prepared(
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
     run = run or run_of_checkpoint(sources.checkpoint)
+    seed = arguments.get("seed", 0)
+    check_settings({"seed": seed})
+    model: nn.Module | None = None
+    if sources.model.split(":")[0] not in LIBRARIES:
+        with own_randomness(seed):
+            model = model_of(sources, None)
     labels = labels_of(run) if labels == BY_TEXT else labels
     if labels is not None and sources.classes_file is not None:
         names = _names_in(sources.classes_file)
         check_same_names(labels.names, names, sources.checkpoint or "", "--classes_file")
         labels = Labels(names)
+    elif labels == BY_TEXT and run is None:
+        labels = Labels(came=came_with(sources, model, training=shuffle))
     loader = loader_of(sources, labels=labels, shuffle=shuffle)
-    if labels == BY_TEXT and (run is None or run.function != "pretrain"):
-        check_one_order(sources, loader)
+    if labels is not None and labels._replace(came=None) == BY_TEXT and (run is None or run.function != "pretrain"):
+        check_one_order(sources, loader, labels)
     classes = sources.classes if sources.classes is not None else classes_of(loader)
     if classes is None and sources.model.split(":")[0] in LIBRARIES:
         raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
-    seed = arguments.get("seed", 0)
-    check_settings({"seed": seed})
-    with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(sources, classes)
+    if model is None:
+        with own_randomness(seed):  # random weights are the same when the run is repeated
+            model = model_of(sources, classes)
     if labels is not None:
         with own_randomness(seed):
             _check_outputs(model, loader, sources, strict=not shuffle)
@@ -87,7 +94,7 @@ def _names_in(file: str) -> list[str]:
         ValueError: the file cannot be read, is empty, or holds a name twice.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"--classes_file {file!r} cannot be read ({error}): pass a text file, one name a line"

@@ -21,6 +21,7 @@ from robusttune.types import PathLike
 
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
+NESTED = ("state_dict", "model", "model_state_dict")  # keys of the weights in checkpoints of other programs
 EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
 
 Value = TypeVar("Value")
@@ -101,7 +102,8 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as weights: it may be damaged or half copied") from error
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    weights = loaded if isinstance(loaded, dict) else {}
+    weights = next((weights[key] for key in NESTED if isinstance(weights.get(key), dict)), weights)
     if not weights or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in weights.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
     return dict(weights)

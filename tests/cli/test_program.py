@@ -467,7 +467,7 @@ BAD = [
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
-    (["--data", "full"], "which must have a folder of images for each class, cannot be created"),
+    (["--data", "full"], "there is no image in 'full': images have the endings .png, .jpg"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]
 
