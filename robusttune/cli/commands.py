@@ -1,6 +1,5 @@
 """Commands: their parameters are options, and `--help` shows their docstrings."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from robusttune.cli.classifiers import as_before
 from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
+from robusttune.cli.next_command import after_estimate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of
@@ -35,15 +35,15 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     """Train a model against an adversary.
 
     Examples:
-      robusttune harden --model timm:resnet18 --pretrained true --data images --norm linf --eps 4/255 --finetune 5 --out runs/a
-      robusttune harden --config runs/a.yaml --resume true       # --print_config shows what such a file holds
+      robusttune harden --model timm:resnet18 --pretrained --data images --norm linf --eps 4/255 --finetune 5 --out runs/a
+      robusttune harden --config runs/a.yaml --resume            # --print_config shows what such a file holds
 
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
             with none, 5% of the training images are held back for that.
     """
-    _check_out(arguments, "the hardened model")
     labels = _labels_before(arguments)
+    following = after_harden(sources, arguments, val_split)
     if arguments["resume"]:
         sources = as_before(sources, read_run(arguments["out"]))
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
@@ -53,10 +53,7 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     notes = {"command": {**asdict(sources), "val_split": judging}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     say_unread(loader, held_out)
-    out = Path(arguments["out"])
-    print(
-        f"hardened: {out / 'model.safetensors'}; next: {shlex.join(['robusttune', 'evaluate', str(out), '--data', sources.data])}"
-    )
+    print(f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
     return 0
 
 
@@ -75,6 +72,9 @@ def run_estimate(
       robusttune estimate --model timm:resnet18 --data images --epochs 20
       robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
 
+    Examples:
+      robusttune estimate --model timm:resnet18 --data images --epochs 20 --devices '{spot: 0.9, office: 0.4}'
+
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
             with none, 5% of the training images are held back for that.
@@ -87,23 +87,29 @@ def run_estimate(
             raise ValueError("which= asks for the cost of evaluations, which take no val_split: leave it out")
         print(estimate_evaluations(sources, arguments, which, subset=subset, devices=devices))
         return 0
+    following = after_estimate(sources, arguments, val_split)
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
     tell_start(sources, model, loader, arguments)
     _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
     print(estimate(model, loader, subset=subset, devices=devices, **arguments, val_loader=held_out))
     say_unread(loader, held_out)
+    print(f"next: {following}")
     return 0
 
 
 def run_pretrain(sources: Sources, arguments: Arguments) -> int:
-    """Train a backbone on pretext tasks, without labels."""
-    _check_out(arguments, "the pre-trained model")
+    """Train a backbone on pretext tasks, without labels.
+
+    Examples:
+      robusttune pretrain --model timm:resnet18 --data images --out runs/p
+      robusttune pretrain --model timm:resnet18 --data images --tasks rotation --epochs 20 --out runs/p
+    """
+    following = after_pretrain(sources, arguments)
     model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
     look_at(sources, loader, progress=arguments["progress"])
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
     say_unread(loader)
-    out = Path(arguments["out"])
-    print(f"pre-trained: {out / 'model.safetensors'}; next: robusttune harden --checkpoint {out} …")
+    print(f"pre-trained: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
     return 0
 
 
@@ -156,9 +162,9 @@ def run_poc(
     """Compare ways of training on your data: a plan with its cost, trained arms, and a page to decide by.
 
     Examples:
-      robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan-only true --out runs/poc
-      robusttune poc --model timm:resnet18 --data images --out runs/poc --resume true     # follows the plan; goes on if killed
-      robusttune poc --model timm:resnet18 --pretrained true --finetune 5 --data images --threats '{linf: 4/255, l2: 1}' --budget 3600
+      robusttune poc --model timm:resnet18 --checkpoint model.pth --data images --plan_only --out runs/poc
+      robusttune poc --model timm:resnet18 --data images --out runs/poc --resume          # follows the plan; goes on if killed
+      robusttune poc --model timm:resnet18 --pretrained --finetune 5 --data images --threats '{linf: 4/255, l2: 1}' --budget 3600
 
     Args:
         threats: norms, or {norm: eps}; by default linf and l2. Arms train against the first one.
@@ -169,6 +175,8 @@ def run_poc(
         unlabeled: more images, for pretext tasks; named as in --data.
         unlabeled_split: the split of these images.
     """
+    splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
+    following = after_plan(sources, arguments, splits)
     start, before = Path(arguments["out"]) / START, _labels_before(arguments)
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
@@ -184,7 +192,6 @@ def run_poc(
     tell_start(sources, model, loader, arguments)
     say_unused(sources, test_split, progress=arguments["progress"])
     warn_if_trained_on(loader, test, "a test on them does not show how a model does on new ones")
-    splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     path = poc(
         model,
         loader,
@@ -197,8 +204,7 @@ def run_poc(
     say_unread(loader, test, more_images)
     if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
-        print(f"plan: {path}" + ("" if cost is None else f", {cost['in all']}"))
-        print(f"next: edit it if you like, then robusttune poc … --out {arguments['out']} --resume true")
+        print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like\nnext: {following}")
         return 0
     decision = decide.decide(Trial.load(arguments["out"]))
     print(f"{decision.verdict.value}. {decision.reason}\npage: {path.with_suffix('.html')}")
@@ -218,6 +224,9 @@ def _threats(entries: Listed) -> Mapping[str, float | None] | None:
 def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
     """Write a page that shows what was measured, and print its path.
 
+    Examples:
+      robusttune report before=runs/before after=runs/a/evaluation --out runs/report
+
     Args:
         records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
         out: a folder for report.md and report.html.
@@ -229,6 +238,9 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
 
 def run_compare(first: str, second: str) -> int:
     """Test whether two models differ on the images that both have seen.
+
+    Examples:
+      robusttune compare runs/before runs/a/evaluation
 
     Args:
         first: a folder that evaluate wrote to, its records.jsonl, or the folder of a run with one such folder inside.
@@ -246,6 +258,9 @@ def _named(argument: str) -> tuple[str, str]:
 
 def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:
     """Repeat a run from its folder, and compare: the exit code is 0 if both agree.
+
+    Examples:
+      robusttune replay runs/a
 
     Args:
         run: the folder of a run of harden or pretrain.
@@ -277,8 +292,3 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
 def _labels_before(arguments: Arguments) -> Labels:
     """Return the classes of the run that is resumed; those of the data for a new run."""
     return labels_of(read_run(arguments["out"])) if arguments["resume"] and arguments["out"] else BY_TEXT
-
-
-def _check_out(arguments: Arguments, lost: str) -> None:
-    if not arguments["out"]:
-        raise ValueError(f"--out is missing: {lost} would be lost")

@@ -22,21 +22,23 @@ class Command(NamedTuple):
         file: the file of that function.
         function: the function of the library that it calls; None if the command needs no model and no images.
         split: the default split of the data.
+        required: options that have no usable default.
     """
 
     file: str = "cli/commands.py"
     function: str | None = None
     split: str = "train"
+    required: tuple[str, ...] = ()
 
 
 COMMANDS = {
-    "harden": Command(function="training/harden.py:harden"),
-    "estimate": Command(function="training/harden.py:harden"),
-    "evaluate": Command(function="measuring/evaluate.py:evaluate", split="validation"),
-    "pretrain": Command(function="training/pretrain.py:pretrain"),
+    "harden": Command(function="training/harden.py:harden", required=("model", "data", "out")),
+    "estimate": Command(function="training/harden.py:harden", required=("model", "data")),
+    "evaluate": Command(function="measuring/evaluate.py:evaluate", split="validation", required=("model", "data")),
+    "pretrain": Command(function="training/pretrain.py:pretrain", required=("model", "data", "out")),
     "report": Command(),
     "compare": Command(),
-    "poc": Command(function="trial/poc.py:poc"),
+    "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
     "replay": Command(),
     "doctor": Command(file="cli/doctor.py"),
 }
@@ -53,6 +55,7 @@ PLUGINS: dict[str, plugins.Kind] = {
     "which": "evaluations",
     "arms": "trial.arms",
 }
+REQUIRED = "required"  # the group of options without which a command does nothing
 RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
@@ -135,7 +138,7 @@ def options_of(command: str) -> dict[str, Parameter]:
         >>> "eps" in options, "loader" in options, "batch_size" in options
         (True, False, True)
     """
-    file, function, split = COMMANDS[command]
+    file, function, split, _ = COMMANDS[command]
     extra = parameters_of(f"{file}:run_{command}")
     if function is None:
         return extra
@@ -164,14 +167,16 @@ def evaluation_arguments(arguments: Arguments) -> Arguments:
     return {name: value for name, value in arguments.items() if name in passed and name not in unused}
 
 
-def group_of(option: str) -> str:
-    """Name the group under which `--help` lists an option."""
+def group_of(command: str, option: str) -> str:
+    """Name the group under which `--help` lists an option of a command."""
+    if option in COMMANDS[command].required:
+        return REQUIRED
     return next((title for title, names in GROUPS.items() if option in names), RUN)
 
 
 def request_of(command: str, values: Arguments) -> Request:
     """Sort the values of a command's options by the function or class that takes them."""
-    file, function, _ = COMMANDS[command]
+    file, function, *_ = COMMANDS[command]
     if function is None:
         return Request(command, None, {}, values)
     names = {field.name for field in fields(Sources)}

@@ -123,7 +123,7 @@ def _check_reader(data: str, place: str | None) -> None:
     if "/" not in data or (place is None and data.partition("/")[0].lower() not in ("torch", *READERS)):
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
-            "--data-dir"
+            "--data_dir"
         )
     kind, _, name = data.partition("/")
     reader = READERS.get(kind.lower())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from robusttune.run.settings import shown_radius
 from robusttune.threat import ThreatModel
 
 FORMAT = "{percentage:3.0f}%|{bar:6}| {elapsed}{postfix}: {desc}"  # the words last, as narrow terminals cut the end
@@ -104,7 +105,7 @@ class Clock:
             name = settings.get("name") or getattr(function, "__name__", type(function).__name__)
             # An attack of another package has a name, and a loss of its own.
             of = f" on {loss.replace('_', '-')}" if loss and "name" not in settings else ""
-            self.adversary, self.attack = f"{threat.norm} eps {threat.eps:.4g}", f"{name}{of}"
+            self.adversary, self.attack = f"{threat.norm} eps {shown_radius(threat.eps)}", f"{name}{of}"
             steps = settings.get("steps")
             self.steps, self.calls = steps if isinstance(steps, int) else None, 0
         try:

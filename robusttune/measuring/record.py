@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
+from robusttune.run.settings import shown_radius
+
+RADII = ("eps", "step_size")
 
 # What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
 Setting: TypeAlias = Mapping[str, Any]
@@ -142,11 +145,11 @@ def percent(value: float) -> str:
 
 
 def described(setting: Setting, classes: Sequence[str] = ()) -> str:
-    """Format a setting in one line, with a class by its name; whether a check passed (`ok`) is left out.
+    """Format a setting in one line: a class by its name, radii as people write them; whether a check passed is left out.
 
     Example:
-        >>> described({"class": 0, "eps": 1 / 3}, ["cat", "dog"])
-        'class=cat, eps=0.3333'
+        >>> described({"class": 0, "eps": 8 / 255, "level": 1 / 3}, ["cat", "dog"])
+        'class=cat, eps=8/255, level=0.3333'
     """
     return ", ".join(f"{key}={_written(key, value, classes)}" for key, value in setting.items() if key != "ok")
 
@@ -154,4 +157,6 @@ def described(setting: Setting, classes: Sequence[str] = ()) -> str:
 def _written(key: str, value: object, classes: Sequence[str]) -> str:
     if key == "class" and isinstance(value, int):
         return named(value, classes)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return shown_radius(value) if key in RADII else f"{value:.4g}"

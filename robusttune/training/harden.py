@@ -13,7 +13,7 @@ from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
-from robusttune.tasks import TaskWeights
+from robusttune.tasks import TasksLike
 from robusttune.training.finetuning import finetuned
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
@@ -51,7 +51,7 @@ def harden(
     eps: float | None = None,
     purpose: Purpose = "attacks",
     preset: PresetName = "standard",
-    tasks: TaskWeights | Literal["auto"] | None = "auto",
+    tasks: TasksLike = "auto",
     attack_tasks: AttackTasks = "joint",
     views: int | Literal["all"] = 1,
     objective: ObjectiveLike = "adversarial",
@@ -108,7 +108,7 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
-        tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
+        tasks: {task: weight}, or names, which take the weight 0.5; "auto": rotation and jigsaw, or by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
             the objective's cross-entropy.
@@ -141,7 +141,7 @@ def harden(
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.
-        resume: continue the run in `out` exactly where it was killed; starts a new one where there is none.
+        resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; a new one if there is none.
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of everything random; global random states are left unchanged.

@@ -10,8 +10,8 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
-from robusttune.tasks import TaskWeights
-from robusttune.tasks._heads import TASKS
+from robusttune.tasks import TASKS, TaskWeights
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
 
@@ -54,13 +54,13 @@ def chosen_preset(name: PresetName) -> Preset:
 
 
 def with_preset(settings: RunSettings) -> RunSettings:
-    """Return the settings of a run, with the preset's tasks in the place of "auto".
+    """Return the settings of a run with the weight of each task: the preset's tasks for "auto".
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: an unknown preset or task.
     """
     preset, learning = chosen_preset(settings.adversary.preset), settings.learning
-    return replace(settings, learning=replace(learning, tasks=preset.tasks)) if learning.tasks == "auto" else settings
+    return replace(settings, learning=replace(learning, tasks=task_weights(learning.tasks, preset.tasks)))
 
 
 def default_attack(

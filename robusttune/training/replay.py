@@ -112,6 +112,12 @@ def replay(
     facts = run_facts_of(folder)
     if loader is None:
         raise ValueError(f"loader= is missing: pass the images that the run in {str(folder)!r} was trained on")
+    if facts.get("continued"):
+        after = facts["continued"][0]["after"]["steps"]
+        raise ValueError(
+            f"the run in {str(folder)!r} was continued when it had finished after {after} steps, so no single run repeats it: "
+            "replay needs a run that was not continued"
+        )
     check_same_names((facts.get("about") or {}).get("classes"), class_names(loader), folder)
     arguments = _arguments(facts, again, folder)
     model = _started(folder) if model is None else model

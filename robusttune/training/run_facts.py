@@ -27,6 +27,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
         "about": about(training, settings).as_json(),
+        "continued": [],
         "device": str(training.stepper.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),

@@ -17,7 +17,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
 from robusttune.run.log import Tracker
-from robusttune.tasks import TaskWeights
+from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
@@ -70,7 +70,7 @@ class Adversary:
 class Learning:
     """The losses of a run, and what they are computed on."""
 
-    tasks: TaskWeights | Literal["auto"] | None = "auto"
+    tasks: TasksLike = "auto"
     views: int | Literal["all"] = 1
     objective: ObjectiveLike | None = "adversarial"
     criterion: Criterion | None = None
@@ -82,9 +82,9 @@ class Learning:
 
     @property
     def task_weights(self) -> TaskWeights | None:
-        """The tasks, after the preset has replaced "auto"."""
-        assert self.tasks != "auto"
-        return self.tasks  # any other string is refused where the heads are built
+        """The tasks, after `with_preset` has replaced names by weights."""
+        assert self.tasks is None or isinstance(self.tasks, Mapping)
+        return self.tasks
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class HardenSettings(TypedDict, total=False):
     eps: float | None
     purpose: Purpose
     preset: PresetName
-    tasks: TaskWeights | Literal["auto"] | None
+    tasks: TasksLike
     attack_tasks: AttackTasks
     views: int | Literal["all"]
     objective: ObjectiveLike | None

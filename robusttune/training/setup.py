@@ -174,7 +174,7 @@ def training_of(
         validation=validation,
         unlabeled=unlabeled,
         late=late,
-        checkpoints=Checkpoints(place.folder, output.checkpoint_every),
+        checkpoints=Checkpoints(place.folder, output.checkpoint_every, output.progress),
         on_epoch=output.on_epoch,
     )
 

@@ -13,14 +13,13 @@ from robusttune.data.class_names import class_names
 from robusttune.data.loaders import length_of
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.run import distributed
-from robusttune.run.settings import as_written, duration
+from robusttune.run.settings import duration, shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.presets import augment_for
 from robusttune.training.settings import RunSettings
 from robusttune.types import Loader
 
 SHOWN = 6  # names of classes
-LONGEST = 9  # characters of a radius; those that we choose may have more digits
 
 
 def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]:
@@ -192,13 +191,7 @@ def _threat(training: Training, settings: RunSettings) -> str:
         return "none"
     threat, purpose = training.stepper.threat, settings.adversary.purpose
     growing = " (growing)" if training.stepper.ramp else ""
-    return f"{threat.norm}, eps {radius_in_words(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
-
-
-def radius_in_words(eps: float) -> str:
-    """Write a radius as it was given, or one of many digits with four of them."""
-    written = as_written(eps)
-    return written if len(written) <= LONGEST else f"{eps:.4g}"
+    return f"{threat.norm}, eps {shown_radius(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
 
 
 def _attack(training: Training, settings: RunSettings) -> str:

@@ -18,7 +18,7 @@ from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.training.settings import run_settings
 from robusttune.trial.arms import PhaseKind, Settings
-from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.arms._phase import name_and_settings, with_weights
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length, lengths
 from robusttune.trial.plan import TrialPlan
@@ -147,7 +147,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     Raises:
         ValueError: unknown kinds of phases or unknown settings.
     """
-    common = plan.settings or {}
+    common = with_weights(plan.settings or {})
     _check_names(f"settings: {sorted(common)}", common, "harden")
     phases = []
     for name, settings in map(name_and_settings, plan.arms[arm]):

@@ -146,7 +146,6 @@ def the_error(capsys):
 
 WRONG = [
     (["harden", "--out", "x", "--norm", "l3"], "unknown norm 'l3': known are l2, linf"),
-    (["harden"], "--out is missing: the hardened model would be lost"),
     (["harden", "--out", "x", "--attack", "pdg"], r"unknown attack 'pdg' (did you mean 'pgd'?)"),
     (["evaluate", "--which", "cleen"], "unknown evaluation 'cleen' (did you mean 'clean'?)"),
     (["evaluate", "--checkpoint", "nowhere"], "'nowhere' is not there"),
@@ -196,8 +195,13 @@ def test_help_teaches(capsys):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
+        required = COMMANDS[command].required
+        assert ("required: " in shown) == bool(required)
+        part = shown.partition("required: ")[2].partition("model and images: ")[0]
+        assert set(re.findall(r"--(\w+) [A-Z]+ ", part)) == set(required)
+        assert command == "doctor" or "Examples: robusttune" in shown
+        assert not re.search(r"--\w+-\w", shown)  # dashes are accepted, and underscores are shown
         if command in ("harden", "evaluate"):
-            assert "Examples: robusttune" in shown
             assert f"(known: {', '.join(plugins.names('norms'))}" in shown
             assert "pixel units on [0,1]" in shown
 
@@ -286,11 +290,18 @@ def test_doctor_works_where_torchvision_does_not_fit_torch_and_the_library_says_
 
 MISTAKES = [
     (["harden", "--norms", "l2"], "there is no option --norms (did you mean '--norm'?)"),
-    (["harden"], "missing: --model, --data"),
+    (["harden"], "missing: --model, --data, --out; for example: robusttune harden --model timm:resnet18"),
+    (["harden", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune harden"),
+    (["harden", "--model", "x", "--data", "", "--out", ""], "missing: --data, --out"),
+    (["pretrain", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune pretrain"),
+    (["evaluate", "no/such/run"], "missing: --data; for example: robusttune evaluate"),
+    (["evaluate"], "missing: --model, --data"),
+    (["poc", "--data", "y"], "missing: --model; for example: robusttune poc"),
+    (["compare", "a"], "missing: second; for example: robusttune compare runs/before runs/a/evaluation"),
     (["harden", "--model", "x", "--data", "y", "--epochs", "two"], "--epochs is 'two', but it must be a whole number"),
     (["harden", "--model", "x", "--data", "y", "--eps", "two"], "--eps is 'two', but it must be a number"),
     (["hardn"], "(did you mean 'harden'?)"),
-    (["report"], "required: records"),
+    (["report"], "missing: records; for example: robusttune report before="),
 ]
 
 
@@ -335,7 +346,7 @@ def test_after_ctrl_c_the_code_is_130_weights_are_kept_and_resume_goes_on(source
     run = ["harden", *source, *QUICK, "--batch_size", "50", "--epochs", "4", "--out", "runs/s"]
     run[run.index("timm:test_resnet")] = "stopped:Stopped"
     assert main(run) == 130
-    assert "--resume true goes on" in capsys.readouterr().err
+    assert "--resume goes on" in capsys.readouterr().err
     assert (tmp_path / "runs/s/last.safetensors").exists()
     assert main([*run, "--resume", "true"]) == 0
     assert (tmp_path / "runs/s/model.safetensors").exists()
@@ -450,7 +461,6 @@ BAD = [
     (["--out", "full"], "--out 'full' is not empty: pass --resume true to resume"),
     (["--out", "full/note.txt"], "--out 'full/note.txt' is a file, but a folder is needed"),
     (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be created (Not a directory)"),
-    (["--out", ""], "--out is missing"),
     (["--epochs", "0"], "epochs is 0, but a whole number of at least 1"),
     (["--seed", "9" * 30], "but a whole number of 64 bits is needed"),
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
@@ -511,5 +521,5 @@ def test_without_an_extra_the_line_says_what_to_install(source, capsys, monkeypa
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["--print_completion", "shtab-bash"]) == 2
     assert "pip install 'robusttune[cli]'" in capsys.readouterr().err
-    assert main(["harden", *source]) == 1  # all else works without it
-    assert "--out is missing" in capsys.readouterr().err
+    assert main(["harden", *source]) == 2  # all else works without it
+    assert "missing: --out" in capsys.readouterr().err

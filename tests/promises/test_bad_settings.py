@@ -32,7 +32,7 @@ BAD_SETTINGS = [
     ({"eps": "8/255"}, r"eps is '8/255', but a number in pixel units on \[0, 1\] is needed"),
     ({"norm": "l3"}, "unknown norm 'l3'.*known are l2, linf"),
     ({"tasks": {"rotations": 1.0}}, r"unknown task 'rotations' \(did you mean 'rotation'\?\): known are .*rotation"),
-    ({"tasks": "rotation"}, "tasks is 'rotation', but a dict of weights is needed, such as .*None for no pretext task"),
+    ({"tasks": 3}, "tasks is 3, but a dict of weights is needed, such as .*None for no pretext task"),
     ({"tasks": {"rotation": -1}}, "the weight of task 'rotation' is -1, but a number of at least 0 is needed"),
     ({"tasks": {"rotation": torch.nan}}, "the weight of task 'rotation' is nan, but a number of at least 0"),
     ({"tasks": {"rotation": "1"}}, "the weight of task 'rotation' is '1', but a number of at least 0"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.sections import Records, named, percent
+from robusttune.measuring.sections import Records, named, percent, shown_radius
 from robusttune.measuring.sections._figure import new_figure
 
 __all__ = ["failures"]
@@ -37,7 +37,7 @@ def _summary(shown: list[Failure]) -> str:
     surest = max(failure.confidence for failure in shown)
     return (
         f"{len(shown)} images that were right as they are and fell to the smallest radii tried ({shown[0].norm} "
-        f"{shown[0].eps:.4g} to {shown[-1].eps:.4g}). It is up to {percent(surest)} sure of the wrong class. No pixel "
+        f"{shown_radius(shown[0].eps)} to {shown_radius(shown[-1].eps)}). It is up to {percent(surest)} sure of the wrong class. No pixel "
         f"changes by more than {largest:.3f} of its range; each difference is stretched to the full range, grey for none."
     )
 
@@ -64,7 +64,7 @@ def _draw(shown: list[Failure], path: Path, classes: Sequence[str]) -> None:
         label, answer = (_short(named(each, classes)) for each in (failure.label, failure.answer))
         axes[0, column].set_title(label if classes else f"class {label}", fontsize=9)
         axes[1, column].set_title(f"taken for {answer}\n({percent(failure.confidence)})", fontsize=9)
-        axes[2, column].set_title(f"eps {failure.eps:.3g}", fontsize=9)
+        axes[2, column].set_title(f"eps {shown_radius(failure.eps)}", fontsize=9)
     for axis, title in zip(axes[:, 0], ROWS, strict=True):
         axis.set_ylabel(title)
     figure.savefig(path, dpi=130)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, percent
+from robusttune.measuring.sections import Record, Records, percent, shown_radius
 
 __all__ = ["overview"]
 
@@ -65,7 +65,7 @@ def _strongest(records: Records) -> list[Record]:
 
 def _robust(record: Record) -> str:
     setting = record.setting
-    return f"on {_share(record)} under attack ({setting['norm']} up to {setting['eps']:.4g}, by {record.evaluation})"
+    return f"on {_share(record)} under attack ({setting['norm']} up to {shown_radius(setting['eps'])}, by {record.evaluation})"
 
 
 def _share(record: Record) -> str:

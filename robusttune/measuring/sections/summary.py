@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, described, markdown_table, named, percent
+from robusttune.measuring.sections import (
+    Record,
+    Records,
+    described,
+    markdown_table,
+    named,
+    percent,
+    shown_radius,
+)
 
 __all__ = ["summary"]
 
@@ -42,7 +50,7 @@ def _label(record: Record) -> str:
         return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
     attack = f"{attack} (quick)" if record.evaluation == "quick" else attack
-    return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
+    return f"{setting['norm']} eps {shown_radius(setting['eps'])} by {attack}, {record.images} images"
 
 
 def _cell(record: Record, classes: Sequence[str]) -> str:

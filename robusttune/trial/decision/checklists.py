@@ -6,6 +6,7 @@ from robusttune import plugins
 from robusttune.corruptions import FAMILIES
 from robusttune.measuring.record import named, percent
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import shown_radius
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
 
@@ -53,7 +54,7 @@ def _threats(decision: Decision) -> Iterator[str]:
         if untested:
             yield f"{norm} attacks {' and '.join(untested)} the plan's radius."
         largest = max(metric.eps for metric in attacks if metric.norm == norm)
-        yield f"{norm} attacks beyond {largest:.3g}."
+        yield f"{norm} attacks beyond {shown_radius(largest)}."
     trained = [norm for norm in norms if any(metric.trained for metric in attacks if metric.norm == norm)]
     if trained:
         yield f"Training against anything but {', '.join(trained)} at the plan's radius."
