@@ -58,7 +58,7 @@ def fit_classifier(
     if strict and run is None and names is not None and wanted != len(names):
         raise ValueError(_unknown_outputs(wanted, names, strict=strict))
     if _has_random_weights(sources):
-        return Untrained(f"{name} has random weights", "pass --pretrained true, --checkpoint FILE, or")
+        return Untrained(f"{name} has random weights", "pass --pretrained, --checkpoint FILE, or")
     if before != wanted:
         had = f"has {before} outputs and is replaced by a new one" if before else "is missing; it gets a new one"
         return Untrained(f"the classifier of {name} {had} of {wanted}, which is not trained", "pass")
@@ -82,7 +82,7 @@ def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool)
         first = f"{advice.removesuffix(', or')}; " if "--" in advice else ""
         raise ValueError(
             f"{what}, so what is measured of it says nothing: {first}harden it with --finetune EPOCHS and evaluate that run, "
-            "or pass --untrained true"
+            "or pass --untrained"
         )
     note(f"{what}: {'--finetune trains it first' if finetune else f'{advice} --finetune EPOCHS, such as 5'}")
 

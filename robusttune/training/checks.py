@@ -28,7 +28,7 @@ from robusttune.types import Loader
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
-TRAIN = f"{UNTRAINED}pass finetune=EPOCHS (--finetune EPOCHS) to train it first, or load trained weights"
+TRAIN = f"{UNTRAINED}pass finetune=EPOCHS to train it first, or load trained weights"
 LONGER = "the fine-tuning has not taught it these classes: pass a larger finetune=, or look at the labels"
 
 

@@ -87,7 +87,7 @@ def check_finetune(settings: RunSettings) -> None:
     epochs, loaders, updates, length = settings.length.finetune, settings.loaders, settings.updates, settings.length
     check_settings({"finetune": epochs})
     if settings.output.out is not None and settings.output.resume:
-        _check_earlier(Path(settings.output.out), epochs)
+        check_earlier(Path(settings.output.out), epochs)
     if not epochs:
         return
     check_loader(loaders.loader, passes=epochs + 1)
@@ -104,7 +104,7 @@ def check_finetune(settings: RunSettings) -> None:
             )
 
 
-def _check_earlier(out: Path, epochs: int) -> None:
+def check_earlier(out: Path, epochs: int) -> None:
     """Raise a ValueError if the folder to resume holds a fine-tuning of another length."""
     earlier = read_run(out / FOLDER)
     before = None if earlier is None else earlier.arguments.get("epochs")

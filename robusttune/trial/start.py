@@ -11,12 +11,11 @@ from robusttune.measuring.chance import UNTRAINED, first_guess
 from robusttune.model.devices import chosen_device, placed
 from robusttune.run import folder as run_folder
 from robusttune.run.log import warn
+from robusttune.training.finetuning import FOLDER, check_earlier
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length
 from robusttune.trial.phases import ordinary_call, settings_for
 from robusttune.trial.plan_defaults import PlanRequest
-
-FOLDER = "finetune"  # of the fine-tuning, in the folder of the trial
 
 
 def finetuned_start(
@@ -30,8 +29,9 @@ def finetuned_start(
         out, resume, progress: see `poc`.
 
     Raises:
-        ValueError: the folder is not empty.
+        ValueError: the folder is not empty, or holds a fine-tuning of another length.
     """
+    check_earlier(out, request.finetune)
     run_folder.prepared(out, resume, beside=FOLDER)
     run_folder.prepared(out / FOLDER, resume)
     batches, epochs = data.sizes.batches, request.finetune
@@ -50,5 +50,5 @@ def warn_of_chance(model: nn.Module, data: Data, space: InputSpace, progress: bo
     with placed(model, device):
         guess = first_guess(model, pixels.to(device), images, labels, data.loader, 0)
     if guess:
-        advice = "pass finetune=EPOCHS (--finetune EPOCHS) to train it before all arms, or load trained weights"
+        advice = "pass finetune=EPOCHS to train it before all arms, or load trained weights"
         warn(f"{guess}: {UNTRAINED}{advice}", progress)

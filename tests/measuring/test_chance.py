@@ -74,7 +74,7 @@ def test_the_first_guess_leaves_no_trace():
 def test_a_model_at_chance_is_said_with_the_advice(caplog, capsys):
     hardened(loader=a_loader(400, batch=100), max_steps=1)
     assert f"{CHANCE} (" in caplog.text
-    assert "pass finetune=EPOCHS (--finetune EPOCHS) to train it first, or load trained weights" in caplog.text
+    assert "pass finetune=EPOCHS to train it first, or load trained weights" in caplog.text
     assert {record.levelno for record in caplog.records if CHANCE in record.message} == {logging.WARNING}
     caplog.clear()
     robusttune.estimate(a_model(), a_loader(200), norm="l2", max_steps=1, steps=1, tasks=None, finetune=1)
