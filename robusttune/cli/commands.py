@@ -3,19 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
-from robusttune import plugins
+from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.next_command import after_estimate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
-from robusttune.cli.runs import check_additions, labels_of, run_in
+from robusttune.cli.runs import check_additions, labels_of
 from robusttune.cli.sources import loader_of
+from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
+from robusttune.cli.start import tell_start
 from robusttune.measuring.compare import compare
-from robusttune.measuring.evaluate import FILE, EvaluationLike, evaluate
-from robusttune.measuring.records import Records
+from robusttune.measuring.evaluate import evaluate
+from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
+from robusttune.measuring.run_defaults import RunDefaults
+from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
@@ -27,7 +30,7 @@ from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial
 
 
-def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = None) -> int:
+def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = "auto") -> int:
     """Train a model against an adversary.
 
     Examples:
@@ -35,15 +38,20 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
       robusttune harden --config runs/a.yaml --resume            # --print_config shows what such a file holds
 
     Args:
-        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
+            with none, 5% of the training images are held back for that.
     """
     labels = _labels_before(arguments)
-    following = after_harden(sources, arguments, val_split)
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
-    held_out = other_split(sources, val_split, loader)
-    notes = {"command": {**asdict(sources), "val_split": val_split}}
+    show, resumed = arguments["progress"], arguments["out"] if arguments["resume"] else None
+    look_at(sources, loader, progress=show)
+    judging, held_out = judging_split(sources, val_split, loader, resumed=resumed, progress=show)
+    notes = {"command": {**asdict(sources), "val_split": judging}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
-    print(f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
+    say_unread(loader, held_out)
+    print(
+        f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {after_harden(sources, arguments, judging)}"
+    )
     return 0
 
 
@@ -51,22 +59,38 @@ def run_estimate(
     sources: Sources,
     arguments: Arguments,
     *,
-    val_split: str | None = None,
+    val_split: str | None = "auto",
+    which: Listed = None,
+    subset: int | None = None,
     devices: Mapping[str, float] | None = None,
 ) -> int:
-    """Estimate time, memory and cost of harden with the same options, and train nothing.
+    """Estimate time, memory and cost of harden with the same options, and train nothing; with --which those of evaluate.
+
+    Examples:
+      robusttune estimate --model timm:resnet18 --data images --epochs 20
+      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
 
     Examples:
       robusttune estimate --model timm:resnet18 --data images --epochs 20 --devices '{spot: 0.9, office: 0.4}'
 
     Args:
-        val_split: the split of the data to judge epochs on; by default 5% of the training images are held back for that.
+        val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
+            with none, 5% of the training images are held back for that.
+        which: evaluations, to estimate their cost instead of that of harden; as for evaluate.
+        subset: the number of images to evaluate on.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
+    if which is not None:
+        if val_split != "auto":
+            raise ValueError("which= asks for the cost of evaluations, which take no val_split: leave it out")
+        print(estimate_evaluations(sources, arguments, which, subset=subset, devices=devices))
+        return 0
     following = after_estimate(sources, arguments, val_split)
     model, loader, arguments = prepared(sources, arguments, shuffle=True)
-    held_out = other_split(sources, val_split, loader)
-    print(estimate(model, loader, devices=devices, **arguments, val_loader=held_out).table())
+    tell_start(sources, model, loader, arguments)
+    _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
+    print(estimate(model, loader, subset=subset, devices=devices, **arguments, val_loader=held_out))
+    say_unread(loader, held_out)
     print(f"next: {following}")
     return 0
 
@@ -80,7 +104,9 @@ def run_pretrain(sources: Sources, arguments: Arguments) -> int:
     """
     following = after_pretrain(sources, arguments)
     model, loader, arguments = prepared(sources, arguments, labels=None, shuffle=True)
+    look_at(sources, loader, progress=arguments["progress"])
     pretrain(model, loader, **arguments, notes={"command": asdict(sources)})
+    say_unread(loader)
     print(f"pre-trained: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
     return 0
 
@@ -99,22 +125,18 @@ def run_evaluate(
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
     """
-    earlier = None if run is None else run_in(run)
+    earlier = None if run is None else hardened_run(run)
     if earlier is not None:
         check_additions(earlier, sources)
     model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False)
-    print(evaluate(model, loader, [_evaluation(entry) for entry in _list(which) or []], **arguments).table())
+    evaluations = evaluations_of(which)
+    known = earlier or run_of_checkpoint(sources.checkpoint)
+    norm, eps = RunDefaults(earlier).adversary(arguments["norm"], arguments["eps"])
+    arguments |= {"norm": norm, "eps": eps}
+    tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
+    print(evaluate(model, loader, evaluations, run=run, **arguments))
+    say_unread(loader)
     return 0
-
-
-def _evaluation(entry: object) -> EvaluationLike:
-    """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
-    if isinstance(entry, str):
-        return entry
-    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
-    if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-        raise ValueError(f"which={entry!r}, but names are needed, or {{name: {{setting: value}}}} for each")
-    return plugins.configured("evaluations", name, **(settings or {}))
 
 
 def run_poc(
@@ -151,7 +173,7 @@ def run_poc(
     if arguments["resume"] and sources.checkpoint is None and start.exists():
         sources = replace(sources, checkpoint=str(start))
     model, loader, arguments = prepared(sources, arguments, labels=before, shuffle=True)
-    lists = {"corruptions": _list(corruptions), "arms": _list(arms), "evaluation": _list(evaluation)}
+    lists = {"corruptions": list_of(corruptions), "arms": list_of(arms), "evaluation": list_of(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
     more_images = None
     if unlabeled is not None:
@@ -159,6 +181,9 @@ def run_poc(
         unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
         more_images = loader_of(unlabelled, labels=None, shuffle=True)
     test = other_split(sources, test_split, loader)
+    tell_start(sources, model, loader, arguments)
+    say_unused(sources, test_split, progress=arguments["progress"])
+    warn_if_trained_on(loader, test, "a test on them does not show how a model does on new ones")
     path = poc(
         model,
         loader,
@@ -168,6 +193,7 @@ def run_poc(
         notes={"command": {**asdict(sources), **splits}, "about": About(names_of(loader.dataset)).as_json()},
         **arguments,
     )
+    say_unread(loader, test, more_images)
     if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
         print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like\nnext: {following}")
@@ -182,14 +208,9 @@ def _threats(entries: Listed) -> Mapping[str, float | None] | None:
     if entries is None:
         return None
     radii: dict[str, float | None] = {}
-    for entry in _list(entries) or []:
+    for entry in list_of(entries) or []:
         radii |= dict(entry) if isinstance(entry, Mapping) else {str(entry): None}
     return radii
-
-
-def _list(entries: Listed) -> list[Any] | None:
-    """Put a single entry into a list."""
-    return list(entries) if isinstance(entries, list | tuple) else None if entries is None else [entries]
 
 
 def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
@@ -199,10 +220,10 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
       robusttune report before=runs/before after=runs/a/evaluation --out runs/report
 
     Args:
-        records: folders that evaluate wrote to, or their records.jsonl; NAME=PATH names them.
+        records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
         out: a folder for report.md and report.html.
     """
-    page = report(dict(_named(path) for path in _list(records) or []), out)
+    page = report(dict(_named(path) for path in list_of(records) or []), out)
     print(page.with_suffix(".html"))
     return 0
 
@@ -214,21 +235,17 @@ def run_compare(first: str, second: str) -> int:
       robusttune compare runs/before runs/a/evaluation
 
     Args:
-        first: a folder that evaluate wrote to, or its records.jsonl.
+        first: a folder that evaluate wrote to, its records.jsonl, or the folder of a run with one such folder inside.
         second: another one, of the same images.
     """
-    print(compare(_named(first)[1], _named(second)[1]).table())
+    print(compare(_named(first)[1], _named(second)[1]))
     return 0
 
 
-def _named(argument: str) -> tuple[str, Records]:
-    """Read NAME=PATH: a name, by default that of the folder, and the records in the folder or file."""
+def _named(argument: str) -> tuple[str, str]:
+    """Read NAME=PATH: a name, by default that of the folder, and the path."""
     name, equals, path = argument.partition("=")
-    where = Path(path if equals else argument)
-    where = where / FILE if where.is_dir() else where
-    if not where.exists():
-        raise ValueError(f"{str(where)!r} is not there: pass what evaluate wrote to its --out")
-    return name if equals else where.parent.name or "model", Records.load(where)
+    return (name, path) if equals else (name_of(argument), argument)
 
 
 def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:
@@ -258,6 +275,7 @@ def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, dev
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())
+    say_unread(loader, held_out)
     return 0 if repeated.same or repeated.close else 1
 
 

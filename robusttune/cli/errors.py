@@ -14,6 +14,7 @@ STANDING = {
     "val_loader": "val_split",
     "unlabeled_loader": "unlabeled",
     "init_from": "checkpoint",
+    "out": "out",  # of evaluate, in the errors of report and compare
 }
 WORDS = {"True": "true", "False": "false", "None": "null"}
 # Phrases for Python, and what the shell says instead.
@@ -48,7 +49,8 @@ def in_options(message: str, options: Iterable[str]) -> str:
     names = "|".join(sorted({*options, *STANDING}))
     message = _outside_quotes(rf"(?<![\w.(])(?P<name>{names})=(?P<value>(?:True|False|None)\b|)", _as_option, message)
     message = _outside_quotes(rf"(?:^|(?<=[:;] ))(?P<name>{names})(?= (?:is|holds|needs) | are \[|: )", _flag, message)
-    message = _outside_quotes(rf"(?<![\w.-])(?P<name>{'|'.join(STANDING)})\b", _flag, message)
+    of_python = "|".join(name for name, option in STANDING.items() if name != option)
+    message = _outside_quotes(rf"(?<![\w.-])(?P<name>{of_python})\b", _flag, message)
     return _outside_quotes(r"(?<![\w.])(?:True|False|None)\b", lambda match: WORDS[match[0]], message)
 
 
@@ -96,3 +98,8 @@ def worded(options: Iterable[str]) -> Iterator[None]:
 def note(message: str) -> None:
     """Print one line to stderr about what was read, and how."""
     print("robusttune: note:", *message.split(), file=sys.stderr)
+
+
+def warning(message: str) -> None:
+    """Print one line to stderr about what may make a result wrong."""
+    print("robusttune: warning:", *message.split(), file=sys.stderr)

@@ -2,13 +2,16 @@
 
 import logging
 import os
+import struct
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from PIL import Image
+import torch
+from PIL import Image, UnidentifiedImageError
 from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,6 +19,7 @@ from torch.utils.data import Dataset
 from robusttune.cli.image_files import ENDINGS, converted
 
 RETRIES = 10  # images in a row that may be damaged
+DAMAGED = (OSError, SyntaxError, EOFError, struct.error, zlib.error)  # all that Pillow raises
 SHOWN = 8
 
 logger = logging.getLogger("robusttune")
@@ -56,10 +60,12 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         transform: images of Pillow -> tensors (C,H,W).
         target_transform: the reader's labels -> labels; None to keep them.
         classes: their names by label, where they are known.
+        unread: (N,), True for images that could not be read.
     """
 
     def __init__(self, reader: FolderReader, mode: str) -> None:
         self.reader = reader
+        self.unread = torch.zeros(len(reader), dtype=torch.bool)
         self.mode = mode
         self.transform: Callable[[Image.Image], Tensor] | None = None
         self.target_transform: Callable[[int], int] | None = None
@@ -79,11 +85,20 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         for _ in range(RETRIES):
             try:
                 file, label, *_ = self.reader[index]
-                return converted(Image.open(file), self.mode), label
-            except OSError as error:
-                logger.warning("the image %d cannot be read (%s): the next one takes its place", index, error)
+                with file:
+                    return converted(Image.open(file), self.mode), label
+            except DAMAGED as error:
+                if not self.unread[index]:
+                    self.unread[index] = True
+                    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+                    logger.warning("%s cannot be read (%s): the next image takes its place", self.name(index), reason)
                 index = (index + 1) % len(self)
-        raise ValueError(f"{RETRIES} images in a row cannot be read, the last before number {index}: are they damaged?")
+        raise ValueError(f"{RETRIES} images in a row cannot be read, up to {self.name(index - 1)}: are they damaged?")
+
+    def name(self, index: int) -> str:
+        """Name an image by its file, or by its number where the reader does not name files."""
+        samples = getattr(self.reader, "samples", None)
+        return f"the image {index}" if samples is None else repr(str(samples[index][0]))
 
 
 def read_folder(reader: FolderReader) -> Folder:

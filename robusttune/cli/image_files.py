@@ -76,15 +76,6 @@ def unread(others: Counter[str]) -> str | None:
     )
 
 
-def check_some(folder: Path) -> None:
-    """Raise a ValueError where there is no image in or below a folder."""
-    names = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
-    if not any(name.lower().endswith(ENDINGS) for name in names):
-        others = unread(survey(folder).others)
-        why = f"there, {others}; " if others else ""
-        raise ValueError(f"there is no image in {str(folder)!r}: {why}images have the endings {', '.join(ENDINGS)}")
-
-
 def converted(image: Image.Image, mode: str) -> Image.Image:
     """Convert an image to "L" or "RGB", or one of 16 bits to "F" with values on [0,1].
 

@@ -15,8 +15,7 @@ from robusttune.cli.columns import names_in_column
 from robusttune.cli.errors import note
 from robusttune.cli.model_labels import CLASSES_FILE, Came
 from robusttune.cli.options import Sources
-
-LIBRARIES = ("timm", "torchvision")
+from robusttune.model.named import LIBRARIES
 
 Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 

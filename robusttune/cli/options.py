@@ -65,7 +65,7 @@ GROUPS = {
     },
     "method": {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),
-        *("step_size", "awp", "eps_ramp", "augment", "which", "threats", "corruptions", "arms"),
+        *("step_size", "awp", "eps_ramp", "augment", "which", "subset", "threats", "corruptions", "arms"),
     },
     "training": {
         *("epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad", "accumulate"),
@@ -146,6 +146,23 @@ def options_of(command: str) -> dict[str, Parameter]:
     }
     extra = {name: option for name, option in extra.items() if name not in ("sources", "arguments")}
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
+
+
+def evaluation_arguments(arguments: Arguments) -> Arguments:
+    """Select the arguments of harden that evaluate has, too, for an estimate of evaluations.
+
+    Raises:
+        ValueError: another one is not its default, so that the user expects an effect.
+    """
+    passed, defaults = parameters_of("measuring/evaluate.py:evaluate"), options_of("estimate")
+    unused = {"out", "resume", "progress"}
+    others = {name: value for name, value in arguments.items() if name not in passed and name not in unused}
+    wrong = [name for name, value in others.items() if value != defaults[name].default]
+    if wrong:
+        raise ValueError(
+            f"which= asks for the cost of evaluations, which take no {' and no '.join(wrong)}: leave it out"
+        )
+    return {name: value for name, value in arguments.items() if name in passed and name not in unused}
 
 
 def group_of(command: str, option: str) -> str:

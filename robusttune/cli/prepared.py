@@ -10,7 +10,6 @@ from torch.utils.data import IterableDataset
 from robusttune.cli import folders
 from robusttune.cli.labels import (
     BY_TEXT,
-    LIBRARIES,
     Images,
     Labels,
     check_one_order,
@@ -19,9 +18,11 @@ from robusttune.cli.labels import (
 )
 from robusttune.cli.model_labels import CLASSES_FILE, came_with
 from robusttune.cli.options import Arguments, Sources
-from robusttune.cli.runs import labels_of, run_of_checkpoint
-from robusttune.cli.sources import loader_of, model_of, statistics_of
+from robusttune.cli.runs import labels_of
+from robusttune.cli.sources import loader_of, named
+from robusttune.model.named import LIBRARIES, model_of, statistics_of
 from robusttune.model.probe import first_logits
+from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -54,7 +55,7 @@ def prepared(
     model: nn.Module | None = None
     if sources.model.split(":")[0] not in LIBRARIES:
         with own_randomness(seed):
-            model = model_of(sources, None)
+            model = model_of(named(sources), None)
     labels = labels_of(run) if labels == BY_TEXT else labels
     if labels is not None and sources.classes_file is not None:
         names = _names_in(sources.classes_file)
@@ -70,12 +71,12 @@ def prepared(
         raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
     if model is None:
         with own_randomness(seed):  # random weights are the same when the run is repeated
-            model = model_of(sources, classes)
+            model = model_of(named(sources), classes)
     if labels is not None:
         with own_randomness(seed):
             _check_outputs(model, loader, sources, strict=not shuffle)
     if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model) if run is None else run.statistics
+        mean, std = statistics_of(named(sources), model) if run is None else run.statistics
         arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from robusttune.run.about import METADATA, EarlierRun, run_of_metadata
 from robusttune.run.about import RUN as RUN
+from robusttune.run.provenance import digest
 from robusttune.types import PathLike
 
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
@@ -144,6 +145,20 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         )
     model.load_state_dict(dict(weights), strict=False)
     _warn_of_kept(kept, source)
+
+
+def digest_of_weights(place: PathLike) -> str:
+    """Hash a file of weights, or `model.safetensors` in a run's folder."""
+    path = Path(place)
+    return digest([(path / MODEL if path.is_dir() else path).read_bytes()])
+
+
+def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Return True if a model has these weights, as `save_weights` would write them."""
+    current = {name: value for name, value in model.state_dict().items() if _is_dense(value)}
+    return current.keys() == weights.keys() and all(
+        torch.equal(value.cpu(), weights[name].cpu()) for name, value in current.items()
+    )
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

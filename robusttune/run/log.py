@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,23 @@ wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
 
 
 def tell(message: str, progress: bool) -> None:
-    """Log one line; with `progress`, show it above the progress bar, too."""
+    """Log a line, or a block of lines; with `progress`, show it above the progress bar, too."""
     logger.info(message)
     if progress:
         tqdm.write(wording.get()(message), file=sys.stderr)
+
+
+def block(rows: Iterable[tuple[str, str]]) -> str:
+    """Write names and values line by line, aligned; rows without a value are left out.
+
+    Example:
+        >>> print(block([("data", "images"), ("threat", "l2, eps 0.5"), ("heads", "")]))
+        data    images
+        threat  l2, eps 0.5
+    """
+    shown = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
 class Tracker(Protocol):

@@ -130,6 +130,19 @@ def shown_radius(value: float) -> str:
     return f"{value:.4g}"
 
 
+def duration(seconds: float) -> str:
+    """Write seconds for people.
+
+    Example:
+        >>> duration(0.5), duration(75), duration(7300)
+        ('0.5 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def numbers(values: Any) -> Any:
     """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
 

@@ -10,7 +10,6 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
-from robusttune.run.settings import shown_radius
 from robusttune.tasks import TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
@@ -91,23 +90,13 @@ class Attacker:
         threat: with the run's full radius.
         attack: a name, or the user's own.
         steps: of a named attack; None for its own default.
-        late: the attack of the last quarter of the run, and in words; None for no other.
+        late: the attack of the last quarter of the run; None for no other.
     """
 
     threat: ThreatModel
     attack: AttackLike
     steps: int | None
     late: Attack | None
-    late_words: str = ""
-
-    @property
-    def radius(self) -> str:
-        """The radius as people write it."""
-        return shown_radius(self.threat.eps)
-
-    def __str__(self) -> str:
-        name = self.attack if isinstance(self.attack, str) else "the user's attack"
-        return (name if self.steps is None else f"{name} with {self.steps} steps") + self.late_words
 
 
 def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Attacker:
@@ -127,7 +116,7 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
         return Attacker(threat, attack, steps, None)
     name, late_steps = preset.late
     late: Attack = configured("attacks", name, steps=late_steps)
-    return Attacker(threat, attack, steps, late, f", late in the run {name} with {late_steps} steps")
+    return Attacker(threat, attack, steps, late)
 
 
 def is_single_step(attack: Attack, steps: int | None) -> bool:

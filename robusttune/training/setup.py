@@ -14,7 +14,7 @@ from robusttune.data.epochs import Batches
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.run import distributed, files
-from robusttune.run.log import Journal, chosen_tracker, tell
+from robusttune.run.log import Journal, block, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held
@@ -29,6 +29,7 @@ from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.run_facts import run_facts
 from robusttune.training.schedule import Progress
 from robusttune.training.settings import RunSettings
+from robusttune.training.start import start_of
 from robusttune.training.step import Stepper
 from robusttune.training.validation import Validation
 from robusttune.types import Loader
@@ -107,10 +108,10 @@ def _robust_loss(
 def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
-    """Prepare a run of `harden` for its first step, and log what was chosen."""
+    """Prepare a run of `harden` for its first step."""
     ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
     unlabeled = settings.loaders.unlabeled_loader
-    training = training_of(
+    return training_of(
         robust_loss,
         images.batches,
         settings,
@@ -126,10 +127,6 @@ def _training(
         late=attacker.late,
         unlabeled=None if unlabeled is None else _batches_of(unlabeled, settings, labelled=False),
     )
-    threat, show = attacker.threat, settings.output.progress
-    tell(f"{threat.norm}, eps {attacker.radius}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
-    tell(f"{training.stepper.recipe}; {training.stepper.precision.name}; {training.validation}", show)
-    return training
 
 
 def _batches_of(loader: Loader, settings: RunSettings, *, labelled: bool = True) -> Batches:
@@ -187,6 +184,8 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
     checkpoints, output = training.checkpoints, settings.output
     facts = {} if checkpoints.folder is None else run_facts(training, settings)
     resumed = checkpoints.begin(training, facts, resume=output.resume)
+    if distributed.rank() == 0:
+        tell(block(start_of(training, settings)), output.progress)
     try:
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)

@@ -7,15 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from tables import unpadded
 
 import robusttune
 from robusttune import Records, plugins
@@ -24,7 +23,7 @@ from robusttune.cli.doctor import doctor
 from robusttune.cli.labels import classes_of
 from robusttune.cli.options import COMMANDS, OBJECTS, Sources, options_of
 from robusttune.cli.parser import parse
-from robusttune.cli.sources import loader_of, model_of, statistics_of
+from robusttune.cli.sources import loader_of
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -71,16 +70,16 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     measure = ["--norm", "linf", "--eps", "0.1", "--which", "clean", sweep]
     assert main(["evaluate", *source, "--checkpoint", "runs/a", *measure, "--out", "runs/a/evaluation"]) == 0
     assert main(["evaluate", *source, *measure, "--out", "runs/b"]) == 0
-    shown = capsys.readouterr().out
+    shown = unpadded(capsys.readouterr().out)
     assert "| clean | accuracy |" in shown
     records = Records.load(tmp_path / "runs/a/evaluation/records.jsonl")
     assert records[0].images == 100
     assert {record.setting.get("steps") for record in records.where("sweep")} == {2}
     assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
     assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page"]) == 0
-    assert "| accuracy | before | evaluation |" in (tmp_path / "page/report.md").read_text()
+    assert "| accuracy | before | evaluation |" in unpadded((tmp_path / "page/report.md").read_text())
     assert main(["compare", "runs/b", "runs/a/evaluation/records.jsonl"]) == 0
-    assert "| what | first | second |" in capsys.readouterr().out
+    assert "| what | first | second |" in unpadded(capsys.readouterr().out)
 
 
 def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
@@ -90,7 +89,7 @@ def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     assert (command["model"], command["size"], command["val_split"]) == ("timm:test_resnet", 32, "validation")
     capsys.readouterr()
     assert main(["replay", "runs/a"]) == 0
-    assert "| repeated | the same weights, bit for bit |" in capsys.readouterr().out
+    assert "| repeated | the same weights, bit for bit |" in unpadded(capsys.readouterr().out)
     run = json.loads((tmp_path / "runs/a/run.json").read_text())
     del run["command"]
     (tmp_path / "runs/a/run.json").write_text(json.dumps(run))
@@ -98,10 +97,20 @@ def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     assert "was begun from Python" in capsys.readouterr().err
 
 
+def test_estimate_takes_evaluations(source, capsys):
+    which = ["--which", "clean", "{sweep: {steps: 2}}", "--split", "validation", "--batch-size=50"]
+    assert main(["estimate", *source, *which, "--norm", "linf", "--eps", "26/255", "--subset", "60"]) == 0
+    shown = unpadded(capsys.readouterr().out)
+    assert re.search(r"\| clean \| [\d.]+ s \| 60 \| 60 \| 0 \|", shown)
+    assert re.search(r"\| sweep \| at most .* \| 60 \| [\d,]+ \| [\d,]+ \|", shown)
+    assert main(["estimate", *source, *which, "--epochs", "3"]) == 1
+    assert "which take no" in capsys.readouterr().err
+
+
 def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
     prices = ["--devices", "{spot: 2, own: 0.5}", "--val-split", "validation"]
     assert main(["estimate", *source, *QUICK, "--batch-size=50", "--out", "runs/e", *prices]) == 0
-    shown = capsys.readouterr().out
+    shown = unpadded(capsys.readouterr().out)
     assert "for 1 epochs, 4 steps |" in shown
     assert "| images through the model: judging | 1,200 forward, 1,000 backward |" in shown
     assert "| cost on spot |" in shown
@@ -141,7 +150,7 @@ WRONG = [
     (["evaluate", "--model", "builtins:dict"], "builtins:dict returned a dict, but a torch.nn.Module is needed"),
     (["evaluate", "--data", "nowhere"], "'nowhere' is not there: pass a folder of images"),
     (["evaluate", "--channels", "2"], "channels is 2, but it must be 1 or 3"),
-    (["report", "nowhere"], "'nowhere' is not there: pass what evaluate wrote to its --out"),
+    (["report", "nowhere"], "'nowhere' is not there: pass the folder that evaluate wrote to"),
 ]
 
 
@@ -236,26 +245,11 @@ def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
     assert "does not fit torch" in text
 
 
-def test_models_and_data_by_name(data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text("import torch\n\ndef small(width=8):\n    return torch.nn.Linear(width, 2)\n")
-    assert model_of(Sources("mine:small", "", model_args={"width": 5}), None).in_features == 5
-    assert model_of(Sources("torchvision:resnet18", ""), 7).fc.out_features == 7
-    sources = Sources("timm:test_vit", "", model_args={"img_size": 64})
-    model = model_of(sources, 3)
-    assert model.num_classes == 3
-    assert statistics_of(sources, model)[0] == (0.5, 0.5, 0.5)
-    assert statistics_of(replace(sources, channels=1), model) == (None, None)
-    assert statistics_of(Sources("torchvision:resnet18", "", pretrained=True), model)[0][0] == pytest.approx(0.485)
-    saved = tmp_path / "weights.pth"
-    torch.save({"state_dict": model.state_dict()}, saved)
-    again = model_of(replace(sources, checkpoint=str(saved)), 3)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+def test_data_by_name(data):
     images, labels = next(iter(loader_of(Sources("", str(data), size=24, batch_size=10))))
     assert images.shape == (10, 3, 24, 24)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     assert labels.tolist() == [0] * 10
-    assert timm.is_model("test_resnet")
 
 
 MISMATCHED = """
@@ -467,7 +461,7 @@ BAD = [
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
-    (["--data", "full"], "there is no image in 'full': images have the endings .png, .jpg"),
+    (["--data", "full"], "there is no image in 'full': it holds note.txt; images have the endings .png, .jpg"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]
 

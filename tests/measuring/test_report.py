@@ -9,6 +9,7 @@ import torch
 from browser import A4, browsed, needs_browser, shown_in
 from handwritten import hardened, loader
 from linear_model import COUNT, linear
+from tables import unpadded
 
 import robusttune
 from robusttune import Records
@@ -72,7 +73,7 @@ def test_it_prints(folder, tmp_path):
 def test_bars_in_the_names_of_models_do_not_end_cells(tmp_path):
     records = Records([accuracy("clean", 9, 10)])
     path = robusttune.report({"a|b": records, "c": records}, tmp_path, sections=["summary"])
-    table = path.read_text(encoding="utf-8").splitlines()[-3:]
+    table = unpadded(path.read_text(encoding="utf-8")).splitlines()[-3:]
     assert table[0] == r"| accuracy | a\|b | c |"
     assert table[2].count(" | ") == 2
 
@@ -92,7 +93,7 @@ def test_a_report_shows_every_run_and_its_curve(tmp_path):
     records = robusttune.evaluate(model, [(images, labels)], norm="l2", eps=0.1, progress=False)
     page = robusttune.report({"before": records, "after": records}, tmp_path / "report")
     text = page.read_text()
-    assert "| accuracy | before | after |" in text
+    assert "| accuracy | before | after |" in unpadded(text)
     assert f"clean, {COUNT} images" in text
     assert (tmp_path / "report" / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(ValueError, match="there are no Records to report"):

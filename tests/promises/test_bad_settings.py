@@ -193,7 +193,10 @@ def detections(logits):
 
 
 TRAINING = {
-    "no module": (lambda: "resnet18", r"the model is a str, but a torch\.nn\.Module is needed"),
+    "no module": (
+        lambda: "resnet18",
+        r"the model is a str, but a torch\.nn\.Module is needed: robusttune\.load\(folder\)",
+    ),
     "DDP": (distributed, r"wrapped in DistributedDataParallel: pass model\.module, and wrap RobustLoss instead"),
     "DataParallel": (lambda: nn.DataParallel(small_model()), r"wrapped in DataParallel: pass model\.module"),
     "compiled": (lambda: torch.compile(small_model()), r"compiled by torch\.compile: pass model\._orig_mod"),
@@ -217,6 +220,11 @@ TRAINING = {
     ),
     "float8": (lambda: with_parameter(torch.float8_e4m3fn), r"the weight 'packed' is torch\.float8_e4m3fn, and quant"),
 }
+NO_FOLDER = (
+    lambda: "resnet18",
+    r"the model is 'resnet18', and there is no such folder: pass a torch\.nn\.Module, or the fo",
+)
+NO_MODULE = (lambda: 18, r"the model is a int, but a torch\.nn\.Module is needed")
 ANSWERING = {
     "meta": (
         lambda: small_model().to("meta"),
@@ -265,7 +273,9 @@ def test_models_that_cannot_be_trained(way, make, match):
     refused(way, match, model=make(), loader=[(images(), torch.zeros(8).long())])
 
 
-@pytest.mark.parametrize(("make", "match"), [TRAINING["no module"], *ANSWERING.values()], ids=["no module", *ANSWERING])
+@pytest.mark.parametrize(
+    ("make", "match"), [NO_FOLDER, NO_MODULE, *ANSWERING.values()], ids=["no folder", "no module", *ANSWERING]
+)
 def test_models_that_cannot_be_evaluated(make, match):
     refused(evaluated, match, model=make(), loader=[(images(), torch.zeros(8).long())])
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, markdown_table, percent, shown_radius
+from robusttune.measuring.sections import Record, Records, markdown_table, named, percent, shown_radius
 
 __all__ = ["classes"]
 
@@ -28,7 +28,7 @@ def _text_of(name: str, records: Records) -> str:
     norm, eps = attacked.setting["norm"], attacked.setting["eps"]
     rows = [
         (
-            label,
+            named(label, records.classes),
             images[label],
             percent(before[label] / images[label]),
             percent(after[label] / images[label]),
