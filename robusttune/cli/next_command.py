@@ -10,9 +10,9 @@ from robusttune.cli.options import Arguments, Sources, default_of, options_of
 from robusttune.cli.values import read
 from robusttune.run.settings import as_written
 
-# Splits to measure on, by preference; timm finds the first five by each other's names.
-HELD = ("validation", "val", "valid", "eval", "evaluation", "test", "testing", "train", "training")
-BY_EACH_OTHER = HELD[:5]
+# Splits to measure on, by preference; timm finds those of VALIDATION by each other's names.
+VALIDATION = ("validation", "val", "valid", "eval", "evaluation")
+HELD = ("test", "testing", *VALIDATION, "train", "training")
 # Options that a backbone's pre-training and the hardening after it have in common.
 SHARED = ("tasks", "norm", "eps", "augment", "mean", "std", "classifier", "precision", "device", "progress")
 
@@ -98,8 +98,9 @@ def _new_folder(name: str) -> str:
 def _split_to_measure(sources: Sources, val_split: str | None) -> str:
     """Return the held-out split, else the one in the data's folder that was most likely not trained on."""
     folder = Path(sources.data)
-    if val_split is not None or sources.data_dir is not None or not folder.is_dir():
-        return val_split or HELD[0]
+    chosen = val_split if val_split not in (None, "auto", "none") else None
+    if chosen is not None or sources.data_dir is not None or not folder.is_dir():
+        return chosen or VALIDATION[0]
     inside = [path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in HELD]
-    found = min(inside, key=lambda name: HELD.index(name.lower()), default=HELD[0])
-    return HELD[0] if found in BY_EACH_OTHER else found
+    found = min(inside, key=lambda name: HELD.index(name.lower()), default=VALIDATION[0])
+    return VALIDATION[0] if found in VALIDATION else found

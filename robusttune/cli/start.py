@@ -15,8 +15,9 @@ from robusttune.model.devices import chosen_device
 from robusttune.norms import canonical, default_eps
 from robusttune.run.about import EarlierRun
 from robusttune.run.log import block, tell
+from robusttune.run.settings import shown_radius
 from robusttune.threat import ThreatModel
-from robusttune.training.start import classes_in_words, device_in_words, model_in_words, name_of, radius_in_words
+from robusttune.training.start import classes_in_words, device_in_words, model_in_words, name_of
 
 
 def tell_start(
@@ -70,7 +71,7 @@ def _evaluation(sources: Sources, evaluations: Sequence[EvaluationLike], argumen
     norm, shape = canonical(arguments["norm"]), (sources.channels, sources.size, sources.size)
     threat = ThreatModel(norm, default_eps(norm, shape) if arguments["eps"] is None else arguments["eps"])
     return [
-        ("threat", f"{threat.norm}, eps {radius_in_words(threat.eps)}"),
+        ("threat", f"{threat.norm}, eps {shown_radius(threat.eps)}"),
         ("evaluations", ", ".join(map(name_of, evaluations))),
     ]
 

@@ -20,8 +20,9 @@ from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
 from robusttune.norms import NormLike
 from robusttune.run import randomness
-from robusttune.run.costs import checked_prices, shown
+from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import duration
 from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
 READ = 4  # batches that are read to time the loader
@@ -244,4 +245,4 @@ class _Pace:
 
 
 def _time(seconds: float | None, at_most: bool) -> str:
-    return "not known" if seconds is None else f"{'at most ' * at_most}{shown(seconds)}"
+    return "not known" if seconds is None else f"{'at most ' * at_most}{duration(seconds)}"

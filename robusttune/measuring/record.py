@@ -145,7 +145,7 @@ def percent(value: float) -> str:
 
 
 def described(setting: Setting, classes: Sequence[str] = ()) -> str:
-    """Format a setting in one line, with a class by its name and radii as people write them; `ok` of checks is left out.
+    """Format a setting in one line: a class by its name, radii as people write them; whether a check passed is left out.
 
     Example:
         >>> described({"class": 0, "eps": 8 / 255, "level": 1 / 3}, ["cat", "dog"])

@@ -1,4 +1,4 @@
-"""Time and money, as people write them."""
+"""Prices of machines."""
 
 import math
 from collections.abc import Mapping
@@ -20,16 +20,3 @@ def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
             raise ValueError(f"the price of {name!r} is {price!r}, but a finite number of at least 0 an hour is needed")
     return {str(name): float(price) for name, price in devices.items()}
-
-
-def shown(seconds: float) -> str:
-    """Format seconds for people.
-
-    Example:
-        >>> shown(0.5), shown(75), shown(7300)
-        ('0.5 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

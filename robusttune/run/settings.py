@@ -114,6 +114,19 @@ def as_written(value: float) -> str:
     return f"{levels:g}/255" if float(f"{levels:g}") / 255 == value else repr(float(value))
 
 
+def duration(seconds: float) -> str:
+    """Write seconds for people.
+
+    Example:
+        >>> duration(0.5), duration(75), duration(7300)
+        ('0.5 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def shown_radius(value: float) -> str:
     """Write a radius for people: as a multiple of 1/255 or a short decimal where it is one, within rounding.
 
@@ -128,19 +141,6 @@ def shown_radius(value: float) -> str:
         if math.isclose(close, value, rel_tol=1e-9):
             return text
     return f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds for people.
-
-    Example:
-        >>> duration(0.5), duration(75), duration(7300)
-        ('0.5 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def numbers(values: Any) -> Any:

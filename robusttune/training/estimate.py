@@ -18,8 +18,9 @@ from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
-from robusttune.run.costs import checked_prices, shown
+from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import duration
 from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.extent import extent_of
@@ -75,10 +76,10 @@ class Estimate:
     def table(self) -> str:
         """Format the estimate as a Markdown table."""
         rows = [
-            ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
-            ("an epoch", shown(self.seconds_per_epoch)),
+            ("in all", f"{duration(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
+            ("an epoch", duration(self.seconds_per_epoch)),
             ("training", f"{self.images_per_second:.3g} images/s on {self.device}"),
-            *((f"of it: {part}", shown(seconds)) for part, seconds in self.parts.items() if seconds),
+            *((f"of it: {part}", duration(seconds)) for part, seconds in self.parts.items() if seconds),
             *(
                 (f"images through the model: {part}", f"{count.forward:,.0f} forward, {count.backward:,.0f} backward")
                 for part, count in self.passes.items()
@@ -94,7 +95,7 @@ class Estimate:
         return self.table()
 
     def __repr__(self) -> str:
-        return f"<Estimate: {shown(self.seconds)}, {self.epochs} epochs, {self.steps} steps, on {self.device}>"
+        return f"<Estimate: {duration(self.seconds)}, {self.epochs} epochs, {self.steps} steps, on {self.device}>"
 
     def _repr_markdown_(self) -> str:
         return self.table()

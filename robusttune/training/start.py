@@ -189,12 +189,7 @@ def _threat(training: Training, settings: RunSettings) -> str:
         return "none"
     threat, purpose = training.stepper.threat, settings.adversary.purpose
     growing = " (growing)" if training.stepper.ramp else ""
-    return f"{threat.norm}, eps {radius_in_words(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
-
-
-def radius_in_words(eps: float) -> str:
-    """Write a radius as it was given, or one of many digits with four of them."""
-    return shown_radius(eps)
+    return f"{threat.norm}, eps {shown_radius(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
 
 
 def _attack(training: Training, settings: RunSettings) -> str:

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, described, markdown_table, named, percent, shown_radius
+from robusttune.measuring.sections import (
+    Record,
+    Records,
+    described,
+    markdown_table,
+    named,
+    percent,
+    shown_radius,
+)
 
 __all__ = ["summary"]
 
