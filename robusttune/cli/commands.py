@@ -49,7 +49,9 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     notes = {"command": {**asdict(sources), "val_split": judging}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     say_unread(loader, held_out)
-    print(f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
+    print(
+        f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {after_harden(sources, arguments, judging)}"
+    )
     return 0
 
 
