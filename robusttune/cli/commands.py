@@ -43,7 +43,6 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
             with none, 5% of the training images are held back for that.
     """
     labels = _labels_before(arguments)
-    following = after_harden(sources, arguments, val_split)
     if arguments["resume"]:
         sources = as_before(sources, read_run(arguments["out"]))
     model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
@@ -53,7 +52,9 @@ def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None 
     notes = {"command": {**asdict(sources), "val_split": judging}}
     harden(model, loader, **arguments, val_loader=held_out, notes=notes)
     say_unread(loader, held_out)
-    print(f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {following}")
+    print(
+        f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {after_harden(sources, arguments, judging)}"
+    )
     return 0
 
 

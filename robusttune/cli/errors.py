@@ -47,9 +47,12 @@ def in_options(message: str, options: Iterable[str]) -> str:
     for phrase, instead in PHRASES.items():
         message = message.replace(phrase, instead)
     names = "|".join(sorted({*options, *STANDING}))
-    message = _outside_quotes(rf"(?<![\w.(])(?P<name>{names})=(?P<value>(?:True|False|None)\b|)", _as_option, message)
+    message = _outside_quotes(
+        rf"(?<![\w.(])(?P<name>{names})=(?!\()(?P<value>(?:True|False|None)\b|)", _as_option, message
+    )
     message = _outside_quotes(rf"(?:^|(?<=[:;] ))(?P<name>{names})(?= (?:is|holds|needs) | are \[|: )", _flag, message)
-    message = _outside_quotes(rf"(?<![\w.-])(?P<name>{'|'.join(STANDING)})\b", _flag, message)
+    of_python = "|".join(name for name, option in STANDING.items() if name != option)
+    message = _outside_quotes(rf"(?<![\w.-])(?P<name>{of_python})\b", _flag, message)
     return _outside_quotes(r"(?<![\w.])(?:True|False|None)\b", lambda match: WORDS[match[0]], message)
 
 

@@ -69,6 +69,7 @@ def test_real_errors_speak_of_options(words, says, source, capsys):
 
 OF_THE_LIBRARY = [
     ("val_loader: images have 3 channels, but 1 is needed", "--val_split: images have 3 channels, but 1 is needed"),
+    ("pixels, normalised (mean=(0.5), std=(0.5))", "pixels, normalised (mean=(0.5), std=(0.5))"),
     ("pass test_loader=, or leave it out", "pass --test_split, or leave it out"),
     ("another out= to start afresh, or init_from= to start", "another --out to start afresh, or --checkpoint to start"),
     ("epochs are judged on val_loader", "epochs are judged on --val_split"),
