@@ -50,7 +50,7 @@ REAL = [
     (["harden", "--compile", "maybe"], "--compile is 'maybe', but it must be true, false or 'auto'"),
     (["pretrain", "--tasks", "none"], "--tasks is empty, but pre-training has nothing to learn"),
     (
-        ["evaluate", "--subset", "0", "--split", "train"],
+        ["evaluate", "--subset", "0", "--split", "train", "--untrained"],
         "--subset is 0, but a whole number of at least 1 is needed, or null",
     ),
     (

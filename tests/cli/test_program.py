@@ -467,7 +467,6 @@ BAD = [
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),
     (["--workers", "-1"], "workers is -1, but a whole number of at least 0"),
     (["--data", "full"], "there is no image in 'full': it holds note.txt; images have the endings .png, .jpg"),
-    (["--data", ""], "'' is not there: pass a folder of images"),
     (["--device", "foo"], "--device 'foo' is no device"),
 ]
 
