@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from robusttune.cli.load import load
     from robusttune.measuring.compare import compare
     from robusttune.measuring.evaluate import evaluate
     from robusttune.measuring.monitor import Drift, Monitor
     from robusttune.measuring.record import Record
     from robusttune.measuring.records import Records
     from robusttune.measuring.report import report
+    from robusttune.model.saved import load
     from robusttune.tasks._heads import load_heads
     from robusttune.threat import LossOf, ThreatModel
     from robusttune.training.estimate import Estimate, estimate
@@ -59,7 +59,7 @@ _MODULES = {
     "estimate": "training.estimate",
     "evaluate": "measuring.evaluate",
     "harden": "training.harden",
-    "load": "cli.load",
+    "load": "model.saved",
     "load_heads": "tasks._heads",
     "poc": "trial.poc",
     "pretrain": "training.pretrain",

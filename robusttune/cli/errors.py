@@ -1,8 +1,12 @@
 """Errors of the command line: arguments that do not fit, and errors of the library, in the words of the options."""
 
+import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from robusttune.run.log import wording
 
 # The option that stands for an argument of another name.
 STANDING = {
@@ -10,8 +14,20 @@ STANDING = {
     "val_loader": "val_split",
     "unlabeled_loader": "unlabeled",
     "init_from": "checkpoint",
+    "out": "out",  # of evaluate, in the errors of report and compare
 }
 WORDS = {"True": "true", "False": "false", "None": "null"}
+# Phrases for Python, and what the shell says instead.
+PHRASES = {
+    "mean and std come together": "--mean and --std come together",
+    ", or objects": "",
+    "loader.dataset.classes": "the folders of --data",
+    "robusttune.poc(…, plan_only=True) writes one": "robusttune poc --plan_only writes one",
+    " of a plain DataLoader with at least": " of a data set with at least",
+    "pass the folder that was out= of harden": "pass the folder that harden wrote to its --out",
+    "a dict of weights is needed, such as": "weights are needed, such as",
+}
+OBJECTS = re.compile(r"; an? [\w ]+ is taken too")
 
 
 class UsageError(Exception):
@@ -19,21 +35,73 @@ class UsageError(Exception):
 
 
 def in_options(message: str, options: Iterable[str]) -> str:
-    """Rewrite an error of the library with options in the place of its arguments.
+    """Rewrite a message of the library with options in the place of its arguments.
 
     Example:
         >>> in_options("out='a' is not empty: pass resume=True to go on", {"out", "resume"})
         "--out 'a' is not empty: pass --resume true to go on"
+        >>> in_options("steps is 0, but at least 1 is needed, or None for the default", {"steps"})
+        '--steps is 0, but at least 1 is needed, or null for the default'
     """
-
-    def option(match: re.Match[str]) -> str:
-        name, value = STANDING.get(match[1], match[1]), WORDS.get(match[2], match[2])
-        return f"--{name} {value}" if value or re.match(r"[\w'\"{\[…-]", message[match.end() :]) else f"--{name}"
-
+    message = OBJECTS.sub("", message)
+    for phrase, instead in PHRASES.items():
+        message = message.replace(phrase, instead)
     names = "|".join(sorted({*options, *STANDING}))
-    return re.sub(rf"(?<![\w.(])({names})=((?:True|False|None)\b|)", option, message)
+    message = _outside_quotes(
+        rf"(?<![\w.(])(?P<name>{names})=(?!\()(?P<value>(?:True|False|None)\b|)", _as_option, message
+    )
+    message = _outside_quotes(rf"(?:^|(?<=[:;] ))(?P<name>{names})(?= (?:is|holds|needs) | are \[|: )", _flag, message)
+    of_python = "|".join(name for name, option in STANDING.items() if name != option)
+    message = _outside_quotes(rf"(?<![\w.-])(?P<name>{of_python})\b", _flag, message)
+    return _outside_quotes(r"(?<![\w.])(?:True|False|None)\b", lambda match: WORDS[match[0]], message)
+
+
+def _outside_quotes(pattern: str, instead: Callable[[re.Match[str]], str], message: str) -> str:
+    """Replace what matches outside of quotes; what stands in them is the user's."""
+    quoted = r"""(?P<quoted>(?<!\w)'[^']*'|"[^"]*")"""
+    return re.sub(f"{quoted}|{pattern}", lambda match: match[0] if match["quoted"] else instead(match), message)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    value, rest = WORDS.get(match["value"], ""), match.string[match.end() :]
+    return f"{_flag(match)} {value}" if value or re.match(r"[\w'\"{\[…-]", rest) else _flag(match)
+
+
+def _flag(match: re.Match[str]) -> str:
+    return f"--{STANDING.get(match['name'], match['name'])}"
+
+
+class _Shown(logging.Handler):
+    """A handler that prints warnings of the library with options in the place of arguments."""
+
+    def __init__(self, options: Iterable[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.options = options
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line to stderr."""
+        line = in_options(record.getMessage(), self.options)
+        print(f"robusttune: {record.levelname.lower()}:", *line.split(), file=sys.stderr)
+
+
+@contextmanager
+def worded(options: Iterable[str]) -> Iterator[None]:
+    """Print the lines and the warnings of the library with options in the place of arguments, inside this context."""
+    logger, shown = logging.getLogger("robusttune"), _Shown(options)
+    token = wording.set(lambda message: in_options(message, options))
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
+        wording.reset(token)
 
 
 def note(message: str) -> None:
     """Print one line to stderr about what was read, and how."""
     print("robusttune: note:", *message.split(), file=sys.stderr)
+
+
+def warning(message: str) -> None:
+    """Print one line to stderr about what may make a result wrong."""
+    print("robusttune: warning:", *message.split(), file=sys.stderr)

@@ -1,22 +1,25 @@
-"""Folders of images by class: the names of the classes, the labels that follow from them, and images of 8 or 16 bits."""
+"""Folders of images by class: the names of the classes, and the labels that follow from them."""
 
 import logging
 import os
+import struct
+import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-import numpy as np
-from PIL import Image
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
+import torch
+from PIL import Image, UnidentifiedImageError
 from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Dataset
 
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16-bit grey images
-DEEPEST = 65535
+from robusttune.cli.image_files import ENDINGS, converted
+
 RETRIES = 10  # images in a row that may be damaged
+DAMAGED = (OSError, SyntaxError, EOFError, struct.error, zlib.error)  # all that Pillow raises
 SHOWN = 8
 
 logger = logging.getLogger("robusttune")
@@ -38,7 +41,7 @@ class Folder(NamedTuple):
     Attributes:
         paths: of the images that lie in a class folder.
         classes: the name of the class of each.
-        left_out: images beside the class folders, or in hidden ones.
+        left_out: images beside the class folders, or in hidden ones, and hidden files.
     """
 
     paths: list[str]
@@ -57,10 +60,12 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         transform: images of Pillow -> tensors (C,H,W).
         target_transform: the reader's labels -> labels; None to keep them.
         classes: their names by label, where they are known.
+        unread: (N,), True for images that could not be read.
     """
 
     def __init__(self, reader: FolderReader, mode: str) -> None:
         self.reader = reader
+        self.unread = torch.zeros(len(reader), dtype=torch.bool)
         self.mode = mode
         self.transform: Callable[[Image.Image], Tensor] | None = None
         self.target_transform: Callable[[int], int] | None = None
@@ -73,50 +78,27 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
         image, label = self._opened(index)
         label = -1 if label is None else label if self.target_transform is None else self.target_transform(label)
         assert self.transform is not None
-        pixels = self.transform(image)
-        return pixels.expand(3, -1, -1) if self.mode == "RGB" and len(pixels) == 1 else pixels, label
+        return self.transform(image), label
 
     def _opened(self, index: int) -> tuple[Image.Image, int | None]:
         """Read an image, or the next one that is not damaged."""
         for _ in range(RETRIES):
             try:
                 file, label, *_ = self.reader[index]
-                return converted(Image.open(file), self.mode), label
-            except OSError as error:
-                logger.warning("the image %d cannot be read (%s): the next one takes its place", index, error)
+                with file:
+                    return converted(Image.open(file), self.mode), label
+            except DAMAGED as error:
+                if not self.unread[index]:
+                    self.unread[index] = True
+                    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+                    logger.warning("%s cannot be read (%s): the next image takes its place", self.name(index), reason)
                 index = (index + 1) % len(self)
-        raise ValueError(f"{RETRIES} images in a row cannot be read, the last before number {index}: are they damaged?")
+        raise ValueError(f"{RETRIES} images in a row cannot be read, up to {self.name(index - 1)}: are they damaged?")
 
-
-def converted(image: Image.Image, mode: str) -> Image.Image:
-    """Convert an image to "L" or "RGB", or one of 16 bits to "F" with values on [0,1].
-
-    Raises:
-        ValueError: it holds numbers of which the largest is not known.
-    """
-    deep = image.mode in DEEP or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if deep:
-        return Image.fromarray(np.asarray(image).astype(np.float32) / DEEPEST)
-    if image.mode in ("I", "F"):
-        name = getattr(image, "filename", "") or getattr(getattr(image, "fp", None), "name", "") or "an image"
-        raise ValueError(
-            f"{str(name)!r} holds 32-bit numbers, and does not say which of them is white: save the images with 8 or 16 bits"
-        )
-    return image.convert(mode)
-
-
-def opened(path: str) -> Image.Image:
-    """Read an image for torchvision's ImageFolder, in colour.
-
-    Raises:
-        ValueError: it has more than 8 bits, which would be lost.
-    """
-    with Image.open(path) as image:
-        if image.mode in (*DEEP, "I", "F"):
-            raise ValueError(
-                f"{path!r} has more than 8 bits a pixel: pass the folder itself to --data, which reads them"
-            )
-        return image.convert("RGB")
+    def name(self, index: int) -> str:
+        """Name an image by its file, or by its number where the reader does not name files."""
+        samples = getattr(self.reader, "samples", None)
+        return f"the image {index}" if samples is None else repr(str(samples[index][0]))
 
 
 def read_folder(reader: FolderReader) -> Folder:
@@ -127,7 +109,11 @@ def read_folder(reader: FolderReader) -> Folder:
     """
     root = Path(reader.root)
     places = [(path, Path(path).relative_to(root).parts[:-1]) for path, _ in reader.samples]
-    inside = [(path, parts) for path, parts in places if parts and not parts[0].startswith(".")]
+    inside = [
+        (path, parts)
+        for path, parts in places
+        if parts and not parts[0].startswith(".") and not os.path.basename(path).startswith(".")
+    ]
     if not inside:
         raise ValueError(
             f"{str(root)!r} has images, but no folder of images for each class, which its labels come from"
@@ -147,9 +133,9 @@ def class_folders(root: Path, endings: str | None = None) -> tuple[list[str], li
 
     Args:
         root: the folder that holds them.
-        endings: of image files, with semicolons between; None for those that timm knows.
+        endings: of image files, with semicolons between; None for all that can be read.
     """
-    kinds = tuple(endings.split(";") if endings else IMG_EXTENSIONS)
+    kinds = tuple(endings.split(";") if endings else ENDINGS)
     inside = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
     full = {each.name for each in inside if _holds_images(each, kinds)}
     return sorted(full), sorted({each.name for each in inside} - full)
@@ -175,6 +161,16 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
 
 
+def composed(names: Iterable[str]) -> list[str]:
+    """Write names in one form: systems write "é" as one sign, or as "e" and an accent.
+
+    Example:
+        >>> composed(["e\\N{COMBINING ACUTE ACCENT}"]) == ["\\N{LATIN SMALL LETTER E WITH ACUTE}"]
+        True
+    """
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
 def two_orders(names: Sequence[str]) -> str | None:
     """Describe the two orders in which these names may have been numbered; None if there is only one."""
     one, other = sorted(names), in_timm_order(names)
@@ -198,10 +194,11 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
     Raises:
         ValueError: a class is not among the names, or a name stands for two classes.
     """
-    if list(own) == list(names):
+    own, names = composed(own), composed(names)
+    if own == names:
         return {label: label for label in range(len(own))}, []  # a name may stand twice, as "crane" does in ImageNet
     counts = [*Counter(own).items(), *Counter(names).items()]
-    twice = sorted({name for name, count in counts if count > 1})
+    twice = sorted({name for name, count in counts if count > 1 and name in own})
     if twice:
         raise ValueError(
             f"{where} has other classes than the model, and two of them have the same name: {shown(twice)}"

@@ -22,21 +22,23 @@ class Command(NamedTuple):
         file: the file of that function.
         function: the function of the library that it calls; None if the command needs no model and no images.
         split: the default split of the data.
+        required: options that have no usable default.
     """
 
     file: str = "cli/commands.py"
     function: str | None = None
     split: str = "train"
+    required: tuple[str, ...] = ()
 
 
 COMMANDS = {
-    "harden": Command(function="training/harden.py:harden"),
-    "estimate": Command(function="training/harden.py:harden"),
-    "evaluate": Command(function="measuring/evaluate.py:evaluate", split="validation"),
-    "pretrain": Command(function="training/pretrain.py:pretrain"),
+    "harden": Command(function="training/harden.py:harden", required=("model", "data", "out")),
+    "estimate": Command(function="training/harden.py:harden", required=("model", "data")),
+    "evaluate": Command(function="measuring/evaluate.py:evaluate", split="validation", required=("model", "data")),
+    "pretrain": Command(function="training/pretrain.py:pretrain", required=("model", "data", "out")),
     "report": Command(),
     "compare": Command(),
-    "poc": Command(function="trial/poc.py:poc"),
+    "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
     "replay": Command(),
     "doctor": Command(file="cli/doctor.py"),
 }
@@ -53,20 +55,22 @@ PLUGINS: dict[str, plugins.Kind] = {
     "which": "evaluations",
     "arms": "trial.arms",
 }
+REQUIRED = "required"  # the group of options without which a command does nothing
 RUN = "run"  # the group of all options that are in no other group
 GROUPS = {
     "model and images": {
         *("run", "model", "data", "checkpoint", "pretrained", "model_args", "classes", "classes_file", "data_dir"),
-        *("data_args", "split"),
+        *("data_args", "split", "untrained"),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
     },
     "method": {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),
-        *("step_size", "awp", "eps_ramp", "augment", "which", "threats", "corruptions", "arms"),
+        *("step_size", "awp", "eps_ramp", "augment", "which", "subset", "threats", "corruptions", "arms"),
     },
     "training": {
-        *("epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad", "accumulate"),
-        *("micro_batch", "checkpointing", "ema", "min_clean", "precision", "compile", "channels_last", "tune", "heads"),
+        *("finetune", "epochs", "max_steps", "time_budget", "optimizer", "lr", "weight_decay", "clip_grad", "heads"),
+        *("accumulate", "micro_batch", "checkpointing", "ema", "min_clean", "precision", "compile", "channels_last"),
+        *("tune",),
     },
 }
 
@@ -81,9 +85,10 @@ class Sources:
         checkpoint: weights of the model: a file, or the folder of a run.
         pretrained: fetch the weights that timm or torchvision publish.
         model_args: more arguments of the function that makes the model, such as {img_size: 32}.
-        classes: outputs of a timm or torchvision model; by default the classes of the data.
+        classes: outputs of the model, which gets a new classifier if it has another number; by default the classes of the data for
+            the weights that timm or torchvision publish, and those that it has for another model.
         classes_file: a text file with the names of the model's classes, one a line, in the order of its outputs; by default
-            those of its run, or the folders of the training split, sorted as text.
+            those of its run, those that the model came with, or the folders of the training split, sorted as text.
         data_dir: the folder that holds a named data set.
         data_args: more arguments of timm's data set factory, such as {input_key: img}.
         split: the split of the data to use, such as train; in a folder, the subfolder of this name.
@@ -133,7 +138,7 @@ def options_of(command: str) -> dict[str, Parameter]:
         >>> "eps" in options, "loader" in options, "batch_size" in options
         (True, False, True)
     """
-    file, function, split = COMMANDS[command]
+    file, function, split, _ = COMMANDS[command]
     extra = parameters_of(f"{file}:run_{command}")
     if function is None:
         return extra
@@ -145,14 +150,33 @@ def options_of(command: str) -> dict[str, Parameter]:
     return {**sources, "split": sources["split"]._replace(default=split), **passed, **extra}
 
 
-def group_of(option: str) -> str:
-    """Name the group under which `--help` lists an option."""
+def evaluation_arguments(arguments: Arguments) -> Arguments:
+    """Select the arguments of harden that evaluate has, too, for an estimate of evaluations.
+
+    Raises:
+        ValueError: another one is not its default, so that the user expects an effect.
+    """
+    passed, defaults = parameters_of("measuring/evaluate.py:evaluate"), options_of("estimate")
+    unused = {"out", "resume", "progress"}
+    others = {name: value for name, value in arguments.items() if name not in passed and name not in unused}
+    wrong = [name for name, value in others.items() if value != defaults[name].default]
+    if wrong:
+        raise ValueError(
+            f"which= asks for the cost of evaluations, which take no {' and no '.join(wrong)}: leave it out"
+        )
+    return {name: value for name, value in arguments.items() if name in passed and name not in unused}
+
+
+def group_of(command: str, option: str) -> str:
+    """Name the group under which `--help` lists an option of a command."""
+    if option in COMMANDS[command].required:
+        return REQUIRED
     return next((title for title, names in GROUPS.items() if option in names), RUN)
 
 
 def request_of(command: str, values: Arguments) -> Request:
     """Sort the values of a command's options by the function or class that takes them."""
-    file, function, _ = COMMANDS[command]
+    file, function, *_ = COMMANDS[command]
     if function is None:
         return Request(command, None, {}, values)
     names = {field.name for field in fields(Sources)}

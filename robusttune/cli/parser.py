@@ -12,6 +12,7 @@ from robusttune.cli.errors import UsageError
 from robusttune.cli.options import (
     COMMANDS,
     GROUPS,
+    REQUIRED,
     RUN,
     Arguments,
     Request,
@@ -23,7 +24,9 @@ from robusttune.cli.options import (
 )
 from robusttune.cli.signatures import Parameter, summary
 from robusttune.cli.values import read, texts_of
+from robusttune.cli.words import with_values
 from robusttune.plugins import did_you_mean
+from robusttune.run.settings import with_fractions
 
 DESCRIPTION = (
     "Makes an existing image classifier hard to fool, and measures how hard. An error is one line; --debug shows where it "
@@ -35,7 +38,8 @@ class _Parser(ArgumentParser):
     """A parser that raises a UsageError where argparse prints its usage and exits."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        _, required, names = message.partition("arguments are required: ")
+        raise UsageError(_missing(self.prog.split()[-1], [names]) if required else message)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -88,17 +92,21 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     parser.description = _about(command)
     parser.formatter_class, parser.allow_abbrev = RawDescriptionHelpFormatter, False  # examples keep their lines
     if COMMANDS[command].function is not None:
-        parser.usage = f"robusttune {command} --model MODEL --data DATA [--option value …]"
+        needed = " ".join(f"--{name} {name.upper()}" for name in COMMANDS[command].required)
+        either = needed.replace("--model MODEL", "(RUN | --model MODEL)") if "run" in options_of(command) else needed
+        parser.usage = f"robusttune {command} {either} [--option value ...]"
         parser.add_argument(
             "--config", action="append", metavar="FILE", help="a YAML file of these options; flags come first"
         )
         parser.add_argument("--print_config", action="store_true", help="print what such a file holds, and exit")
-    groups = {title: parser.add_argument_group(title) for title in (*GROUPS, RUN)}
+    groups = {title: parser.add_argument_group(title) for title in (REQUIRED, *GROUPS, RUN)}
     for name, option in options_of(command).items():
-        place = parser if COMMANDS[command].function is None else groups[group_of(name)]
+        place = parser if COMMANDS[command].function is None else groups[group_of(command, name)]
         several = "+" if "Sequence" in option.types else None if option.keyword or option.required else "?"
         text = help_of(option).replace("%", "%%")
-        place.add_argument(f"--{name}" if option.keyword else name, nargs=several, default=SUPPRESS, help=text)
+        text += "; not needed with RUN" if (command, name) == ("evaluate", "model") else ""
+        flag, shown = f"--{name}" if option.keyword else name, "[true|false]" if "bool" in option.types else None
+        place.add_argument(flag, nargs=several, default=SUPPRESS, help=text, metavar=shown)
 
 
 def _request(command: str, words: Sequence[str]) -> Request:
@@ -106,7 +114,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
     parser = _Parser(f"robusttune {command}")
     _add_options(parser, command)
     options = options_of(command)
-    namespace, unknown = parser.parse_known_args(words)
+    namespace, unknown = parser.parse_known_args(with_values(words, options))
     flags = vars(namespace)
     files, shown = flags.pop("config", None) or [], flags.pop("print_config", False)
     written: dict[str, str | list[str]] = {}
@@ -118,18 +126,31 @@ def _request(command: str, words: Sequence[str]) -> Request:
         raise UsageError(_why_unknown(unknown[0], options))
     defaults = {name: default_of(option) for name, option in options.items() if option.default is not ...}
     values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
-    if command == "evaluate" and values["run"] is not None:
+    of_run = command == "evaluate" and values["run"] is not None
+    if not shown:
+        _check_required(command, {"model": "of the run", **values} if of_run else values)
+    if of_run:
         known = _options_of_run(
             str(values["run"]), {name: values[name] for name in ("model", "norm") if name in written}
         )
         values |= {name: value for name, value in known.items() if name not in written}
     if shown:
-        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(with_fractions(values), sort_keys=False, allow_unicode=True), end="")
         sys.exit()
-    missing = [f"--{name}" for name, option in options.items() if option.required and name not in values]
-    if missing:
-        raise UsageError(f"missing: {', '.join(missing)}")
+    _check_required(command, values)
     return request_of(command, values)
+
+
+def _check_required(command: str, values: Arguments) -> None:
+    """Raise a UsageError where a required option is missing or empty."""
+    missing = [f"--{name}" for name in COMMANDS[command].required if values.get(name) in (None, "")]
+    if missing:
+        raise UsageError(_missing(command, missing))
+
+
+def _missing(command: str, names: Sequence[str]) -> str:
+    examples = [line.strip() for line in _about(command).splitlines() if line.strip().startswith("robusttune ")]
+    return f"missing: {', '.join(names)}; for example: {examples[0]}"
 
 
 def _options_of_run(folder: str, asked: Arguments) -> Arguments:

@@ -1,27 +1,26 @@
 """The model and the images of a command, with labels that mean the same classes to both."""
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
-from torch.utils.data import IterableDataset
+from torch import nn
 
 from robusttune.cli import folders
+from robusttune.cli.classifiers import fit_classifier, gets_new_classifier, say_untrained
 from robusttune.cli.labels import (
     BY_TEXT,
-    CLASSES_FILE,
-    LIBRARIES,
     Images,
     Labels,
     check_one_order,
     classes_of,
     names_of,
 )
+from robusttune.cli.model_labels import came_with
 from robusttune.cli.options import Arguments, Sources
-from robusttune.cli.runs import labels_of, run_of_checkpoint
-from robusttune.cli.sources import loader_of, model_of, statistics_of
-from robusttune.model.probe import first_logits
+from robusttune.cli.runs import labels_of
+from robusttune.cli.sources import loader_of, named
+from robusttune.model.named import LIBRARIES, model_of, statistics_of
+from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -34,6 +33,7 @@ def prepared(
     labels: Labels | None = BY_TEXT,
     run: EarlierRun | None = None,
     shuffle: bool,
+    untrained: bool = True,
 ) -> tuple[nn.Module, Images, Arguments]:
     """Make the model and the loader, and add the mean and std that the model is known for to the arguments.
 
@@ -44,31 +44,46 @@ def prepared(
             None where labels do not matter.
         run: the run whose model this is; None for the one that the checkpoint is of.
         shuffle: draw the images in a random order.
+        untrained: allow a model with random weights or a new classifier, with a note; otherwise it is refused.
 
     Raises:
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
     run = run or run_of_checkpoint(sources.checkpoint)
-    labels = labels_of(run) if labels == BY_TEXT else labels
+    seed = arguments.get("seed", 0)
+    check_settings({"seed": seed})
+    model: nn.Module | None = None
+    if sources.model.split(":")[0] not in LIBRARIES:
+        with own_randomness(seed):
+            model = model_of(named(sources), None)
+    renewed = gets_new_classifier(sources, run, arguments)
+    labels = labels_of(run) if labels == BY_TEXT and not renewed else labels
     if labels is not None and sources.classes_file is not None:
         names = _names_in(sources.classes_file)
         check_same_names(labels.names, names, sources.checkpoint or "", "--classes_file")
         labels = Labels(names)
+    elif labels == BY_TEXT and run is None:
+        labels = Labels(came=came_with(sources, model, training=shuffle))
     loader = loader_of(sources, labels=labels, shuffle=shuffle)
-    if labels == BY_TEXT and (run is None or run.function != "pretrain"):
-        check_one_order(sources, loader)
+    if (
+        labels is not None
+        and labels._replace(came=None) == BY_TEXT
+        and not renewed
+        and (run is None or run.function != "pretrain")
+    ):
+        check_one_order(sources, loader, labels)
     classes = sources.classes if sources.classes is not None else classes_of(loader)
     if classes is None and sources.model.split(":")[0] in LIBRARIES:
         raise ValueError(f"{sources.data} does not tell how many classes it has: pass --classes")
-    seed = arguments.get("seed", 0)
-    check_settings({"seed": seed})
-    with own_randomness(seed):  # random weights are the same when the run is repeated
-        model = model_of(sources, classes)
+    if model is None:
+        with own_randomness(seed):  # random weights are the same when the run is repeated
+            model = model_of(named(sources), classes)
     if labels is not None:
         with own_randomness(seed):
-            _check_outputs(model, loader, sources, strict=not shuffle)
+            doubt = fit_classifier(model, sources, names_of(loader.dataset), run, strict=not shuffle)
+        say_untrained(doubt, allowed=untrained, finetune=bool(arguments.get("finetune")))
     if arguments.get("mean") is None and arguments.get("std") is None:
-        mean, std = statistics_of(sources, model) if run is None else run.statistics
+        mean, std = statistics_of(named(sources), model) if run is None else run.statistics
         arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 
@@ -87,7 +102,7 @@ def _names_in(file: str) -> list[str]:
         ValueError: the file cannot be read, is empty, or holds a name twice.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"--classes_file {file!r} cannot be read ({error}): pass a text file, one name a line"
@@ -97,31 +112,3 @@ def _names_in(file: str) -> list[str]:
     if twice or not names:
         raise ValueError(f"--classes_file {file!r} holds {'twice ' + folders.shown(twice) if twice else 'no name'}")
     return names
-
-
-def _check_outputs(model: nn.Module, loader: Images, sources: Sources, *, strict: bool) -> None:
-    """Raise a ValueError where a model that comes with a head has another number of outputs than there are classes.
-
-    Args:
-        strict: check the models of torchvision, too, whose published heads are trained further as they are.
-    """
-    library, names = sources.model.partition(":")[0], names_of(loader.dataset)
-    fresh = library == "timm" or (library == "torchvision" and not (strict and sources.pretrained))
-    if fresh or names is None or isinstance(loader.dataset, IterableDataset):
-        return
-    outputs = _outputs_of(model, loader.dataset[0][0][None])
-    if outputs is not None and outputs > 1 and outputs not in (len(names), sources.classes):
-        raise ValueError(
-            f"the model has {outputs} outputs, but there are {len(names)} classes ({folders.shown(names)}), so it is not known "
-            f"which output is which class: pass {CLASSES_FILE}"
-        )
-
-
-def _outputs_of(model: nn.Module, images: Tensor) -> int | None:
-    """Count the model's outputs for images (N,C,H,W); None where it cannot take them, which is reported later."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return first_logits(model, images).shape[1]
-    except ValueError:
-        return None

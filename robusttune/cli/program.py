@@ -6,23 +6,27 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 from robusttune.cli.doctor import why_unusable
-from robusttune.cli.errors import UsageError, in_options
+from robusttune.cli.errors import UsageError, in_options, worded
 from robusttune.cli.options import COMMANDS, Request, options_of
 from robusttune.cli.parser import parse
+from robusttune.cli.words import underscored
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return 0 if all went well, 1 on an error, 2 for arguments that do not fit, 130 after Ctrl-C."""
-    warnings.formatwarning = lambda message, *rest, **keywords: f"robusttune: warning: {message}\n"
-    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    warnings.formatwarning = lambda message, *rest, **keywords: (
+        f"robusttune: warning: {in_options(str(message), options)}\n"
+    )
+    words = [underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug, words = "--debug" in words, [word for word in words if word != "--debug"]
     options: Iterable[str] = ()
     try:
         request = parse(words)
         options = options_of(request.command)
-        return _run(request)
+        with worded(options):
+            return _run(request)
     except KeyboardInterrupt:
-        return _say("stopped; with --out, --resume true goes on", 130)
+        return _say("stopped; with --out, --resume goes on", 130)
     except UsageError as error:
         return _say(f"error: {error}", 2)
     except Exception as error:
@@ -44,12 +48,6 @@ def _run(request: Request) -> int:
         raise ImportError(why_unusable(error)) from error
     needed = () if request.sources is None else (request.sources, request.arguments)
     return run(*needed, **request.extra)
-
-
-def _underscored(word: str) -> str:
-    """Write an option with underscores: --batch-size is --batch_size."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
 
 
 def _say(message: str, code: int) -> int:

@@ -1,113 +1,32 @@
-"""Models and loaders of images by name, for the command line."""
+"""Loaders of images by name, for the command line."""
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, TypeVar
 
-import timm
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.dataset import ImageDataset
 from timm.data.dataset_factory import create_dataset
-from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from torchvision import models as zoo
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from robusttune.cli import folders
+from robusttune.cli import columns, folders, image_files, look
+from robusttune.cli.errors import note
 from robusttune.cli.labels import BY_TEXT, Images, Labels, give_labels
 from robusttune.cli.options import Sources
-from robusttune.plugins import did_you_mean
-from robusttune.run import files
+from robusttune.model.named import NamedModel, called
 from robusttune.run.settings import COUNT, NOT_NEGATIVE_COUNT, check_number
 
-NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
-SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing"}
+UNCONVERTED = ("wds", "hfids")  # timm's readers of these decode images, and would convert those of 16 bits to 8
 READERS = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 CROPPED = 1.14  # the shorter side before the central crop, as a multiple of the side after it
 
-T = TypeVar("T")
 
-
-class Reader(Protocol):
-    """A reader of Hugging Face data sets, as timm has it."""
-
-    dataset: Sequence[Mapping[str, object]]
-
-    def __len__(self) -> int: ...
-
-
-def model_of(sources: Sources, classes: int | None) -> nn.Module:
-    """Make the model, with weights from its checkpoint if there is one.
-
-    Args:
-        sources: the name of the model, and how to make it. A module in the working directory counts, too; only timm's
-            models can have another number of channels than three.
-        classes: outputs of a new classifier; None for those that the model has.
-
-    Raises:
-        ValueError: there is no such model, or the weights do not fit it.
-    """
-    name, pretrained = sources.model, sources.pretrained
-    library, _, model = name.partition(":")
-    if not model:
-        raise ValueError(f"the model is {name!r}, but {NAMES} is needed, such as timm:resnet18")
-    outputs = {} if classes is None else {"num_classes": classes}
-    settings = dict(sources.model_args or {})
-    module: object
-    if library == "timm":
-        if not timm.is_model(model.split(".")[0]) and "/" not in model:
-            raise ValueError(f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
-        settings = {"in_chans": sources.channels, "pretrained": pretrained, **outputs, **settings}
-        module = _called(name, timm.create_model, model, **settings)
-    elif library == "torchvision":
-        settings = {"weights": "DEFAULT" if pretrained else None, **({} if pretrained else outputs), **settings}
-        module = _called(name, zoo.get_model, model, **settings)
-    else:
-        module = _called(name, _function(library, model), **settings)
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{name} returned a {type(module).__name__}, but a torch.nn.Module is needed")
-    if sources.checkpoint is not None:
-        files.give_weights(module, files.load_weights(sources.checkpoint), sources.checkpoint)
-    return module
-
-
-def _function(module: str, name: str) -> Callable[..., object]:
-    """Import a function by the name of its module, which may be in the working directory."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        function: Callable[..., object] = getattr(importlib.import_module(module), name)
-        return function
-    except ModuleNotFoundError as error:
-        if error.name is not None and not module.startswith(error.name):
-            raise  # the module exists, but imports one that does not
-        raise ValueError(f"there is no module {module!r} here: the model is {NAMES}") from error
-    except AttributeError as error:
-        raise ValueError(f"the module {module!r} has no {name!r}") from error
-
-
-def _called(subject: str, create: Callable[..., T], *arguments: object, **keywords: object) -> T:
-    """Call a function of another library; its errors become ValueErrors that name the object it should create."""
-    try:
-        return create(*arguments, **keywords)
-    except Exception as error:
-        raise ValueError(f"{subject} cannot be created: {error}") from error
-
-
-def statistics_of(sources: Sources, model: nn.Module) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
-    """Look up the mean and std that the model's images are usually normalised with; (None, None) if they are unknown."""
-    known = getattr(model, "pretrained_cfg", None)
-    library = sources.model.partition(":")[0]
-    if library == "timm" and isinstance(known, dict) and len(known.get("mean", ())) == sources.channels:
-        return known["mean"], known["std"]
-    if library == "torchvision" and sources.pretrained:
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return None, None
+def named(sources: Sources) -> NamedModel:
+    """Return the facts that a model is made from."""
+    return NamedModel(**{each.name: getattr(sources, each.name) for each in fields(NamedModel)})
 
 
 def loader_of(
@@ -128,77 +47,115 @@ def loader_of(
         ValueError: there are no images, no such split, or no such column; their classes are not those of the labels.
         ImportError: timm's reader needs a package that is not installed.
     """
-    data, side = sources.data, sources.size
-    check_number("size", side, COUNT)
+    data = sources.data
+    check_number("size", sources.size, COUNT)
     check_number("batch_size", sources.batch_size, COUNT)
     check_number("workers", sources.workers, NOT_NEGATIVE_COUNT)
     named = sources.data_dir is not None or not data or not Path(data).exists()
     if named:
-        _check_reader(data)
-    elif not Path(data).is_dir():
-        raise ValueError(f"{data!r} is a file, but a folder with a folder of images for each class is needed")
+        _check_reader(data, sources.data_dir)
+    else:
+        known = labels is not None and (labels.names is not None or labels.came is not None)
+        look.check_folder(sources, labelled=labels is not None, classes_known=known)
     mode = {1: "L", 3: "RGB"}.get(sources.channels)
     if mode is None:
         raise ValueError(f"channels is {sources.channels}, but it must be 1 or 3")
-    images = _called(
+    arguments = dict(sources.data_args or {})
+    kind = data.partition("/")[0].lower() if named else ""
+    if not named and isinstance(arguments.get("class_map"), Mapping):
+        arguments["class_map"] = {str(name): label for name, label in arguments["class_map"].items()}
+    if kind in ("", "wds"):
+        arguments.setdefault("input_key", ";".join(image_files.ENDINGS) if kind == "" else image_files.SHARD_KEYS)
+    images = called(
         repr(data) if named else f"a data set of {data!r}, which must have a folder of images for each class,",
         create_dataset,
         data if named else "",
         root=sources.data_dir if named else data,
         split=sources.split,
         batch_size=sources.batch_size,
-        input_img_mode=mode,
+        input_img_mode="" if kind in UNCONVERTED else mode,
         is_training=shuffle,
-        **(sources.data_args or {}),
+        **arguments,
     )
     if not named:
         _check_split(Path(data), Path(images.reader.root), sources.split, strict)
-    _check_columns(data, getattr(images, "reader", None))
+        _say_what_is_read(images.reader, f"the split {sources.split!r} of {data!r}")
+    if kind == "torch":
+        _check_split_of_torchvision(sources, images, strict)
+    columns.check_columns(data, getattr(images, "reader", None))
     if isinstance(images, ImageDataset):
         images = folders.ReadImages(images.reader, mode)
+        if sources.workers:  # which write to it, too
+            images.unread.share_memory_()  # type: ignore[no-untyped-call]
     if labels is not None:
         give_labels(images, labels, sources, in_folders=not named and "class_map" not in (sources.data_args or {}))
-    steps = [
-        transforms.Resize(round(side * CROPPED) if side >= 160 else side),
-        transforms.CenterCrop(side),
-        transforms.ToTensor(),
-    ]
-    grey = mode == "L" and not isinstance(images, folders.ReadImages)
-    images.transform = transforms.Compose([transforms.Grayscale(), *steps] if grey else steps)
-    if isinstance(images, ImageFolder):
-        images.loader = folders.opened
+    _give_transform(images, sources.size, mode)
     shuffle = shuffle and not isinstance(images, IterableDataset)
     return DataLoader(images, sources.batch_size, shuffle=shuffle, num_workers=sources.workers)
 
 
-def _check_reader(data: str) -> None:
+def _give_transform(images: "folders.ReadImages | ImageFolder", side: int, mode: str) -> None:
+    """Scale images and crop them to a square, in all bit depths that their files have."""
+    steps = [
+        transforms.Resize(round(side * CROPPED) if side >= 160 else side),
+        transforms.CenterCrop(side),
+        transforms.ToTensor(),
+        image_files.Expanded(mode),
+    ]
+    if isinstance(images, ImageFolder):
+        images.loader = partial(image_files.opened, mode=mode)
+    elif not isinstance(images, folders.ReadImages):
+        steps.insert(0, image_files.Converted(mode))
+    images.transform = transforms.Compose(steps)
+
+
+def _say_what_is_read(reader: folders.FolderReader, where: str) -> None:
+    """Note files that are no images, and parts of images that are dropped."""
+    others = image_files.unread(image_files.survey(Path(reader.root)).others)
+    for each in ([] if others is None else [f"{others} in {where}"]) + image_files.oddities(
+        [path for path, _ in reader.samples]
+    ):
+        note(each)
+
+
+def _check_reader(data: str, place: str | None) -> None:
     """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
-    if "/" not in data:
+    if "/" not in data or (place is None and data.partition("/")[0].lower() not in ("torch", *READERS)):
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
-            "--data-dir"
+            "--data_dir"
         )
-    reader = READERS.get(data.partition("/")[0].lower())
+    kind, _, name = data.partition("/")
+    reader = READERS.get(kind.lower())
     if reader is not None and find_spec(reader) is None:
         raise ImportError(f"{data!r} is read by the package {reader}: pip install {reader}")
+    if reader == "datasets" and (Path(name) / "state.json").is_file():
+        raise ValueError(
+            f"{name!r} holds a single Dataset, without splits: save them together, as in "
+            "datasets.DatasetDict(train=…, validation=…).save_to_disk(folder)"
+        )
+    if (
+        reader == "datasets"
+        and place is not None
+        and Path(name).is_dir()
+        and Path(place, name).resolve() == Path(name).resolve()
+    ):
+        raise ValueError(
+            f"--data_dir is {place!r}, so that what is read of {name!r} would be kept in {name!r} itself, and read again: pass "
+            "another folder"
+        )
 
 
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
     """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
     inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if read == folder and (strict or SPLITS & {name.lower() for name in inside}):
+    if read == folder and (strict or look.SPLITS & {name.lower() for name in inside}):
         raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
 
 
-def _check_columns(data: str, reader: "Reader | None") -> None:
-    """Raise a ValueError where timm's reader of Hugging Face data sets would fail on the first image."""
-    sought = [key for key in (getattr(reader, name, None) for name in ("image_key", "label_key")) if key is not None]
-    if reader is None or len(sought) < 2 or not len(reader):
-        return
-    first = reader.dataset[0]  # a missing column may have been added, with nothing in it
-    if any(first.get(key) is None for key in sought):
-        known = ", ".join(key for key, value in first.items() if value is not None)
-        raise ValueError(
-            f"{data!r} has the columns {known}, but images are looked for in {sought[0]!r} and labels in {sought[1]!r}: "
-            "pass --data_args '{input_key: …, target_key: …}'"
-        )
+def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) -> None:
+    """Raise a ValueError where timm would read another split of a data set of torchvision than the one that is named."""
+    if isinstance(images, ImageFolder):
+        _check_split(Path(sources.data_dir or ""), Path(images.root), sources.split, strict)
+    elif hasattr(images, "train") and sources.split not in look.SPLITS:
+        raise ValueError(f"there is no split {sources.split!r} in {sources.data!r}, which has train and test")

@@ -52,7 +52,7 @@ def read(parameter: Parameter, written: str | list[str]) -> object:
 
 def _typed(name: str, text: str, types: frozenset[str]) -> object:
     """Read a text as one of these types; a type that is not in WORDS, such as Any, takes all that YAML has."""
-    value = text if repr(text) in types else _plain(text)
+    value = text if repr(text) in types else None if _says_none(text, types) else _plain(text)
     kind, others = KINDS[type(value)], types - {"None", *WORDS}
     if kind in types:
         return value
@@ -63,6 +63,11 @@ def _typed(name: str, text: str, types: frozenset[str]) -> object:
     if others:
         return value
     raise UsageError(f"--{name} is {text!r}, but it must be {words_of(types)}")
+
+
+def _says_none(text: str, types: frozenset[str]) -> bool:
+    """Return True for "none" where it cannot be a name."""
+    return text.lower() == "none" and "None" in types and not types & {"str", "Any", "'none'"}
 
 
 def _plain(text: str) -> object:

@@ -1,21 +1,84 @@
-"""The names of classes that a data set knows."""
+"""The names of classes that a data set knows, and their number beside that of a model's outputs."""
+
+import logging
+from collections.abc import Mapping
 
 from robusttune.types import Loader
+
+SHOWN = 8
+
+logger = logging.getLogger("robusttune")
 
 
 def class_names(loader: Loader) -> list[str] | None:
     """List the names in `classes` of a loader's data set, or of the one that it wraps; None if there are none.
+
+    A `class_to_idx` of the data set, or of timm's reader in it, is read where there are no `classes`. Where the parts of a
+    ConcatDataset name other classes, a warning is logged, and there are none.
 
     Example:
         >>> from types import SimpleNamespace
         >>> class_names(SimpleNamespace(dataset=SimpleNamespace(dataset=SimpleNamespace(classes=["cat", "dog"]))))
         ['cat', 'dog']
     """
+    return _names_of(getattr(loader, "dataset", None))
+
+
+def _names_of(dataset: object) -> list[str] | None:
+    known, inner = getattr(dataset, "classes", None), getattr(dataset, "dataset", None)
+    numbers = getattr(dataset, "class_to_idx", None) or getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+    if known is None and isinstance(numbers, Mapping) and sorted(numbers.values()) == list(range(len(numbers))):
+        known = sorted(numbers, key=lambda name: numbers[name])
+    if isinstance(known, list | tuple) and known and all(isinstance(name, str | int) for name in known):
+        return [str(name) for name in known]
+    parts = getattr(dataset, "datasets", None)
+    if isinstance(parts, list | tuple):
+        by_part = [names for part in parts if (names := _names_of(part)) is not None]
+        other = next((names for names in by_part if names != by_part[0]), None)
+        if other is not None:
+            logger.warning(
+                "the parts of the data set name other classes, %s and %s, so a label may mean several of them: give all parts the "
+                "same classes in the same order",
+                *(_shown(by_part[0]), _shown(other)),
+            )
+            return None
+        return by_part[0] if len(by_part) == len(parts) and by_part else None
+    return None if inner is None or inner is dataset else _names_of(inner)
+
+
+def _shown(names: list[str]) -> str:
+    return f"[{', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}]"
+
+
+def doubt_of_outputs(loader: Loader, outputs: int) -> str | None:
+    """Return what may be wrong where a model has more outputs than the loader's data set has names of classes.
+
+    Nothing is said of a data set with a `target_transform`, which may map the named classes to others.
+
+    Raises:
+        ValueError: there are fewer outputs than names.
+    """
+    names = class_names(loader)
+    if names is None or len(names) == outputs or _maps_labels(loader):
+        return None
+    if len(names) > outputs:
+        raise ValueError(
+            f"the model has {outputs} outputs, but loader.dataset.classes names {len(names)} classes: give it a classifier of "
+            f"{len(names)} outputs (in timm, num_classes={len(names)}), or map the labels to its classes in a target_transform"
+        )
+    return (
+        f"the model has {outputs} outputs, but loader.dataset.classes names {len(names)} classes: unless the labels are rows of "
+        f"these outputs, give it a classifier of {len(names)} (in timm, num_classes={len(names)}) and train that first, as "
+        "finetune= of harden does"
+    )
+
+
+def _maps_labels(loader: Loader) -> bool:
+    """Return True if the loader's data set, or one that it wraps, has a `target_transform`."""
     dataset = getattr(loader, "dataset", None)
     while dataset is not None:
-        known = getattr(dataset, "classes", None)
-        if isinstance(known, list | tuple) and known and all(isinstance(name, str | int) for name in known):
-            return [str(name) for name in known]
+        if getattr(dataset, "target_transform", None) is not None:
+            return True
         inner = getattr(dataset, "dataset", None)
         dataset = None if inner is dataset else inner
-    return None
+    return False

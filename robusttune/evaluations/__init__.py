@@ -5,7 +5,8 @@ from typing import Protocol
 
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
-from robusttune.measuring.record import Record, accuracy, balanced, repeated
+from robusttune.measuring.passes import Passes, attack_passes, takes
+from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 
@@ -14,12 +15,16 @@ __all__ = [
     "Z95",
     "Evaluation",
     "LossName",
+    "Passes",
     "Record",
     "Subject",
     "Tally",
     "accuracy",
+    "attack_passes",
     "balanced",
+    "named",
     "repeated",
+    "takes",
     "wilson",
 ]
 
@@ -29,7 +34,8 @@ class Evaluation(Protocol):
 
     Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
     package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
-    is measured.
+    is measured. One that says with `takes` how many passes through the model it takes for each image gets a progress bar
+    with the time that is left, and `estimate` knows what it costs.
     """
 
     def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.evaluations import LOSSES, LossName
+from robusttune.evaluations import LOSSES, LossName, Passes
 from robusttune.evaluations._sanity_sample import SLACK, Finding, Sample, apgd, share
 from robusttune.model.borrowing import differentiable
 from robusttune.norms import radii
@@ -21,7 +21,7 @@ from robusttune.threat import LossOf, ThreatModel
 UNBOUNDED = 0.5
 QUERIES = 500
 TRIALS = 100
-SURROGATE_STEPS = 150
+SURROGATE_STEPS, SURROGATE_BATCH = 150, 64
 
 Check: TypeAlias = Callable[[Sample], Finding]
 
@@ -162,7 +162,7 @@ def unbounded_attack_succeeds(sample: Sample) -> Finding:
 def gradient_free_attacks_find_no_more(sample: Sample) -> Finding:
     """Look for images that withstand gradients, but not Square, or not random noise without torchattacks."""
     left, name = sample.clean, "random noise"
-    if find_spec("torchattacks") is not None and sample.threat.norm in ("l2", "linf"):
+    if _has_square(sample.threat):
         square = plugins.configured("attacks", "torchattacks", name="Square", n_queries=QUERIES)
         left, name = sample.after(square), "Square"
     else:
@@ -174,6 +174,10 @@ def gradient_free_attacks_find_no_more(sample: Sample) -> Finding:
         f"{name}, which sees no gradient, breaks {100 * value:.0f}% of images that withstand gradients: they are masked"
     )
     return Finding(value, value <= SLACK, says if value > SLACK else f"{name} finds nothing that gradients do not")
+
+
+def _has_square(threat: ThreatModel) -> bool:
+    return find_spec("torchattacks") is not None and threat.norm in ("l2", "linf")
 
 
 def transfer_finds_no_more(sample: Sample) -> Finding:
@@ -199,7 +203,7 @@ def _surrogate(sample: Sample) -> nn.Module:
     with differentiable():
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(SURROGATE_STEPS):
-            rows = torch.randint(len(sample.pixels), (64,), generator=generator, device=place)
+            rows = torch.randint(len(sample.pixels), (SURROGATE_BATCH,), generator=generator, device=place)
             pixels = sample.threat.start(sample.pixels[rows], generator)
             loss = F.cross_entropy(net(pixels), sample.subject.predicted(pixels))
             optimizer.zero_grad()
@@ -222,3 +226,15 @@ CHECKS: tuple[Check, ...] = (
     gradient_free_attacks_find_no_more,
     transfer_finds_no_more,
 )
+
+
+def expected(threat: ThreatModel, images: int, steps: int) -> Passes:
+    """Count the passes of all checks on this number of images, with attacks of this number of steps."""
+    # APGD: a forward more than steps, and a look at what it found. Runs: one on each loss, two of larger radii, two of twice
+    # and two of four times as many steps.
+    runs = (steps, steps, steps, steps, 2 * steps, 2 * steps, 4 * steps, 4 * steps)
+    attacks = Passes(sum(each + 2 for each in runs) + 2, sum(runs) + 1)  # and a single step of PGD
+    looks = 2 + 1 + len(LOSSES) + 1 + 1  # two for random outputs, softmax, gradients, as they are, after the imitation
+    without_gradients = QUERIES + 4 if _has_square(threat) else TRIALS
+    total = attacks.plus(Passes(looks + without_gradients, len(LOSSES)))
+    return total._replace(images=images, once=2 * 32 + 8 + SURROGATE_STEPS * SURROGATE_BATCH)

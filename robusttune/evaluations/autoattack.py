@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
 from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
 from robusttune.run.provenance import fingerprint
@@ -19,9 +19,32 @@ __all__ = ["autoattack"]
 STEPS, TARGETS, QUERIES = 100, 9, 5000
 # Targeted members need a logit beside the label's and the target's two neighbours.
 FEWEST_CLASSES = 4
+SHORT = 5  # steps by which an estimate measures a member
 FILE = "autoattack.jsonl"
 
 
+def _passes(subject: Subject, *, queries: int) -> Passes:
+    """Count the passes of torchattacks' members, and of a look at what each of them found."""
+    targets = min(TARGETS, subject.classes - 1)
+    each: dict[str, object] = {"steps": SHORT, "n_classes": 2}
+    members: dict[str, tuple[dict[str, object], Passes]] = {
+        "APGD": ({"steps": SHORT}, Passes(STEPS + 3, STEPS + 1)),
+        "APGDT": (each, Passes(2 + targets * (STEPS + 2), targets * (STEPS + 1))),
+        "FAB": ({"multi_targeted": True, **each}, Passes(2 + targets * (2 * STEPS + 3), targets * STEPS)),
+        "Square": ({"n_queries": 10 * SHORT}, Passes(queries + 4)),
+    }
+    kept = ["APGD", "APGDT", "FAB", "Square"] if subject.classes >= FEWEST_CLASSES else ["APGD", "Square"]
+    attacks = [
+        (plugins.configured("attacks", "torchattacks", name=name, **members[name][0]), members[name][1])
+        for name in kept
+    ]
+    total = Passes(1, exact=False, attacks=attacks)
+    for _, passes in attacks:
+        total = total.plus(passes)
+    return total
+
+
+@takes(_passes)
 @plugins.requires(partial(plugins.check_installed, "attacks", "torchattacks"))
 def autoattack(
     subject: Subject, *, norm: NormLike | None = None, eps: float | None = None, queries: int = QUERIES

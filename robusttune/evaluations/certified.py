@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
 
 __all__ = ["certified"]
 
@@ -30,6 +30,11 @@ def _beta() -> _Beta:
     return distribution
 
 
+def _passes(subject: Subject, *, draws: int, choosing_draws: int) -> Passes:
+    return Passes(draws + choosing_draws)
+
+
+@takes(_passes)
 @plugins.requires(_beta)
 def certified(
     subject: Subject,

@@ -2,11 +2,16 @@
 
 import torch
 
-from robusttune.evaluations import Record, Subject, accuracy, balanced
+from robusttune.evaluations import Passes, Record, Subject, accuracy, balanced, named, takes
 
 __all__ = ["clean"]
 
 
+def _passes(subject: Subject) -> Passes:
+    return Passes(1)
+
+
+@takes(_passes)
 def clean(subject: Subject) -> list[Record]:
     """Measure the accuracy on unchanged images, the balanced accuracy, and the accuracy of the worst class."""
     seen, right = torch.zeros(2, subject.classes, dtype=torch.long, device=subject.device)
@@ -33,9 +38,9 @@ def _partial_setting(subject: Subject, present: list[int]) -> dict[str, str]:
     missing = sorted(set(range(subject.classes)) - set(present))
     if not missing:
         return {}
-    numbers = ", ".join(map(str, missing[:5])) + ", …" * (len(missing) > 5)
+    names = ", ".join(named(label, subject.names) for label in missing[:5]) + ", …" * (len(missing) > 5)
     subject.tell(
-        f"no images of {len(missing)} of {subject.classes} classes ({numbers}): balanced and worst-class accuracy are of "
+        f"no images of {len(missing)} of {subject.classes} classes ({names}): balanced and worst-class accuracy are of "
         "the others"
     )
     return {"classes": f"{len(present)} of {subject.classes}"}

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from robusttune.corruptions import SEVERITIES, Corruption, preset_of
-from robusttune.corruptions._benchmark import SAVED_AT, family_of, generated, standard_names
+from robusttune.corruptions._benchmark import SAVED_AT, Condition, family_of, generated, standard_names
 from robusttune.corruptions._published import Published
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes
-from robusttune.evaluations import Z95, Record, Subject, accuracy, repeated
+from robusttune.evaluations import Z95, Passes, Record, Subject, accuracy, repeated, takes
 from robusttune.evaluations import _mean_corruption_error as mce
 from robusttune.evaluations._mean_corruption_error import Key
 from robusttune.measuring.record import Setting
@@ -27,6 +27,27 @@ Answers: TypeAlias = dict[Key, Tensor]
 CorruptionLike: TypeAlias = str | Corruption | Callable[..., Tensor]
 
 
+def _passes(
+    subject: Subject,
+    *,
+    names: Sequence[CorruptionLike] | None,
+    severities: Sequence[int],
+    jpeg_save: bool,
+    preset: int | None,
+    published: PathLike | None,
+) -> Passes | None:
+    if published is not None:
+        return None
+    conditions = _conditions(subject, names, severities, jpeg_save=jpeg_save, preset=preset)
+
+    def beside(pixels: Tensor) -> None:
+        for condition in conditions:
+            condition.change(pixels)
+
+    return Passes(len(conditions), beside=beside)
+
+
+@takes(_passes)
 def corruptions(
     subject: Subject,
     *,
@@ -87,25 +108,40 @@ def _of_generated(
     preset: int | None,
 ) -> tuple[Answers, str]:
     """Return the right answers under each corruption of the loader's images, and the protocol."""
-    example = torch.zeros(1, *subject.shape, device=subject.device)
-    size = preset_of(example, preset)
-    conditions = generated(
-        standard_names() if names is None else names,
-        severities,
-        example,
-        seed=subject.seed + distributed.rank(),
-        jpeg_save=jpeg_save,
-        preset=size,
-    )
+    conditions = _conditions(subject, names, severities, jpeg_save=jpeg_save, preset=preset)
+    size = preset_of(_example(subject), preset)
     saved = f"saved as JPEG of quality {SAVED_AT}" if jpeg_save else "8 bits"
     protocol = f"made here, severities for {size} px, {saved}"
     subject.tell(f"corruptions: {protocol}")
     right: dict[Key, list[Tensor]] = {(condition.name, condition.severity): [] for condition in conditions}
     for pixels, labels in subject.batches():
         for condition in conditions:
+            subject.stage(f"{condition.name} {condition.severity or ''}".rstrip())
             answers = subject.predicted(condition.change(pixels)) == labels
             right[condition.name, condition.severity].append(answers.cpu())
     return _joined(right), protocol
+
+
+def _conditions(
+    subject: Subject,
+    names: Sequence[CorruptionLike] | None,
+    severities: Sequence[int],
+    *,
+    jpeg_save: bool,
+    preset: int | None,
+) -> list[Condition]:
+    return generated(
+        standard_names() if names is None else names,
+        severities,
+        _example(subject),
+        seed=subject.seed + distributed.rank(),
+        jpeg_save=jpeg_save,
+        preset=preset_of(_example(subject), preset),
+    )
+
+
+def _example(subject: Subject) -> Tensor:
+    return torch.zeros(1, *subject.shape, device=subject.device)
 
 
 def _of_published(
@@ -125,7 +161,8 @@ def _of_published(
     size = "as they are"
     for (name, severity), parts in right.items():
         batches = files.batches(name, severity, rows=rows)
-        for levels, labels in sharding.own_share(subject.watched(batches)):
+        for number, (levels, labels) in enumerate(sharding.own_share(batches), 1):
+            subject.stage(f"{name} {severity or ''}, batch {number}")
             check_classes(labels, subject.classes)  # of a part of the classes: wnids=
             pixels, size = _fitted(levels.to(subject.device).float() / 255, subject, transform)
             parts.append((subject.predicted(pixels) == labels.to(subject.device)).cpu())

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
 from robusttune.norms import NormLike, default_eps, radii
 from robusttune.threat import ThreatModel
 
@@ -13,6 +14,17 @@ __all__ = ["noise"]
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 
 
+def _passes(subject: Subject, *, norm: NormLike | None, eps: Sequence[float] | None, draws: int) -> Passes:
+    threats, generator = _threats(subject, norm, eps), subject.generator()
+
+    def beside(pixels: Tensor) -> None:
+        for threat in threats * draws:
+            threat.start(pixels, generator)
+
+    return Passes(draws * len(threats), beside=beside)
+
+
+@takes(_passes)
 def noise(
     subject: Subject, *, norm: NormLike | None = None, eps: Sequence[float] | None = None, draws: int = 10
 ) -> list[Record]:
@@ -27,10 +39,7 @@ def noise(
             for another norm).
         draws: the number of perturbations for each image and radius.
     """
-    adversary = subject.adversary(norm)
-    radius = adversary.eps or default_eps(adversary.norm, subject.shape)
-    sizes = sorted(set(eps)) if eps else radii(adversary.norm, radius, MULTIPLES)
-    threats = [ThreatModel(adversary.norm, size) for size in sizes]
+    threats = _threats(subject, norm, eps)
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     generator = subject.generator()
     for pixels, labels in subject.batches():
@@ -45,3 +54,10 @@ def noise(
         accuracy("noise", count, images, {"norm": threat.norm, "eps": threat.eps, **setting}, right=single[threat])
         for threat, count in zip(threats, counts, strict=True)
     ]
+
+
+def _threats(subject: Subject, norm: NormLike | None, eps: Sequence[float] | None) -> list[ThreatModel]:
+    adversary = subject.adversary(norm)
+    radius = adversary.eps or default_eps(adversary.norm, subject.shape)
+    sizes = sorted(set(eps)) if eps else radii(adversary.norm, radius, MULTIPLES)
+    return [ThreatModel(adversary.norm, size) for size in sizes]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from robusttune.data.batches import errors_at, images_of
 from robusttune.data.pixels import check_space
-from robusttune.evaluations import Z95, Record, Subject, wilson
-from robusttune.measuring.ood_score import ood_score
+from robusttune.evaluations import Z95, Passes, Record, Subject, takes, wilson
+from robusttune.measuring.ood_score import ood_score, turns_of
+from robusttune.measuring.passes import count_images
 from robusttune.types import Loader
 
 __all__ = ["ood"]
@@ -17,6 +18,13 @@ __all__ = ["ood"]
 KEPT = 0.95
 
 
+def _passes(subject: Subject, *, others: Loader | None) -> Passes | None:
+    count = None if others is None else count_images(others, getattr(others, "batch_size", None) or 0)
+    each = 1 + len(turns_of(subject.shape))
+    return Passes(each, once=count * each) if count else None
+
+
+@takes(_passes)
 def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     """Measure how well the score separates other images from the loader's: AUROC, and the false positive rate FPR95.
 

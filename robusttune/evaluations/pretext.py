@@ -3,11 +3,16 @@
 import torch
 from torch.nn import functional as F
 
-from robusttune.evaluations import Record, Subject, accuracy
+from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
 
 __all__ = ["pretext"]
 
 
+def _passes(subject: Subject) -> Passes:
+    return Passes(0 if subject.heads is None else len(subject.heads.tasks))
+
+
+@takes(_passes)
 def pretext(subject: Subject) -> list[Record]:
     """Measure each pretext head's accuracy and loss on one view of each image, beside the accuracy of guessing.
 

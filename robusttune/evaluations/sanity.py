@@ -1,13 +1,18 @@
 """Signs that measured robustness is false: masked gradients, and models that attacks cannot measure."""
 
 from robusttune.attacks import NoGradientError
-from robusttune.evaluations import Record, Subject, wilson
-from robusttune.evaluations._sanity_checks import CHECKS
+from robusttune.evaluations import Passes, Record, Subject, takes, wilson
+from robusttune.evaluations._sanity_checks import CHECKS, expected
 from robusttune.evaluations._sanity_sample import Finding, Sample
 
 __all__ = ["sanity"]
 
 
+def _passes(subject: Subject, *, images: int, steps: int) -> Passes:
+    return expected(subject.threat, images, steps)
+
+
+@takes(_passes)
 def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Record]:
     """Check whether the model's measured robustness can be believed: a Record and a sentence for each of twelve checks.
 
@@ -29,11 +34,12 @@ def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Reco
     count = len(sample.pixels)
     records = []
     for check in CHECKS:
+        name = check.__name__.replace("_", " ")
+        subject.stage(name)
         try:
             finding = check(sample)
         except NoGradientError:
             finding = Finding(1.0, False, "no gradient reaches the images: this check could not be made")
-        name = check.__name__.replace("_", " ")
         share = min(1.0, max(0.0, finding.value))
         setting = {"ok": finding.ok, "says": finding.says}
         records.append(Record("sanity", name, finding.value, count, wilson(share * count, count), setting))

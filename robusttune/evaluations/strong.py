@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import LossName, Record, Subject, accuracy
+from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, takes
 from robusttune.norms import NormLike
 
 __all__ = ["strong"]
@@ -13,6 +13,18 @@ __all__ = ["strong"]
 UNTARGETED: tuple[LossName, ...] = ("cross_entropy", "margin")
 
 
+def _passes(
+    subject: Subject, *, norm: NormLike | None, eps: float | None, steps: int, targets: int, target_steps: int
+) -> Passes:
+    threat, count = subject.adversary(norm, eps), min(targets, subject.classes - 1)
+    untargeted, targeted = (
+        attack_passes(subject, plugins.configured("attacks", "apgd", steps=each), threat)
+        for each in (steps, target_steps)
+    )
+    return Passes(1).plus(untargeted, len(UNTARGETED)).plus(targeted, count)
+
+
+@takes(_passes)
 def strong(
     subject: Subject,
     *,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
-from robusttune.evaluations import LossName, Record, Subject, accuracy
+from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, takes
 from robusttune.norms import NormLike, canonical, default_eps, radii
 from robusttune.threat import ThreatModel
 
@@ -16,6 +16,23 @@ __all__ = ["sweep"]
 MULTIPLES = {"l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "linf": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
 
 
+def _passes(
+    subject: Subject,
+    *,
+    norms: Sequence[NormLike] | None,
+    eps: Sequence[float] | None,
+    attack: AttackLike,
+    steps: int | None,
+    losses: Sequence[LossName],
+) -> Passes:
+    threats = [threat for norm in _swept(subject, norms) for threat in _threats(subject, norm, eps) if threat.eps > 0]
+    if not threats:
+        return Passes(1)
+    each = attack_passes(subject, plugins.configured("attacks", attack, steps=steps), threats[0])
+    return Passes(1).plus(each, len(losses) * len(threats))
+
+
+@takes(_passes)
 def sweep(
     subject: Subject,
     *,
@@ -50,9 +67,7 @@ def sweep(
             "evaluate with attack='pgd' or 'apgd'"
         )
     configured = plugins.configured("attacks", attack, steps=steps)
-    trained = subject.threat.norm
-    default_norms = [trained, *(norm for norm in plugins.names("norms") if norm != trained)]
-    swept = list(dict.fromkeys(map(canonical, norms))) if norms else default_norms
+    swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}
     single: dict[ThreatModel, list[bool]] = {threat: [] for norm in swept for threat in threats[norm]}
     for pixels, labels, size in subject.windows():
@@ -86,6 +101,13 @@ def _after(
     for loss in losses if threat.eps > 0 else ():
         alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator, size=size)
     return alive
+
+
+def _swept(subject: Subject, norms: Sequence[NormLike] | None) -> list[NormLike]:
+    """Return the norms, by default the training norm and then every other one."""
+    trained = subject.threat.norm
+    others = [norm for norm in plugins.names("norms") if norm != trained]
+    return list(dict.fromkeys(map(canonical, norms or [trained, *others])))
 
 
 def _threats(subject: Subject, norm: NormLike, eps: Sequence[float] | None) -> list[ThreatModel]:

@@ -5,8 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from robusttune.measuring.record import Record, described, percent
-from robusttune.measuring.records import Records
+from robusttune.measuring.records import Records, records_of
 from robusttune.run.markdown import markdown_table
+from robusttune.types import PathLike
 
 HEAD = ("what", "first", "second", "difference", "only first right", "only second right", "images", "p")
 # Settings that two measurements of one quantity may differ in.
@@ -54,24 +55,29 @@ class Comparisons(list[Comparison]):
         ]
         return markdown_table(HEAD, rows)
 
+    def __str__(self) -> str:
+        return self.table()
+
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
-def compare(first: Records, second: Records) -> Comparisons:
+def compare(first: Records | PathLike, second: Records | PathLike) -> Comparisons:
     """Compare two models by every accuracy that both have, on the images that both were measured on.
 
     Images are paired by their contents, so the order in which loaders yield them does not matter. The test is about these
     two models, not about the two recipes: training with another seed gives another model.
 
     Args:
-        first, second: the Records that `evaluate` returned for two models, or that `Records.load` read.
+        first, second: the Records that `evaluate` returned for two models, or what `Records.load` reads: their files, the
+            folders that `evaluate` wrote to, or those of the runs.
 
     Raises:
         ValueError: there is no common image or no common measurement, or Records do not hold the answer to each image.
 
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """
+    first, second = records_of(first), records_of(second)
     for name, records in (("first", first), ("second", second)):
         if not getattr(records, "hashes", ()):
             raise ValueError(

@@ -1,63 +1,64 @@
 """Evaluation of a classifier: `evaluate` runs the evaluations that the user names, and merges their Records."""
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from robusttune import plugins
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, unpacked
-from robusttune.data.loaders import check_loader, length_of
+from robusttune.data.class_names import class_names, doubt_of_outputs
+from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
+from robusttune.measuring.chance import UNTRAINED, guess_in
+from robusttune.measuring.clock import Clock
+from robusttune.measuring.passes import count_images, part_of
+from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
-from robusttune.measuring.records import Records
+from robusttune.measuring.records import FILE, Records
 from robusttune.measuring.results import Result, costs, merged
+from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
-from robusttune.model.devices import chosen_device, device_of, dtype_of, placed
+from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
-from robusttune.run.log import tell
+from robusttune.run.log import tell, warn
 from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
-from robusttune.tasks._heads import Heads, load_heads
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
-FILE = "records.jsonl"
-
 Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
 EvaluationLike: TypeAlias = str | Evaluating
-HeadsLike: TypeAlias = nn.Module | PathLike
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | PathLike,
     loader: Loader,
     which: EvaluationLike | Sequence[EvaluationLike] = ("clean", "sweep"),
     *,
-    norm: NormLike = "linf",
+    norm: NormLike | None = None,
     eps: float | None = None,
     mean: Channels | None = None,
     std: Channels | None = None,
     normalized: bool | None = None,
     subset: int | None = None,
     heads: HeadsLike | None = None,
+    run: PathLike | None = None,
     out: PathLike | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -67,19 +68,23 @@ def evaluate(
     """Measure a model on unchanged and on attacked images; the model itself does not change.
 
     Args:
-        model: images -> logits (N,K), hardened by us or not; evaluated in eval mode.
+        model: images -> logits (N,K), hardened by us or not; evaluated in eval mode. Or the folder of a run of harden, from
+            which the model is loaded, and norm, eps, mean, std and heads are taken where they are not passed; images of
+            another size are said, other channels and other names in `loader.dataset.classes` are refused.
         loader: yields (images, labels), as for `harden`.
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
-        norm, eps: the adversary that the model was, or should be, trained against; eps in pixel units on [0,1], None for
-            the customary radius for the image size.
-        mean, std, normalized: of the model's input; None reads them from the loader.
+        norm, eps: the adversary that the model was, or should be, trained against; None for that of the run, or else linf;
+            eps in pixel units on [0,1], None for the run's, or else the customary radius for the image size.
+        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
         subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
         heads: of pretext tasks, for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
+        run: the folder of the run that trained the model, where the model itself is passed: of a run begun from Python, which
+            does not name its model.
         out: a folder for `records.jsonl` and for files from which long evaluations go on; None for none.
         resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
         device: "auto", or the device to work on.
-        progress: show a progress bar.
+        progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
@@ -94,18 +99,25 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
-    evaluations = _chosen(which)
+    evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
+    model, known = with_run(model, run)
+    known.check_classes(loader, progress)
+    norm, eps = known.adversary(norm, eps)
+    mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
     folder = prepared(out, resume)
     source = sharding.whole(loader)
     with _borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)
         images, _ = unpacked(first_batch(part))
+        known.check_images(images)
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
         until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
+        pretext = known.heads(heads, model)
         shape, classes = tuple(images.shape[1:]), _classes_of(model, inputs)
+        doubt = doubt_of_outputs(source, classes)
         subject = Subject(
             model=model,
             pixels=pixels,
@@ -116,18 +128,25 @@ def evaluate(
             device=place,
             seed=seed,
             folder=folder,
-            heads=None if heads is None else heads_for(heads, model),
-            classifier=None if heads is None else find_classifier(model, inputs),
+            heads=pretext,
+            classifier=None if pretext is None else find_classifier(model, inputs, known.classifier),
+            names=class_names(source) or known.classes,
         )
-        results = [_measured(title, evaluation, subject, progress) for title, evaluation in evaluations]
+        with _clock(evaluations, subject, len(images), progress) as clock:
+            subject = replace(subject, clock=clock, tell=partial(tell, progress=progress))
+            results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
         records = merged(results)
-        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject)}
+        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject), **known.facts}
     if folder is not None and distributed.rank() == 0:
         records.save(folder / FILE)
+    guess = guess_in(records)
+    for line in (doubt, f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None):
+        if line is not None and distributed.rank() == 0:
+            warn(line, progress)
     return records
 
 
-def _chosen(which: object) -> list[tuple[str, Evaluating]]:
+def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:
     """Look up the evaluations and their titles; check that the packages they need are installed.
 
     Raises:
@@ -190,27 +209,23 @@ def _classes_of(model: nn.Module, inputs: Tensor) -> int:
     return classes
 
 
-def heads_for(heads: HeadsLike, model: nn.Module) -> Heads:
-    """Return a copy of pretext heads in eval mode, on the model's device and in its dtype.
-
-    Args:
-        heads: Heads, a RobustLoss, or the folder of a run.
-        model: the model whose features they read.
-    """
-    loaded = heads if isinstance(heads, Heads) else getattr(heads, "heads", None) or load_heads(heads, model)
-    # A copy, as the user may train the original.
-    return copy.deepcopy(loaded).to(device_of(model), dtype_of(model)).eval()
+def _clock(evaluations: Sequence[tuple[str, Evaluating]], subject: Subject, batch: int, show: bool) -> Clock:
+    """Make the progress bar over all evaluations; the process of rank 0 shows it."""
+    show = show and distributed.rank() == 0
+    images = count_images(subject.loader, batch) if show else None
+    return Clock([part_of(title, evaluation, subject, images) for title, evaluation in evaluations], show=show)
 
 
-def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bool) -> Result:
+def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     """Run one evaluation with a new Tally.
 
     Raises:
         ValueError: the evaluation returned something else than Records.
     """
     tally = Tally(by_image=True)
-    watched = _bar(title, subject.loader) if progress else iter
-    subject = replace(subject, tally=tally, watched=watched, tell=partial(tell, progress=progress))
+    subject = replace(subject, tally=tally)
+    if subject.clock is not None:
+        subject.clock.begin()
     began = time.perf_counter()
     returned = evaluation(subject)
     records = list(returned) if isinstance(returned, Iterable) else [returned]
@@ -219,13 +234,10 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject, progress: bo
     return Result(title, records, tally, time.perf_counter() - began)
 
 
-def _bar(title: str, loader: Loader) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    return lambda batches: tqdm(batches, desc=title, total=length_of(loader), unit="batch", leave=False)
-
-
 def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """Collect the provenance of the measurement."""
+    """Collect the provenance of the measurement, and the names of the classes, if they are known."""
     return {
+        **({"classes": list(subject.names)} if subject.names else {}),
         "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
         "images": f"{len(records.hashes)} {of_all(records.hashes)}",
         "pixels": str(subject.pixels),

@@ -2,9 +2,10 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.data.batches import check_images, first_batch, images_of
+from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
-from robusttune.measuring.evaluate import HeadsLike, heads_for
 from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.ood_score import ood_score
+from robusttune.measuring.pretext_heads import HeadsLike
+from robusttune.measuring.record import named
 from robusttune.measuring.reference import Reference
+from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
@@ -26,6 +30,7 @@ from robusttune.model.features import Classifier
 from robusttune.run import files
 from robusttune.run.provenance import fingerprint
 from robusttune.run.settings import FALSE_ALARMS, check_number
+from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels, Loader, PathLike
 
@@ -47,6 +52,8 @@ class Drift:
         threshold: the largest distance without an alarm.
         values: by statistic, the batch's mean.
         images: the number of images.
+        answers: the number of images that the model took for each class, the most frequent first; by the name of the class,
+            or by its number where the reference's loader does not name its classes.
     """
 
     alarm: bool
@@ -55,6 +62,7 @@ class Drift:
     threshold: float
     values: dict[str, float]
     images: int
+    answers: dict[str, int] = field(default_factory=dict)
 
 
 class Monitor:
@@ -67,14 +75,15 @@ class Monitor:
     video are alike and raise alarms more often.
 
     Args:
-        model: images -> logits (N,K), hardened or not; it does not change.
+        model: images -> logits (N,K), hardened or not; it does not change. Or the folder of a run of harden, from which the
+            model is loaded, and mean, std and heads are taken where they are not passed.
         loader: the reference: images of the right kind, with or without labels, better held-out images than training images,
             as a model is more confident on those.
         heads: pretext heads, one of them for rotation: the folder of a run, a RobustLoss, or the result of `load_heads`;
             None for no heads.
         false_alarms: the share of batches like the reference that may raise an alarm.
         log: a file to which each batch adds a line of JSON; None for none.
-        mean, std, normalized: of the model's input; None reads them from the loader.
+        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
         seed: of the batches that are drawn from the reference.
 
     Raises:
@@ -93,7 +102,7 @@ class Monitor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | PathLike,
         loader: Loader,
         *,
         heads: HeadsLike | None = None,
@@ -106,10 +115,14 @@ class Monitor:
     ) -> None:
         check_loader(loader, passes=2)
         check_number("false_alarms", false_alarms, FALSE_ALARMS)
+        model, run = with_run(model)
+        mean, std = run.statistics(mean, std, loader)
         images = images_of(first_batch(loader))
+        run.check_images(images)
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
-        self._set_up(model, space, images.shape[1:], heads=heads, log=log)
-        batches = [self._statistics_of(images_of(batch)) for batch in loader]
+        self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
+        self.classes: tuple[str, ...] = tuple(class_names(loader) or run.classes)
+        batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         self._reference = Reference(values, false_alarms, seed)
 
@@ -119,13 +132,14 @@ class Monitor:
         space: Pixels,
         shape: Sequence[int],
         *,
-        heads: HeadsLike | None,
+        heads: Heads | None,
+        classifier: str | None,
         log: PathLike | None,
     ) -> None:
         """Set all but the reference."""
         self.model, self.space, self.shape = model, space, tuple(shape)
         self.log = None if log is None else Path(log)
-        self.heads = None if heads is None else heads_for(heads, model)
+        self.heads = heads
         if self.heads is None or "rotation" not in self.heads.tasks:
             self.heads = None
             logger.warning(
@@ -133,6 +147,7 @@ class Monitor:
                 "pass heads=, the folder of a run that had the rotation task"
             )
         self._classifier: Classifier | None = None
+        self._name = classifier
 
     @property
     def reference(self) -> dict[str, Tensor]:
@@ -153,12 +168,14 @@ class Monitor:
         check_images(images)
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
-        means = {name: float(values.double().mean()) for name, values in self._statistics_of(images).items()}
+        statistics, answers = self._measured(images)
+        means = {name: float(values.double().mean()) for name, values in statistics.items()}
         count = len(images)
         distances, threshold = self._reference.distances(means, count), self.threshold(count)
         statistic = max(distances, key=lambda name: abs(distances[name]))
         alarm = not abs(distances[statistic]) <= threshold  # NaN alarms, too
-        drift = Drift(alarm, statistic, distances, threshold, means, count)
+        names = Counter(named(label, self.classes) for label in answers.tolist())
+        drift = Drift(alarm, statistic, distances, threshold, means, count, dict(names.most_common()))
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             line = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **asdict(drift)}
@@ -170,16 +187,16 @@ class Monitor:
         """Return the largest distance without an alarm, for a batch of this number of images."""
         return self._reference.threshold(images)
 
-    def _statistics_of(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the statistics of images (N,C,H,W), each (N,)."""
+    def _measured(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the statistics of images (N,C,H,W), each (N,), and the model's classes (N,)."""
         device = device_of(self.model)
         pixels = self.space.to(device).pixels(images.to(device))
         with self._subject(pixels) as subject:
             statistics = image_statistics(pixels)
-            statistics["confidence"] = subject.logits(pixels).softmax(1).amax(1)
+            statistics["confidence"], answers = subject.logits(pixels).softmax(1).max(1)
             if self.heads is not None:
                 statistics["strangeness"] = ood_score(subject, pixels)  # the name in saved references
-        return {name: values.float().cpu() for name, values in statistics.items()}
+        return {name: values.float().cpu() for name, values in statistics.items()}, answers
 
     @contextmanager
     def _subject(self, pixels: Tensor) -> Iterator[Subject]:
@@ -189,7 +206,7 @@ class Monitor:
             for each in (*kept, torch.no_grad()):
                 stack.enter_context(each)
             if self.heads is not None and self._classifier is None:
-                self._classifier = find_classifier(model, self.space.inputs(pixels[:2]).to(dtype_of(model)))
+                self._classifier = find_classifier(model, self.space.inputs(pixels[:2]).to(dtype_of(model)), self._name)
             heads, classifier = self.heads, self._classifier
             yield Subject(model, self.space, NO_THREAT, (), self.shape, 0, device, heads=heads, classifier=classifier)
 
@@ -202,6 +219,7 @@ class Monitor:
         facts = {
             "format": FORMAT,
             "statistics": list(self.statistics),
+            "classes": list(self.classes),
             "shape": list(self.shape),
             "mean": self.space.mean.flatten().tolist() if known else None,
             "std": self.space.std.flatten().tolist() if known else None,
@@ -216,9 +234,14 @@ class Monitor:
 
     @classmethod
     def load(
-        cls, folder: PathLike, model: nn.Module, *, heads: HeadsLike | None = None, log: PathLike | None = None
+        cls,
+        folder: PathLike,
+        model: nn.Module | PathLike,
+        *,
+        heads: HeadsLike | None = None,
+        log: PathLike | None = None,
     ) -> "Monitor":
-        """Read the monitor that `save` wrote, for the model and heads that it was recorded with.
+        """Read the monitor that `save` wrote, for the model and heads, or the folder of the run, that it was recorded with.
 
         Raises:
             ValueError: the files are missing or damaged, or the model or its heads are others.
@@ -233,12 +256,15 @@ class Monitor:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
             raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
+        model, run = with_run(model)
         if of_model != _fingerprint(model):
             raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
-        if of_heads is not None and heads is None:
+        found = None if of_heads is None else run.heads(heads, model)
+        if of_heads is not None and found is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
         monitor = cls.__new__(cls)
-        monitor._set_up(model, space, facts["shape"], heads=None if of_heads is None else heads, log=log)
+        monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
+        monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
             raise ValueError(
                 "heads= are others than those that the reference was recorded with: record a new reference"

@@ -1,5 +1,7 @@
 """Out-of-distribution score from a rotation head and the classifier (Hendrycks et al. 2019)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +24,7 @@ def ood_score(subject: Subject, pixels: Tensor) -> Tensor:
         raise ValueError(
             f"ood needs a rotation head, but there are {', '.join(subject.heads.tasks)}: train one with harden"
         )
-    turns = (0, 1, 2, 3) if pixels.shape[2] == pixels.shape[3] else (0, 2)
+    turns = turns_of(pixels.shape[1:])
     total = torch.zeros(len(pixels), device=pixels.device)
     for number, turn in enumerate(turns):
         features = subject.features(torch.rot90(pixels, turn, (2, 3)))
@@ -34,3 +36,8 @@ def ood_score(subject: Subject, pixels: Tensor) -> Tensor:
         log_probabilities = subject.logits(pixels).log_softmax(1)
     # The mean log-probability is minus the divergence, up to a constant.
     return total / len(turns) + log_probabilities.mean(1)
+
+
+def turns_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the quarter turns after which images (C,H,W) have the same shape."""
+    return (0, 1, 2, 3) if shape[1] == shape[2] else (0, 2)

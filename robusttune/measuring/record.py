@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
+from robusttune.run.settings import shown_radius
+
+RADII = ("eps", "step_size")
 
 # What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
 Setting: TypeAlias = Mapping[str, Any]
@@ -121,13 +124,39 @@ def repeated(evaluation: str, right: Sequence[int], times: int, setting: Setting
     return Record(evaluation, "accuracy", share, images, wilson(share * trials, trials), dict(setting or {}))
 
 
+def is_check(record: Record) -> bool:
+    """Return True for a check that a model passes or fails, as those of `sanity`: its value is no accuracy."""
+    return "ok" in record.setting
+
+
+def named(label: int, classes: Sequence[str]) -> str:
+    """Return the name of a class, or its number where the name is not known.
+
+    Example:
+        >>> named(1, ["cat", "dog"]), named(1, ())
+        ('dog', '1')
+    """
+    return classes[label] if 0 <= label < len(classes) else str(label)
+
+
 def percent(value: float) -> str:
     """Format a share as a percentage with one decimal."""
     return f"{100 * value:.1f}%"
 
 
-def described(setting: Setting) -> str:
-    """Format a setting in one line."""
-    return ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in setting.items()
-    )
+def described(setting: Setting, classes: Sequence[str] = ()) -> str:
+    """Format a setting in one line: a class by its name, radii as people write them; whether a check passed is left out.
+
+    Example:
+        >>> described({"class": 0, "eps": 8 / 255, "level": 1 / 3}, ["cat", "dog"])
+        'class=cat, eps=8/255, level=0.3333'
+    """
+    return ", ".join(f"{key}={_written(key, value, classes)}" for key, value in setting.items() if key != "ok")
+
+
+def _written(key: str, value: object, classes: Sequence[str]) -> str:
+    if key == "class" and isinstance(value, int):
+        return named(value, classes)
+    if not isinstance(value, float):
+        return str(value)
+    return shown_radius(value) if key in RADII else f"{value:.4g}"

@@ -2,36 +2,43 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robusttune.measuring import failures
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.record import Record, accuracy, described, percent
-from robusttune.run.files import write_text
+from robusttune.measuring.record import Record, accuracy, described, is_check, named, percent
+from robusttune.run.files import MODEL, digest_of_weights, write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FILE = "records.jsonl"
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
+METRIC = HEAD.index("metric")  # its cells end beside the value
 
 
 class Records(list[Record]):
-    """A list of Record that can be shown, searched and saved.
+    """A list of Record that can be shown, searched, saved, and converted to plain dicts or a table of pandas.
 
     Attributes:
-        facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts.
+        facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts; the
+            names of the classes, if they are known.
         hashes: hashes of the images' contents, sorted; they tell which images two Records have in common.
         labels: the labels of these images.
         failures: a few images that fool the model most easily, for the report.
 
     Example:
         >>> records = Records([accuracy("clean", 90, 100)])
-        >>> print(records.table())
-        | evaluation | metric | value | 95% interval | images | setting |
-        |---|---|---|---|---|---|
-        | clean | accuracy | 90.0% | 82.6–94.5% | 100 |  |
+        >>> print(records)
+        | evaluation | metric   | value | 95% interval | images | setting |
+        |------------|----------|-------|--------------|--------|---------|
+        | clean      | accuracy | 90.0% | 82.6–94.5%   | 100    |         |
     """
 
     def __init__(
@@ -47,9 +54,43 @@ class Records(list[Record]):
         self.failures = list(failures)
         self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes by label; () where they are not known."""
+        return tuple(self.facts.get("classes") or ())
+
     def table(self) -> str:
-        """Return a Markdown table with one row a Record."""
-        return markdown_table(HEAD, map(_row, self))
+        """Return a Markdown table with one row a Record; checks pass or fail, and classes have their names."""
+        return markdown_table(HEAD, [_row(record, self.classes) for record in self], right=[METRIC])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> list[dict[str, Any]]:  # Any: values of JSON, as in Setting
+        """Return one plain dict a Record, of values that JSON can hold.
+
+        The keys are those of Record: "evaluation", "metric", "value", "images", "interval" (a list of two numbers) and
+        "setting" (a dict), in which "class name" is the name of a "class", if it is known. Answers to single images are
+        left out.
+
+        Example:
+            >>> Records([accuracy("clean", 1, 2, {"seed": 0})]).to_dict()[0]["setting"]
+            {'seed': 0}
+        """
+        return [_plain(record, self.classes) for record in self]
+
+    def to_dataframe(self) -> "DataFrame":
+        """Return a table of pandas with one row a Record, and one column for each setting.
+
+        The first columns are "evaluation", "metric", "value", "low" and "high" (the 95% interval) and "images". A setting
+        that a Record does not have is NaN.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from robusttune.measuring.dataframe import dataframe  # here, as pandas is an extra
+
+        return dataframe(self.to_dict())
 
     def where(self, evaluation: str | None = None, **setting: object) -> "Records":
         """Select the Records of one evaluation whose setting has these values; floats are compared to 9 digits."""
@@ -113,17 +154,23 @@ class Records(list[Record]):
     def load(cls, path: PathLike) -> "Records":
         """Read the files that `save` wrote.
 
+        Args:
+            path: the file; or a folder that `evaluate` wrote to, or the folder of a run with one such folder in it.
+
         Raises:
-            ValueError: the file is of another kind.
+            ValueError: the file is of another kind, or the folder holds none, or several.
         """
-        path = Path(path)
+        place, path = Path(path), _file_at(Path(path))
         try:
-            return cls._read(path)
+            records = cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no Records ({type(error).__name__}: {error}): pass the records.jsonl of evaluate's out=, or "
                 "what Records.save wrote, with the files beside it"
             ) from error
+        if path.parent.parent == place:
+            _check_weights(records, place, path.parent)
+        return records
 
     @classmethod
     def _read(cls, path: Path) -> "Records":
@@ -150,6 +197,49 @@ class Records(list[Record]):
         return self.table()
 
 
+def records_of(source: "Records | PathLike") -> Records:
+    """Return Records as they are, or read them as `Records.load` does."""
+    return Records.load(source) if isinstance(source, str | os.PathLike) else source
+
+
+def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
+    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
+    measured = records.facts.get("run")
+    if measured is not None and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
+        raise ValueError(
+            f"the evaluation in {str(evaluation)!r} is of other weights than {str(run)!r} holds now: evaluate it again, or pass "
+            f"{str(evaluation)!r} itself"
+        )
+
+
+def name_of(place: PathLike) -> str:
+    """Name the model whose Records are at a path, by its folder."""
+    path = Path(place)
+    return (path if path.is_dir() else path.parent).resolve().name or "model"
+
+
+def _file_at(place: Path) -> Path:
+    """Find the file of Records at a path: itself, the one in a folder, or the one in a folder inside it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    if not place.exists():
+        raise ValueError(f"{str(place)!r} is not there: pass the folder that evaluate wrote to, or the {FILE} in it")
+    if not place.is_dir() or (place / FILE).exists():
+        return place / FILE if place.is_dir() else place
+    inside = sorted(place.glob(f"*/{FILE}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        folders = ", ".join(str(file.parent) for file in inside)
+        raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
+    raise ValueError(
+        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
+        "evaluate wrote to"
+    )
+
+
 def _answers_path(path: Path) -> Path:
     return path.with_name(path.stem + ".images.json")
 
@@ -158,17 +248,21 @@ def _failures_path(path: Path) -> Path:
     return path.with_name(path.stem + ".failures.npz")
 
 
-def _row(record: Record) -> list[object]:
+def _row(record: Record, classes: Sequence[str]) -> list[object]:
     low, high = record.interval
-    interval = f"{100 * low:.1f}–{percent(high)}"
-    return [
-        record.evaluation,
-        record.metric,
-        percent(record.value),
-        interval,
-        record.images,
-        described(record.setting),
-    ]
+    value, interval = percent(record.value), f"{100 * low:.1f}–{percent(high)}"
+    if is_check(record):
+        value, interval = "pass" if record.setting["ok"] else "fail", "–"
+    return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
+
+
+def _plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
+    row = {key: value for key, value in asdict(record).items() if key != "right"}
+    row |= {"interval": list(record.interval), "setting": dict(record.setting)}
+    label = record.setting.get("class")
+    if isinstance(label, int) and label < len(classes):
+        row["setting"]["class name"] = named(label, classes)
+    return row
 
 
 def _equal(first: object, second: object) -> bool:

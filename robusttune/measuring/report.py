@@ -1,11 +1,12 @@
 """Reports of Records as a page of Markdown and HTML."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robusttune import plugins
 from robusttune.measuring.html import page
-from robusttune.measuring.records import Records
+from robusttune.measuring.records import Records, name_of, records_of
 from robusttune.measuring.sections import Section
 from robusttune.run.files import write_text
 from robusttune.types import PathLike
@@ -14,12 +15,16 @@ SECTIONS = ("overview", "sanity", "summary", "curve", "classes", "failures", "co
 
 
 def report(
-    runs: Records | Mapping[str, Records], out: PathLike, *, sections: Sequence[str | Section] = SECTIONS
+    runs: Records | PathLike | Mapping[str, Records | PathLike],
+    out: PathLike,
+    *,
+    sections: Sequence[str | Section] = SECTIONS,
 ) -> Path:
     """Write a report: `report.md` with its pictures beside it, and `report.html`, which holds everything in one file.
 
     Args:
         runs: the Records of one model (a part of them will do), or of several by name, such as {"before": …, "after": …}.
+            Instead of Records, what `Records.load` reads: a file, a folder that `evaluate` wrote to, or that of a run.
         out: a folder, created if it does not exist.
         sections: names out of `robusttune.measuring.sections`, or functions `(runs, folder) -> Markdown`.
 
@@ -30,10 +35,9 @@ def report(
         ValueError: there is no Record, or an unknown section.
         ImportError: a section needs a package that is not installed.
     """
-    models = dict(runs) if isinstance(runs, Mapping) else {"model": runs}
-    named = {
-        str(name): records if isinstance(records, Records) else Records(records) for name, records in models.items()
-    }
+    models = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
+    loaded = {str(name): records_of(records) for name, records in models.items()}
+    named = {name: records if isinstance(records, Records) else Records(records) for name, records in loaded.items()}
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
     chosen: list[tuple[str, Section]] = [
@@ -48,6 +52,10 @@ def report(
     write_text(path, markdown)
     write_text(folder / "report.html", html)
     return path
+
+
+def _name(records: Records | PathLike) -> str:
+    return name_of(records) if isinstance(records, str | os.PathLike) else "model"
 
 
 def _title(section: str | Section) -> str:

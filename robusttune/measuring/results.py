@@ -38,23 +38,43 @@ def costs(results: Sequence[Result], device: torch.device) -> dict[str, dict[str
 def merged(results: Sequence[Result]) -> Records:
     """Merge the Records of all evaluations and processes; answers to single images are sorted by the images' hashes.
 
-    The order matters because a loader that shuffles yields the images in another order to each evaluation.
+    The order matters because a loader that shuffles yields the images in another order to each evaluation. Answers are kept
+    of the evaluations of those images that most of the images belong to: `quick` uses few of them.
     """
     parts_of_failures = [part for result in results for part in distributed.gathered(result.tally.failures)]
     records = Records(failures=worst(failure for part in parts_of_failures for failure in part))
-    for result in results:
-        rights = [record.right for record in result.records]
-        parts = distributed.gathered((result.tally.hashes, rights, result.tally.labels))
-        hashes = [image for part, _, _ in parts for image in part]
-        order = sorted(range(len(hashes)), key=lambda row: hashes[row])
-        ordered = tuple(hashes[row] for row in order)
-        if not records.hashes and any(right is not None for right in rights):
-            labels = [label for _, _, part in parts for label in part]
-            records.hashes, records.labels = ordered, tuple(labels[row] for row in order)
-        for index, record in enumerate(result.records):
-            right = None
-            if record.right is not None and ordered == records.hashes:
-                single = [answer for _, part, _ in parts for answer in part[index]]
-                right = tuple(single[row] for row in order)
-            records.append(replace(record, right=right))
+    answers = [_answers(result) for result in results]
+    for each in sorted((each for each in answers if any(each.rights)), key=lambda each: -len(each.hashes))[:1]:
+        records.hashes, records.labels = each.hashes, each.labels
+    for result, each in zip(results, answers, strict=True):
+        kept = each.hashes == records.hashes
+        records += [
+            replace(record, right=right if kept else None)
+            for record, right in zip(result.records, each.rights, strict=True)
+        ]
     return records
+
+
+class _Answers(NamedTuple):
+    """The images of an evaluation in all processes, sorted by their hashes, and for each Record which are right."""
+
+    hashes: tuple[str, ...]
+    labels: tuple[int, ...]
+    rights: list[tuple[bool, ...] | None]
+
+
+def _answers(result: Result) -> _Answers:
+    rights = [record.right for record in result.records]
+    parts = distributed.gathered((result.tally.hashes, result.tally.labels, rights))
+    hashes = [image for part, _, _ in parts for image in part]
+    labels = [label for _, part, _ in parts for label in part]
+    order = sorted(range(len(hashes)), key=lambda row: hashes[row])
+    single = [
+        None if right is None else [answer for _, _, part in parts for answer in part[index]]
+        for index, right in enumerate(rights)
+    ]
+    return _Answers(
+        tuple(hashes[row] for row in order),
+        tuple(labels[row] for row in order),
+        [None if each is None else tuple(each[row] for row in order) for each in single],
+    )

@@ -1,11 +1,10 @@
 """Subject: a borrowed model in pixel space, with images and an adversary, for evaluations to measure."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from robusttune.attacks import Attack
 from robusttune.data import sharding
 from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
 from robusttune.data.pixels import Pixels, check_space
+from robusttune.measuring.clock import Clock
 from robusttune.measuring.failures import fallen
 from robusttune.measuring.losses import LOSSES, LossName, LossPerImage, targeted_margin
 from robusttune.measuring.tally import Tally
@@ -43,11 +43,12 @@ class Subject:
         classes: the number of classes.
         device: the model's device.
         seed: the seed of everything random.
-        watched: wraps an iterable of batches to show progress.
         tell: shows one line to the user.
         folder: a folder for files from which an interrupted evaluation goes on; None for none.
         heads, classifier: the pretext heads, if there are any, and the layer whose input they read.
+        names: the names of the classes by label; () where they are not known.
         tally: the work done, the images used and the failures so far; evaluations fill it.
+        clock: the progress bar that is told of each pass; None for none.
     """
 
     model: nn.Module
@@ -58,18 +59,17 @@ class Subject:
     classes: int
     device: torch.device
     seed: int = 0
-    watched: Callable[[Iterable[Any]], Iterable[Any]] = iter
     tell: Callable[[str], None] = logger.info
     folder: Path | None = None
     heads: Heads | None = None
     classifier: Classifier | None = None
+    names: Sequence[str] = ()
     tally: Tally = field(default_factory=Tally)
+    clock: Clock | None = None
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits (N,K) of pixels (N,C,H,W) on [0,1]; differentiable."""
-        self.tally.work["forward"] += len(pixels)
-        if pixels.requires_grad and torch.is_grad_enabled():
-            self.tally.work["backward"] += len(pixels)
+        self._count(len(pixels), backward=pixels.requires_grad and torch.is_grad_enabled())
         return logits_of(self.model(self.pixels.inputs(pixels).to(dtype_of(self.model)))).float()
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -82,9 +82,22 @@ class Subject:
             raise ValueError(
                 "this evaluation needs pretext heads: pass heads=, the folder of the run that trained them"
             )
-        self.tally.work["forward"] += len(pixels)
+        self._count(len(pixels), backward=False)
         with torch.no_grad():
             return forward(self.model, self.classifier, self.pixels.inputs(pixels).to(dtype_of(self.model)))[1]
+
+    def _count(self, images: int, *, backward: bool) -> None:
+        """Count a forward pass, and the backward pass that follows it, of images."""
+        self.tally.work["forward"] += images
+        if backward:
+            self.tally.work["backward"] += images
+        if self.clock is not None:
+            self.clock.add(images, backward=backward)
+
+    def stage(self, text: str) -> None:
+        """Show what the evaluation does now beside the progress bar, such as the name of a corruption."""
+        if self.clock is not None:
+            self.clock.tell(text)
 
     def predicted(self, pixels: Tensor, size: int | None = None) -> Tensor:
         """Return the predicted classes (N,); see `answers`."""
@@ -121,7 +134,7 @@ class Subject:
         """
         self.tally.start_pass()
         batches: Iterable[tuple[Tensor, Tensor]] = stream(self.loader)
-        for number, (images, labels) in sharding.own_share(self.watched(enumerate(batches, 1))):
+        for number, (images, labels) in sharding.own_share(enumerate(batches, 1)):
             with errors_at(f"batch {number}"):
                 check_channels(images, self.shape[0] if self.shape else None)
                 check_space(self.pixels, images)
@@ -130,6 +143,8 @@ class Subject:
             pixels, targets = self.pixels.pixels(images.detach().to(self.device)), hard_labels(labels)
             self.tally.add_images(pixels, targets)
             yield pixels, targets.to(self.device)
+            if self.clock is not None:
+                self.clock.add_images(len(pixels))
 
     def windows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield several batches joined, and the size of the first, so that surviving images can refill whole batches.
@@ -174,7 +189,10 @@ class Subject:
         loss_of = LossOf(
             lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
         )
-        return attack(loss_of, pixels, threat, generator=generator)
+        if self.clock is None:
+            return attack(loss_of, pixels, threat, generator=generator)
+        with self.clock.attacking(attack, threat, loss if isinstance(loss, str) else ""):
+            return attack(loss_of, pixels, threat, generator=generator)
 
     def withstood(
         self,
@@ -208,6 +226,8 @@ class Subject:
                 norm = str(threat.norm)
                 self.tally.add_failures(fallen(norm, threat.eps, pixels[rows], adversarial, labels[rows], logits))
             alive = alive.index_put((rows,), logits.argmax(1) == labels[rows])
+        if self.clock is not None:
+            self.clock.add_skipped(len(labels) - len(survivors), attacked=len(survivors))
         return alive
 
     def totals(self, *counts: float) -> list[int]:

@@ -1,5 +1,6 @@
 """Devices and dtypes of a model."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,7 +92,8 @@ def tensors_of(model: nn.Module) -> Iterator[Tensor]:
 def check_module(model: nn.Module) -> None:
     """Raise a ValueError unless the model is a torch.nn.Module whose weights can be computed with."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed")
+        hint = ": robusttune.load(folder) makes that of a run" if isinstance(model, str | os.PathLike) else ""
+        raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed{hint}")
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ValueError(

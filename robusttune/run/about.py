@@ -10,6 +10,19 @@ from robusttune.types import Json, PathLike
 
 RUN = "run.json"
 METADATA = "robusttune"
+# The options of a command that say where its model and its images came from.
+SOURCES = (
+    "model",
+    "model_args",
+    "pretrained",
+    "channels",
+    "classes",
+    "data",
+    "data_dir",
+    "data_args",
+    "split",
+    "val_split",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class About:
         norm: of the adversary.
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
+        model, model_args: of a run begun from Python, the name of its model and the arguments of that name's function.
     """
 
     classes: Sequence[str] | None = None
@@ -36,6 +50,8 @@ class About:
     norm: str | None = None
     eps: str | None = None
     held_out: str | None = None
+    model: str | None = None
+    model_args: Mapping[str, Json] | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Return the facts as `run.json` holds them, under "about"."""
@@ -52,6 +68,7 @@ class EarlierRun:
         command: where model and images came from, by the options of the command line; None for a run begun from Python.
         arguments: of the function.
         about: the facts about its model; None for a run of a version that did not write them.
+        shape: (N,C,H,W) of its first batch, where there is no `about`.
     """
 
     folder: Path
@@ -59,6 +76,7 @@ class EarlierRun:
     command: Mapping[str, Any] | None
     arguments: Mapping[str, Any]
     about: About | None
+    shape: Sequence[int] | None = None
 
     @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
@@ -73,9 +91,20 @@ class EarlierRun:
         if self.about is None:
             return None
         command = self.command or {}
-        named = {name: command[name] for name in ("model", "model_args") if name in command}
+        named = {name: command[name] for name in SOURCES if name in command}
         facts = {"run": self.function, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
         return {METADATA: json.dumps({**named, **facts}, sort_keys=True)}
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the model was trained on; None where they are not known."""
+        size = self.about.size if self.about is not None else self.shape and self.shape[2:]
+        return None if not size else (size[0], size[1])
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of these images; None where they are not known."""
+        return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
@@ -90,7 +119,8 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         about, arguments = _about(facts.get("about")), dict(facts["arguments"])
-        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about)
+        shape = (facts.get("data") or {}).get("shape")
+        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, shape)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from robusttune.run.about import METADATA, EarlierRun, run_of_metadata
 from robusttune.run.about import RUN as RUN
+from robusttune.run.provenance import digest
 from robusttune.types import PathLike
 
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
+NESTED = ("state_dict", "model", "model_state_dict")  # keys of the weights in checkpoints of other programs
 EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
 
 Value = TypeVar("Value")
@@ -101,7 +103,8 @@ def load_weights(path: PathLike) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as weights: it may be damaged or half copied") from error
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    weights = loaded if isinstance(loaded, dict) else {}
+    weights = next((weights[key] for key in NESTED if isinstance(weights.get(key), dict)), weights)
     if not weights or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in weights.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
     return dict(weights)
@@ -142,6 +145,20 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         )
     model.load_state_dict(dict(weights), strict=False)
     _warn_of_kept(kept, source)
+
+
+def digest_of_weights(place: PathLike) -> str:
+    """Hash a file of weights, or `model.safetensors` in a run's folder."""
+    path = Path(place)
+    return digest([(path / MODEL if path.is_dir() else path).read_bytes()])
+
+
+def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Return True if a model has these weights, as `save_weights` would write them."""
+    current = {name: value for name, value in model.state_dict().items() if _is_dense(value)}
+    return current.keys() == weights.keys() and all(
+        torch.equal(value.cpu(), weights[name].cpu()) for name, value in current.items()
+    )
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ from torch.utils.data import IterableDataset
 
 from robusttune.run.about import check_same_names, read_run
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
-from robusttune.run.settings import check_settings
+from robusttune.run.settings import check_settings, shown_radius
 from robusttune.types import Json, Loader, PathLike
 
+SHOWN = 60  # characters of an argument in an error
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Arguments that may differ between a run and the run that resumes it.
 FREE = {
@@ -32,11 +33,17 @@ FREE = {
     "out",
     "notes",
 }
+# Arguments that earlier versions did not have, and the value that stands for what those did.
+ADDED: dict[str, Json] = {"finetune": 0, "teacher": "self", "unlabeled_share": None, "drop_foreign": False}
 logger = logging.getLogger("robusttune")
 
 
-def prepared(out: PathLike | None, resume: bool) -> Path | None:
+def prepared(out: PathLike | None, resume: bool, *, beside: str | None = None) -> Path | None:
     """Return the folder of a run, and create it if needed; None without `out`.
+
+    Args:
+        out, resume: see `harden`.
+        beside: a folder that may be inside already.
 
     Raises:
         ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, or the
@@ -49,7 +56,7 @@ def prepared(out: PathLike | None, resume: bool) -> Path | None:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if folder.exists() and any(entry.name != beside for entry in folder.iterdir()) and not resume:
         raise ValueError(
             f"out={str(out)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
         )
@@ -94,16 +101,27 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def noted_on_failure(folder: Path | None) -> Iterator[None]:
-    """Add to any exception inside this context, Ctrl-C too, that the run in the folder can be resumed."""
+    """Add to any exception inside this context, Ctrl-C too, that the run in the folder can be resumed.
+
+    A ValueError before the run has written a checkpoint is a refusal, which says what to do.
+    """
+    before = _written(folder)
     try:
         yield
     except BaseException as error:
-        if folder is not None and (folder / STATE).exists():
+        refused = isinstance(error, ValueError) and _written(folder) == before
+        if folder is not None and (folder / STATE).exists() and not refused:
             note = f"the run stopped; its checkpoints are kept in {str(folder)!r}: pass resume=True to resume it"
             logger.error(note)
             if hasattr(error, "add_note"):
                 error.add_note(note)
         raise
+
+
+def _written(folder: Path | None) -> int | None:
+    """Return when the last checkpoint was written, in nanoseconds; None where there is none."""
+    state = None if folder is None else folder / STATE
+    return state.stat().st_mtime_ns if state is not None and state.exists() else None
 
 
 def with_notes(facts: Mapping[str, Any], notes: Mapping[str, Json] | None) -> dict[str, Any]:
@@ -148,30 +166,56 @@ def _plain(facts: object) -> object:
     return facts if plain else ADDRESS.sub("", str(facts))
 
 
-def check_same_run(folder: Path, facts: Mapping[str, object]) -> None:
-    """Raise a ValueError if the folder holds a run with other arguments or names of classes than these facts."""
+def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tuple[Any, Any]]:
+    """Return the arguments in these facts that the run in the folder has otherwise: before and now, by name.
+
+    Raises:
+        ValueError: `run.json` cannot be read, or the names of the classes differ.
+    """
     path = folder / RUN
     if not path.exists():
-        return
+        return {}
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         before = earlier["arguments"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
-    now = as_json(facts["arguments"])
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        shown = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:3])
-        raise ValueError(
-            f"{str(folder)!r} holds a run with other arguments ({shown}): pass the same ones to resume it, another out= "
-            "to start afresh, or init_from= to start from its weights"
-        )
     check_same_names(_names_in(earlier), _names_in(facts), folder)
     if earlier.get("teacher") != as_json(facts.get("teacher")):
         raise ValueError(
             f"the teacher of the run in {str(folder)!r} was another one, or has other weights now: pass the same teacher=, and, "
             "where it is 'self', the model with the weights that it had at the start of that run"
         )
+    now, added = as_json(facts["arguments"]), added_arguments(earlier)
+    pairs = {key: (before.get(key, added.get(key)), now.get(key, added.get(key))) for key in {**before, **now}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def added_arguments(facts: Mapping[str, Any]) -> dict[str, Json]:
+    """Return the arguments that a run of before did not have, with the values that it worked with."""
+    # Images without labels joined the pretext losses alone, before there was a teacher.
+    alone = "unlabeled_loader" in facts.get("loaders", ()) and "teacher" not in facts["arguments"]
+    return {**ADDED, "teacher": None} if alone else dict(ADDED)
+
+
+def other_arguments(folder: Path, changed: Mapping[str, tuple[Any, Any]], why: str = "") -> ValueError:
+    """Return the error for a run that is resumed with other arguments: each with its value before and now.
+
+    Args:
+        folder: of the run.
+        changed: the arguments that differ, before and now.
+        why: a reason why they may not differ.
+    """
+    shown = ", ".join(f"{name} was {_cut(before)} and is {_cut(now)}" for name, (before, now) in changed.items())
+    return ValueError(
+        f"{str(folder)!r} holds a run with other arguments ({shown}){why and '; '}{why}: pass the same ones to resume it, "
+        "another out= to start afresh, or init_from= to start from its weights"
+    )
+
+
+def _cut(value: object) -> str:
+    text = shown_radius(value) if isinstance(value, float) else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _names_in(facts: Mapping[str, object]) -> list[str] | None:

@@ -3,22 +3,50 @@
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
+
+from robusttune.run.settings import shown_radius
 
 FILE = "log.jsonl"
 
 logger = logging.getLogger("robusttune")
 
 
+# Rewrites lines that are shown, such as with the options of the command line in the place of arguments.
+wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
+
+
 def tell(message: str, progress: bool) -> None:
-    """Log one line; with `progress`, show it above the progress bar, too."""
+    """Log a line, or a block of lines; with `progress`, show it above the progress bar, too."""
     logger.info(message)
     if progress:
+        tqdm.write(wording.get()(message), file=sys.stderr)
+
+
+def warn(message: str, progress: bool) -> None:
+    """Log one line as a warning; with `progress`, show it above the progress bar instead where no handler is set up."""
+    if progress:
         tqdm.write(message, file=sys.stderr)
+    if not progress or logger.hasHandlers():  # without a handler, Python itself writes warnings to stderr
+        logger.warning(message)
+
+
+def block(rows: Iterable[tuple[str, str]]) -> str:
+    """Write names and values line by line, aligned; rows without a value are left out.
+
+    Example:
+        >>> print(block([("data", "images"), ("threat", "l2, eps 0.5"), ("heads", "")]))
+        data    images
+        threat  l2, eps 0.5
+    """
+    shown = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
 class Tracker(Protocol):
@@ -42,7 +70,12 @@ class Journal:
 
     def write(self, facts: Mapping[str, float]) -> None:
         """Write the facts of one epoch; "step" must be among them."""
-        logger.info("%s", ", ".join(f"{key} {_short(value)}" for key, value in facts.items()))
+        logger.info(
+            "%s",
+            ", ".join(
+                f"{key} {shown_radius(value) if key == 'eps' else _short(value)}" for key, value in facts.items()
+            ),
+        )
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(facts)) + "\n")

@@ -1,20 +1,47 @@
-"""Markdown tables."""
+"""Markdown tables, whose columns are aligned in a terminal, too."""
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+
+WIDEST = 120  # in characters: the last column of a wider table is not padded, as its lines would only wrap
 
 
-def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; a bar in a cell is escaped, as it would end the cell.
+def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, right: Collection[int] = ()) -> str:
+    """Format a Markdown table with padded cells; a bar in a cell is escaped, as it would end the cell.
+
+    Args:
+        head, rows: the cells.
+        right: the columns, counted from 0, whose cells end at the right, instead of beginning at the left.
 
     Example:
         >>> print(markdown_table(["eps", "accuracy"], [[0.5, "91%"], ["a|b", "90%"]]))
-        | eps | accuracy |
-        |---|---|
-        | 0.5 | 91% |
-        | a\\|b | 90% |
+        | eps  | accuracy |
+        |------|----------|
+        | 0.5  | 91%      |
+        | a\\|b | 90%      |
     """
-    return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)])
+    lines = [[_cell(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    if widths and sum(widths) + 3 * len(widths) > WIDEST:
+        widths[-1] = _width(lines[0][-1])
+    first, *others = (_line(cells, widths, right) for cells in lines)
+    return "\n".join([first, "|" + "".join("-" * (width + 2) + "|" for width in widths), *others])
 
 
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(str(cell).replace("\\|", "|").replace("|", "\\|") for cell in cells) + " |"
+def _cell(value: object) -> str:
+    return str(value).replace("\\|", "|").replace("|", "\\|")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
+    padded = []
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        spaces = " " * (width - _width(cell))
+        padded.append(spaces + cell if column in right else cell + spaces)
+    return f"| {' | '.join(padded)} |"
+
+
+def _width(text: str) -> int:
+    """Return the width of a text in a terminal: some characters, such as Chinese ones, take two places, accents none."""
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
+    )

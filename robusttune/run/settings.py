@@ -22,6 +22,7 @@ DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
 FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
+    "finetune": NOT_NEGATIVE_COUNT,
     "accumulate": COUNT,
     "micro_batch": COUNT,
     "max_steps": COUNT,
@@ -40,7 +41,7 @@ NUMBERS = {
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 CHECKED = (*NUMBERS, "on_epoch", "tasks", "notes")
-NEEDED = ("epochs", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
+NEEDED = ("epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
 
 
 def check_settings(settings: Mapping[str, object]) -> None:
@@ -115,6 +116,35 @@ def as_written(value: float) -> str:
     return f"{levels:g}/255" if float(f"{levels:g}") / 255 == value else repr(float(value))
 
 
+def duration(seconds: float) -> str:
+    """Write seconds for people.
+
+    Example:
+        >>> duration(0.5), duration(75), duration(7300)
+        ('0.5 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def shown_radius(value: float) -> str:
+    """Write a radius for people: as a multiple of 1/255 or a short decimal where it is one, within rounding.
+
+    It need not be read back to the same number, which `as_written` is for.
+
+    Example:
+        >>> shown_radius(8 / 255), shown_radius(0.03137254902), shown_radius(1.5 * 0.1), shown_radius(0.2886751)
+        ('8/255', '8/255', '0.15', '0.2887')
+    """
+    decimal, levels = f"{value:.6g}", f"{255 * value:.4g}"
+    for text, close in ((decimal, float(decimal)), (f"{levels}/255", float(levels) / 255)):
+        if math.isclose(close, value, rel_tol=1e-9):
+            return text
+    return f"{value:.4g}"
+
+
 def numbers(values: Any) -> Any:
     """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
 
@@ -132,3 +162,18 @@ def numbers(values: Any) -> Any:
         return number(values)
     except ValueError:
         return values
+
+
+def with_fractions(values: object) -> object:
+    """Replace numbers such as 8/255 by the text of the fraction, in lists and mappings too; `numbers` reads them back.
+
+    Example:
+        >>> with_fractions({"linf": 8 / 255, "l2": 0.5, "all": [4 / 255, 1]})
+        {'linf': '8/255', 'l2': 0.5, 'all': ['4/255', 1]}
+    """
+    if isinstance(values, Mapping):
+        return {key: with_fractions(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [with_fractions(value) for value in values]
+    text = as_written(values) if isinstance(values, float) and math.isfinite(values) else ""
+    return text if "/" in text else values

@@ -1,6 +1,6 @@
 """Self-supervised pretext tasks, one file each: a class whose instances draw views of images, see `Task`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import torch
@@ -8,7 +8,10 @@ from torch import Tensor
 
 from robusttune.tasks._view import View, pixel_numbers, reindex
 
-__all__ = ["Task", "TaskWeights", "View", "pixel_numbers", "reindex"]
+__all__ = ["TASKS", "Task", "TaskWeights", "TasksLike", "View", "pixel_numbers", "reindex"]
+
+# The tasks and weights that "auto" stands for.
+TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 
 
 class Task(Protocol):
@@ -42,5 +45,7 @@ class Task(Protocol):
         """
 
 
-# Pretext tasks as users write them: the weight of each task's loss, by the task's name or by the task itself.
+# The weight of each task's loss, by the task's name or by the task itself.
 TaskWeights: TypeAlias = Mapping[str, float] | Mapping[str | Task, float]
+# Pretext tasks as users write them: weights; names or objects alone, which take the weight that "auto" gives; "none" or None.
+TasksLike: TypeAlias = TaskWeights | str | Task | Sequence[str | Task | TaskWeights] | None

@@ -12,10 +12,10 @@ from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
-from robusttune.tasks import Task, TaskWeights, View
+from robusttune.tasks import Task, TasksLike, View
+from robusttune.tasks._weights import task_weights
 from robusttune.types import PathLike
 
-TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 PATIENCE = 10
 
 
@@ -39,7 +39,7 @@ class Heads(nn.Module):
     """One linear head per pretext task, by the task's name, whose initial weights follow from the seed.
 
     Args:
-        tasks: {name or object: weight}; None for no tasks.
+        tasks: {name or object: weight}, or as `task_weights` takes them; None for no tasks.
         views: number of distinct tasks that each image draws, or "all". The losses are weighted so that their expectation
             stays the same.
         width: of the features that the heads read.
@@ -50,9 +50,7 @@ class Heads(nn.Module):
         ValueError: a task is unknown, a weight is not a number of at least 0, or there are more views than tasks.
     """
 
-    def __init__(
-        self, tasks: TaskWeights | None, views: int | str, width: int, *, patch_size: int | None, seed: int
-    ) -> None:
+    def __init__(self, tasks: TasksLike, views: int | str, width: int, *, patch_size: int | None, seed: int) -> None:
         super().__init__()
         self.weights, self.tasks = _tasks(tasks)
         with torch.random.fork_rng(devices=[]):
@@ -183,15 +181,11 @@ class HeadsWatch:
         return sum(parameter._version for parameter in self.model.parameters())
 
 
-def _tasks(tasks: TaskWeights | None) -> tuple[dict[str, float], dict[str, Task]]:
+def _tasks(tasks: TasksLike) -> tuple[dict[str, float], dict[str, Task]]:
     """Return the weights and the tasks by their names."""
-    if tasks is not None and not isinstance(tasks, Mapping):
-        raise ValueError(
-            f"tasks is {tasks!r}, but a dict of weights is needed, such as {TASKS}; None for no pretext task"
-        )
     weights: dict[str, float] = {}
     by_name: dict[str, Task] = {}
-    for key, weight in (tasks or {}).items():
+    for key, weight in (task_weights(tasks) or {}).items():
         task = plugins.instance("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
@@ -210,13 +204,13 @@ def _views(views: int | str, tasks: int) -> int:
     return views
 
 
-def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TaskWeights | None = None) -> Heads:
+def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLike = None) -> Heads:
     """Load the pretext heads that a run saved in its folder, on the model's device, to continue with `harden(…, heads=…)`.
 
     Args:
         source: the folder of a run, or its `heads.safetensors`.
         model: the model that the run trained.
-        tasks: {object: weight}, needed if the run's tasks were objects; None if they were names.
+        tasks: {object: weight}, or as for `harden`, needed if the run's tasks were objects; None if they were names.
 
     Raises:
         ValueError: the run saved no heads, or those of other tasks.
@@ -240,7 +234,7 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TaskWei
         raise ValueError(
             f"{str(source)!r} holds heads of {', '.join(unknown)}, which is no task of robusttune: pass tasks={{object: 1.0}}"
         )
-    weighted: TaskWeights = dict.fromkeys(names, 1.0) if tasks is None else tasks
+    weighted: TasksLike = dict.fromkeys(names, 1.0) if tasks is None else tasks
     width = next(weight.shape[1] for weight in weights.values() if weight.dim() == 2)
     heads = Heads(weighted, "all", width, patch_size=patch_size_of(model), seed=0)
     heads.go_on_with(weights)

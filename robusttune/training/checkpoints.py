@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from robusttune.run import distributed, files, randomness
 from robusttune.run import folder as run_folder
+from robusttune.run.log import tell
+from robusttune.training.continuing import Continuation, consequence, continuation, note_continuation
 from robusttune.training.step import Stepper
 from robusttune.training.validation import Score, judge
 
@@ -23,10 +25,12 @@ class Checkpoints:
     Attributes:
         folder: of the run; None for no checkpoints.
         every: optimiser steps between checkpoints, beside those at the end of each epoch.
+        show: whether to print that a finished run goes on.
     """
 
     folder: Path | None = None
     every: int | None = None
+    show: bool = False
 
     def are_due(self, step: int) -> bool:
         """Return True if a checkpoint has to be written after this optimiser step."""
@@ -40,24 +44,40 @@ class Checkpoints:
         """
         if self.folder is None:
             return False
-        restored = resume and self._restore(training, facts)
+        restored, more = self._restore(training, facts) if resume else (False, None)
         distributed.barrier()
         if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):
             run_folder.write_run(self.folder, facts)
+        if more is not None:
+            self._go_on(training, facts, more)
         return restored
 
-    def _restore(self, training: Training, facts: Mapping[str, Any]) -> bool:
-        """Restore the run in the folder; returns whether there was one."""
+    def _go_on(self, training: Training, facts: Mapping[str, Any], more: Continuation) -> None:
+        """Continue a finished run, and note that in `run.json`."""
+        training.stepper.ramp = False  # the run has reached its radius
+        tell(f"{more}: {consequence(training)}", self.show and distributed.rank() == 0)
+        if self.folder is not None and distributed.rank() == 0:
+            self.save(training)  # first, so that a kill in between leaves a finished run
+            note_continuation(self.folder, facts, more)
+        distributed.barrier()
+
+    def _restore(self, training: Training, facts: Mapping[str, Any]) -> tuple[bool, Continuation | None]:
+        """Restore the run in the folder; returns whether there was one, and how it goes on if it had finished.
+
+        Raises:
+            ValueError: it was begun with other arguments, and has not finished or differs in others than its length.
+        """
         assert self.folder is not None
-        run_folder.check_same_run(self.folder, facts)
+        changed = run_folder.changed_arguments(self.folder, facts)
         state = files.load_state(self.folder)
+        more = continuation(self.folder, changed, facts, state)
         if state is None:
-            return False
+            return False, None
         restore(training, state)
         if not training.over:
             for batches in (training.batches, training.unlabeled):
                 run_folder.warn_if_inexact(getattr(batches, "loader", None))
-        return True
+        return True, more
 
     def save(self, training: Training, *, outputs: bool = False) -> None:
         """Write the state of a run, and with `outputs` its best and last weights, if there is a folder."""

@@ -1,21 +1,35 @@
 """Checks of the arguments and of the first batch, before any weight changes."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from robusttune.data.batches import check_channels, check_classes, errors_at, first_batch, unpacked
+from robusttune.data.class_names import doubt_of_outputs
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.transforms import find_statistics, same_statistics
+from robusttune.measuring.chance import UNTRAINED, first_guess
 from robusttune.model.borrowing import evaluating
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
+from robusttune.run import distributed
+from robusttune.run.files import STATE
+from robusttune.run.log import warn
 from robusttune.run.settings import CHECKED, check_settings
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import PixelSettings, RunSettings, Speed
 from robusttune.types import Loader
+
+if TYPE_CHECKING:
+    from robusttune.training.loop import Training
+
+TRAIN = f"{UNTRAINED}pass finetune=EPOCHS to train it first, or load trained weights"
+LONGER = "the fine-tuning has not taught it these classes: pass a larger finetune=, or look at the labels"
 
 
 def check_arguments(model: nn.Module, settings: RunSettings) -> None:
@@ -98,3 +112,23 @@ def check_held(robust_loss: RobustLoss, loader: Loader, pixels: PixelSettings, c
             )
         with torch.no_grad(), evaluating(robust_loss):
             robust_loss(images[:2].to(device), labels[:2].to(device))
+
+
+def check_start(training: "Training", settings: RunSettings) -> None:
+    """Warn of a model that seems not to be trained on the loader's classes, before it is hardened; it does not change.
+
+    Raises:
+        ValueError: the model has fewer outputs than the loader's data set has classes.
+    """
+    robust_loss, output, (images, labels) = training.robust_loss, settings.output, training.batches.peeked
+    if labels is None:
+        return
+    doubt = doubt_of_outputs(settings.loaders.loader, robust_loss.classifier.classes)
+    if doubt is not None and not settings.length.finetune:  # else the fine-tuning has said it
+        warn(doubt, output.progress)
+    resumed = output.resume and output.out is not None and (Path(output.out) / STATE).exists()
+    if resumed or settings.adversary.eps == 0:
+        return
+    guess = first_guess(robust_loss.model, robust_loss.pixels, images, labels, training.batches.loader, output.seed)
+    if guess and distributed.rank() == 0:
+        warn(f"{guess}: {LONGER if settings.length.finetune else TRAIN}", output.progress)

@@ -1,36 +1,45 @@
 """The cost of hardening, estimated before a run."""
 
 import copy
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import overload
 
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from robusttune.data.loaders import check_loader, images_an_epoch
+from robusttune.data.loaders import check_loader
+from robusttune.measuring.estimate import EvaluationEstimate, estimate_evaluations
+from robusttune.measuring.evaluate import EvaluationLike
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored
 from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
+from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import duration
 from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
-from robusttune.training.loop import Training
+from robusttune.training.checks import check_start
+from robusttune.training.extent import extent_of
+from robusttune.training.finetuning import check_finetune, ordinary_settings
 from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
-from robusttune.training.profiling import Pace, PassCount
+from robusttune.training.profiling import PassCount
 from robusttune.training.settings import HardenSettings, RunSettings, run_settings
 from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
+# Arguments of `evaluate`, and arguments of both that an estimate does not use.
+OF_EVALUATIONS = ("norm", "eps", "mean", "std", "normalized", "heads", "seed", "device")
+NOT_USED = ("out", "resume", "progress")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """The estimated cost of a run of `harden` on this machine; with several processes, images and memory are per process.
 
@@ -39,8 +48,8 @@ class Estimate:
         seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
-            held-out images) and "last look" (at the pretext heads).
-        epochs, steps: their expected numbers, started epochs included.
+            held-out images), "last look" (at the pretext heads), and "fine-tuning" (all of `finetune`, before the rest).
+        epochs, steps: their expected numbers, started epochs included, without those of the fine-tuning.
         passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
             images were classified correctly.
         peak_bytes: peak memory of training.
@@ -69,10 +78,10 @@ class Estimate:
     def table(self) -> str:
         """Format the estimate as a Markdown table."""
         rows = [
-            ("in all", f"{shown(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
-            ("an epoch", shown(self.seconds_per_epoch)),
+            ("in all", f"{duration(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
+            ("an epoch", duration(self.seconds_per_epoch)),
             ("training", f"{self.images_per_second:.3g} images/s on {self.device}"),
-            *((f"of it: {part}", shown(seconds)) for part, seconds in self.parts.items() if seconds),
+            *((f"of it: {part}", duration(seconds)) for part, seconds in self.parts.items() if seconds),
             *(
                 (f"images through the model: {part}", f"{count.forward:,.0f} forward, {count.backward:,.0f} backward")
                 for part, count in self.passes.items()
@@ -84,27 +93,62 @@ class Estimate:
         ]
         return markdown_table(["what", "estimate"], rows)
 
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Estimate: {duration(self.seconds)}, {self.epochs} epochs, {self.steps} steps, on {self.device}>"
+
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
+@overload
 def estimate(
     model: nn.Module,
     loader: Loader,
     *,
+    which: None = None,
+    subset: None = None,
     devices: Mapping[str, float] | None = None,
     **settings: Unpack[HardenSettings],
-) -> Estimate:
+) -> Estimate: ...
+@overload
+def estimate(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    which: EvaluationLike | Sequence[EvaluationLike],
+    subset: int | None = None,
+    devices: Mapping[str, float] | None = None,
+    **settings: Unpack[HardenSettings],
+) -> EvaluationEstimate: ...
+def estimate(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    which: EvaluationLike | Sequence[EvaluationLike] | None = None,
+    subset: int | None = None,
+    devices: Mapping[str, float] | None = None,
+    **settings: Unpack[HardenSettings],
+) -> Estimate | EvaluationEstimate:
     """Estimate what `harden` would cost with these arguments on this machine: time, memory, passes and money.
 
-    It does what `harden` does up to the first step, takes some real steps, validates once on held-out images, and then
+    With `which=`, estimate what `evaluate` would cost instead: a forward and a backward pass are timed on a batch, and
+    multiplied by the passes that the evaluations take. These are upper bounds for attacks, which leave out images that are
+    fooled.
+
+    For `harden`, it does what `harden` does up to the first step, takes some real steps, validates once on held-out images, and then
     restores the model, its weights, random states and the user's optimiser. It assumes a new run; nothing is written, so
     the cost of `out=` is not counted.
 
     Args:
         model, loader: see `harden`.
+        which: evaluations, see `evaluate`; None to estimate `harden`.
+        subset: the number of images to evaluate on, see `evaluate`.
         devices: a price an hour by name, as {"spot": 0.9, "own": 0.4}, of machines as fast as this one.
-        settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used.
+        settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used. With `which=`, those
+            that `evaluate` has, too.
 
     Raises:
         TypeError: an argument that `harden` does not have.
@@ -118,13 +162,50 @@ def estimate(
         >>> expected.epochs, expected.steps, round(expected.cost["spot"] * 3600 / expected.seconds, 6)
         (5, 5, 1.5)
     """
+    if which is not None:
+        return _of_evaluations(model, loader, which, subset, devices, settings)
+    if subset is not None:
+        raise ValueError(f"subset is {subset}, but it is of evaluations: name them in which=, or leave it out")
     wanted, prices = run_settings(loader, **settings), checked_prices(devices)
-    silent = replace(wanted.output, out=None, resume=False, log=None, progress=False)
-    wanted = replace(with_preset(wanted), output=silent)
-    check_loader(loader, passes=2)
+    expected = estimate_of(model, wanted)
+    return replace(expected, cost={name: expected.seconds / 3600 * price for name, price in prices.items()})
+
+
+def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False) -> Estimate:
+    """Estimate a run of `harden`, with its fine-tuning; see `estimate`.
+
+    Args:
+        model, settings: of the run.
+        warned: the user knows already whether the model is at chance.
+    """
+    silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
+    wanted = replace(with_preset(settings), output=silent)
+    check_finetune(wanted)
+    check_loader(wanted.loaders.loader, passes=2)
+    expected = _estimated(model, wanted, warned or wanted.length.finetune > 0)
+    if not wanted.length.finetune:
+        return expected
+    return _with_finetuning(expected, _estimated(model, ordinary_settings(wanted), warned))
+
+
+def _with_finetuning(expected: Estimate, before: Estimate) -> Estimate:
+    """Add the estimate of the fine-tuning before a run to that of the run."""
+    passes = {f"fine-tuning: {part}": count for part, count in before.passes.items()}
+    return replace(
+        expected,
+        seconds=expected.seconds + before.seconds,
+        parts={**expected.parts, "fine-tuning": before.seconds},
+        passes={**expected.passes, **passes},
+    )
+
+
+def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
+    """Estimate a run without what comes before it."""
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
         with hardening(model, wanted) as (training, _):
+            if not warned:
+                check_start(training, wanted)
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began
@@ -144,7 +225,8 @@ def estimate(
     }
     seconds, images = sum(parts.values()), extent.images
     passes = {part: count.times(images) for part, count in passes.items()}
-    passes["judging"] = profiling.PER_VALIDATION.times(extent.validations * validation.images if validation else 0)
+    judged = extent.validations * validation.images if validation else 0
+    passes["judging"] = profiling.per_validation(training.stepper.threat.eps).times(judged)
     return Estimate(
         seconds,
         (parts["steps"] + parts["judging"]) / extent.epochs,
@@ -158,70 +240,42 @@ def estimate(
         len(training.batches.peeked[0]),
         memory.largest_batch,
         str(device),
-        {name: seconds / 3600 * price for name, price in prices.items()},
     )
 
 
-class Extent(NamedTuple):
-    """The extent of a run: training images of this process, seconds of its steps, steps, started epochs, validations."""
-
-    images: float
-    seconds: float
-    steps: int
-    epochs: int
-    validations: int
-
-
-def extent_of(training: Training, pace: Pace) -> Extent:
-    """Compute the extent of a run at this pace, until its epochs, steps or seconds are used up.
+def _of_evaluations(
+    model: nn.Module,
+    loader: Loader,
+    which: EvaluationLike | Sequence[EvaluationLike],
+    subset: int | None,
+    devices: Mapping[str, float] | None,
+    settings: HardenSettings,
+) -> EvaluationEstimate:
+    """Estimate evaluations.
 
     Raises:
-        ValueError: the end of the run is not known.
+        ValueError: settings that `evaluate` does not have.
     """
-    length, batches, batch = training.progress.length, training.progress.batches, len(training.batches.peeked[0])
-    steps_left = math.inf if length.max_steps is None else length.max_steps
-    seconds_left = math.inf if length.time_budget is None else length.time_budget
-    images: float | None = images_an_epoch(training.batches.loader, batch)
-    steps = math.inf if batches is None else math.ceil(batches / length.accumulate)
-    if images is None:
-        # The loader may never end, so what ends the run is one long epoch.
-        steps, step = steps_left, batch * length.accumulate
-        images = min(steps_left * step, max(0.0, seconds_left - pace.startup) / pace.per_image)
-        if images == math.inf:
-            raise ValueError(
-                "the loader does not say how many batches it has, so the length of the run is not known: pass "
-                "max_steps= or time_budget="
-            )
-        steps = math.ceil(images / step)
-    whole = pace.startup + images * pace.per_image
-    taken, spent, done, validations, epoch = 0.0, 0.0, 0.0, 0, 0
-    for epoch in range(1, length.epochs + 1):
-        share = min(1.0, steps_left / steps, seconds_left / whole)
-        taken, spent, done = taken + share * steps, spent + share * whole, done + share * images
-        steps_left, seconds_left = steps_left - share * steps, seconds_left - share * whole
-        over = share < 1 or steps_left <= 0 or seconds_left <= 0
-        validations += over or epoch == length.epochs or epoch % training.validation.every == 0
-        if over:
-            break
-    return Extent(done, spent, math.ceil(taken - 1e-9), epoch, validations)
-
-
-def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
-    """Check prices per hour by device.
-
-    Raises:
-        ValueError: not a mapping of names to finite numbers of at least 0.
-    """
-    if devices is None:
-        return {}
-    if not isinstance(devices, Mapping):
+    wrong = [name for name in settings if name not in OF_EVALUATIONS and name not in NOT_USED]
+    if wrong:
         raise ValueError(
-            f'devices is {devices!r}, but prices an hour by name are needed, as {{"spot": 0.9, "own": 0.4}}'
+            f"which= asks for the cost of evaluations, which take no {' and no '.join(wrong)}: leave it out"
         )
-    for name, price in devices.items():
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
-            raise ValueError(f"the price of {name!r} is {price!r}, but a finite number of at least 0 an hour is needed")
-    return {str(name): float(price) for name, price in devices.items()}
+    return estimate_evaluations(
+        model,
+        loader,
+        which,
+        subset=subset,
+        devices=devices,
+        norm=settings.get("norm"),
+        eps=settings.get("eps"),
+        mean=settings.get("mean"),
+        std=settings.get("std"),
+        normalized=settings.get("normalized"),
+        heads=settings.get("heads"),
+        seed=settings.get("seed", 0),
+        device=settings.get("device", "auto"),
+    )
 
 
 @contextmanager
@@ -242,16 +296,3 @@ def _untouched(settings: RunSettings) -> Iterator[None]:
 
     with undone(restore):
         yield
-
-
-def shown(seconds: float) -> str:
-    """Format seconds for people.
-
-    Example:
-        >>> shown(0.5), shown(75), shown(7300)
-        ('0.5 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -13,7 +13,8 @@ from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
-from robusttune.tasks import TaskWeights
+from robusttune.tasks import TasksLike
+from robusttune.training.finetuning import finetuned
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
@@ -51,7 +52,7 @@ def harden(
     eps: float | None = None,
     purpose: Purpose = "attacks",
     preset: PresetName = "standard",
-    tasks: TaskWeights | Literal["auto"] | None = "auto",
+    tasks: TasksLike = "auto",
     attack_tasks: AttackTasks = "joint",
     views: int | Literal["all"] = 1,
     objective: ObjectiveLike = "adversarial",
@@ -72,6 +73,7 @@ def harden(
     unlabeled_share: float | None = None,
     drop_foreign: bool = False,
     heads: nn.Module | PathLike | None = None,
+    finetune: int = 0,
     epochs: int = 10,
     max_steps: int | None = None,
     time_budget: float | None = None,
@@ -110,7 +112,7 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
-        tasks: pretext tasks and their weights; "auto" for rotation and jigsaw, or what the preset says; None for none.
+        tasks: {task: weight}, or names, which take the weight 0.5; "auto": rotation and jigsaw, or by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
             the objective's cross-entropy.
@@ -129,6 +131,7 @@ def harden(
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
+        finetune: epochs of ordinary training before, for a model whose classifier is new; with `out`, in its "finetune".
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
         accumulate: batches whose gradients are added up for one step.
@@ -147,7 +150,7 @@ def harden(
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
         sharded: with several processes, whether a loader that is not a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.
-        resume: continue the run in `out` exactly where it was killed; starts a new one where there is none.
+        resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; a new one if there is none.
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of everything random; global random states are left unchanged.
@@ -176,22 +179,19 @@ def harden(
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate),
+        RunLength(epochs, max_steps, time_budget, accumulate, finetune),
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
-    warned: list[str] = []
-    with hardening(model, settings := with_preset(settings)) as (training, loader):
+    settings = with_preset(settings)
+    with finetuned(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
-        if training.validation.loader is not None:
-            warned = doubts(training.robust_loss, training.validation.loader)
+        held = training.validation.loader
+        warned = [] if held is None else doubts(training.robust_loss, held)
         keep_best_weights(training, show=progress)
-        if training.robust_loss.heads.tasks and out is None:
-            tell(
-                f"the heads of {', '.join(training.robust_loss.heads.tasks)} are dropped: pass out= to keep them",
-                progress,
-            )
+        if (dropped := training.robust_loss.heads.tasks) and out is None:
+            tell(f"the heads of {', '.join(dropped)} are dropped: pass out= to keep them", progress)
         training.journal.close()
         seen_corruptions.remember(model, overlaps(None, loader))
     for doubt in warned:  # outside, so that a warning that is turned into an error does not cost the weights

@@ -20,7 +20,6 @@ from robusttune.model.borrowing import restored
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.probe import first_logits
 from robusttune.run import distributed
-from robusttune.run.log import tell
 from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
 from robusttune.training.settings import RunSettings
 from robusttune.training.teacher import Teacher, teaching
@@ -138,14 +137,10 @@ def _looked_at(
     judge: Loader | None,
     likeness: Likeness | None = None,
 ) -> Labelling:
-    """Look at the teacher's labels before the run, and log what is to be seen."""
+    """Look at the teacher's labels before the run, and warn of what is wrong with them."""
     held_out = images.held is not None
     labelling = labelling_of(unlabelled, teacher, judge=judge, held_out=held_out, likeness=likeness)
     if distributed.rank() == 0:
-        tell(
-            f"{labelling}{', which are left out' * bool(settings.loaders.drop_foreign and labelling.foreign)}",
-            settings.output.progress,
-        )
         labelling.warn(class_names(settings.loaders.loader))
     return labelling
 

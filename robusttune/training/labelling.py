@@ -54,15 +54,11 @@ class Labelling:
 
     def __str__(self) -> str:
         most = max(range(len(self.labels)), key=lambda label: self.labels[label])
-        spread = f"from {percent(min(self.labels))} to {percent(self.labels[most])} of them in a class"
-        foreign = "" if not self.foreign else f"; {self.foreign:,} are unlike the labelled images"
+        spread = f"gives each class to {percent(min(self.labels))} to {percent(self.labels[most])} of them"
         if self.accuracy is None:
-            return f"the teacher labels all {self.images:,} images, {spread}{foreign}; its accuracy is not known"
+            return f"{spread}, how often rightly is not known"
         where = "held-out images" if self.held_out else "labelled images, which it may have learnt from"
-        return (
-            f"the teacher labels {self.images:,} images, {spread}{foreign}; it is right on {percent(self.accuracy)} of "
-            f"{self.judged:,} {where}"
-        )
+        return f"right on {percent(self.accuracy)} of {self.judged:,} {where}, {spread}"
 
     def warn(self, names: Sequence[str] | None) -> None:
         """Log a warning for labels that are often wrong, and for classes that the teacher never gives."""

@@ -7,7 +7,6 @@ from itertools import islice, repeat
 from typing import Any
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
@@ -18,8 +17,9 @@ from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import Checkpoints
+from robusttune.training.display import Display, displayed
 from robusttune.training.labelling import Labelling
-from robusttune.training.meter import READ_EVERY, Meter
+from robusttune.training.meter import Meter
 from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
 from robusttune.training.step import Stepper
@@ -59,7 +59,7 @@ class Training:
         self.unlabeled, self.teacher, self.labelling = unlabeled, teacher, labelling
         self.late, self.on_epoch = late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
-        self.meter, self.epoch, self.consumed, self._epoch_began = Meter(), 0, 0, 0.0
+        self.meter, self.epoch, self.consumed = Meter(), 0, 0
         self.epoch_states: dict[str, Any] = {}
 
     @property
@@ -74,9 +74,9 @@ class Training:
             FloatingPointError: the loss is not finite.
             ValueError: the loader has no more batches, or a batch does not fit.
         """
-        with tqdm(total=self.progress.steps, initial=self.progress.taken, unit="step", disable=not show_bar) as bar:
+        with displayed(self, show_bar) as display:
             while not self.over:
-                self._train_epoch(bar)
+                self._train_epoch(display)
                 self._end_epoch()
 
     def weights(self) -> dict[str, Tensor]:
@@ -84,15 +84,13 @@ class Training:
         average = self.stepper.average
         return dict(self.robust_loss.state_dict() if average is None else average.weights())
 
-    def _train_epoch(self, bar: "tqdm[Any]") -> None:
+    def _train_epoch(self, display: Display) -> None:
         began = time.perf_counter()
         for _ in self.train_batches():
             now = time.perf_counter()
             self.progress.elapsed, began = self.progress.elapsed + now - began, now
             if self.stepper.waiting == 0:
-                bar.update(self.progress.taken - bar.n)
-                if self.progress.taken % READ_EVERY == 0:
-                    self._show(bar)
+                display.after_step()
                 if self.checkpoints.are_due(self.progress.taken):
                     self.checkpoints.save(self)
             if self._run_is_over():
@@ -147,7 +145,7 @@ class Training:
         self.journal.write({**facts, "seconds": self.progress.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()
-        self.epoch, self.consumed, self.meter, self._epoch_began = number, 0, Meter(), self.progress.elapsed
+        self.epoch, self.consumed, self.meter = number, 0, Meter()
         self.checkpoints.save(self, outputs=True)
         if self.on_epoch is not None:
             self.on_epoch(facts)
@@ -157,9 +155,3 @@ class Training:
         if self.progress.length.time_budget is None:
             return self.progress.over
         return bool(distributed.agreed(float(self.progress.over), self.stepper.device))
-
-    def _show(self, bar: "tqdm[Any]") -> None:
-        means = self.meter.means()
-        bar.set_description(f"epoch {self.epoch + 1}/{self.progress.length.epochs}")
-        rate = self.meter.images * distributed.world() / max(self.progress.elapsed - self._epoch_began, 1e-9)
-        bar.set_postfix({**{key: f"{value:.3f}" for key, value in means.items()}, "images/s": f"{rate:.0f}"})

@@ -10,8 +10,8 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
-from robusttune.tasks import TaskWeights
-from robusttune.tasks._heads import TASKS
+from robusttune.tasks import TASKS, TaskWeights
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
 
@@ -54,13 +54,13 @@ def chosen_preset(name: PresetName) -> Preset:
 
 
 def with_preset(settings: RunSettings) -> RunSettings:
-    """Return the settings of a run, with the preset's tasks in the place of "auto".
+    """Return the settings of a run with the weight of each task: the preset's tasks for "auto".
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: an unknown preset or task.
     """
     preset, learning = chosen_preset(settings.adversary.preset), settings.learning
-    return replace(settings, learning=replace(learning, tasks=preset.tasks)) if learning.tasks == "auto" else settings
+    return replace(settings, learning=replace(learning, tasks=task_weights(learning.tasks, preset.tasks)))
 
 
 def default_attack(
@@ -90,18 +90,13 @@ class Attacker:
         threat: with the run's full radius.
         attack: a name, or the user's own.
         steps: of a named attack; None for its own default.
-        late: the attack of the last quarter of the run, and in words; None for no other.
+        late: the attack of the last quarter of the run; None for no other.
     """
 
     threat: ThreatModel
     attack: AttackLike
     steps: int | None
     late: Attack | None
-    late_words: str = ""
-
-    def __str__(self) -> str:
-        name = self.attack if isinstance(self.attack, str) else "the user's attack"
-        return (name if self.steps is None else f"{name} with {self.steps} steps") + self.late_words
 
 
 def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Attacker:
@@ -121,7 +116,7 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
         return Attacker(threat, attack, steps, None)
     name, late_steps = preset.late
     late: Attack = configured("attacks", name, steps=late_steps)
-    return Attacker(threat, attack, steps, late, f", late in the run {name} with {late_steps} steps")
+    return Attacker(threat, attack, steps, late)
 
 
 def is_single_step(attack: Attack, steps: int | None) -> bool:

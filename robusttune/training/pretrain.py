@@ -18,8 +18,8 @@ from robusttune.model.checks import check_model
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
 from robusttune.run.settings import CHECKED, check_settings
-from robusttune.tasks import TaskWeights
-from robusttune.tasks._heads import TASKS
+from robusttune.tasks import TASKS, TasksLike
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.presets import default_attack
@@ -48,7 +48,7 @@ def pretrain(
     model: nn.Module,
     images: Loader,
     *,
-    tasks: TaskWeights = TASKS,
+    tasks: TasksLike = TASKS,
     norm: NormLike | None = None,
     eps: float | None = None,
     attack: AttackLike = "auto",
@@ -91,7 +91,8 @@ def pretrain(
     Args:
         model: images -> logits (N,K) or features (N,D).
         images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are ignored.
-        tasks: pretext tasks and their weights, {name or object: weight}.
+        tasks: pretext tasks and their weights, {name or object: weight}; names alone, such as ["rotation", "jigsaw"], take
+            the weight 0.5.
         norm, eps: of an adversary against the pretext tasks; without a norm, images are not attacked.
         views: how many distinct tasks each image draws, or "all".
         attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
@@ -118,7 +119,7 @@ def pretrain(
         Adversary(
             norm, eps, attack=attack, steps=steps, attack_tasks="none" if norm is None else "joint", eps_ramp=False
         ),
-        Learning(tasks, views, objective=None, augment=augment, classifier=classifier),
+        Learning(weights := task_weights(tasks), views, objective=None, augment=augment, classifier=classifier),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
         RunLength(epochs, max_steps, time_budget, accumulate),
@@ -127,7 +128,7 @@ def pretrain(
     )
     check_model(model)
     check_settings(settings.arguments(CHECKED))
-    if not tasks:
+    if not weights:
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
     check_loader(images, "images", passes=epochs)
     with borrowed_model(model, settings.speed, settings.output) as place:

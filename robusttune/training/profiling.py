@@ -67,7 +67,9 @@ class ValidationCost(NamedTuple):
     heads: float
 
 
-PER_VALIDATION = PassCount(STEPS + 2, STEPS)
+def per_validation(eps: float) -> PassCount:
+    """Count the passes of an image that is validated and classified correctly; without a radius it is not attacked."""
+    return PassCount(STEPS + 2, STEPS) if eps else PassCount(1, 0)
 
 
 def pace(training: Training) -> Pace:

@@ -15,8 +15,10 @@ from torch import nn
 
 from robusttune.data.class_names import class_names
 from robusttune.model.devices import chosen_device
+from robusttune.model.saved import start_model
 from robusttune.run import files
-from robusttune.run.about import check_same_names
+from robusttune.run import folder as run_folder
+from robusttune.run.about import check_same_names, read_run
 from robusttune.run.log import FILE
 from robusttune.run.markdown import markdown_table
 from robusttune.training.harden import harden
@@ -63,14 +65,17 @@ class Replay:
         rows += [("differs", difference) for difference in self.differences]
         return markdown_table(["what", "result"], rows)
 
+    def __str__(self) -> str:
+        return self.table()
+
     def _repr_markdown_(self) -> str:
         return self.table()
 
 
 def replay(
     run: PathLike,
-    model: nn.Module,
-    loader: Loader,
+    model: nn.Module | None = None,
+    loader: Loader | None = None,
     *,
     out: PathLike | None = None,
     tolerance: float = 0.02,
@@ -83,8 +88,9 @@ def replay(
 
     Args:
         run: the folder that the run wrote to.
-        model: with the weights that it had at the start of the run.
-        loader: of the run's images, in the same order or with the same sampler.
+        model: with the weights that it had at the start of the run; None to make it again by its name, for a run that was
+            begun on the command line.
+        loader: of the run's images, in the same order or with the same sampler; it is needed.
         out: a folder for the repetition; None for a temporary one.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
         progress: show a progress bar.
@@ -92,7 +98,7 @@ def replay(
             `device` to use another device.
 
     Raises:
-        ValueError: the folder holds no such run, an object is missing, or the data set names other classes.
+        ValueError: the folder holds no such run, the model or an object is missing, or the data set names other classes.
 
     Example:
         >>> import robusttune
@@ -105,8 +111,17 @@ def replay(
     """
     folder = Path(run)
     facts = run_facts_of(folder)
+    if loader is None:
+        raise ValueError(f"loader= is missing: pass the images that the run in {str(folder)!r} was trained on")
+    if facts.get("continued"):
+        after = facts["continued"][0]["after"]["steps"]
+        raise ValueError(
+            f"the run in {str(folder)!r} was continued when it had finished after {after} steps, so no single run repeats it: "
+            "replay needs a run that was not continued"
+        )
     check_same_names((facts.get("about") or {}).get("classes"), class_names(loader), folder)
     arguments = _arguments(facts, again, folder)
+    model = _started(folder) if model is None else model
     device = again.get("device") or _same_device(model, str(facts["device"]))
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "replay" if out is None else Path(out)
@@ -115,6 +130,13 @@ def replay(
             copy.deepcopy(model), loader, **{**arguments, **again, "out": place, "device": device, "progress": progress}
         )
         return _compared(folder, place, facts, tolerance)
+
+
+def _started(folder: Path) -> nn.Module:
+    """Make the model of a run as it was at the run's start, by its name."""
+    run = read_run(folder)
+    assert run is not None  # its facts have been read
+    return start_model(run)
 
 
 def run_facts_of(folder: Path) -> dict[str, Any]:
@@ -157,7 +179,8 @@ def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path)
             f"{', '.join(strange)} of the run in {str(folder)!r} would differ from that run: leave it out, or call "
             f"{facts['run']} itself"
         )
-    return {name: value for name, value in facts["arguments"].items() if name not in facts["objects"]}
+    arguments = {name: value for name, value in facts["arguments"].items() if name not in facts["objects"]}
+    return arguments if run_folder.added_arguments(facts)["teacher"] is not None else {**arguments, "teacher": None}
 
 
 def _same_device(model: nn.Module, device: str) -> DeviceLike:

@@ -23,8 +23,8 @@ from robusttune.model.probe import probe
 from robusttune.objectives import ObjectiveLike
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
-from robusttune.tasks import TaskWeights
-from robusttune.tasks._heads import TASKS, Heads, HeadsWatch, Part, views_of
+from robusttune.tasks import TASKS, TasksLike
+from robusttune.tasks._heads import Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
@@ -46,7 +46,7 @@ class RobustLoss(nn.Module):
     Args:
         model: images -> logits (N,K), any module; DDP goes around RobustLoss, not around the model.
         threat: the images that the adversary may choose.
-        tasks: pretext tasks and their weights, {name or object: weight}; None for plain adversarial training.
+        tasks: pretext tasks, {name or object: weight}, or names, which take the weight 0.5; None for adversarial training alone.
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
             a separate attack), or "joint" (one perturbation against class and pretext loss together).
         views: views per image: how many distinct tasks each image draws, or "all"; the expected loss is the same.
@@ -83,7 +83,7 @@ class RobustLoss(nn.Module):
         model: nn.Module,
         threat: ThreatModel,
         *,
-        tasks: TaskWeights | None = TASKS,
+        tasks: TasksLike = TASKS,
         attack_tasks: AttackTasks = "joint",
         views: int | Literal["all"] = 1,
         objective: ObjectiveLike | None = "adversarial",

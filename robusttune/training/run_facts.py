@@ -5,6 +5,8 @@ from typing import Any
 import torch
 
 from robusttune.data.class_names import class_names
+from robusttune.model.devices import dtype_of
+from robusttune.model.timm_name import Name, timm_name
 from robusttune.run import folder as run_folder
 from robusttune.run.about import About
 from robusttune.run.provenance import fingerprint, versions
@@ -27,6 +29,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         **({} if teacher is None else {"teacher": teacher.facts(training.batches.peeked[0])}),
         **({} if training.labelling is None else {"labelling": training.labelling.facts()}),
         "about": about(training, settings).as_json(),
+        "continued": [],
         "device": str(training.stepper.device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -38,6 +41,7 @@ def about(training: Training, settings: RunSettings) -> About:
     """Return what a run knows of its model: the facts with which its weights can be used again."""
     robust_loss, (images, labels) = training.robust_loss, training.batches.peeked
     mean, std = (tuple(each.flatten().tolist()) for each in (robust_loss.pixels.mean, robust_loss.pixels.std))
+    name = None if labels is None or "command" in (settings.output.notes or {}) else _name(training)
     known, attacked = robust_loss.pixels.known, settings.function == "harden" or settings.adversary.norm is not None
     return About(
         classes=None if labels is None else class_names(settings.loaders.loader),
@@ -49,7 +53,17 @@ def about(training: Training, settings: RunSettings) -> About:
         norm=str(robust_loss.threat.norm) if attacked else None,
         eps=as_written(robust_loss.threat.eps) if attacked else None,
         held_out=_held_out(training, settings),
+        model=None if name is None else name.model,
+        model_args=None if name is None else name.model_args,
     )
+
+
+def _name(training: Training) -> Name | None:
+    """Return the name by which the model of a run that was begun from Python can be made again; None if none is sure."""
+    robust_loss, (images, _) = training.robust_loss, training.batches.peeked
+    pixels = robust_loss.pixels.pixels(images[:2].to(training.stepper.device))
+    inputs = robust_loss.pixels.inputs(pixels).to(dtype_of(robust_loss.model))
+    return timm_name(robust_loss.model, inputs, robust_loss.classifier.classes)
 
 
 def _held_out(training: Training, settings: RunSettings) -> str | None:

@@ -17,7 +17,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
 from robusttune.run.log import Tracker
-from robusttune.tasks import TaskWeights
+from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
@@ -75,7 +75,7 @@ class Adversary:
 class Learning:
     """The losses of a run, and what they are computed on."""
 
-    tasks: TaskWeights | Literal["auto"] | None = "auto"
+    tasks: TasksLike = "auto"
     views: int | Literal["all"] = 1
     objective: ObjectiveLike | None = "adversarial"
     criterion: Criterion | None = None
@@ -87,9 +87,9 @@ class Learning:
 
     @property
     def task_weights(self) -> TaskWeights | None:
-        """The tasks, after the preset has replaced "auto"."""
-        assert self.tasks != "auto"
-        return self.tasks  # any other string is refused where the heads are built
+        """The tasks, after `with_preset` has replaced names by weights."""
+        assert self.tasks is None or isinstance(self.tasks, Mapping)
+        return self.tasks
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,13 @@ class Updates:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run: the first of epochs, steps and seconds that is reached ends it."""
+    """The length of a run: the first of epochs, steps and seconds that is reached ends it; `finetune` epochs come before."""
 
     epochs: int = 10
     max_steps: int | None = None
     time_budget: float | None = None
     accumulate: int = 1
+    finetune: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class HardenSettings(TypedDict, total=False):
     eps: float | None
     purpose: Purpose
     preset: PresetName
-    tasks: TaskWeights | Literal["auto"] | None
+    tasks: TasksLike
     attack_tasks: AttackTasks
     views: int | Literal["all"]
     objective: ObjectiveLike | None
@@ -215,6 +216,7 @@ class HardenSettings(TypedDict, total=False):
     unlabeled_share: float | None
     drop_foreign: bool
     heads: nn.Module | PathLike | None
+    finetune: int
     epochs: int
     max_steps: int | None
     time_budget: float | None

@@ -10,10 +10,10 @@ from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data.epochs import Batches
 from robusttune.run import distributed, files
-from robusttune.run.log import Journal, chosen_tracker, tell
+from robusttune.run.log import Journal, block, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
-from robusttune.training.checks import check_arguments, check_first, check_held
+from robusttune.training.checks import check_arguments, check_first, check_held, check_start
 from robusttune.training.criterion import with_criterion
 from robusttune.training.images import Images, training_images
 from robusttune.training.labelling import Labelling
@@ -27,6 +27,7 @@ from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.run_facts import run_facts
 from robusttune.training.schedule import Progress
 from robusttune.training.settings import RunSettings
+from robusttune.training.start import start_of
 from robusttune.training.step import Stepper
 from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation
@@ -87,9 +88,9 @@ def _robust_loss(
 def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
-    """Prepare a run of `harden` for its first step, and log what was chosen."""
+    """Prepare a run of `harden` for its first step."""
     ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
-    training = training_of(
+    return training_of(
         robust_loss,
         images.batches,
         settings,
@@ -107,10 +108,6 @@ def _training(
         teacher=images.teacher,
         labelling=images.labelling,
     )
-    threat, show = attacker.threat, settings.output.progress
-    tell(f"{threat.norm}, eps {threat.eps:.4g}{' (growing)' * ramp}, {attacker}; {images.pixels}", show)
-    tell(f"{training.stepper.recipe}; {training.stepper.precision.name}; {training.validation}", show)
-    return training
 
 
 def training_of(
@@ -154,16 +151,19 @@ def training_of(
         teacher=teacher,
         labelling=labelling,
         late=late,
-        checkpoints=Checkpoints(place.folder, output.checkpoint_every),
+        checkpoints=Checkpoints(place.folder, output.checkpoint_every, output.progress),
         on_epoch=output.on_epoch,
     )
 
 
 def take_all_steps(training: Training, settings: RunSettings) -> None:
     """Take all the steps of a run, or those that are left of the run in its folder."""
+    check_start(training, settings)
     checkpoints, output = training.checkpoints, settings.output
     facts = {} if checkpoints.folder is None else run_facts(training, settings)
     resumed = checkpoints.begin(training, facts, resume=output.resume)
+    if distributed.rank() == 0:
+        tell(block(start_of(training, settings)), output.progress)
     try:
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)

@@ -1,7 +1,6 @@
 """Validation of a model under training: its scores on held-out images, the best epoch, and the watch for a collapse."""
 
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -13,8 +12,6 @@ from torch import Tensor
 
 from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
-from robusttune.data.loaders import length_of
-from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import Subject
@@ -150,18 +147,6 @@ class Validation:
         self.best = Best(min_clean)
         self.last: Score | None = None
         self.fell_back = False
-
-    def __str__(self) -> str:
-        if self.loader is None:
-            enough = math.ceil(LEAST_HELD / HELD_BACK)
-            return (
-                "the last epoch will be kept, as no images are held out to choose by: pass val_loader= "
-                f"({HELD_BACK:.0%} are held back of a plain DataLoader with at least {enough} images)"
-            )
-        images = length_of(getattr(self.loader, "dataset", None))
-        if isinstance(self.loader, Labelled):
-            return f"epochs are judged by agreement with the teacher on {images or 'held-out'} images, which have no labels"
-        return f"epochs are judged on {'val_loader' if images is None else f'{images} held-out images'}"
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""

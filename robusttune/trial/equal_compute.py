@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from robusttune import plugins
-from robusttune.tasks import TaskWeights
-from robusttune.tasks._heads import TASKS
+from robusttune.tasks import TASKS, TasksLike
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose
 from robusttune.training.schedule import LATE
@@ -56,8 +56,7 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     if kind == "pretrain":
         views, shared = _views(settings.get("tasks", TASKS), settings.get("views", "all"))
         return (views + shared) * (1 if settings.get("norm") is None else steps + 1)
-    tasks = settings.get("tasks", "auto")
-    tasks = chosen_preset(settings.get("preset", "standard")).tasks if tasks == "auto" else tasks
+    tasks = task_weights(settings.get("tasks", "auto"), chosen_preset(settings.get("preset", "standard")).tasks)
     attacked = settings.get("attack_tasks", "joint") if tasks else "none"
     views, shared = _views(tasks, settings.get("views", 1))
     of_views = views * (1 if attacked == "none" else steps + 1)
@@ -123,8 +122,8 @@ def _clean_passes(settings: Settings) -> int:
     return int(getattr(objective, "needs_clean", False))
 
 
-def _views(tasks: TaskWeights | None, views: int | str) -> tuple[int, int]:
+def _views(tasks: TasksLike, views: int | str) -> tuple[int, int]:
     """Count the views of each image that need a separate forward pass, and 1 if any task uses that of the image itself."""
-    pretext_tasks = [plugins.instance("tasks", task) for task in tasks or {}]
+    pretext_tasks = [plugins.instance("tasks", task) for task in task_weights(tasks) or {}]
     separate = sum(not task.shares_forward for task in pretext_tasks)
     return (separate if views == "all" else min(int(views), separate)), int(separate < len(pretext_tasks))

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from robusttune.norms import canonical
 from robusttune.plugins import did_you_mean
-from robusttune.threat import LossOf, ThreatModel
-from robusttune.training.estimate import Estimate, estimate
+from robusttune.threat import ThreatModel
+from robusttune.training.estimate import Estimate, estimate_of
+from robusttune.training.finetuning import unchanged
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
+from robusttune.training.settings import run_settings
 from robusttune.trial.arms import PhaseKind, Settings
-from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.arms._phase import name_and_settings, with_weights
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length, lengths
 from robusttune.trial.plan import TrialPlan
@@ -29,7 +31,7 @@ ADVERSARY = {
 }  # fmt: skip
 # Arguments that the trial passes itself, the same for all arms.
 RESERVED = {
-    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "epochs", "max_steps", "time_budget", "out",
+    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "finetune", "epochs", "max_steps", "time_budget", "out",
     "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
     "classifier", "device", "sharded", "notes",
 }  # fmt: skip
@@ -102,8 +104,7 @@ class Call:
 
     def estimate(self, model: nn.Module) -> Estimate:
         """Estimate the run of a phase that `harden` trains."""
-        return estimate(
-            model,
+        settings = run_settings(
             self.images,
             val_loader=self.held,
             unlabeled_loader=self.unlabeled,
@@ -116,6 +117,7 @@ class Call:
             device=self.space.device,
             **self.settings,
         )
+        return estimate_of(model, settings, warned=True)
 
     def pretrain_an_epoch(self, model: nn.Module, batches: Loader) -> None:
         """Pre-train the model on other batches, once, without a folder."""
@@ -133,11 +135,6 @@ class Call:
         )
 
 
-def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Generator) -> Tensor:
-    """Return the images themselves: the adversary of ordinary training, which costs nothing."""
-    return images
-
-
 def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[Call]:
     """Return the calls of an arm, one for each phase.
 
@@ -150,7 +147,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     Raises:
         ValueError: unknown kinds of phases or unknown settings.
     """
-    common = plan.settings or {}
+    common = with_weights(plan.settings or {})
     _check_names(f"settings: {sorted(common)}", common, "harden")
     phases = []
     for name, settings in map(name_and_settings, plan.arms[arm]):
@@ -160,7 +157,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     norm, eps = plan.threat or ("linf", 0.0)
     phase_lengths = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
     return [
-        _call(kind, {**_settings_for(kind, common), **settings}, length, plan, data, space)
+        _call(kind, {**settings_for(kind, common), **settings}, length, plan, data, space)
         for (kind, settings), length in zip(phases, phase_lengths, strict=True)
     ]
 
@@ -173,11 +170,16 @@ def _call(
         images = data.loader if data.unlabeled is None else data.unlabeled
         return Call(kind, images, settings, length, space)
     if kind == "ordinary":
-        ordinary = {**settings, "tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
-        return Call(kind, data.loader, ordinary, length, space, held=data.held)
+        return ordinary_call(settings, length, data, space)
     with_tasks = settings.get("tasks", "auto") is not None and settings.get("preset") != "fast"
     unlabeled = data.unlabeled if with_tasks else None
     return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
+
+
+def ordinary_call(settings: Settings, length: Length, data: Data, space: InputSpace) -> Call:
+    """Return the call of a phase of ordinary training."""
+    without = {"tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
+    return Call("ordinary", data.loader, {**settings, **without}, length, space, held=data.held)
 
 
 def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
     return settings
 
 
-def _settings_for(kind: PhaseKind, common: Settings) -> dict[str, Any]:
+def settings_for(kind: PhaseKind, common: Settings) -> dict[str, Any]:
     """Select the settings of all phases that a phase of this kind takes."""
     if kind == "harden":
         return dict(common)

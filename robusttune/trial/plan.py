@@ -11,7 +11,7 @@ import yaml
 from robusttune import plugins
 from robusttune.norms import canonical
 from robusttune.run.files import write_text
-from robusttune.run.settings import POSITIVE, in_range, numbers
+from robusttune.run.settings import POSITIVE, in_range, numbers, with_fractions
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arms, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings, shares
@@ -22,7 +22,7 @@ PLAN = "plan.yaml"
 HOUR = 3600
 HEAD = """\
 # The plan of a staged trial. Edit what you like (drop or add arms, seeds, items; change epochs), then go on with
-# resume=True: what is finished and still fits is kept. Arms are lists of phases, {pretrain | ordinary |
+# resume=True, or --resume: what is finished and still fits is kept. Arms are lists of phases, {pretrain | ordinary |
 # harden: {setting: value}} with the settings of those functions; `settings` go to all of them, and `share` is a phase's
 # share of its arm's compute. Arms train against the first of the threats. `estimated` and `rule` are written, not read.
 
@@ -134,6 +134,8 @@ class TrialPlan:
             ValueError: a value is an object, which no file can hold.
         """
         values = _without_anchors(self.as_dict())
+        values["threats"] = with_fractions(values["threats"])
+        values["evaluation"] = _with_radii(values["evaluation"])
         try:
             text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
         except yaml.representer.RepresenterError as error:
@@ -199,6 +201,13 @@ def _is_plain(phases: Phases, default_eps: float) -> bool:
         return False
     name, settings = name_and_settings(phases[0])
     return name == "harden" and not settings.get("tasks", "auto") and settings.get("eps", default_eps) != 0
+
+
+def _with_radii(values: object) -> object:
+    """Replace radii in evaluation items."""
+    if isinstance(values, Mapping):
+        return {key: with_fractions(value) if key == "eps" else _with_radii(value) for key, value in values.items()}
+    return [_with_radii(value) for value in values] if isinstance(values, list) else values
 
 
 def _without_anchors(values: Any) -> Any:

@@ -8,7 +8,9 @@ from robusttune import plugins
 from robusttune.corruptions import FAMILIES
 from robusttune.corruptions._benchmark import family_of, standard_names
 from robusttune.norms import NormLike, default_eps
-from robusttune.run.settings import numbers
+from robusttune.run.settings import number, numbers, shown_radius
+from robusttune.tasks import TasksLike
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
@@ -38,7 +40,8 @@ class PlanRequest:
     corruptions: str | Sequence[str]
     arms: ArmLike | Sequence[ArmLike] | None
     tasks: Mapping[str, float] | None
-    seeds: int | Sequence[int]
+    seeds: Sequence[int]
+    finetune: int
     epochs: float
     images: int
     evaluation: Sequence[Item] | None
@@ -67,7 +70,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
         data=data.facts(),
         budget=chosen_budget(request.budget, request.price),
         threats=threats,
-        seeds=chosen_seeds(request.seeds),
+        seeds=list(request.seeds),
         epochs=request.epochs,
         settings=dict(request.settings or {}),
         arms=chosen_arms(request.arms, request.tasks or {}),
@@ -104,14 +107,15 @@ def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]
     return radii
 
 
-def rounded(number: float) -> float:
-    """Round a number to ten digits, as people would write it.
+def rounded(radius: float) -> float:
+    """Round a number to a multiple of 1/255 that it is, or else to ten digits, as people would write it.
 
     Example:
-        >>> rounded(1.5 * 0.1), rounded(8 / 255)
-        (0.15, 0.03137254902)
+        >>> rounded(1.5 * 0.1), rounded(4 * (2 / 255)) == 8 / 255
+        (0.15, True)
     """
-    return float(f"{number:.10g}")
+    shown = shown_radius(radius)
+    return number(shown) if "/" in shown else float(f"{radius:.10g}")
 
 
 def chosen_corruptions(names: str | Sequence[str]) -> list[str]:
@@ -202,8 +206,33 @@ def items_of(threats: Mapping[str, float], corruptions: Sequence[str]) -> list[I
 
 
 def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds themselves; a number n stands for 0 to n-1."""
-    return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    """Return the seeds themselves; a number n stands for 0 to n-1.
+
+    Raises:
+        ValueError: neither a number nor a list.
+
+    Example:
+        >>> chosen_seeds(3), chosen_seeds((4, 7))
+        ([0, 1, 2], [4, 7])
+    """
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        return list(range(seeds))
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str | Mapping):
+        return list(seeds)
+    raise ValueError(f"seeds is {seeds!r}, but their number is needed, such as 3, or a list of them, such as [0, 1, 2]")
+
+
+def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:
+    """Return the weight of each pretext task by its name; None for none.
+
+    Raises:
+        ValueError: a task is unknown, or an object, which no plan can hold.
+    """
+    weights = task_weights(tasks)
+    named = {name: weight for name, weight in (weights or {}).items() if isinstance(name, str)}
+    if weights is not None and len(named) < len(weights):
+        raise ValueError(f"tasks is {tasks!r}, but a plan holds tasks by name: {', '.join(plugins.names('tasks'))}")
+    return None if weights is None else named
 
 
 def chosen_budget(budget: float | None, price: float | None) -> Budget | None:

@@ -19,7 +19,7 @@ from robusttune.run import folder as run_folder
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
-from robusttune.tasks._heads import TASKS
+from robusttune.tasks import TASKS, TasksLike
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget
@@ -28,8 +28,9 @@ from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
 from robusttune.trial.phases import Call, calls_of
 from robusttune.trial.plan import PLAN, TrialPlan
-from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, new_plan
+from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_seeds, chosen_tasks, new_plan
 from robusttune.trial.results import START, Trial
+from robusttune.trial.start import finetuned_start, warn_of_chance
 from robusttune.trial.unfinished import measure, train, unfinished
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
@@ -43,8 +44,9 @@ def poc(
     test_loader: Loader | None = None,
     unlabeled_loader: Loader | None = None,
     arms: ArmLike | Sequence[ArmLike] | None = None,
-    tasks: Mapping[str, float] | None = TASKS,
+    tasks: TasksLike = TASKS,
     seeds: int | Sequence[int] = 3,
+    finetune: int = 0,
     epochs: float = 3,
     images: int = 1000,
     evaluation: Sequence[Item] | None = None,
@@ -79,8 +81,10 @@ def poc(
         unlabeled_loader: more images, for pretext tasks; pre-training uses these alone.
         arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
             "rotation_joint"; {name: phases} for an arm of yours, as in the plan; all by default.
-        tasks: pretext tasks and their weights.
-        seeds: how many, or which; with fewer than three, no difference can be significant.
+        tasks: pretext tasks and their weights, as for `harden`: names alone take the weight 0.5.
+        seeds: how many, or a list of which, such as [0, 1, 2]; with fewer than three, no difference can be significant.
+        finetune: epochs of ordinary training of the model, before the plan is written and its cost is measured; every arm
+            starts from the result. For a model whose classifier is new.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
         images: number of test images to measure on.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
@@ -101,7 +105,7 @@ def poc(
         ImportError: a package of the page is not installed.
     """
     check_model(model)
-    check_settings({"notes": notes})
+    check_settings({"notes": notes, "finetune": finetune})
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -110,8 +114,9 @@ def poc(
         threats=threats,
         corruptions=corruptions,
         arms=arms,
-        tasks=tasks,
-        seeds=seeds,
+        tasks=chosen_tasks(tasks),
+        seeds=chosen_seeds(seeds),
+        finetune=finetune,
         epochs=epochs,
         images=images,
         evaluation=evaluation,
@@ -123,12 +128,16 @@ def poc(
     space = InputSpace(mean=mean, std=std, normalized=normalized, classifier=classifier, device=device)
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
         data = divided(loader, test_loader, unlabeled_loader)
+        if finetune:
+            new_plan(request, _name(model), data).check()  # so that what does not fit shows before the fine-tuning
+            model, resume = finetuned_start(model, data, space, request, Path(out), resume, progress), True
         plan = _earlier_plan(Path(out), request, model, data) if resume else None
         plan = plan or new_plan(request, _name(model), data)
         plan.check()
         calls = _calls(plan, data, space)
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
+        warn_of_chance(model, data, space, progress)
         costs = Costs(folder, model, data, space, progress=progress)
         _start(folder, request, plan, model, calls, costs, notes or {})
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
@@ -186,15 +195,20 @@ def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Da
 def _check_request(path: Path, request: PlanRequest) -> None:
     """Raise a ValueError for arguments that are neither their defaults nor those of the call that wrote the plan."""
     earlier = json.loads((path.parent / files.RUN).read_text(encoding="utf-8"))["arguments"]
-    defaults = inspect.signature(poc).parameters
-    set_now = {name: value for name, value in vars(request).items() if value != defaults[name].default}
-    new = [name for name, value in run_folder.as_json(set_now).items() if value != earlier.get(name)]
-    if new:
-        changes = ", ".join(f"{name}={set_now[name]!r}" for name in new)
+    defaults = {name: each.default for name, each in inspect.signature(poc).parameters.items()}
+    now, usual, before = (run_folder.as_json(_spelt(each)) for each in (vars(request), defaults, earlier))
+    changed = [name for name in now if now[name] not in (usual[name], before.get(name))]
+    if changed:
+        changes = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
         raise ValueError(
-            f"{changes} was not among the arguments when {str(path)!r} was written: edit the plan, which comes first, or "
-            "name another folder"
+            f"the plan {str(path)!r} was written with other arguments ({changes}): leave them out and edit the plan, which "
+            "comes first, or name another folder"
         )
+
+
+def _spelt(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return arguments in which two spellings of the same seeds are the same."""
+    return {name: chosen_seeds(value) if name == "seeds" else value for name, value in arguments.items()}  # type: ignore[arg-type]
 
 
 def _calls(plan: TrialPlan, data: Data, space: InputSpace) -> dict[str, list[Call]]:

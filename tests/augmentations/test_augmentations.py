@@ -294,17 +294,17 @@ def test_a_loop_of_ones_own_remembers_it_in_train_mode_alone():
 def test_the_purpose_chooses_norm_radius_and_augmentation(caplog):
     with caplog.at_level("INFO", "robusttune"):
         robusttune.harden(a_model(), a_loader(), purpose="corruptions", epochs=1, steps=1, progress=False)
-    assert "l2, eps 0.1," in caplog.text
+    assert "l2, eps 0.1, for corruptions" in caplog.text
     caplog.clear()
     with caplog.at_level("INFO", "robusttune"):
         robusttune.harden(a_model(), a_loader(), epochs=1, steps=1, progress=False)
-    assert "linf, eps 0.03137" in caplog.text
+    assert "linf, eps 8/255" in caplog.text
     model = a_model()
     settings = {"norm": "linf", "augment": "noise", "epochs": 1, "steps": 1, "progress": False}
     caplog.clear()
     with caplog.at_level("INFO", "robusttune"):
         robusttune.harden(model, a_loader(), purpose="corruptions", **settings)
-    assert "linf, eps 0.006275" in caplog.text
+    assert "linf, eps 0.006275, for corruptions" in caplog.text
     assert trained_on(model) == {"gaussian_noise"}
     with pytest.raises(ValueError, match="purpose is 'fun', but it must be one of 'attacks', 'corruptions'"):
         robusttune.harden(a_model(), a_loader(), purpose="fun")

@@ -1,15 +1,18 @@
 """Labels go by the names of folders: generated class folders through `robusttune evaluate`, and images of all bit depths."""
 
+import json
 import random
 import re
+import unicodedata
 
 import numpy as np
 import pytest
 import torch
-from brightness import numbered, write
+from brightness import Net, numbered, write
 from PIL import Image
+from safetensors.torch import save_file
 
-from robusttune.cli import folders, main
+from robusttune.cli import folders, image_files, main
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
@@ -43,7 +46,7 @@ def test_16_bits_are_scaled_by_65535(tmp_path, capsys):
 
 def test_numbers_whose_largest_is_not_known_are_refused():
     with pytest.raises(ValueError, match="32-bit numbers, and does not say which of them is white"):
-        folders.converted(Image.fromarray(np.ones((4, 4), np.float32)), "L")
+        image_files.converted(Image.fromarray(np.ones((4, 4), np.float32)), "L")
 
 
 def test_a_class_without_an_image_in_the_split_keeps_its_place(tmp_path, capsys):
@@ -115,6 +118,16 @@ def test_names_that_stand_twice_keep_their_places_or_are_refused():
         folders.by_name(["crane", "dog"], ["crane", "dog", "crane"], "it")
 
 
+def test_accents_are_the_same_in_both_ways_of_writing_them(tmp_path, capsys):
+    names = ["caf\N{LATIN SMALL LETTER E WITH ACUTE}", "bar"]
+    write(tmp_path / "train", {unicodedata.normalize("NFD", names[0]): 0, names[1]: 1}, classes=2)
+    for source in ("file", "checkpoint"):
+        more = options_with_names(source, tmp_path, names)
+        if source == "file":
+            (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8-sig")  # as Windows writes it
+        assert evaluated(capsys, tmp_path, 2, "--split", "train", *more)[:2] == (0, 100.0)
+
+
 def drawn_names(chance, count):
     pools = {
         "letters": LETTERS,
@@ -125,6 +138,23 @@ def drawn_names(chance, count):
     return chance.sample(pools[chance.choice(sorted(pools))], count)
 
 
+ENDINGS = [".png", ".PNG", ".tif", ".bmp", ".webp", ".gif", ".pgm"]
+
+
+def options_with_names(source, data, order):
+    """The options by which the model's names are known, in their order."""
+    if source == "checkpoint":
+        torch.save({"model": Net(len(order)).state_dict(), "class_to_idx": numbered(order)}, data / "theirs.pth")
+        return ["--checkpoint", str(data / "theirs.pth")]
+    if source == "metadata":
+        names = json.dumps(dict(enumerate(order)))
+        save_file(Net(len(order)).state_dict(), data / "theirs.safetensors", {"id2label": names})
+        return ["--checkpoint", str(data / "theirs.safetensors")]
+    (data / "names.txt").write_text("\n".join(order), encoding="utf-8")
+    named = {"file": ["--classes_file", str(data / "names.txt")]}
+    return {**named, "class map": ["--data_args", json.dumps({"class_map": str(data / "names.txt")})]}.get(source, [])
+
+
 @pytest.mark.parametrize("part", range(10))
 def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path, capsys):
     right = 0
@@ -133,23 +163,27 @@ def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path,
         count = chance.randint(2, 12)
         names = drawn_names(chance, count)
         order = chance.choice([sorted, folders.in_timm_order, list])(names)
-        by_file = chance.random() < 0.4 or order not in (sorted(names), folders.in_timm_order(names))
+        by_names = chance.random() < 0.5 or order not in (sorted(names), folders.in_timm_order(names))
+        source = chance.choice(["file", "checkpoint", "metadata", "class map"]) if by_names else None
+        by_file = source is not None
         flat, trained = chance.random() < 0.3, chance.random() < 0.7
         known = by_file or (
             trained and not flat
         )  # else nobody can tell a renamed folder from one that always had this name
         rows, test = numbered(order), dict(numbered(order))
         changes = ["missing", "empty", "extra", "renamed"] if known else ["missing", "empty"]
+        if source == "class map":  # the folders that it does not name are left out, which is said
+            changes = ["missing", "empty"]
         for change in chance.sample(changes, chance.choice([0, 0, 1, 2])):
             name = chance.choice(sorted(test))
             row = test.pop(name) if change != "extra" and len(test) > 2 else None
             test |= {"empty": {name: None}, "extra": {"zz": 0}, "renamed": {f"{name}2": row}}.get(change, {})
         shape = {"classes": count, "deep": chance.random() < 0.3, "size": chance.choice([8, 9, 16])}
+        shape["ending"] = chance.choice([".png", ".PNG", ".tif", ".TIFF"] if shape["deep"] else ENDINGS)
         write(data if flat else data / "val", test, **shape)
         if not flat and trained:
             write(data / "train", rows, **shape)
-        (data / "names.txt").write_text("\n".join(order))
-        more = ["--classes_file", str(data / "names.txt")] if by_file else []
+        more = options_with_names(source, data, order)
         code, accuracy, said = evaluated(capsys, data, count, "--channels", chance.choice("13"), *more)
         assert (code, accuracy) in ((0, 100.0), (1, None)), (seed, order, test, said)
         right += code == 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from tables import unpadded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -339,7 +340,7 @@ def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says():
 
 def test_the_report_shows_them_in_a_table_of_their_own(tmp_path):
     records = measured()
-    text = robusttune.report({"before": records, "after": records}, tmp_path).read_text(encoding="utf-8")
+    text = unpadded(robusttune.report({"before": records, "after": records}, tmp_path).read_text(encoding="utf-8"))
     assert "## Corruptions" in text
     assert "| corruption | severity 1 | severity 5 | mean |" in text
     assert text.count("made here, severities for 32 px, 8 bits") >= 3

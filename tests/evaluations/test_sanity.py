@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from handwritten import digits, hardened, loader
+from tables import unpadded
 from torch import nn
 
 import robusttune
@@ -221,7 +222,7 @@ def test_the_report_begins_with_what_speaks_against_it_and_ends_with_the_cost(tm
         )
         for name, model in {"honest": hardened(), "quantised": Around(before=quantised)}.items()
     }
-    text = robusttune.report(runs, tmp_path).read_text(encoding="utf-8")
+    text = unpadded(robusttune.report(runs, tmp_path).read_text(encoding="utf-8"))
     titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     assert titles == ["Overview", "Sanity", "Summary", "Cost"]
     assert "checks speak against believing this**" in text

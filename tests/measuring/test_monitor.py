@@ -1,11 +1,13 @@
 """Alarms at the stated rate on images of the right kind, and on every batch of other ones; the reference as files."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 from guarded import everything, small_model, unchanged
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel
@@ -114,6 +116,24 @@ def test_each_batch_is_a_line(model, heads, tmp_path):
     assert [line["alarm"] for line in lines] == [False, True]
     assert [line["distances"] for line in lines] == [each.distances for each in seen]
     assert all(line["time"].endswith("+00:00") for line in lines)
+
+
+def test_a_batch_has_its_answers_by_the_names_of_classes(model, tmp_path):
+    class Animals(TensorDataset):
+        classes = tuple("abcdefghij")
+
+    monitor = Monitor(model, DataLoader(Animals(pictures(100, 1), torch.zeros(100)), 50), log=tmp_path / "log.jsonl")
+    batch = pictures(30, 2)
+    with torch.no_grad():
+        answers = Counter("abcdefghij"[label] for label in model(batch).argmax(1).tolist())
+    assert monitor(batch).answers == dict(answers)
+    assert json.loads((tmp_path / "log.jsonl").read_text())["answers"] == dict(answers)
+    folder = monitor.save(tmp_path / "reference")
+    assert Monitor.load(folder, model)(batch).answers == dict(answers)
+    facts = json.loads((folder / FACTS).read_text())
+    del facts["classes"]  # as in files of before
+    (folder / FACTS).write_text(json.dumps(facts))
+    assert set(Monitor.load(folder, model)(batch).answers) == {str("abcdefghij".index(name)) for name in answers}
 
 
 def test_a_saved_reference_says_the_same(monitor, model, heads, tmp_path):

@@ -1,13 +1,20 @@
 """Records: their file, and how they are shown."""
 
 import json
+import shutil
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from linear_model import linear
+from tables import unpadded
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
 from robusttune import Record, Records
+from robusttune.cli import main
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.record import accuracy
 
@@ -22,6 +29,59 @@ def test_records_come_back_from_the_file(tmp_path):
     assert records._repr_markdown_() == records.table()
     assert len(records.table().splitlines()) == 4
     assert [path.name for path in path.parent.iterdir()] == ["records.jsonl"]
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Folders of two runs with an evaluation inside; the Records of the first one."""
+    monkeypatch.chdir(tmp_path)
+    model, images, labels = linear()
+    first, second = (
+        robusttune.evaluate(model, [(images[rows], labels[rows])], "clean", out=f"runs/{name}/eval", progress=False)
+        for name, rows in (("a", slice(None)), ("b", slice(4)))
+    )
+    assert len(second) == len(first)
+    return first
+
+
+def test_records_are_read_from_the_folder_of_an_evaluation_and_of_a_run(measured):
+    assert (
+        Records.load("runs/a/eval/records.jsonl") == Records.load("runs/a/eval") == Records.load("runs/a") == measured
+    )
+
+
+def test_folders_without_records_or_with_several_are_refused(measured):
+    shutil.copytree("runs/a/eval", "runs/a/strong")
+    with pytest.raises(ValueError, match="'runs/a' holds 2 evaluations: pass one of runs/a/eval, runs/a/strong"):
+        Records.load("runs/a")
+    with pytest.raises(
+        ValueError, match=r"'runs' holds no records\.jsonl: evaluate it first with out='runs/evaluation'"
+    ):
+        Records.load(Path("runs"))
+    with pytest.raises(ValueError, match="'runs/c' is not there: pass the folder that evaluate wrote to"):
+        Records.load("runs/c")
+
+
+def test_folders_are_compared(measured):
+    found = robusttune.compare("runs/a", Path("runs/b"))
+    assert found == robusttune.compare(measured, Records.load("runs/b/eval"))
+    assert {test.images for test in found} == {4}
+
+
+def test_folders_are_reported_under_their_names(measured):
+    page = robusttune.report({"before": "runs/a", "after": Path("runs/b/eval")}, "page", sections=["summary"])
+    assert "| before | after |" in unpadded(page.read_text())
+    robusttune.report("runs/a", "one", sections=["summary"])
+    assert "| a |" in unpadded(Path("one/report.md").read_text())
+
+
+def test_the_shell_reads_the_folders_of_runs_too(measured, capsys):
+    assert main(["compare", "runs/a", "runs/b"]) == 0
+    assert capsys.readouterr().out == robusttune.compare("runs/a", "runs/b").table() + "\n"
+    assert main(["report", "before=runs/a", "runs/b", "--out", "page"]) == 0
+    assert "| before | b |" in unpadded(Path("page/report.md").read_text())
+    assert main(["compare", "runs/a", "runs"]) == 1
+    assert "evaluate it first with --out 'runs/evaluation'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["no JSON\n", '{"epoch": 1, "robust": 0.5}\n', "[1, 2]\n", '{"facts": {}}\n[]\n'])
@@ -60,3 +120,77 @@ def test_notebooks_show_tables():
     records = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
     assert records._repr_markdown_() == records.table()
     assert robusttune.compare(records, records)._repr_markdown_().startswith("|")
+
+
+NAMES = ["cat", "dog", "cow"]
+CHECK = Record("sanity", "zero gradients", 0.02, 9, (0.0, 0.1), {"ok": True, "says": "gradients are not zero"})
+
+
+def named_records():
+    worst = accuracy("clean", 1, 3, {"class": 1}, metric="worst-class accuracy")
+    return Records([worst, CHECK, replace(CHECK, setting={"ok": False, "says": "blind"})], facts={"classes": NAMES})
+
+
+def test_tables_name_classes_and_say_pass_and_fail(tmp_path):
+    records = named_records()
+    _, _, *rows = unpadded(str(records)).splitlines()
+    assert rows == [
+        "| clean | worst-class accuracy | 33.3% | 6.1–79.2% | 3 | class=dog |",
+        "| sanity | zero gradients | pass | – | 9 | says=gradients are not zero |",
+        "| sanity | zero gradients | fail | – | 9 | says=blind |",
+    ]
+    assert len({len(line) for line in str(records).splitlines()}) == 1
+    again = Records.load(records.save(tmp_path / "records.jsonl"))
+    assert str(again.where("clean")) == str(records.where("clean"))
+    assert "class=1 " in str(Records(records))  # without facts, as in files of before
+
+
+def test_records_become_plain_dicts_and_a_table_of_pandas():
+    records = named_records()
+    rows = records.to_dict()
+    assert json.loads(json.dumps(rows)) == rows
+    assert rows[0] == {
+        **{"evaluation": "clean", "metric": "worst-class accuracy", "value": 1 / 3, "images": 3},
+        **{"interval": list(records[0].interval), "setting": {"class": 1, "class name": "dog"}},
+    }
+    rows[1]["setting"]["ok"] = "changed"
+    assert records[1].setting["ok"] is True
+    pytest.importorskip("pandas")
+    table = Records([*records, accuracy("clean", 1, 2, {"images": 7})], facts=records.facts).to_dataframe()
+    assert list(table.columns[:7]) == ["evaluation", "metric", "value", "low", "high", "images", "class"]
+    assert table["class name"].tolist()[0] == "dog"
+    assert table["setting images"].tolist()[-1] == 7
+    assert list(Records().to_dataframe().columns) == list(table.columns[:6])
+
+
+def test_names_of_classes_come_from_the_data(tmp_path, caplog):
+    model, images, labels = linear()
+
+    class Animals(TensorDataset):
+        class_to_idx = {"dog": 1, "cat": 0}  # noqa: RUF012
+
+    caplog.set_level("INFO")
+    loader = DataLoader(Subset(Animals(images, labels), range(20)), 10)
+    records = robusttune.evaluate(model, loader, ["clean", partial(sweep, steps=2)], norm="l2", eps=0.4, progress=False)
+    assert records.classes == ("cat", "dog")
+    assert records.where("clean")[2].setting["class"] in (0, 1)
+    assert "class=cat" in str(records) or "class=dog" in str(records)
+    pytest.importorskip("matplotlib")
+    text = unpadded(robusttune.report(records, tmp_path).read_text(encoding="utf-8"))
+    assert "cat taken for dog" in text or "dog taken for cat" in text
+    assert "| cat |" in text
+    assert ", class cat," in text or ", class dog," in text
+    three = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    three(images)
+    loader.dataset.dataset.classes = NAMES
+    robusttune.evaluate(three, loader, "clean", progress=False)
+    assert "no images of 1 of 3 classes (cow)" in caplog.text
+
+
+def test_what_is_printed_is_a_table():
+    records = Records([accuracy("clean", 1, 2)])
+    assert f"{records}" == records.table()
+    model, images, labels = linear()
+    measured = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
+    comparisons = robusttune.compare(measured, measured)
+    assert str(comparisons) == comparisons.table()

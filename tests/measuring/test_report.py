@@ -9,6 +9,7 @@ import torch
 from browser import A4, browsed, needs_browser, shown_in
 from handwritten import hardened, loader
 from linear_model import COUNT, linear
+from tables import unpadded
 
 import robusttune
 from robusttune import Records
@@ -16,6 +17,7 @@ from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.record import accuracy
+from robusttune.measuring.sections._figure import mark_radii
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown")
@@ -71,7 +73,7 @@ def test_it_prints(folder, tmp_path):
 def test_bars_in_the_names_of_models_do_not_end_cells(tmp_path):
     records = Records([accuracy("clean", 9, 10)])
     path = robusttune.report({"a|b": records, "c": records}, tmp_path, sections=["summary"])
-    table = path.read_text(encoding="utf-8").splitlines()[-3:]
+    table = unpadded(path.read_text(encoding="utf-8")).splitlines()[-3:]
     assert table[0] == r"| accuracy | a\|b | c |"
     assert table[2].count(" | ") == 2
 
@@ -91,7 +93,7 @@ def test_a_report_shows_every_run_and_its_curve(tmp_path):
     records = robusttune.evaluate(model, [(images, labels)], norm="l2", eps=0.1, progress=False)
     page = robusttune.report({"before": records, "after": records}, tmp_path / "report")
     text = page.read_text()
-    assert "| accuracy | before | after |" in text
+    assert "| accuracy | before | after |" in unpadded(text)
     assert f"clean, {COUNT} images" in text
     assert (tmp_path / "report" / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(ValueError, match="there are no Records to report"):
@@ -151,3 +153,25 @@ def test_names_are_shown_as_they_are_written(tmp_path):
         "3",
     ]
     assert "l2 eps 0.1 by &lt;lambda&gt;, 60 images" in page
+
+
+def test_radii_are_shown_as_they_were_given_and_stored_as_numbers(tmp_path, monkeypatch):
+    marks = []
+    monkeypatch.setattr(
+        "robusttune.measuring.sections.curve.mark_radii",
+        lambda axis, radii: (mark_radii(axis, radii), marks.extend(each.get_text() for each in axis.get_xticklabels())),
+    )
+    which = ["clean", partial(sweep, steps=2, norms=["linf"], eps=[0, 4 / 255, 8 / 255])]
+    out = tmp_path / "measured"
+    records = robusttune.evaluate(hardened(), loader(), which, norm="linf", eps=8 / 255, progress=False, out=out)
+    assert "eps=8/255" in records.table()
+    assert records[-1].setting["eps"] == 8 / 255
+    assert str(8 / 255) in (out / "records.jsonl").read_text()
+    again = Records.load(out / "records.jsonl")
+    text = robusttune.report(again, tmp_path / "page").read_text()
+    assert "| linf eps 8/255 by " in text
+    assert "under attack (linf up to 8/255, by sweep)" in text
+    assert "under linf up to 8/255 by sweep" in text
+    assert "0.0314" not in text
+    assert marks == ["0", "4/255", "8/255"]
+    assert "eps=4/255" in robusttune.compare(records, again).table()

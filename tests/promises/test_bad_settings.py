@@ -42,7 +42,7 @@ BAD_SETTINGS = [
     ({"eps": "8/255"}, r"eps is '8/255', but a number in pixel units on \[0, 1\] is needed"),
     ({"norm": "l3"}, "unknown norm 'l3'.*known are l2, linf"),
     ({"tasks": {"rotations": 1.0}}, r"unknown task 'rotations' \(did you mean 'rotation'\?\): known are .*rotation"),
-    ({"tasks": "rotation"}, "tasks is 'rotation', but a dict of weights is needed, such as .*None for no pretext task"),
+    ({"tasks": 3}, "tasks is 3, but a dict of weights is needed, such as .*None for no pretext task"),
     ({"tasks": {"rotation": -1}}, "the weight of task 'rotation' is -1, but a number of at least 0 is needed"),
     ({"tasks": {"rotation": torch.nan}}, "the weight of task 'rotation' is nan, but a number of at least 0"),
     ({"tasks": {"rotation": "1"}}, "the weight of task 'rotation' is '1', but a number of at least 0"),
@@ -203,7 +203,10 @@ def detections(logits):
 
 
 TRAINING = {
-    "no module": (lambda: "resnet18", r"the model is a str, but a torch\.nn\.Module is needed"),
+    "no module": (
+        lambda: "resnet18",
+        r"the model is a str, but a torch\.nn\.Module is needed: robusttune\.load\(folder\)",
+    ),
     "DDP": (distributed, r"wrapped in DistributedDataParallel: pass model\.module, and wrap RobustLoss instead"),
     "DataParallel": (lambda: nn.DataParallel(small_model()), r"wrapped in DataParallel: pass model\.module"),
     "compiled": (lambda: torch.compile(small_model()), r"compiled by torch\.compile: pass model\._orig_mod"),
@@ -227,6 +230,11 @@ TRAINING = {
     ),
     "float8": (lambda: with_parameter(torch.float8_e4m3fn), r"the weight 'packed' is torch\.float8_e4m3fn, and quant"),
 }
+NO_FOLDER = (
+    lambda: "resnet18",
+    r"the model is 'resnet18', and there is no such folder: pass a torch\.nn\.Module, or the fo",
+)
+NO_MODULE = (lambda: 18, r"the model is a int, but a torch\.nn\.Module is needed")
 ANSWERING = {
     "meta": (
         lambda: small_model().to("meta"),
@@ -275,7 +283,9 @@ def test_models_that_cannot_be_trained(way, make, match):
     refused(way, match, model=make(), loader=[(images(), torch.zeros(8).long())])
 
 
-@pytest.mark.parametrize(("make", "match"), [TRAINING["no module"], *ANSWERING.values()], ids=["no module", *ANSWERING])
+@pytest.mark.parametrize(
+    ("make", "match"), [NO_FOLDER, NO_MODULE, *ANSWERING.values()], ids=["no folder", "no module", *ANSWERING]
+)
 def test_models_that_cannot_be_evaluated(make, match):
     refused(evaluated, match, model=make(), loader=[(images(), torch.zeros(8).long())])
 

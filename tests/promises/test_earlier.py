@@ -5,13 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from brightness import numbered, write
 from earlier import a_loader, a_model, hardened, tried
 from safetensors.torch import load_file
 
 import robusttune
+from robusttune.cli import main
 from robusttune.trial.results import Trial
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*held-out accuracy"),
+    # timm's data sets leave the files that they have read to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 EARLIER = Path(__file__).parents[1] / "support" / "earlier_folders"
 CLOSE = 2e-3  # other processors and versions of torch round otherwise
 
@@ -67,3 +73,27 @@ def test_records_of_an_earlier_version_are_compared_by_image():
     )
     (compared,) = robusttune.compare(first, second)
     assert compared.images == 64
+
+
+@pytest.mark.parametrize("name", ["ended", "trial/arms/adversarial/seed-0-fa2a13d6/1-harden"])
+def test_a_run_is_evaluated_and_says_what_it_does_not_know(name, caplog):
+    folder, held = EARLIER / name, a_loader(1000, 1096, shuffle=False)
+    with pytest.raises(
+        ValueError, match=r"does not name its model, .*make the model as it was, and call robusttune\.load"
+    ):
+        robusttune.evaluate(folder, held, "clean")
+    model = robusttune.load(folder, a_model())
+    found = robusttune.evaluate(model, held, "clean", run=folder, progress=False)
+    assert found[0].images == 96
+    assert found.facts["threat"] == ("l2 eps 0.5" if name == "ended" else "linf eps 0.1")
+    assert "does not know its classes by name (labels count as they are)" in caplog.text
+
+
+def test_a_run_is_evaluated_by_the_shell(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data", numbered("0123456789"), classes=10, size=16)
+    run = ["evaluate", str(EARLIER / "ended"), "--data", "data", "--which", "clean", "--progress", "false"]
+    assert main([*run, "--model", "earlier:a_model", "--out", "found"]) == 0
+    assert "does not know its classes by name" in capsys.readouterr().err
+    assert "does not know its classes by name" in caplog.text
+    assert robusttune.Records.load("found").facts["threat"] == "l2 eps 0.5"

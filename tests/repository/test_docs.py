@@ -154,9 +154,10 @@ COMMANDS = [
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value[:40])
 def test_commands_on_pages_have_options_that_exist(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("runs/a").mkdir(parents=True)
+    Path("runs/a/finetune").mkdir(parents=True)
     facts = {"run": "harden", "arguments": {}, "command": {"model": "timm:resnet18", "size": 224}}
-    Path("runs/a/run.json").write_text(json.dumps(facts))  # evaluate reads it for its options
+    for folder in ("runs/a", "runs/a/finetune"):
+        Path(folder, "run.json").write_text(json.dumps(facts))  # evaluate reads it for its options
     assert parse(shlex.split(line)[1:]).command == line.split()[1]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import robusttune
 
-EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "shtab", "sklearn"]
+EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "pandas", "shtab", "sklearn"]
 BESIDE = ["datasets", "webdataset", "tensorflow_datasets", "wandb", "onnx", "onnxruntime"]
 LAZY = [*EXTRAS, *BESIDE, "kornia", "accelerate"]
 
@@ -47,6 +47,10 @@ USES = {
     "markdown in report": (
         "lambda: robusttune.report(records, folder, sections=['summary'])",
         "an HTML report needs the package markdown: pip install 'robusttune[report]'",
+    ),
+    "pandas in Records": (
+        "lambda: records.to_dataframe()",
+        "a table of pandas needs pandas: pip install 'robusttune[pandas]'",
     ),
     "all that a trial needs": (
         "lambda: robusttune.poc(model, batches, out=folder)",

@@ -67,7 +67,7 @@ def test_objects_are_written_as_texts_without_addresses(tmp_path):
     assert arguments["3"] is None
     assert "functools.partial" in arguments["attack"]
     assert " at 0x" not in arguments["attack"]
-    folder.check_same_run(tmp_path, facts)
+    assert folder.changed_arguments(tmp_path, facts) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_what_run_json_holds_in_full(value, plain):
 
 
 def test_a_damaged_run_json_is_refused_by_name(tmp_path):
-    folder.check_same_run(tmp_path, {"arguments": {}})  # there is none yet
+    assert folder.changed_arguments(tmp_path, {"arguments": {}}) == {}  # there is none yet
     for text in ("{", "[]", "{}"):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ValueError, match=r"run\.json' cannot be read: it may be damaged, half copied"):
-            folder.check_same_run(tmp_path, {"arguments": {}})
+            folder.changed_arguments(tmp_path, {"arguments": {}})
 
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
@@ -147,7 +147,27 @@ def test_a_run_of_other_classes_is_refused(tmp_path):
 
     folder.write_run(tmp_path, facts("cat", "dog"))
     for same in (facts("cat", "dog"), facts(), {"arguments": {}}):
-        folder.check_same_run(tmp_path, folder.as_json(same))
+        assert folder.changed_arguments(tmp_path, folder.as_json(same)) == {}
     for other, says in ((("dog", "cat"), "class 0 is 'dog' and not 'cat'"), (("cat", "dog", "eel"), "there are 3")):
         with pytest.raises(ValueError, match=f"has 2 classes, cat, dog, but by loader.dataset.classes {says}"):
-            folder.check_same_run(tmp_path, folder.as_json(facts(*other)))
+            folder.changed_arguments(tmp_path, folder.as_json(facts(*other)))
+
+
+def test_a_refused_resume_says_only_that_and_names_each_argument_before_and_now(tmp_path, caplog):
+    def stop(facts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hardened(out=tmp_path, epochs=2, on_epoch=stop, tasks=None, eps=8 / 255)
+    assert "pass resume=True" in caplog.text
+    caplog.clear()
+    changes = {"epochs": 3, "lr": 0.1, "seed": 5, "eps": 4 / 255, "steps": 3}
+    says = "eps was 8/255 and is 4/255, steps was 2 and is 3, epochs was 2 and is 3, lr was None and is 0.1, seed was 0 and is 5"
+    with pytest.raises(ValueError, match=says) as refused:
+        hardened(out=tmp_path, tasks=None, resume=True, **changes)
+    with pytest.raises(ValueError, match=r"epochs is 0"):
+        hardened(out=tmp_path, tasks=None, resume=True, epochs=0)
+    assert not caplog.records
+    assert not getattr(refused.value, "__notes__", [])
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None

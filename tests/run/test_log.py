@@ -85,3 +85,11 @@ def test_a_tracker_of_the_user_is_taken_as_it_is():
 def test_a_tracker_that_writes_files_needs_a_folder():
     with pytest.raises(ValueError, match="log='tensorboard' writes files: pass out=, a folder for them"):
         chosen_tracker("tensorboard", None)
+
+
+def test_a_radius_is_logged_as_it_was_given(tmp_path, caplog):
+    caplog.set_level("INFO")
+    hardened(norm="linf", eps=8 / 255, tasks=None, steps=1, max_steps=2, eps_ramp=False, out=tmp_path)
+    assert any("threat        linf, eps 8/255" in message for message in caplog.messages)
+    assert any(", eps 8/255, " in message for message in caplog.messages)
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["eps"] == 8 / 255

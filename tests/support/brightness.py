@@ -1,5 +1,7 @@
 """A classifier of grey levels, which is right on every image of `write`, and can be named on a command line."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -20,14 +22,29 @@ class Net(nn.Module):
         return self.fc(images.mean((1, 2, 3))[:, None])
 
 
-def write(folder, rows, *, classes=12, deep=False, size=8):
+class Configured(Net):
+    """A model whose configuration names its classes, as those of Hugging Face do."""
+
+    def __init__(self, names):
+        names = names.split() if isinstance(names, str) else names
+        super().__init__(len(names))
+        self.config = SimpleNamespace(id2label=dict(enumerate(names)), hidden_size=1)
+
+
+def configured_within(names):
+    """A model with a part whose configuration names its classes, in one text."""
+    return nn.Sequential(Configured(names.split()))
+
+
+def write(folder, rows, *, classes=12, deep=False, size=8, ending=".png"):
     """Write an image to each class folder; rows[name] is the class that the model takes it for, None for no image."""
     for name, row in rows.items():
         (folder / name).mkdir(parents=True)
         if row is not None:
             level = np.full((size, size), (row + 0.5) / classes)
             pixels = (level * 65535).astype(np.uint16) if deep else (level * 255).round().astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / "0.png")
+            settings = {"lossless": True} if ending == ".webp" else {}
+            Image.fromarray(pixels).save(folder / name / f"0{ending}", **settings)
 
 
 def numbered(names):

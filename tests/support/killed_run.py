@@ -1,4 +1,4 @@
-"""A run of `harden` that the tests kill: `python killed_run.py FOLDER WEIGHTS [resume]`."""
+"""A run of `harden` that the tests kill: `python killed_run.py FOLDER WEIGHTS [resume [FINETUNE]]`."""
 
 import sys
 
@@ -29,16 +29,17 @@ def a_model():
     return nn.Sequential(*layers)
 
 
-def run(folder, resume, epochs=5):
+def run(folder, resume, epochs=5, **more):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = a_model()
     loader = DataLoader(Noisy(1000), 16, shuffle=True, generator=torch.Generator().manual_seed(1))
     settings = {"awp": 0.01, "accumulate": 2, "epochs": epochs, "checkpoint_every": 3, "steps": 2, "progress": False}
     return robusttune.harden(
-        model, loader, norm="l2", eps=0.2, out=folder, resume=resume, augment="standard", **settings
+        model, loader, norm="l2", eps=0.2, out=folder, resume=resume, augment="standard", **settings, **more
     )
 
 
 if __name__ == "__main__":
-    torch.save(run(sys.argv[1], resume=sys.argv[3:] == ["resume"]).state_dict(), sys.argv[2])
+    more = {"finetune": int(sys.argv[4])} if sys.argv[4:] else {}
+    torch.save(run(sys.argv[1], resume=sys.argv[3:4] == ["resume"], **more).state_dict(), sys.argv[2])

@@ -1,9 +1,12 @@
 """What a run will cost: passes and memory against counts, time against a slowed model, and a model given back as it came."""
 
+import re
+
 import pytest
 import torch
 from counted_work import Work
 from guarded import GOOD, images, labels, small_model, unchanged
+from tables import unpadded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -11,7 +14,7 @@ import robusttune
 from robusttune import estimate
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import memory, profiling
-from robusttune.training.estimate import extent_of
+from robusttune.training.extent import extent_of
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
 from robusttune.training.settings import run_settings
@@ -233,7 +236,8 @@ def test_a_loader_without_a_length_needs_an_end():
 
 def test_the_table_has_all_of_it():
     found = estimate(small_model(), [GOOD] * 4, epochs=2, devices={"spot": 3600.0}, tasks=None, **QUICK)
-    assert found._repr_markdown_() == found.table()
-    assert f"| cost on spot | {found.seconds:.2f} |" in found.table()
-    assert "for 2 epochs, 8 steps |" in found.table()
+    assert found._repr_markdown_() == str(found) == found.table()
+    assert re.fullmatch(r"<Estimate: .*, 2 epochs, 8 steps, on cpu>", repr(found))
+    assert f"| cost on spot | {found.seconds:.2f} |" in unpadded(found.table())
+    assert "for 2 epochs, 8 steps |" in unpadded(found.table())
     assert "tensors alive at once" in found.table()

@@ -142,7 +142,7 @@ def test_epochs_on_images_alone_are_judged_by_agreement(caplog):
     facts = []
     loader = DataLoader(TensorDataset(images), 40)
     hardened(copy.deepcopy(before), loader, on_epoch=facts.append, lr=0.0, ema=0, tasks=None)
-    assert "judged by agreement with the teacher on 50 images" in caplog.text
+    assert "50 of the training images, to choose the epoch by agreement with the teacher" in caplog.text
     assert facts[0]["held-out clean"] == pytest.approx(1.0, abs=0.05)  # running statistics alone have moved
     assert "100.0% agree with the teacher, and" in caplog.text
     others = digits(1100).tensors[0][1000:]

@@ -17,12 +17,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import plugins
+from robusttune.run import files
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
 from robusttune.trial.arms._phase import name_and_settings, shares
 from robusttune.trial.decision.decide import decide
+from robusttune.trial.decision.metrics import Metric
 from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
-from robusttune.trial.plan_defaults import chosen_arms, items_of
+from robusttune.trial.plan import PlannedEvaluation, TrialPlan
+from robusttune.trial.plan_defaults import chosen_arms, chosen_seeds, chosen_threats, items_of
 from robusttune.trial.results import RECORDS, Trial
 
 SIDE, IMAGES = 16, 64
@@ -54,6 +57,37 @@ def tried(out, **changes):
 
 def values(out):
     return [(r.arm, r.seed, r.records.where("clean")[0].value) for r in Trial.load(out).results]
+
+
+def test_all_arms_start_from_the_model_that_was_fine_tuned_once(tmp_path, caplog, monkeypatch):
+    chance = "images right, which is no more than guessing"
+    out, changes = tmp_path / "t", {"arms": ["nothing", "adversarial"], "seeds": 1, "finetune": 2}
+
+    def cut(*arguments):
+        save_state(*arguments)
+        raise KeyboardInterrupt
+
+    save_state = files.save_state
+    monkeypatch.setattr(files, "save_state", cut)
+    with pytest.raises(KeyboardInterrupt):
+        tried(out, **changes)
+    monkeypatch.undo()
+    assert not (out / "plan.yaml").exists()
+    with pytest.raises(ValueError, match="finetune' is not empty: pass resume=True"):
+        tried(out, **changes)
+    tried(out, resume=True, **changes)
+    start, tuned = (files.load_weights(out / name) for name in ("start.safetensors", "finetune"))
+    assert start.keys() == tuned.keys()
+    assert all(torch.equal(start[name], tuned[name]) for name in start)
+    assert not all(torch.equal(start[name], tensor) for name, tensor in small().state_dict().items())
+    assert chance in caplog.text  # random labels cannot be learnt
+    assert "pass finetune=EPOCHS to train it before all arms" in caplog.text
+    state = out / "finetune" / files.STATE
+    written = state.stat().st_mtime_ns
+    tried(out, resume=True, **changes)
+    assert state.stat().st_mtime_ns == written  # it is not trained again
+    with pytest.raises(ValueError, match="began with finetune=2, but finetune is 3 now: pass the same"):
+        tried(out, resume=True, **{**changes, "finetune": 3})
 
 
 def test_plan_is_written_edited_and_run_and_nothing_is_run_twice(tmp_path):
@@ -245,3 +279,29 @@ def test_a_plan_that_cannot_be_read_is_told(text, says, planned, tmp_path):
     (tmp_path / "t/plan.yaml").write_text(text)
     with pytest.raises(ValueError, match=says):
         tried(tmp_path / "t", resume=True)
+
+
+def test_seeds_are_a_number_or_a_list_and_both_are_the_same_trial(tmp_path):
+    path = tried(tmp_path / "int", plan_only=True, seeds=3)
+    assert yaml.safe_load(path.read_text())["seeds"] == [0, 1, 2] == chosen_seeds(range(3))
+    tried(tmp_path / "int", plan_only=True, resume=True, seeds=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"written with other arguments \(seeds was \[0, 1, 2\] and is \[0, 1, 7\]\)"):
+        tried(tmp_path / "int", plan_only=True, resume=True, seeds=[0, 1, 7])
+    for seeds in (True, 2.5, "0 1"):
+        with pytest.raises(ValueError, match="but their number is needed, such as 3, or a list of them"):
+            tried(tmp_path / "wrong", plan_only=True, seeds=seeds)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_plan_shows_radii_as_they_were_given_and_reads_them_back(tmp_path):
+    threats = chosen_threats({"linf": 8 / 255, "l2": 0.25}, (1, SIDE, SIDE))
+    evaluation = PlannedEvaluation(10, items_of(threats, ["fog"]))
+    path = TrialPlan(threats=threats, seeds=[0], epochs=1, arms={"nothing": []}, evaluation=evaluation).write(tmp_path)
+    text = path.read_text()
+    assert "threats: {linf: 8/255, l2: 0.25}" in text
+    assert "eps: [4/255, 8/255, 12/255, 16/255]" in text
+    assert "eps: [0.125, 0.25, 0.375, 0.5]" in text
+    plan = TrialPlan.read(path.parent)
+    assert plan.threats == {"linf": 8 / 255, "l2": 0.25}
+    assert plan.evaluation.items[1]["sweep"]["eps"] == pytest.approx([4 / 255, 8 / 255, 12 / 255, 16 / 255])
+    assert str(Metric("attack", "linf", 0.03137254902)) == "linf 8/255"

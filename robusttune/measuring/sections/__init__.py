@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.record import Record, described, named, percent
 from robusttune.measuring.records import Records
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import shown_radius
 
-__all__ = ["Record", "Records", "Section", "described", "markdown_table", "percent"]
+__all__ = ["Record", "Records", "Section", "described", "markdown_table", "named", "percent", "shown_radius"]
 
 
 class Section(Protocol):

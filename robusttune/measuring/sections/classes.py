@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, markdown_table, percent
+from robusttune.measuring.sections import Record, Records, markdown_table, named, percent, shown_radius
 
 __all__ = ["classes"]
 
@@ -28,7 +28,7 @@ def _text_of(name: str, records: Records) -> str:
     norm, eps = attacked.setting["norm"], attacked.setting["eps"]
     rows = [
         (
-            label,
+            named(label, records.classes),
             images[label],
             percent(before[label] / images[label]),
             percent(after[label] / images[label]),
@@ -37,7 +37,7 @@ def _text_of(name: str, records: Records) -> str:
         for label in ranked[:SHOWN]
     ]
     table = markdown_table(["class", "images", "as they are", "under attack", "drop"], rows)
-    text = f"**{name}**, under {norm} up to {eps:.4g} by {attacked.evaluation}:\n\n{table}"
+    text = f"**{name}**, under {norm} up to {shown_radius(eps)} by {attacked.evaluation}:\n\n{table}"
     if len(ranked) > SHOWN:
         text += f"\n\nThe {SHOWN} of {len(ranked)} classes that lose most."
     return text

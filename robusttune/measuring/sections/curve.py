@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robusttune.measuring.sections import Record, Records
-from robusttune.measuring.sections._figure import new_figure
+from robusttune.measuring.sections._figure import mark_radii, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +43,7 @@ def _draw(axis: "Axes", norm: object, sweeps: Mapping[str, Records]) -> None:
             (line,) = axis.plot(eps, [100 * record.value for record in points], marker="o", label=label)
             low, high = zip(*(record.interval for record in points), strict=True)
             axis.fill_between(eps, [100 * v for v in low], [100 * v for v in high], alpha=0.15, color=line.get_color())
+    mark_radii(axis, [record.setting["eps"] for records in sweeps.values() for record in records])
     axis.set(xlabel=f"eps ({norm}, pixels on [0, 1])", ylabel="accuracy (%)", ylim=(0, 100), title=f"{norm} adversary")
     axis.grid(alpha=0.3)
     axis.legend()

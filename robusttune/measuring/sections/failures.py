@@ -1,16 +1,18 @@
 """Images that fool the model most easily, as pictures."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.sections import Records, percent
+from robusttune.measuring.sections import Records, named, percent, shown_radius
 from robusttune.measuring.sections._figure import new_figure
 
 __all__ = ["failures"]
 
+LONGEST = 14  # characters of a name above a picture
 ROWS = ("as it is", "under attack", "difference")
 
 
@@ -24,8 +26,9 @@ def failures(runs: Mapping[str, Records], folder: Path) -> str:
     for number, (name, records) in enumerate(runs.items(), 1):
         if records.failures:
             file = f"failures-{number}.png"
-            _draw(records.failures, folder / file)
-            parts.append(f"**{name}**: {_summary(records.failures)}\n\n![images that {name} is fooled on]({file})")
+            _draw(records.failures, folder / file, records.classes)
+            text = f"{_summary(records.failures)} The mistakes: {_mistakes(records.failures, records.classes)}."
+            parts.append(f"**{name}**: {text}\n\n![images that {name} is fooled on]({file})")
     return "\n\n".join(parts)
 
 
@@ -34,12 +37,22 @@ def _summary(shown: list[Failure]) -> str:
     surest = max(failure.confidence for failure in shown)
     return (
         f"{len(shown)} images that were right as they are and fell to the smallest radii tried ({shown[0].norm} "
-        f"{shown[0].eps:.4g} to {shown[-1].eps:.4g}). It is up to {percent(surest)} sure of the wrong class. No pixel "
+        f"{shown_radius(shown[0].eps)} to {shown_radius(shown[-1].eps)}). It is up to {percent(surest)} sure of the wrong class. No pixel "
         f"changes by more than {largest:.3f} of its range; each difference is stretched to the full range, grey for none."
     )
 
 
-def _draw(shown: list[Failure], path: Path) -> None:
+def _mistakes(shown: list[Failure], classes: Sequence[str]) -> str:
+    """List what was taken for what, by the names of the classes; by their numbers where the names are not known."""
+    pairs = Counter((named(failure.label, classes), named(failure.answer, classes)) for failure in shown)
+    kind = "" if classes else "class "
+    return ", ".join(
+        f"{kind}{label} taken for {answer}{f' ({count} times)' * (count > 1)}"
+        for (label, answer), count in pairs.items()
+    )
+
+
+def _draw(shown: list[Failure], path: Path, classes: Sequence[str]) -> None:
     figure = new_figure(1.0 + 1.25 * len(shown), 4.6)
     axes = figure.subplots(3, len(shown), squeeze=False)
     for column, failure in enumerate(shown):
@@ -48,12 +61,18 @@ def _draw(shown: list[Failure], path: Path) -> None:
         for axis, picture in zip(axes[:, column], (failure.image, failure.found, stretched), strict=True):
             axis.imshow(_displayed(picture), vmin=0, vmax=1, cmap="gray")
             axis.set(xticks=[], yticks=[])
-        axes[0, column].set_title(f"class {failure.label}", fontsize=9)
-        axes[1, column].set_title(f"read as {failure.answer}\n({percent(failure.confidence)})", fontsize=9)
-        axes[2, column].set_title(f"eps {failure.eps:.3g}", fontsize=9)
+        label, answer = (_short(named(each, classes)) for each in (failure.label, failure.answer))
+        axes[0, column].set_title(label if classes else f"class {label}", fontsize=9)
+        axes[1, column].set_title(f"taken for {answer}\n({percent(failure.confidence)})", fontsize=9)
+        axes[2, column].set_title(f"eps {shown_radius(failure.eps)}", fontsize=9)
     for axis, title in zip(axes[:, 0], ROWS, strict=True):
         axis.set_ylabel(title)
     figure.savefig(path, dpi=130)
+
+
+def _short(name: str) -> str:
+    """Cut a name that is wider than its picture."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _displayed(picture: np.ndarray) -> np.ndarray:

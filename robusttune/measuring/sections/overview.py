@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, percent
+from robusttune.measuring.sections import Record, Records, percent, shown_radius
 
 __all__ = ["overview"]
 
@@ -15,6 +15,7 @@ LIMITS = (
     "Of two models that differ by less than their intervals, neither can be called better from this; `compare` looks at "
     "the same images.",
 )
+QUICK = "What `quick` measured on {images} images with one attack is a first look: it is for finding mistakes, not a result."
 MADE_HERE = "Corruptions were made in memory: their numbers are not those of published benchmark files."
 
 
@@ -26,6 +27,9 @@ def overview(runs: Mapping[str, Records], folder: Path) -> str:
     limits = [*LIMITS]
     if any(str(record.setting.get("protocol", "")).startswith("made here") for record in everything):
         limits.append(MADE_HERE)
+    quick = [record for record in everything if record.evaluation == "quick"]
+    if quick:
+        limits.append(QUICK.format(images=quick[0].images))
     return "\n".join([*lines, "", "What not to conclude:", "", *(f"- {limit}" for limit in limits)])
 
 
@@ -61,7 +65,7 @@ def _strongest(records: Records) -> list[Record]:
 
 def _robust(record: Record) -> str:
     setting = record.setting
-    return f"on {_share(record)} under attack ({setting['norm']} up to {setting['eps']:.4g}, by {record.evaluation})"
+    return f"on {_share(record)} under attack ({setting['norm']} up to {shown_radius(setting['eps'])}, by {record.evaluation})"
 
 
 def _share(record: Record) -> str:

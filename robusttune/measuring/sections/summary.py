@@ -1,10 +1,18 @@
 """Clean and robust accuracy of all models, in one table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, described, markdown_table, percent
+from robusttune.measuring.sections import (
+    Record,
+    Records,
+    described,
+    markdown_table,
+    named,
+    percent,
+    shown_radius,
+)
 
 __all__ = ["summary"]
 
@@ -20,7 +28,7 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
         return f"{label} ({described(record.setting)})" if label in ambiguous else label
 
     rows = list(dict.fromkeys(row_of(record) for _, record in shown))
-    cells = {(row_of(record), name): _cell(record) for name, record in shown}
+    cells = {(row_of(record), name): _cell(record, runs[name].classes) for name, record in shown}
     return markdown_table(["accuracy", *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
 
 
@@ -41,11 +49,12 @@ def _label(record: Record) -> str:
         metric = "" if record.metric == "accuracy" else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
-    return f"{setting['norm']} eps {setting['eps']:.4g} by {attack}, {record.images} images"
+    attack = f"{attack} (quick)" if record.evaluation == "quick" else attack
+    return f"{setting['norm']} eps {shown_radius(setting['eps'])} by {attack}, {record.images} images"
 
 
-def _cell(record: Record) -> str:
+def _cell(record: Record, classes: Sequence[str]) -> str:
     low, high = record.interval
     setting = record.setting
-    worst_class = f", class {setting['class']}, {record.images} images" if "class" in setting else ""
+    worst_class = f", class {named(setting['class'], classes)}, {record.images} images" if "class" in setting else ""
     return f"{percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}){worst_class}"

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from robusttune.tasks._weights import task_weights
+
 PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
 # Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
 Settings: TypeAlias = Mapping[str, Any]
@@ -29,8 +31,19 @@ def name_and_settings(entry: Phase | Item) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, settings),) = entry.items()
         if isinstance(name, str) and (settings is None or isinstance(settings, Mapping)):
-            return name, dict(settings or {})
+            return name, with_weights(settings or {})
     raise ValueError(f"{entry!r} is in the plan, but a name or {{name: {{setting: value}}}} is needed")
+
+
+def with_weights(settings: Settings) -> dict[str, Any]:
+    """Return settings with the weight of each pretext task, where they name tasks alone or say "none".
+
+    Example:
+        >>> with_weights({"tasks": "rotation"}), with_weights({"tasks": "none"})
+        ({'tasks': {'rotation': 0.5}}, {'tasks': None})
+    """
+    named = settings.get("tasks", "auto")
+    return {**settings, **({} if named == "auto" else {"tasks": task_weights(named)})}
 
 
 def shares(phases: Sequence[Phase]) -> list[float]:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES
+from robusttune.measuring.record import named, percent
 from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import shown_radius
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
 
@@ -52,7 +54,7 @@ def _threats(decision: Decision) -> Iterator[str]:
         if untested:
             yield f"{norm} attacks {' and '.join(untested)} the plan's radius."
         largest = max(metric.eps for metric in attacks if metric.norm == norm)
-        yield f"{norm} attacks beyond {largest:.3g}."
+        yield f"{norm} attacks beyond {shown_radius(largest)}."
     trained = [norm for norm in norms if any(metric.trained for metric in attacks if metric.norm == norm)]
     if trained:
         yield f"Training against anything but {', '.join(trained)} at the plan's radius."
@@ -113,13 +115,25 @@ def questions(decision: Decision) -> list[str]:
         "**Cost of errors**: what does a wrong answer cost under attack, and what on the many images that nobody attacks? How "
         "many points of clean accuracy may hardening cost?",
         "**Data**: were the held-out images kept apart from training images, by patient, site, camera and day? Are labels right?",
-        "**Data**: do rare classes and groups of people fare as well as the mean? See the worst class.",
+        f"**Data**: do rare classes and groups of people fare as well as the mean? {_worst_classes(decision)}",
         "**Data**: which of the corruptions occur in use, how often, and how severe?",
         "**Monitoring**: who notices when images differ from those here, by which measure, and at what rate of false alarms?",
         "**Monitoring**: what happens then: a person looks, an older model answers, or the model abstains?",
         "**Way back**: can the old weights be put back in minutes, and is it recorded which weights gave which answer?",
         "**Again**: after which change of data, model or threat are these measurements repeated?",
     ]
+
+
+def _worst_classes(decision: Decision) -> str:
+    """Name the class with the lowest accuracy of each arm, over all seeds."""
+    lowest: dict[str, tuple[float, str]] = {}
+    for result in decision.trial.results:
+        for record in result.records:
+            if record.metric == "worst-class accuracy":
+                found = record.value, named(record.setting["class"], result.records.classes)
+                lowest[result.arm] = min(found, lowest.get(result.arm, found))
+    worst = (f"{name} in {arm} ({percent(value)})" for arm, (value, name) in lowest.items())
+    return f"The worst class is {', '.join(worst)}." if lowest else "See the worst class."
 
 
 def items(decision: Decision) -> str:

@@ -11,6 +11,7 @@ from robusttune.corruptions._benchmark import family_of
 from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
+from robusttune.run.settings import shown_radius
 from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION, MetricKind
 from robusttune.trial.decision.significance import Numbers
 from robusttune.trial.plan import TrialPlan
@@ -42,7 +43,7 @@ class Metric:
 
     def __str__(self) -> str:
         if self.kind == ATTACK:
-            return f"{self.norm} {self.eps:.3g}"
+            return f"{self.norm} {shown_radius(self.eps)}"
         return self.family if self.kind == CORRUPTION else CLEAN
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from simulated import ARMS, METRICS, equal, hardened, trial
+from tables import unpadded
 
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
@@ -150,9 +151,21 @@ def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
     assert "- linf attacks above the plan's radius." in text
     assert "- Corruptions of the families noise, blur, weather, digital." in text
     assert "- Other backbones than test_resnet" in text
-    assert "| `sweep` |" in text
+    assert "| `sweep` |" in unpadded(text)
     assert re.search(r"`corruptions` .*\*\*no\*\*", text)
     assert re.search(r"`clean` .*yes", text)
+
+
+def test_the_worst_class_of_each_arm_has_its_name(gain, tmp_path):
+    def with_worst(result):
+        label = 1 + (result.seed > 0)
+        worst = Record("clean", "worst-class accuracy", 0.5 - 0.1 * result.seed, 9, (0.0, 1.0), {"class": label})
+        facts = {"classes": ["cat", "dog", "cow"]}
+        return replace(result, records=Records([*result.records, worst], hashes=result.records.hashes, facts=facts))
+
+    text = text_of(decide(Trial(gain.plan, [with_worst(each) for each in gain.results])), tmp_path)
+    assert "fare as well as the mean? The worst class is cow in" in text
+    assert "cow in adversarial (30.0%)" in text
 
 
 def test_the_next_stage_costs_by_images_epochs_and_price(gain):

@@ -42,15 +42,20 @@ def test_a_run_of_the_command_line_is_loaded_without_its_data(run):
     check_loaded("runs/a")
 
 
-def test_a_run_of_an_earlier_version_needs_its_data(run):
+def test_a_run_of_an_earlier_version_is_loaded_by_the_shapes_of_its_weights(run):
     path = run / "runs/a/run.json"
     facts = json.loads(path.read_text())
     del facts["about"]
     path.write_text(json.dumps(facts))
-    check_loaded("runs/a")
     shutil.rmtree(run / "data")
-    with pytest.raises(ValueError, match="does not say how many outputs its model has, and its data cannot be read"):
-        robusttune.load("runs/a")
+    check_loaded("runs/a")
+
+
+def test_a_file_of_weights_is_enough(run):
+    shutil.move("runs/a/last.safetensors", "mine.safetensors")
+    shutil.rmtree("runs")
+    model = robusttune.load("mine.safetensors")
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 3)
 
 
 def test_runs_that_do_not_name_their_model_are_refused(run):
@@ -58,6 +63,9 @@ def test_runs_that_do_not_name_their_model_are_refused(run):
     robusttune.harden(Net(), batches, epochs=1, steps=1, tasks=None, progress=False, out="runs/p")
     with pytest.raises(ValueError, match="does not name its model, as it was begun from Python"):
         robusttune.load("runs/p")
+    assert torch.equal(robusttune.load("runs/p", Net()).fc.weight, load_file("runs/p/model.safetensors")["fc.weight"])
+    with pytest.raises(ValueError, match="runs/p does not fit the model: 2 names or shapes differ"):
+        robusttune.load("runs/p", Net(3))
     with pytest.raises(ValueError, match=r"'data' holds no run\.json"):
         robusttune.load("data")
 

@@ -1,0 +1,45 @@
+"""Evaluations as options of commands, and an estimate of their cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from robusttune import plugins
+from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
+from robusttune.cli.prepared import prepared
+from robusttune.measuring.estimate import EvaluationEstimate
+from robusttune.measuring.evaluate import EvaluationLike
+from robusttune.training.estimate import estimate
+
+
+def evaluations_of(which: Listed) -> list[EvaluationLike]:
+    """Find evaluations by their names, or with their settings."""
+    return [_evaluation(entry) for entry in list_of(which) or []]
+
+
+def estimate_evaluations(
+    sources: Sources, arguments: Arguments, which: Listed, *, subset: int | None, devices: Mapping[str, float] | None
+) -> EvaluationEstimate:
+    """Estimate what evaluate would cost with those of the arguments of harden that it has.
+
+    Raises:
+        ValueError: other arguments are not their defaults.
+    """
+    arguments = evaluation_arguments(arguments)
+    model, loader, arguments = prepared(sources, arguments, shuffle=False)
+    return estimate(model, loader, which=evaluations_of(which), subset=subset, devices=devices, **arguments)
+
+
+def _evaluation(entry: object) -> EvaluationLike:
+    """Find an evaluation by its name, or with its settings by {name: {setting: value}}."""
+    if isinstance(entry, str):
+        plugins.find("evaluations", entry)  # refuses an unknown name before any image is read
+        return entry
+    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else (None, None)
+    if not isinstance(name, str) or not isinstance(settings, Mapping | None):
+        raise ValueError(f"which={entry!r}, but names are needed, or {{name: {{setting: value}}}} for each")
+    return plugins.configured("evaluations", name, **(settings or {}))
+
+
+def list_of(entries: Listed) -> list[Any] | None:
+    """Put a single entry into a list."""
+    return list(entries) if isinstance(entries, list | tuple) else None if entries is None else [entries]

@@ -1,0 +1,63 @@
+"""Pretext tasks as users spell them, and the weights that these spellings stand for."""
+
+from collections.abc import Mapping, Sequence
+
+from robusttune.plugins import instance
+from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
+
+WEIGHT = 0.5  # of a task that is named alone
+NONE = ("none", "null")
+
+
+def task_weights(tasks: TasksLike, auto: TaskWeights | None = TASKS) -> TaskWeights | None:
+    """Return the weight of each task; None for no task.
+
+    Args:
+        tasks: {name or object: weight}; a name or an object alone, or a list of them, which take the weight that "auto" gives;
+            "auto"; None, "none" or "null" for no task.
+        auto: the tasks that "auto" stands for.
+
+    Raises:
+        ValueError: a task is unknown, is listed twice, or is no task; "none" or "auto" stands beside a task.
+
+    Example:
+        >>> task_weights("rotation"), task_weights(["jigsaw", {"rotation": 1.0}]), task_weights("None")
+        ({'rotation': 0.5}, {'jigsaw': 0.5, 'rotation': 1.0}, None)
+    """
+    if tasks is None or _says_none(tasks):
+        return None
+    if isinstance(tasks, str) and tasks == "auto":
+        return auto
+    if isinstance(tasks, Mapping):
+        return tasks
+    listed = tasks if isinstance(tasks, Sequence) and not isinstance(tasks, str) else [tasks]
+    if len(listed) == 1 and (_says_none(listed[0]) or listed[0] == "auto"):
+        return task_weights(listed[0], auto)
+    weights: dict[str | Task, float] = {}
+    for entry in listed:
+        if _says_none(entry) or entry == "auto":
+            raise ValueError(f"tasks is {tasks!r}, but {entry!r} can only stand alone: leave it out, or the others")
+        added = entry if isinstance(entry, Mapping) else {entry: weight_of(entry)}
+        twice = [task for task in added if task in weights]
+        if twice:
+            raise ValueError(f"tasks names {twice[0]!r} twice: leave one of them out")
+        weights.update(added)
+    return weights
+
+
+def weight_of(task: str | Task) -> float:
+    """Return the weight of a task that is named alone: the one that "auto" gives.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    known = instance("tasks", task)
+    if not hasattr(known, "draw"):
+        raise ValueError(
+            f"tasks is {task!r}, but a dict of weights is needed, such as {TASKS}, or names of tasks; None for no pretext task"
+        )
+    return TASKS.get(known.name, WEIGHT)
+
+
+def _says_none(entry: object) -> bool:
+    return entry is None or (isinstance(entry, str) and entry.lower() in NONE)

@@ -1,0 +1,183 @@
+"""Runs that are evaluated and monitored by their folders, on photographs of handwritten digits."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+import robusttune
+from robusttune.cli import main
+from robusttune.evaluations.sweep import sweep
+
+# timm's data sets leave the files that they have read to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+NAMES = ["one", "seven", "three"]
+HALF = [0.5, 0.5, 0.5]
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with digits by class, and a run of a ResNet of timm on them, which takes normalised images."""
+    place, digits = tmp_path_factory.mktemp("home"), load_digits()
+    for row in range(240):
+        name = {1: "one", 7: "seven", 3: "three"}.get(int(digits.target[row]))
+        if name is not None:
+            (place / "data" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[row] * 15.9).astype("uint8")).save(place / "data" / name / f"{row}.png")
+    model = ["--model", "timm:test_resnet", "--data", "data", "--size", str(SIZE), "--batch_size", "16"]
+    threat = ["--norm", "l2", "--eps", "64/255", "--steps", "1", "--tasks", "{rotation: 0.5}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["harden", *model, *threat, "--epochs", "2", "--progress", "false", "--out", "runs/a"]) == 0
+    return place
+
+
+@pytest.fixture
+def at_home(home, monkeypatch):
+    monkeypatch.chdir(home)
+    return home
+
+
+def a_loader(*steps, size=SIZE, folder="data"):
+    """Images by class, with further steps of their transform."""
+    chain = [transforms.Resize(size), transforms.ToTensor(), *steps]
+    return torch.utils.data.DataLoader(ImageFolder(folder, transforms.Compose(chain)), 20)
+
+
+def said(caplog):
+    """What is logged, but that the model, which has hardly been trained, may as well guess."""
+    return [record.message for record in caplog.records if "which is no more than guessing" not in record.message]
+
+
+def test_a_folder_gives_the_numbers_of_its_model_with_all_that_the_run_knows(at_home, caplog):
+    which = ["clean", partial(sweep, steps=2), "pretext"]
+    found = robusttune.evaluate("runs/a", a_loader(), which, progress=False)
+    assert not said(caplog)
+    settings = {"norm": "l2", "eps": 64 / 255, "mean": HALF, "std": HALF, "heads": "runs/a", "progress": False}
+    expected = robusttune.evaluate(robusttune.load("runs/a"), a_loader(), which, **settings)
+    assert list(found) == list(expected)
+    assert found.facts["threat"] == f"l2 eps {64 / 255:.6g}"
+    assert "head accuracy" in {record.metric for record in found}
+    normalised = robusttune.evaluate(Path("runs/a"), a_loader(transforms.Normalize(HALF, HALF)), "clean")
+    assert [record.value for record in normalised] == [record.value for record in found.where("clean")]
+
+
+def test_the_line_of_a_folder_says_what_is_taken(at_home, capsys):
+    robusttune.evaluate("runs/a", a_loader(), "clean")
+    assert "the run in 'runs/a': l2 eps 64/255, normalised with mean=(0.5, 0.5, 0.5)" in capsys.readouterr().err
+    nameless = [next(iter(a_loader()))]
+    robusttune.evaluate("runs/a", nameless, "clean")
+    assert "labels count as those of the run: 0 one, 1 seven, 2 three" in capsys.readouterr().err
+
+
+def test_what_is_passed_comes_first(at_home):
+    found = robusttune.evaluate("runs/a", a_loader(), "clean", norm="linf", progress=False)
+    assert found.facts["threat"] == f"linf eps {8 / 255:.6g}"
+    found = robusttune.evaluate("runs/a", a_loader(), "clean", eps=1.0, mean=0.0, std=1.0, progress=False)
+    assert found.facts["threat"] == "l2 eps 1"
+    assert "mean=(0), std=(1)" in found.facts["pixels"]
+
+
+def test_an_evaluation_of_earlier_weights_is_not_taken_for_that_of_the_run(at_home, tmp_path):
+    run = Path(shutil.copytree("runs/a", tmp_path / "b"))
+    measured = robusttune.evaluate(run, a_loader(), "clean", out=run / "eval", progress=False)
+    assert list(robusttune.Records.load(run)) == list(measured)
+    weights = load_file(run / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, run / "model.safetensors")
+    with pytest.raises(ValueError, match=r"/eval' is of other weights than '.*/b' holds now: evaluate it again"):
+        robusttune.compare(run, run / "eval")
+    assert list(robusttune.Records.load(run / "eval")) == list(measured)
+
+
+def test_a_loaded_model_says_how_its_images_are_normalised(at_home, caplog):
+    robusttune.load("runs/a")
+    assert "takes images normalised with mean=[0.5, 0.5, 0.5] and std=[0.5, 0.5, 0.5]: pass these to" in caplog.text
+
+
+def test_another_size_is_said(at_home, caplog):
+    robusttune.evaluate("runs/a", a_loader(size=24), "clean", progress=False)
+    assert "the model of 'runs/a' was trained on images of 16x16, and gets 24x24" in caplog.text
+
+
+@pytest.fixture
+def renamed(at_home):
+    for name in NAMES:
+        (at_home / "other" / name.replace("seven", "sieben")).mkdir(parents=True, exist_ok=True)
+    for path in at_home.glob("data/*/*.png"):
+        place = at_home / "other" / path.parent.name.replace("seven", "sieben") / path.name
+        place.write_bytes(path.read_bytes())
+    return "other"
+
+
+def test_what_does_not_fit_a_run_is_refused(at_home, renamed):
+    evaluate = partial(robusttune.evaluate, which="clean", progress=False)
+    with pytest.raises(
+        ValueError, match=r"'runs/a' has 3 classes, one, seven, three, but by loader\.dataset\.classes class 1 is"
+    ):
+        evaluate("runs/a", a_loader(folder=renamed))
+    with pytest.raises(ValueError, match="images have 1 channel, but the model of 'runs/a' takes images of 3"):
+        evaluate("runs/a", a_loader(transforms.Grayscale()))
+    with pytest.raises(
+        ValueError, match=r"normalised with mean=\(0\.4.*the model of 'runs/a' takes .* mean=\(0\.5, 0\.5, 0\.5\)"
+    ):
+        evaluate("runs/a", a_loader(transforms.Normalize([0.4] * 3, [0.3] * 3)))
+    with pytest.raises(ValueError, match="leave it out"):
+        evaluate("runs/a", a_loader(), run="runs/a")
+    with pytest.raises(ValueError, match=r"'data' holds no run\.json of a run"):
+        evaluate("data", a_loader())
+    with pytest.raises(ValueError, match="images have 1 channel, but the model of 'runs/a' takes images of 3"):
+        robusttune.Monitor("runs/a", a_loader(transforms.Grayscale()))
+
+
+def test_a_run_without_labels_is_refused(at_home, tmp_path):
+    facts = json.loads(Path("runs/a/run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**facts, "run": "pretrain"}))
+    with pytest.raises(ValueError, match="learnt without labels, so its classifier is not trained: harden it first"):
+        robusttune.evaluate(tmp_path, a_loader())
+
+
+def test_a_model_is_evaluated_as_that_of_its_run(at_home, caplog):
+    model = robusttune.load("runs/a")
+    caplog.clear()
+    found = robusttune.evaluate(model, a_loader(), "clean", run="runs/a", progress=False)
+    assert list(found) == list(robusttune.evaluate("runs/a", a_loader(), "clean", progress=False))
+    assert not said(caplog)
+    torch.nn.init.zeros_(model.get_classifier().weight)
+    robusttune.evaluate(model, a_loader(), "clean", run="runs/a", progress=False)
+    assert "the weights of the model are not those that the run in 'runs/a' ended with" in caplog.text
+
+
+def test_a_folder_is_monitored_with_its_heads(at_home, tmp_path):
+    loader = a_loader()
+    monitor = robusttune.Monitor("runs/a", loader, seed=3)
+    settings = {"heads": "runs/a", "mean": HALF, "std": HALF, "seed": 3}
+    expected = robusttune.Monitor(robusttune.load("runs/a"), loader, **settings)
+    assert monitor.statistics == expected.statistics
+    assert "strangeness" in monitor.statistics
+    images = next(iter(loader))[0]
+    assert monitor(images) == expected(images)
+    again = robusttune.Monitor.load(monitor.save(tmp_path / "reference"), "runs/a")
+    assert again(images) == monitor(images)
+
+
+def test_a_model_of_timm_is_known_in_a_run_from_python(at_home, tmp_path, capsys):
+    loader = a_loader()
+    model = timm.create_model("test_resnet", num_classes=3)
+    robusttune.harden(
+        model, loader, norm="linf", eps=4 / 255, steps=1, epochs=1, tasks=None, progress=False, out=tmp_path
+    )
+    expected = robusttune.evaluate(model, loader, "clean", norm="linf", eps=4 / 255, progress=False)
+    found = robusttune.evaluate(tmp_path, loader, "clean", progress=False)
+    assert (list(found), found.facts["threat"]) == (list(expected), expected.facts["threat"])
+    assert main(["evaluate", str(tmp_path), "--data", "data", "--which", "clean", "--progress", "false"]) == 0
+    assert f"| {100 * found[0].value:.1f}% |" in " ".join(capsys.readouterr().out.split())
