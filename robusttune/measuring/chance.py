@@ -55,7 +55,7 @@ def at_least(right: int, images: int, share: float) -> float:
 
     Example:
         >>> at_least(2, 2, 0.5), at_least(0, 7, 0.1), round(at_least(9, 64, 1 / 8), 3)
-        (0.25, 1.0, 0.413)
+        (0.25, 1.0, 0.407)
     """
     if right <= 0 or share >= 1:
         return 1.0

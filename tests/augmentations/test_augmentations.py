@@ -304,7 +304,7 @@ def test_the_purpose_chooses_norm_radius_and_augmentation(caplog):
     caplog.clear()
     with caplog.at_level("INFO", "robusttune"):
         robusttune.harden(model, a_loader(), purpose="corruptions", **settings)
-    assert "linf, eps 0.006275, for corruptions" in caplog.text
+    assert "linf, eps 1.6/255, for corruptions" in caplog.text
     assert trained_on(model) == {"gaussian_noise"}
     with pytest.raises(ValueError, match="purpose is 'fun', but it must be one of 'attacks', 'corruptions'"):
         robusttune.harden(a_model(), a_loader(), purpose="fun")
