@@ -247,7 +247,7 @@ def test_unlabelled_batches_start_anew_without_end():
     assert torch.equal(seen[2], seen[5])
     assert torch.equal(seen[1], images(seed=1))
     with pytest.raises(ValueError, match="the unlabeled_loader had no batch in epoch 1"):
-        next(Batches([], labelled=False).endless())
+        next(Batches([], labelled=False, name="unlabeled_loader").endless())
 
 
 def test_errors_say_where_they_are_from():

@@ -40,7 +40,9 @@ def test_nothing_is_held_back_where_it_cannot_be(loader):
 
 
 def test_a_loader_too_small_to_hold_back_from_is_told(caplog):
-    told = r"pass val_loader= to choose the best one \(5% are held back of a plain DataLoader with at least 640 images\)"
+    told = (
+        r"pass val_loader= to choose the best one \(5% are held back of a plain DataLoader with at least 640 images\)"
+    )
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     loader = DataLoader(TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])), 4)
     with caplog.at_level("INFO", "robusttune"):

@@ -77,7 +77,7 @@ OTHERS = [
         {"threat": "l2, eps 0.01443, for corruptions"},
     ),
     ({"optimizer": "adamw", "lr": 0.1, "ema": 0}, {"optimiser": "adamw lr 0.1, weight decay 0.0005"}),
-    ({"unlabeled_loader": a_loader(80)}, {"without labels": "80 images"}),
+    ({"unlabeled_loader": a_loader(80), "teacher": None}, {"without labels": "80 images, for the pretext tasks alone"}),
     ({"max_steps": 3, "time_budget": 90.0}, {"length": "at most 1 epoch, 3 steps, 1 min 30 s"}),
 ]
 
