@@ -25,13 +25,13 @@ from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checks import check_start
 from robusttune.training.extent import extent_of
-from robusttune.training.finetuning import check_finetune, ordinary_settings
 from robusttune.training.memory import COUNTED, MEASURED
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import PassCount
 from robusttune.training.settings import HardenSettings, RunSettings, run_settings
 from robusttune.training.setup import hardening
+from robusttune.training.stages import check_finetune, ordinary_settings
 from robusttune.types import Loader
 
 # Arguments of `evaluate`, and arguments of both that an estimate does not use.

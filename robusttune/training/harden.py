@@ -14,7 +14,6 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
 from robusttune.tasks import TasksLike
-from robusttune.training.finetuning import finetuned
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.pretext_accuracy import doubts
@@ -40,6 +39,7 @@ from robusttune.training.settings import (
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps
+from robusttune.training.stages import finetuned
 from robusttune.training.validation import keep_best_weights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 

@@ -1,7 +1,8 @@
 """Pre-training of a backbone on images without labels."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
@@ -21,6 +22,7 @@ from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
+from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.presets import default_attack
 from robusttune.training.robust_loss import RobustLoss
@@ -119,33 +121,47 @@ def pretrain(
         Adversary(
             norm, eps, attack=attack, steps=steps, attack_tasks="none" if norm is None else "joint", eps_ramp=False
         ),
-        Learning(weights := task_weights(tasks), views, objective=None, augment=augment, classifier=classifier),
+        Learning(task_weights(tasks), views, objective=None, augment=augment, classifier=classifier),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
         RunLength(epochs, max_steps, time_budget, accumulate),
         Speed(precision, compile, channels_last, tune=False, device=device, sharded=sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
+    return pretrained(model, settings)
+
+
+def pretrained(model: nn.Module, settings: RunSettings) -> RobustLoss:
+    """Take all the steps of a run of `pretrain`, or those that are left of the run in its folder; returns its loss."""
+    with pretraining(model, settings) as training:
+        take_all_steps(training, settings)
+        robust_loss = training.robust_loss
+        robust_loss.load_state_dict(training.weights())
+        training.journal.close()
+    robust_loss.to(next(model.parameters()).device)
+    return robust_loss
+
+
+@contextmanager
+def pretraining(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
+    """Set up a run of `pretrain` on the borrowed model, up to its first step."""
     check_model(model)
     check_settings(settings.arguments(CHECKED))
-    if not weights:
+    if not settings.learning.task_weights:
         raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
-    check_loader(images, "images", passes=epochs)
-    with borrowed_model(model, settings.speed, settings.output) as place:
-        batches = Batches(sharding.sharded(images, sharded, seed=seed), labelled=False, name="images")
+    images, output = settings.loaders.loader, settings.output
+    check_loader(images, "images", passes=settings.length.epochs)
+    with borrowed_model(model, settings.speed, output) as place:
+        loader = sharding.sharded(images, settings.speed.sharded, seed=output.seed)
+        batches = Batches(loader, labelled=False, name="images")
         first, _ = batches.first()
-        pixels = find_pixels(first, images, mean=mean, std=std, normalized=normalized, model=model)
+        pixels = find_pixels(first, images, **vars(settings.pixels), model=model)
         with laid_out(model, batches, pixels, settings.speed, place.device):
             robust_loss = _pretext_loss(model, batches, pixels, settings, place)
             # The classifier is frozen before the run is set up, so that optimiser and DDP leave it out.
             layers = [model.get_submodule(name) for name in robust_loss.classifier.names]
             with frozen([parameter for layer in layers for parameter in layer.parameters()]):
-                training = training_of(robust_loss, batches, settings, place, validation=Validation(None))
-                take_all_steps(training, settings)
-            robust_loss.load_state_dict(training.weights())
-            training.journal.close()
-    robust_loss.to(next(model.parameters()).device)
-    return robust_loss
+                yield training_of(robust_loss, batches, settings, place, validation=Validation(None))
 
 
 def _pretext_loss(

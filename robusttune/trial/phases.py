@@ -13,10 +13,10 @@ from robusttune.norms import canonical
 from robusttune.plugins import did_you_mean
 from robusttune.threat import ThreatModel
 from robusttune.training.estimate import Estimate, estimate_of
-from robusttune.training.finetuning import unchanged
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.training.settings import run_settings
+from robusttune.training.stages import unchanged
 from robusttune.trial.arms import PhaseKind, Settings
 from robusttune.trial.arms._phase import name_and_settings, with_weights
 from robusttune.trial.data import Data, InputSpace

@@ -11,7 +11,7 @@ from robusttune.measuring.chance import UNTRAINED, first_guess
 from robusttune.model.devices import chosen_device, placed
 from robusttune.run import folder as run_folder
 from robusttune.run.log import warn
-from robusttune.training.finetuning import FOLDER, check_earlier
+from robusttune.training.stages import FOLDER, check_earlier
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length
 from robusttune.trial.phases import ordinary_call, settings_for

@@ -15,8 +15,7 @@ from short_runs import a_loader, a_model, hardened, same, weights_of
 
 import robusttune
 from robusttune.run import files
-from robusttune.training import finetuning
-from robusttune.training.finetuning import FOLDER, unchanged
+from robusttune.training.stages import FOLDER, unchanged
 
 SCRIPT = Path(__file__).parents[1] / "support" / "killed_run.py"
 
@@ -157,7 +156,7 @@ def test_a_run_that_is_killed_in_both_stages_ends_in_the_same_weights(tmp_path):
 
     assert started(tmp_path / "a", tmp_path / "a.pt", "start", "6").wait() == 0
     generator, out = random.Random(0), tmp_path / "b"
-    for number, place in enumerate((out / finetuning.FOLDER, out)):
+    for number, place in enumerate((out / FOLDER, out)):
         process = started(out, tmp_path / "b.pt", "resume" if number else "start", "6")
         while process.poll() is None and not (place / files.STATE).exists():
             time.sleep(0.005)
