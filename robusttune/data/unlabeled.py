@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torch.utils.data import ConcatDataset, Dataset
 
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes, errors_at, images_of, unpacked
 from robusttune.data.loaders import images_an_epoch
+from robusttune.run.randomness import own_randomness
 from robusttune.types import Loader
 
 Labeller: TypeAlias = Callable[[Tensor], Tensor]  # images (N,C,H,W) as they are loaded -> labels (N,)
@@ -94,7 +96,8 @@ class Mixture:
         return math.ceil(self.images / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        labelled, unlabelled = _Rows(self._labelled, "loader"), _Rows(self._unlabelled, "unlabeled_loader")
+        seed = int(torch.randint(2**62, ()))
+        labelled, unlabelled = _Rows(self._labelled, "loader", seed), _Rows(self._unlabelled, "unlabeled_loader", ~seed)
         for number in range(len(self)):
             begin, end = number * self.batch_size, min((number + 1) * self.batch_size, self.images)
             more = round(end * self.share) - round(begin * self.share)
@@ -123,16 +126,54 @@ class Mixture:
                 yield images, self.label(images)
 
 
+class AllImages(Mixture):
+    """Batches of the images of both loaders alone, for what needs no labels; each image occurs once an epoch.
+
+    Args:
+        labelled, unlabelled: each yields images (N,C,H,W), alone or as the first of a tuple or in a dict.
+        batches: see `Mixture`.
+
+    Raises:
+        ValueError: a loader does not say how many batches it has.
+    """
+
+    def __init__(self, labelled: Loader, unlabelled: Loader, *, batches: tuple[int, int]) -> None:
+        super().__init__(labelled, unlabelled, _no_labels, classes=0, batches=batches)
+        datasets = [getattr(loader, "dataset", None) for loader in self.loaders]
+        # Transforms, and what they say of pixels, are found in it.
+        self.dataset: ConcatDataset[object] | None = None
+        if None not in datasets:
+            self.dataset = ConcatDataset(cast("list[Dataset[object]]", datasets))
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+        for images, _ in super().__iter__():
+            yield images
+
+    def _labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, batch in enumerate(self.loaders[0], 1):
+            with errors_at(f"batch {number}"):
+                images = images_of(batch, wait=False)
+            yield images, _no_labels(images)
+
+
+def _no_labels(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+
 class _Rows:
     """The images of a loader with their labels, taken a few at a time, epoch after epoch without end.
+
+    A batch may be read before it is needed in full, so each is read with random numbers of its own: whatever is drawn in
+    between, the same batches are read again when a run is resumed.
 
     Args:
         epoch: returns the batches of one epoch.
         name: of the loader, for errors.
+        seed: of the random numbers.
     """
 
-    def __init__(self, epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], name: str) -> None:
-        self.epoch, self.name = epoch, name
+    def __init__(self, epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], name: str, seed: int) -> None:
+        self.epoch, self.name, self.seed = epoch, name, seed
         self.batches = self._batches()
         self.rest: tuple[Tensor, Tensor] | None = None
 
@@ -140,11 +181,16 @@ class _Rows:
         """Return the next `count` images and labels, in parts."""
         taken = []
         while count:
-            images, labels = next(self.batches) if self.rest is None else self.rest
+            images, labels = self._next() if self.rest is None else self.rest
             taken.append((images[:count], labels[:count]))
             self.rest = (images[count:], labels[count:]) if len(images) > count else None
             count -= len(taken[-1][0])
         return taken
+
+    def _next(self) -> tuple[Tensor, Tensor]:
+        self.seed += 1
+        with own_randomness(self.seed):
+            return next(self.batches)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:

@@ -1,10 +1,12 @@
 """Images without labels, labelled as they are loaded."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from robusttune.data.unlabeled import Labelled, Mixture
+from robusttune.data.unlabeled import AllImages, Labelled, Mixture
 from robusttune.run.randomness import random_states, restore_random_states
 
 
@@ -68,6 +70,39 @@ def test_both_orders_are_drawn_again_from_saved_states():
     again = torch.cat([images for images, _ in source])
     assert torch.equal(before, again)
     assert not torch.equal(before, other)
+
+
+class Noisy(TensorDataset):
+    """Images that are read with noise from torch's global generator."""
+
+    def __getitem__(self, row):
+        image, *label = super().__getitem__(row)
+        return image + torch.rand(()), *label
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_images_read_ahead_do_not_depend_on_what_is_drawn_in_between(alone):
+    labelled = DataLoader(Noisy(numbered(0, 30), torch.zeros(30, dtype=torch.long)), 10, shuffle=True)
+    more, sizes = DataLoader(Noisy(numbered(30, 60)), 20, shuffle=True), (10, 20)
+    kind = AllImages if alone else partial(Mixture, label=lambda images: torch.ones(len(images)).long(), classes=2)
+    source = kind(labelled, more, batches=sizes)
+
+    def images(batch):
+        return batch if alone else batch[0]
+
+    states = random_states(source)
+    before = [(images(batch), torch.rand(3))[0] for batch in source]
+    restore_random_states(states, source)
+    assert all(torch.equal(images(again), batch) for again, batch in zip(source, before, strict=True))
+    assert not torch.equal(images(next(iter(source))), before[0])
+    assert len({round(float(value), 5) for batch in before for value in (batch[:, 0, 0, 0] * 1000) % 1}) > 80
+
+
+def test_images_of_both_loaders_come_without_labels_once_an_epoch():
+    labelled = [{"images": numbered(0, 4), "labels": "none"}, {"images": numbered(4, 4), "labels": "none"}]
+    batches = list(AllImages(labelled, DataLoader(TensorDataset(numbered(8, 17)), 5), batches=(4, 5)))
+    assert torch.cat(batches)[:, 0, 0, 0].mul(1000).round().long().sort().values.tolist() == [*range(25)]
+    assert {len(batch) for batch in batches[:-1]} == {4}
 
 
 def test_epochs_are_passed_on_to_samplers():
