@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,22 @@ FREE = {
     "notes",
 }
 # Arguments that earlier versions did not have, and the value that stands for what those did.
-ADDED: dict[str, Json] = {"finetune": 0, "teacher": "self", "unlabeled_share": None, "drop_foreign": False}
+ADDED: dict[str, Json] = {
+    "pretrain_epochs": 0,
+    "finetune": 0,
+    "teacher": "self",
+    "unlabeled_share": None,
+    "drop_foreign": False,
+}
 logger = logging.getLogger("robusttune")
 
 
-def prepared(out: PathLike | None, resume: bool, *, beside: str | None = None) -> Path | None:
+def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()) -> Path | None:
     """Return the folder of a run, and create it if needed; None without `out`.
 
     Args:
         out, resume: see `harden`.
-        beside: a folder that may be inside already.
+        beside: folders that may be inside already.
 
     Raises:
         ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, or the
@@ -56,7 +62,7 @@ def prepared(out: PathLike | None, resume: bool, *, beside: str | None = None) -
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
-    if folder.exists() and any(entry.name != beside for entry in folder.iterdir()) and not resume:
+    if folder.exists() and any(entry.name not in beside for entry in folder.iterdir()) and not resume:
         raise ValueError(
             f"out={str(out)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
         )

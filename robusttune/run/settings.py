@@ -22,6 +22,7 @@ DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
 FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
+    "pretrain_epochs": NOT_NEGATIVE_COUNT,
     "finetune": NOT_NEGATIVE_COUNT,
     "accumulate": COUNT,
     "micro_batch": COUNT,
@@ -41,7 +42,10 @@ NUMBERS = {
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 CHECKED = (*NUMBERS, "on_epoch", "tasks", "notes")
-NEEDED = ("epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers", "false_alarms")
+NEEDED = (
+    *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
+    "false_alarms",
+)
 
 
 def check_settings(settings: Mapping[str, object]) -> None:

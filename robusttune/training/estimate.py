@@ -30,8 +30,7 @@ from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import PassCount
 from robusttune.training.settings import HardenSettings, RunSettings, run_settings
-from robusttune.training.setup import hardening
-from robusttune.training.stages import check_finetune, ordinary_settings
+from robusttune.training.stages import check_stages, set_up, stages_of
 from robusttune.types import Loader
 
 # Arguments of `evaluate`, and arguments of both that an estimate does not use.
@@ -48,8 +47,8 @@ class Estimate:
         seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
-            held-out images), "last look" (at the pretext heads), and "fine-tuning" (all of `finetune`, before the rest).
-        epochs, steps: their expected numbers, started epochs included, without those of the fine-tuning.
+            held-out images), "last look" (at the pretext heads), and "pre-training" and "fine-tuning" (all of each, before the rest).
+        epochs, steps: their expected numbers, started epochs included, without those of the stages before.
         passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
             images were classified correctly.
         peak_bytes: peak memory of training.
@@ -172,7 +171,7 @@ def estimate(
 
 
 def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False) -> Estimate:
-    """Estimate a run of `harden`, with its fine-tuning; see `estimate`.
+    """Estimate a run of `harden`, with the stages before it; see `estimate`.
 
     Args:
         model, settings: of the run.
@@ -180,22 +179,25 @@ def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False
     """
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
     wanted = replace(with_preset(settings), output=silent)
-    check_finetune(wanted)
+    check_stages(wanted)
     check_loader(wanted.loaders.loader, passes=2)
-    expected = _estimated(model, wanted, warned or wanted.length.finetune > 0)
-    if not wanted.length.finetune:
-        return expected
-    return _with_finetuning(expected, _estimated(model, ordinary_settings(wanted), warned))
+    with _untouched(wanted):
+        stages = stages_of(wanted)
+    expected = _estimated(model, wanted, warned or bool(stages))
+    for name, stage in stages.items():
+        expected = _with_stage(expected, name, _estimated(model, stage, warned))
+    return expected
 
 
-def _with_finetuning(expected: Estimate, before: Estimate) -> Estimate:
-    """Add the estimate of the fine-tuning before a run to that of the run."""
-    passes = {f"fine-tuning: {part}": count for part, count in before.passes.items()}
+def _with_stage(expected: Estimate, name: str, before: Estimate) -> Estimate:
+    """Add the estimate of a stage before a run to that of the run."""
     return replace(
         expected,
         seconds=expected.seconds + before.seconds,
-        parts={**expected.parts, "fine-tuning": before.seconds},
-        passes={**expected.passes, **passes},
+        parts={**expected.parts, name: before.seconds},
+        passes={**expected.passes, **{f"{name}: {part}": count for part, count in before.passes.items()}},
+        peak_bytes=max(expected.peak_bytes, before.peak_bytes),
+        largest_batch=min(filter(None, (expected.largest_batch, before.largest_batch)), default=None),
     )
 
 
@@ -203,7 +205,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
     """Estimate a run without what comes before it."""
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
-        with hardening(model, wanted) as (training, _):
+        with set_up(model, wanted) as training:
             if not warned:
                 check_start(training, wanted)
             device = training.stepper.device

@@ -39,7 +39,7 @@ from robusttune.training.settings import (
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps
-from robusttune.training.stages import finetuned
+from robusttune.training.stages import staged
 from robusttune.training.validation import keep_best_weights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
@@ -73,6 +73,7 @@ def harden(
     unlabeled_share: float | None = None,
     drop_foreign: bool = False,
     heads: nn.Module | PathLike | None = None,
+    pretrain_epochs: int = 0,
     finetune: int = 0,
     epochs: int = 10,
     max_steps: int | None = None,
@@ -131,12 +132,11 @@ def harden(
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
-        finetune: epochs of ordinary training before, for a model whose classifier is new; with `out`, in its "finetune".
+        pretrain_epochs, finetune: epochs of rotation and jigsaw on all images, and of ordinary training, which come before.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
         accumulate: batches whose gradients are added up for one step.
-        micro_batch: images that go through the model at once, which saves memory; the gradient is that of the whole batch,
-            except that batch norms normalise by the part, and that other random numbers are drawn.
+        micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
@@ -179,12 +179,12 @@ def harden(
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate, finetune),
+        RunLength(epochs, max_steps, time_budget, accumulate, pretrain_epochs, finetune),
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
     settings = with_preset(settings)
-    with finetuned(model, settings) as start, hardening(model, start) as (training, loader):
+    with staged(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
         held = training.validation.loader

@@ -101,7 +101,7 @@ def _mixed(images: Images, teacher: Teacher, settings: RunSettings) -> Images:
     """Mix the labelled images with those that the teacher labels."""
     labelled, more, loaders = images.batches, images.unlabeled, settings.loaders
     assert more is not None
-    _check_space(images, settings)
+    check_same_space(images.pixels, settings)
     likeness = likeness_to(labelled.loader, teacher.space, settings.output.seed)
     if loaders.drop_foreign and likeness is None:
         raise ValueError(
@@ -140,7 +140,8 @@ def _looked_at(
     """Look at the teacher's labels before the run, and warn of what is wrong with them."""
     held_out = images.held is not None
     labelling = labelling_of(unlabelled, teacher, judge=judge, held_out=held_out, likeness=likeness)
-    if distributed.rank() == 0:
+    before = settings.length.pretrain_epochs or settings.length.finetune  # the model is still to be trained by those
+    if distributed.rank() == 0 and not before:
         labelling.warn(class_names(settings.loaders.loader))
     return labelling
 
@@ -168,10 +169,9 @@ def _classes_of(model: nn.Module, images: Images) -> int:
         return first_logits(model, inputs).shape[1]
 
 
-def _check_space(images: Images, settings: RunSettings) -> None:
+def check_same_space(space: Pixels, settings: RunSettings) -> None:
     """Raise a ValueError where the images without labels are in another pixel space than the labelled ones."""
-    assert images.unlabeled is not None
-    theirs, space = find_statistics(settings.loaders.unlabeled_loader), images.pixels
+    theirs = find_statistics(settings.loaders.unlabeled_loader)
     if theirs[0] is None or settings.pixels.mean is not None:
         return
     mine = (space.mean.cpu(), space.std.cpu()) if space.known else (None, None)

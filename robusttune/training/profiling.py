@@ -184,7 +184,7 @@ def _step(training: Training, count: int) -> Callable[[], Any]:
     if training.unlabeled is not None:
         first = training.unlabeled.peeked[0]
         unlabeled = _resized(first, max(2, round(count * len(first) / len(images))))
-    batch = LoadedBatch(_resized(images, count), _resized(labels, count), unlabeled)
+    batch = LoadedBatch(_resized(images, count), None if labels is None else _resized(labels, count), unlabeled)
     return lambda: training.stepper.take(batch, done=0.0, last=True)
 
 
@@ -203,8 +203,9 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
     if training.late is not None:
         attack = attack.times(LATE).plus(_attack_passes(training, training.late).times(1 - LATE))
     once = PassCount(1.0, 1.0)
-    clean = 1.0 if robust_loss.objective.needs_clean else 0.0
-    updates = (1 + clean) * (2 if robust_loss.awp else 1)
+    objective = robust_loss.objective
+    clean = 1.0 if objective is not None and objective.needs_clean else 0.0
+    updates = 0 if objective is None else (1 + clean) * (2 if robust_loss.awp else 1)
     views = float(robust_loss.heads.views) if robust_loss.heads.drawn else 0.0
     attacked = robust_loss.attack_tasks != "none"
     per_view = once.plus(attack) if attacked else once

@@ -115,12 +115,13 @@ class Updates:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run: the first of epochs, steps and seconds that is reached ends it; `finetune` epochs come before."""
+    """The length of a run: the first of epochs, steps and seconds that is reached ends it; the epochs of both stages come before."""
 
     epochs: int = 10
     max_steps: int | None = None
     time_budget: float | None = None
     accumulate: int = 1
+    pretrain_epochs: int = 0
     finetune: int = 0
 
 
@@ -216,6 +217,7 @@ class HardenSettings(TypedDict, total=False):
     unlabeled_share: float | None
     drop_foreign: bool
     heads: nn.Module | PathLike | None
+    pretrain_epochs: int
     finetune: int
     epochs: int
     max_steps: int | None

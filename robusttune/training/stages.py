@@ -1,26 +1,52 @@
-"""Ordinary training of a whole model before it is hardened, so that a new classifier is not hardened from chance."""
+"""The stages before a run of `harden`, each a run of its own: pretext tasks on all images, then ordinary training on labels."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from robusttune.data import sharding
 from robusttune.data.batches import first_batch, images_of
 from robusttune.data.loaders import check_loader, length_of
+from robusttune.data.splits import HELD_BACK, held_back
+from robusttune.data.unlabeled import AllImages
 from robusttune.model.borrowing import restored_on_failure
+from robusttune.run import distributed
 from robusttune.run import folder as run_folder
 from robusttune.run.about import read_run
 from robusttune.run.log import tell
+from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
+from robusttune.tasks import TASKS
+from robusttune.tasks._weights import task_weights
 from robusttune.threat import LossOf, ThreatModel
-from robusttune.training.settings import Adversary, Learning, RunLength, RunSettings
+from robusttune.training.images import check_same_space
+from robusttune.training.loop import Training
+from robusttune.training.place import blocks_checkpointed
+from robusttune.training.pretrain import pretrain, pretrained, pretraining
+from robusttune.training.settings import Adversary, Learning, Loaders, RunLength, RunSettings
 from robusttune.training.setup import hardening, take_all_steps
 from robusttune.training.validation import keep_best_weights
+from robusttune.types import Loader
 
-FOLDER = "finetune"  # of the fine-tuning, in the folder of its run
+
+class Stage(NamedTuple):
+    """A stage: its folder in that of the run, the argument of `harden` that says how many epochs it has, and its name."""
+
+    folder: str
+    argument: str
+    name: str
+
+
+PRETRAINING = Stage("pretrain", "pretrain_epochs", "pre-training")
+FINETUNING = Stage("finetune", "finetune", "fine-tuning")
+STAGES = (PRETRAINING, FINETUNING)
+FOLDER = FINETUNING.folder
 
 
 def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: Generator) -> Tensor:
@@ -29,54 +55,133 @@ def unchanged(loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator
 
 
 @contextmanager
-def finetuned(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
-    """Train a model ordinarily for `finetune` epochs, in a run of its own; yield the settings of the run that follows.
+def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
+    """Take the stages before a run, each in a run of its own; yield the settings of the run that follows.
 
-    The folder of that run holds both. A fine-tuning that was killed is resumed exactly; one that has ended is not repeated,
+    The folder of that run holds all of them. A stage that was killed is resumed exactly; one that has ended is not repeated,
     but its weights are loaded. If anything is raised, here or inside the context, the model has its old weights again.
 
     Raises:
         ValueError: settings that do not fit, also those of the run that follows; nothing has been trained yet.
     """
-    output = settings.output
-    check_finetune(settings)
-    if not settings.length.finetune:
+    output, length = settings.output, settings.length
+    check_stages(settings)
+    if not (length.pretrain_epochs or length.finetune):
         yield settings
         return
-    run_folder.prepared(output.out, output.resume, beside=FOLDER)
-    following = replace(settings, learning=replace(settings.learning, init_from=None))
-    if output.out is not None:
-        following = replace(following, output=replace(output, resume=True))  # its folder is not empty any more
+    run_folder.prepared(output.out, output.resume, beside=[stage.folder for stage in STAGES])
+    learning = replace(settings.learning, init_from=None)
     with restored_on_failure(model):
-        with hardening(model, _tried(settings)):
-            pass  # so that what does not fit shows now, and not after the fine-tuning
-        ordinary = ordinary_settings(settings)
-        tell(
-            f"before hardening: {settings.length.finetune} epochs of ordinary training of the whole model",
-            output.progress,
-        )
-        with hardening(model, ordinary) as (training, _):
-            take_all_steps(training, ordinary)
-            keep_best_weights(training, show=output.progress)
+        _check_run(model, settings)
+        if length.pretrain_epochs:
+            stage = pretraining_settings(settings)
+            _say(f"{length.pretrain_epochs} epochs of {_names(stage)} on all images, without their labels", settings)
+            with blocks_checkpointed(model, settings.speed, show=False):
+                robust_loss = pretrained(model, stage)
+            # The weights of `init_from` are in the model since the check.
+            learning = replace(learning, heads=robust_loss if settings.learning.tasks else learning.heads)
+            settings = replace(settings, learning=replace(settings.learning, init_from=None))
+        if length.finetune:
+            _say(f"{length.finetune} epochs of ordinary training of the whole model", settings)
+            _train_ordinarily(model, ordinary_settings(settings))
+        following = replace(settings, learning=learning, length=replace(length, pretrain_epochs=0, finetune=0))
+        if output.out is not None:
+            following = replace(following, output=replace(output, resume=True))  # its folder is not empty any more
         yield following
 
 
-def _tried(settings: RunSettings) -> RunSettings:
-    """Return the settings of the run that follows for a set-up without a trace.
+def _train_ordinarily(model: nn.Module, settings: RunSettings) -> None:
+    with hardening(model, settings) as (training, _):
+        with blocks_checkpointed(model, settings.speed, show=False):
+            take_all_steps(training, settings)
+        keep_best_weights(training, show=settings.output.progress)
+
+
+def stages_of(settings: RunSettings) -> dict[str, RunSettings]:
+    """Return the settings of the stages before a run by their names, in order."""
+    stages = {}
+    if settings.length.pretrain_epochs:
+        stages[PRETRAINING.name] = pretraining_settings(settings)
+    if settings.length.finetune:
+        stages[FINETUNING.name] = ordinary_settings(settings)
+    return stages
+
+
+@contextmanager
+def set_up(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
+    """Set up a run of `harden`, or a stage before it, up to its first step."""
+    if settings.function == "pretrain":
+        with pretraining(model, settings) as training:
+            yield training
+    else:
+        with hardening(model, settings) as (training, _):
+            yield training
+
+
+def _check_run(model: nn.Module, settings: RunSettings) -> None:
+    """Set up the run that follows without a trace, so that what does not fit shows now, and not after the stages.
 
     Images without labels are only read, as the model cannot label them before it is trained.
     """
-    loaders = settings.loaders
-    if loaders.unlabeled_loader is not None:
-        images_of(first_batch(loaders.unlabeled_loader, "unlabeled_loader"))
+    loaders, length = settings.loaders, settings.length
+    with own_randomness(settings.output.seed):
+        if loaders.unlabeled_loader is not None:
+            images_of(first_batch(loaders.unlabeled_loader, "unlabeled_loader"))
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
-    return replace(settings, loaders=replace(loaders, unlabeled_loader=None), output=silent)
+    alone = replace(loaders, unlabeled_loader=None)
+    with hardening(model, replace(settings, loaders=alone, output=silent)) as (training, _):
+        if loaders.unlabeled_loader is not None:
+            check_same_space(training.robust_loss.pixels, settings)
+        if training.teacher is not None and length.finetune:
+            raise ValueError(
+                f"finetune={length.finetune} trains on labels, but the loader yields images alone: leave finetune= out, and "
+                "pass a model that is trained"
+            )
+        if training.teacher is not None and loaders.teacher == "self":
+            raise ValueError(
+                f"pretrain_epochs={length.pretrain_epochs} changes the backbone under the classifier, so that the model cannot "
+                "label its own images afterwards: leave it out, pass another teacher=, or a loader with labels and finetune="
+            )
+
+
+def pretraining_settings(settings: RunSettings) -> RunSettings:
+    """Return the settings of the pre-training before a run: its images and updates, and its pretext tasks or the usual ones."""
+    learning, output, length = settings.learning, settings.output, settings.length
+    tasks = [task for task, weight in (learning.task_weights or {}).items() if weight]
+    # The images are shared out among processes before both kinds are joined.
+    sharded = True if distributed.together() else settings.speed.sharded
+    return RunSettings(
+        "pretrain",
+        tuple(inspect.signature(pretrain).parameters),
+        Loaders(_all_images(settings)),
+        Adversary(attack_tasks="none", eps_ramp=False),
+        Learning(task_weights(tasks or TASKS), "all", None, augment=learning.augment, classifier=learning.classifier),
+        settings.pixels,
+        settings.updates,
+        RunLength(length.pretrain_epochs, accumulate=length.accumulate),
+        replace(settings.speed, tune=False, sharded=sharded),
+        replace(output, out=_folder_of(PRETRAINING, settings), log=None, on_epoch=None),
+    )
+
+
+def _all_images(settings: RunSettings) -> Loader:
+    """Join the images of both loaders, without those that are held back from the run."""
+    loaders, seed, marked = settings.loaders, settings.output.seed, settings.speed.sharded
+    labelled, more = loaders.loader, loaders.unlabeled_loader
+    if loaders.val_loader is None:
+        labelled, _ = held_back(labelled, HELD_BACK, seed)
+    labelled = sharding.sharded(labelled, marked, seed=seed)
+    if more is None:
+        return labelled
+    more = sharding.sharded(more, marked, seed=seed)
+    with own_randomness(seed):
+        sizes = [len(images_of(first_batch(each))) for each in (labelled, more)]
+    return AllImages(labelled, more, batches=(sizes[0], sizes[1]))
 
 
 def ordinary_settings(settings: RunSettings) -> RunSettings:
     """Return the settings of the fine-tuning before a run: its images and updates, without adversary and pretext tasks."""
     adversary, learning, output = settings.adversary, settings.learning, settings.output
-    out = None if output.out is None else Path(output.out) / FOLDER
     return replace(
         settings,
         loaders=replace(settings.loaders, unlabeled_loader=None, teacher=None),
@@ -89,38 +194,84 @@ def ordinary_settings(settings: RunSettings) -> RunSettings:
             init_from=learning.init_from,
         ),
         length=RunLength(settings.length.finetune, accumulate=settings.length.accumulate),
-        output=replace(output, out=out, log=None, on_epoch=None),
+        output=replace(output, out=_folder_of(FINETUNING, settings), log=None, on_epoch=None),
     )
 
 
-def check_finetune(settings: RunSettings) -> None:
-    """Raise a ValueError for settings with which a fine-tuning cannot be combined, or not be resumed."""
-    epochs, loaders, updates, length = settings.length.finetune, settings.loaders, settings.updates, settings.length
-    check_settings({"finetune": epochs})
+def _folder_of(stage: Stage, settings: RunSettings) -> Path | None:
+    out = settings.output.out
+    return None if out is None else Path(out) / stage.folder
+
+
+def _names(settings: RunSettings) -> str:
+    names = [task if isinstance(task, str) else task.name for task in settings.learning.task_weights or {}]
+    return " and ".join(names)
+
+
+def _say(stage: str, settings: RunSettings) -> None:
+    tell(f"before hardening: {stage}", settings.output.progress)
+
+
+def check_stages(settings: RunSettings) -> None:
+    """Raise a ValueError for settings with which the stages before a run cannot be combined, or not be resumed."""
+    length, loaders = settings.length, settings.loaders
+    wanted = settings.arguments(stage.argument for stage in STAGES)
+    check_settings(wanted)
     if settings.output.out is not None and settings.output.resume:
-        check_earlier(Path(settings.output.out), epochs)
-    if not epochs:
+        check_earlier(Path(settings.output.out), wanted)
+    asked = ", ".join(f"{name}={epochs}" for name, epochs in wanted.items() if epochs)
+    if not asked:
         return
-    check_loader(loaders.loader, passes=epochs + 1)
+    check_loader(loaders.loader, passes=sum(wanted.values()) + 1)
     if length_of(loaders.loader) is None and (length.max_steps, length.time_budget) != (None, None):
         raise ValueError(
-            f"finetune={epochs} counts epochs, but the loader does not say how many batches it has, and max_steps= and "
+            f"{asked} counts epochs, but the loader does not say how many batches it has, and max_steps= and "
             "time_budget= end the hardening alone: pass a loader with a length"
         )
-    for name, value in (("optimizer", updates.optimizer), ("scheduler", updates.scheduler)):
+    for name, value in (("optimizer", settings.updates.optimizer), ("scheduler", settings.updates.scheduler)):
         if isinstance(value, Optimizer) or (hasattr(value, "step") and hasattr(value, "state_dict")):
             raise ValueError(
-                f"{name}= is an object, which would carry its state from the fine-tuning into the hardening: pass a name or "
-                "a function that makes one, or leave finetune= out"
+                f"{name}= is an object, which would carry its state from one stage into the next: pass a name or "
+                f"a function that makes one, or leave {asked} out"
             )
+    if length.pretrain_epochs:
+        check_pretraining(settings)
 
 
-def check_earlier(out: Path, epochs: int) -> None:
-    """Raise a ValueError if the folder to resume holds a fine-tuning of another length."""
-    earlier = read_run(out / FOLDER)
-    before = None if earlier is None else earlier.arguments.get("epochs")
-    if before not in (None, epochs):
+def check_pretraining(settings: RunSettings) -> None:
+    """Raise a ValueError for settings with which a pre-training before the run cannot be combined."""
+    epochs, loaders = settings.length.pretrain_epochs, settings.loaders
+    if loaders.unlabeled_loader is not None:
+        check_loader(loaders.unlabeled_loader, "unlabeled_loader", passes=epochs + 1)
+    if settings.learning.heads is not None:
         raise ValueError(
-            f"the run in {str(out)!r} began with finetune={before}, but finetune is {epochs} now: pass the same to resume "
-            "it, or another out= to start afresh"
+            f"heads= are of an earlier pre-training, but pretrain_epochs={epochs} trains new ones: leave one of them out"
         )
+    if loaders.drop_foreign:
+        raise ValueError(
+            f"drop_foreign leaves images out of the hardening, but pretrain_epochs={epochs} would train on them before: remove "
+            "them from unlabeled_loader, or leave one of both out"
+        )
+
+
+def check_earlier(out: Path, wanted: dict[str, int]) -> None:
+    """Raise a ValueError if a folder to resume holds stages of other lengths.
+
+    Args:
+        out: the folder.
+        wanted: epochs by argument, for some of the stages.
+    """
+    whole = read_run(out)
+    begun = whole is not None
+    for stage in reversed(STAGES):
+        earlier = read_run(out / stage.folder)
+        before = None if earlier is None else earlier.arguments.get("epochs")
+        if before is None and begun:  # what comes later has begun, so that this had ended, or there was none
+            before = 0 if whole is None else whole.arguments.get(stage.argument, run_folder.ADDED[stage.argument])
+        begun = begun or earlier is not None
+        now = wanted.get(stage.argument, before)
+        if before not in (None, now):
+            raise ValueError(
+                f"the run in {str(out)!r} began with {stage.argument}={before}, but {stage.argument} is {now} now: pass the "
+                "same to resume it, or another out= to start afresh"
+            )

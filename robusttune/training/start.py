@@ -33,7 +33,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
     """
     robust_loss, stepper = training.robust_loss, training.stepper
     learning, adversary, command = settings.learning, settings.adversary, _command(settings)
-    first = settings.length.finetune
+    first, length = settings.length.finetune, settings.length
     return [
         ("data", _data(settings.loaders.loader, command)),
         ("split", str(command.get("split", ""))),
@@ -53,6 +53,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("tasks", _tasks(training, settings)),
         ("augmentation", _augmentation(training, settings)),
         ("optimiser", _optimiser(training, settings)),
+        ("pre-training", f"{length.pretrain_epochs} epochs before, on all images" if length.pretrain_epochs else ""),
         ("fine-tuning", f"{first} epochs before, with all its weights" if first else ""),
         ("length", _length(training)),
         ("precision", stepper.precision.name),

@@ -31,8 +31,8 @@ ADVERSARY = {
 }  # fmt: skip
 # Arguments that the trial passes itself, the same for all arms.
 RESERVED = {
-    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "finetune", "epochs", "max_steps", "time_budget", "out",
-    "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
+    "model", "loader", "images", "val_loader", "unlabeled_loader", "heads", "pretrain_epochs", "finetune", "epochs", "max_steps", "time_budget",
+    "out", "resume", "init_from", "checkpoint_every", "seed", "on_epoch", "progress", "log", "mean", "std", "normalized",
     "classifier", "device", "sharded", "notes",
 }  # fmt: skip
 CHECKPOINTS = 10  # in a phase

@@ -31,8 +31,8 @@ def finetuned_start(
     Raises:
         ValueError: the folder is not empty, or holds a fine-tuning of another length.
     """
-    check_earlier(out, request.finetune)
-    run_folder.prepared(out, resume, beside=FOLDER)
+    check_earlier(out, {"finetune": request.finetune})
+    run_folder.prepared(out, resume, beside=[FOLDER])
     run_folder.prepared(out / FOLDER, resume)
     batches, epochs = data.sizes.batches, request.finetune
     length = Length(steps=epochs * batches, epochs=epochs, passes=float(epochs))

@@ -1,4 +1,4 @@
-"""A run of `harden` that the tests kill: `python killed_run.py FOLDER WEIGHTS [resume [FINETUNE]]`."""
+"""A run of `harden` that the tests kill: `python killed_run.py FOLDER WEIGHTS [resume [FINETUNE [PRETRAIN_EPOCHS]]]`."""
 
 import sys
 
@@ -34,6 +34,8 @@ def run(folder, resume, epochs=5, **more):
     torch.manual_seed(0)
     model = a_model()
     loader = DataLoader(Noisy(1000), 16, shuffle=True, generator=torch.Generator().manual_seed(1))
+    if more.get("pretrain_epochs"):
+        more["unlabeled_loader"] = DataLoader(Noisy(200), 20, shuffle=True, generator=torch.Generator().manual_seed(2))
     settings = {"awp": 0.01, "accumulate": 2, "epochs": epochs, "checkpoint_every": 3, "steps": 2, "progress": False}
     return robusttune.harden(
         model, loader, norm="l2", eps=0.2, out=folder, resume=resume, augment="standard", **settings, **more
@@ -41,5 +43,5 @@ def run(folder, resume, epochs=5, **more):
 
 
 if __name__ == "__main__":
-    more = {"finetune": int(sys.argv[4])} if sys.argv[4:] else {}
+    more = dict(zip(("finetune", "pretrain_epochs"), map(int, sys.argv[4:]), strict=False))
     torch.save(run(sys.argv[1], resume=sys.argv[3:4] == ["resume"], **more).state_dict(), sys.argv[2])

@@ -38,7 +38,7 @@ def passed_by(monkeypatch, function, file, place, *arguments, **settings):
 
 def test_every_argument_of_harden_arrives_in_its_group(monkeypatch):
     monkeypatch.setattr(harden_file, "with_preset", lambda settings: settings)
-    monkeypatch.setattr(harden_file, "finetuned", lambda model, settings: nullcontext(settings))
+    monkeypatch.setattr(harden_file, "staged", lambda model, settings: nullcontext(settings))
     marks = {name: object() for name in NAMES}
     (settings,) = passed_by(monkeypatch, harden, harden_file, "hardening", loader := [], **marks)
     assert settings.arguments(NAMES) == marks
@@ -48,7 +48,7 @@ def test_every_argument_of_harden_arrives_in_its_group(monkeypatch):
 
 def test_the_groups_have_the_defaults_of_harden(monkeypatch):
     monkeypatch.setattr(harden_file, "with_preset", lambda settings: settings)
-    monkeypatch.setattr(harden_file, "finetuned", lambda model, settings: nullcontext(settings))
+    monkeypatch.setattr(harden_file, "staged", lambda model, settings: nullcontext(settings))
     (settings,) = passed_by(monkeypatch, harden, harden_file, "hardening", [])
     assert settings == run_settings([])
     defaults = {name: each.default for name, each in inspect.signature(harden).parameters.items() if name in NAMES}

@@ -1,4 +1,4 @@
-"""Ordinary training before hardening: what it trains, that it resumes exactly, and that a failure costs no weights."""
+"""The stages before hardening: what they train, that they resume exactly, and that a failure costs no weights."""
 
 import json
 import random
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import a_loader, a_model, hardened, same, weights_of
+from short_runs import a_loader, a_model, digits, hardened, same, weights_of
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision.transforms import Normalize
 
 import robusttune
+from robusttune.data.unlabeled import AllImages
 from robusttune.run import files
 from robusttune.training.stages import FOLDER, unchanged
 
@@ -149,20 +152,144 @@ def test_the_fine_tuning_takes_what_belongs_to_the_images_and_the_updates_alone(
     assert "criterion" in inner["criterion"]
 
 
+def both(seed=1):
+    """100 images with labels and 150 alone, in orders that generators draw."""
+    images, orders = digits(250), [torch.Generator().manual_seed(seed + number) for number in range(2)]
+    labelled = DataLoader(Subset(images, range(100)), 20, shuffle=True, generator=orders[0])
+    return labelled, DataLoader(Subset(images, range(100, 250)), 30, shuffle=True, generator=orders[1])
+
+
+def in_stages(model=None, sources=None, **settings):
+    loader, more = both() if sources is None else sources
+    chosen = {"unlabeled_loader": more, "pretrain_epochs": 2, "finetune": 2, "tasks": None, **settings}
+    return hardened(model, loader, **chosen)
+
+
+@pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}])
+def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
+    images, model = digits(250), a_model()
+    loader, more = (DataLoader(Subset(images, rows), 20, shuffle=True) for rows in (range(100), range(100, 250)))
+    names = list(tasks or ["rotation", "jigsaw"])
+    heads = robusttune.pretrain(model, AllImages(loader, more, batches=(20, 20)), tasks=names, epochs=2, progress=False)
+    hardened(model, loader, tasks=None, attack=unchanged, eps=0.0, eps_ramp=False, steps=None, epochs=2)
+    hardened(model, loader, tasks=tasks, unlabeled_loader=more, heads=heads if tasks else None)
+    assert same(weights_of(in_stages(sources=(loader, more), tasks=tasks)), weights_of(model))
+
+
+SAVES_OF_THREE = {"pre-training": 2, "fine-tuning": 7, "hardening": 11}
+
+
+@pytest.mark.parametrize("stage", SAVES_OF_THREE)
+def test_a_run_that_is_interrupted_in_any_stage_resumes_exactly(stage, tmp_path, monkeypatch):
+    settings = {"epochs": 2, "checkpoint_every": 7, "tasks": {"rotation": 0.5}, "views": 1}
+    unbroken = weights_of(in_stages(out=tmp_path / "a", **settings))
+    model, out = a_model(), tmp_path / "b"
+    before = weights_of(model)
+    with interrupted(monkeypatch, SAVES_OF_THREE[stage]):
+        in_stages(model, out=out, **settings)
+    assert same(weights_of(model), before)
+    begun = [(folder / files.STATE).exists() for folder in (out / "pretrain", out / "finetune", out)]
+    assert begun == [True, stage != "pre-training", stage == "hardening"]
+    assert same(weights_of(in_stages(model, out=out, resume=True, **settings)), unbroken)
+
+
+def test_pre_training_leaves_the_classifier_and_the_images_that_are_held_back_alone(tmp_path, caplog):
+    caplog.set_level("INFO", "robusttune")
+    model = a_model()
+    before = weights_of(model)
+
+    def stop(facts):
+        raise KeyboardInterrupt
+
+    images = digits(700)
+    with pytest.raises(KeyboardInterrupt):
+        hardened(
+            model, DataLoader(images, 100), tasks=None, pretrain_epochs=1, max_steps=1, on_epoch=stop, out=tmp_path
+        )
+    facts = json.loads((tmp_path / "pretrain/run.json").read_text())
+    after = files.load_weights(tmp_path / "pretrain")
+    assert (facts["run"], facts["data"]["images"], facts["arguments"]["norm"]) == ("pretrain", 665, None)
+    assert [torch.equal(after[name], before[name]) for name in ("0.weight", "6.weight", "6.bias")] == [
+        False,
+        True,
+        True,
+    ]
+    assert "before hardening: 1 epochs of rotation and jigsaw on all images" in caplog.text
+    assert "pre-training    1 epochs before, on all images" in caplog.text.replace("pre-training  ", "pre-training    ")
+
+
+def test_what_cannot_be_combined_with_a_pre_training_is_refused():
+    model, images = a_model(), DataLoader(digits(80).tensors[0], 40)
+    before = weights_of(model)
+    for message, settings in {
+        "heads= are of an earlier pre-training, but pretrain_epochs=2 trains new ones": {"heads": model},
+        "drop_foreign leaves images out of the hardening, but pretrain_epochs=2": {"drop_foreign": True},
+        "the unlabeled_loader is an iterator": {"unlabeled_loader": iter(images)},
+        "pretrain_epochs is 0.5, but a whole number of at least 0 is needed": {"pretrain_epochs": 0.5},
+        "finetune=2 trains on labels, but the loader yields images alone": {"sources": (images, None)},
+        "the model cannot label its own images afterwards": {"sources": (images, None), "finetune": 0},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            in_stages(model, **settings)
+    assert same(weights_of(model), before)
+
+
+def test_images_in_another_pixel_space_are_refused_before_the_stages(tmp_path):
+    class Normalised(TensorDataset):
+        transform = Normalize([0.5], [0.25])
+
+    loader, _ = both()
+    other = DataLoader(Normalised(torch.randn(40, 1, 8, 8)), 20)
+    with pytest.raises(ValueError, match="unlabeled_loader: its Normalize has"):
+        in_stages(sources=(loader, other), out=tmp_path / "a")
+    assert not (tmp_path / "a/pretrain").exists()
+
+
+def test_other_lengths_of_the_stages_are_refused_at_resume(tmp_path, monkeypatch):
+    with interrupted(monkeypatch, 1):
+        in_stages(out=tmp_path / "a")
+    with pytest.raises(ValueError, match="began with pretrain_epochs=2, but pretrain_epochs is 0 now: pass the same"):
+        in_stages(out=tmp_path / "a", resume=True, pretrain_epochs=0)
+    with interrupted(monkeypatch, 1):
+        quick(finetune=2, out=tmp_path / "b")
+    with pytest.raises(ValueError, match="began with pretrain_epochs=0, but pretrain_epochs is 1 now"):
+        quick(finetune=2, pretrain_epochs=1, out=tmp_path / "b", resume=True)
+    quick(max_steps=1, out=tmp_path / "c")
+    with pytest.raises(ValueError, match="began with finetune=0, but finetune is 1 now"):
+        quick(max_steps=1, finetune=1, out=tmp_path / "c", resume=True)
+
+
+def test_replay_and_estimate_know_both_stages(tmp_path, caplog):
+    in_stages(out=tmp_path / "a")
+    caplog.clear()
+    loader, more = both()
+    assert robusttune.replay(tmp_path / "a", a_model(), loader, unlabeled_loader=more).same
+    sources, caplog_before = both(), len(caplog.records)
+    states = [each.generator.get_state() for each in sources]
+    settings = {"norm": "l2", "steps": 2, "epochs": 1, "tasks": None, "unlabeled_loader": sources[1]}
+    expected = robusttune.estimate(a_model(), sources[0], pretrain_epochs=3, finetune=2, **settings)
+    assert expected.passes["pre-training: views"] == (1500, 1500)
+    assert "pre-training: update" not in expected.table()
+    assert expected.seconds == pytest.approx(sum(expected.parts.values()))
+    assert min(expected.parts["pre-training"], expected.parts["fine-tuning"]) > 0
+    assert all(torch.equal(each.generator.get_state(), state) for each, state in zip(sources, states, strict=True))
+    assert not [each for each in caplog.records[caplog_before:] if "teacher" in each.message]  # it is not trained yet
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_in_both_stages_ends_in_the_same_weights(tmp_path):
+def test_a_run_that_is_killed_in_every_stage_ends_in_the_same_weights(tmp_path):
     def started(*arguments):
         return subprocess.Popen([sys.executable, str(SCRIPT), *map(str, arguments)])
 
-    assert started(tmp_path / "a", tmp_path / "a.pt", "start", "6").wait() == 0
+    assert started(tmp_path / "a", tmp_path / "a.pt", "start", "6", "4").wait() == 0
     generator, out = random.Random(0), tmp_path / "b"
-    for number, place in enumerate((out / FOLDER, out)):
-        process = started(out, tmp_path / "b.pt", "resume" if number else "start", "6")
+    for number, place in enumerate((out / "pretrain", out / "finetune", out)):
+        process = started(out, tmp_path / "b.pt", "resume" if number else "start", "6", "4")
         while process.poll() is None and not (place / files.STATE).exists():
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert started(out, tmp_path / "b.pt", "resume", "6").wait() == 0
+    assert started(out, tmp_path / "b.pt", "resume", "6", "4").wait() == 0
     first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
     assert same(first, second)
