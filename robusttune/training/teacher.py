@@ -14,7 +14,7 @@ from robusttune.data.unlabeled import joined
 from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import device_of, dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
-from robusttune.run.provenance import digest, fingerprint
+from robusttune.run.provenance import digest, fingerprint, tensor_bytes
 from robusttune.training.settings import TeacherLike
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Teacher:
         """
         if self.memory is None:
             return self._labels(images)
-        keys = [hash(image.numpy().tobytes()) for image in images.detach().cpu()]
+        keys = [hash(tensor_bytes(image)) for image in images]
         known = [self.memory.get(key) for key in keys]
         if None not in known:
             return torch.tensor(known)

@@ -320,6 +320,11 @@ def test_images_that_come_again_are_labelled_once():
     self_trained(teacher=Counted(), epochs=2)
     assert sum(counts) == 40 + 120  # those with labels, to judge the teacher, and the others once
     del counts[:]
+    half = digits().tensors[0][40:160].bfloat16()
+    known = digits().tensors[0][:40].bfloat16(), digits().tensors[1][:40]
+    hardened(a_model(), [known], unlabeled_loader=[half], teacher=Counted(), tasks=None, epochs=2)
+    assert sum(counts) == 40 + 120
+    del counts[:]
 
     class Noisy(TensorDataset):
         def __getitem__(self, row):
