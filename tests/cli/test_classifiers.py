@@ -77,10 +77,11 @@ def test_a_published_classifier_of_other_classes_is_replaced_and_said(model, dat
     line = f"the classifier of {model} has 1000 outputs and is replaced by a new one of 6, which is not trained"
     code, text = said(capsys, "evaluate", *source, "--which", "clean")
     assert (code, f"{line}, so what is measured of it says nothing" in text) == (1, True)
-    code, text = said(capsys, "harden", *source, *QUICK, "--finetune", "1", "--out", "runs/a")
+    code, text = said(capsys, "harden", *source, *QUICK, "--pretrain_epochs", "1", "--finetune", "1", "--out", "runs/a")
     assert (code, f"{line}: --finetune trains it first" in text) == (0, True)
     assert outputs_of(data / "runs/a") == 6
     assert outputs_of(data / "runs/a/finetune") == 6
+    assert (data / "runs/a/pretrain/heads.safetensors").exists()
     assert said(capsys, "evaluate", "runs/a", "--data", "data", "--which", "clean")[0] == 0
     assert said(capsys, "replay", "runs/a")[0] == 0
 
