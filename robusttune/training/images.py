@@ -124,7 +124,7 @@ def _mixed(images: Images, teacher: Teacher, settings: RunSettings) -> Images:
     mixture()  # refuses loaders of unknown length before their images are looked at
     judge = labelled.loader if images.held is None else images.held
     labelling = _looked_at(more.loader, images, teacher, settings, judge=judge, likeness=likeness)
-    mixed = mixture(likeness, labelling.foreign or 0) if loaders.drop_foreign else mixture()
+    mixed = mixture(likeness, (labelling.foreign or 0) // distributed.world()) if loaders.drop_foreign else mixture()
     return replace(images, batches=_first_read(mixed), unlabeled=None, teacher=teacher, labelling=labelling)
 
 

@@ -209,7 +209,7 @@ def _names(settings: RunSettings) -> str:
 
 
 def _say(stage: str, settings: RunSettings) -> None:
-    tell(f"before hardening: {stage}", settings.output.progress)
+    tell(f"before hardening: {stage}", settings.output.progress and distributed.rank() == 0)
 
 
 def check_stages(settings: RunSettings) -> None:
