@@ -25,6 +25,8 @@ from robusttune.training.settings import RunSettings
 from robusttune.training.teacher import Teacher, teaching
 from robusttune.types import Loader
 
+NOTHING_NEW = "the loader has no labels, so that unlabeled_loader= adds nothing new: join both to one loader"
+
 
 @dataclass(frozen=True)
 class Images:
@@ -69,9 +71,7 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     pixels = find_pixels(batches.peeked[0], loader, **vars(settings.pixels))
     more = loaders.unlabeled_loader
     if more is not None and not batches.labelled:
-        raise ValueError(
-            "the loader has no labels, so that unlabeled_loader= adds nothing new: join both to one loader"
-        )
+        raise ValueError(NOTHING_NEW)
     extra = None if more is None else _batches_of(more, settings, labelled=False, name="unlabeled_loader")
     images = Images(loader, held, batches, pixels, extra)
     if loaders.teacher is None or (extra is None and batches.labelled):

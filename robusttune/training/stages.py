@@ -25,7 +25,7 @@ from robusttune.run.settings import check_settings
 from robusttune.tasks import TASKS
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import LossOf, ThreatModel
-from robusttune.training.images import check_same_space
+from robusttune.training.images import NOTHING_NEW, check_same_space
 from robusttune.training.loop import Training
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.pretrain import pretrain, pretrained, pretraining
@@ -124,14 +124,11 @@ def _check_run(model: nn.Module, settings: RunSettings) -> None:
     Images without labels are only read, as the model cannot label them before it is trained.
     """
     loaders, length = settings.loaders, settings.length
-    with own_randomness(settings.output.seed):
-        if loaders.unlabeled_loader is not None:
-            images_of(first_batch(loaders.unlabeled_loader, "unlabeled_loader"))
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
     alone = replace(loaders, unlabeled_loader=None)
     with hardening(model, replace(settings, loaders=alone, output=silent)) as (training, _):
         if loaders.unlabeled_loader is not None:
-            check_same_space(training.robust_loss.pixels, settings)
+            _check_unlabelled(training, loaders.unlabeled_loader, settings)
         if training.teacher is not None and length.finetune:
             raise ValueError(
                 f"finetune={length.finetune} trains on labels, but the loader yields images alone: leave finetune= out, and "
@@ -142,6 +139,15 @@ def _check_run(model: nn.Module, settings: RunSettings) -> None:
                 f"pretrain_epochs={length.pretrain_epochs} changes the backbone under the classifier, so that the model cannot "
                 "label its own images afterwards: leave it out, pass another teacher=, or a loader with labels and finetune="
             )
+
+
+def _check_unlabelled(training: Training, more: Loader, settings: RunSettings) -> None:
+    """Raise a ValueError for images without labels that cannot be trained on together with those of the loader."""
+    if training.teacher is not None:
+        raise ValueError(NOTHING_NEW)
+    check_same_space(training.robust_loss.pixels, settings)
+    joined = settings.loaders.teacher is not None or settings.length.pretrain_epochs
+    images_of(first_batch(_all_images(settings) if joined else more, "unlabeled_loader"))
 
 
 def pretraining_settings(settings: RunSettings) -> RunSettings:

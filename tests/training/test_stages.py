@@ -226,6 +226,8 @@ def test_what_cannot_be_combined_with_a_pre_training_is_refused():
         "drop_foreign leaves images out of the hardening, but pretrain_epochs=2": {"drop_foreign": True},
         "the unlabeled_loader is an iterator": {"unlabeled_loader": iter(images)},
         "pretrain_epochs is 0.5, but a whole number of at least 0 is needed": {"pretrain_epochs": 0.5},
+        "the loader has no labels, so that unlabeled_loader= adds nothing new": {"sources": (images, images)},
+        "images of unlabeled_loader have shape": {"unlabeled_loader": [torch.rand(4, 1, 9, 9)], "pretrain_epochs": 0},
         "finetune=2 trains on labels, but the loader yields images alone": {"sources": (images, None)},
         "the model cannot label its own images afterwards": {"sources": (images, None), "finetune": 0},
     }.items():
