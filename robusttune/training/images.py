@@ -19,10 +19,10 @@ from robusttune.measuring.reference import LEAST
 from robusttune.model.borrowing import restored
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.probe import first_logits
+from robusttune.model.teacher import Teacher, teaching
 from robusttune.run import distributed
 from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
 from robusttune.training.settings import RunSettings
-from robusttune.training.teacher import Teacher, teaching
 from robusttune.types import Loader
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data.epochs import Batches
+from robusttune.model.teacher import Teacher
 from robusttune.run import distributed, files
 from robusttune.run.log import Journal, block, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
@@ -29,7 +30,6 @@ from robusttune.training.schedule import Progress
 from robusttune.training.settings import RunSettings
 from robusttune.training.start import start_of
 from robusttune.training.step import Stepper
-from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation
 from robusttune.types import Loader
 
