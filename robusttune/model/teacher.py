@@ -1,8 +1,10 @@
 """The teacher of a run: a frozen classifier whose answers stand in for the labels that images lack."""
 
 import copy
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -12,10 +14,13 @@ from robusttune.data.pixels import Pixels
 from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
+from robusttune.model.saved import hardened_run, loaded
+from robusttune.run.about import check_same_names
 from robusttune.run.provenance import digest, fingerprint
+from robusttune.types import PathLike
 
 # Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
-TeacherLike: TypeAlias = Literal["self"] | nn.Module | Callable[[Tensor], Tensor]
+TeacherLike: TypeAlias = Literal["self"] | PathLike | nn.Module | Callable[[Tensor], Tensor]
 SELF = "self"
 
 
@@ -27,14 +32,21 @@ class Teacher:
         space: the maps from the loader's images to the model's input, on the device.
         device: to work on.
         classes: of the trained model, which must be the teacher's, too.
-        name: "self", or the type of the user's teacher.
+        name: "self", the folder of the teacher's run, or the type of the user's teacher.
+        own: the map to the teacher's input, where it is another than to the model's.
     """
 
     def __init__(
-        self, answers: Callable[[Tensor], object], space: Pixels, device: torch.device, classes: int, name: str
+        self,
+        answers: Callable[[Tensor], object],
+        space: Pixels,
+        device: torch.device,
+        classes: int,
+        name: str,
+        own: Pixels | None = None,
     ) -> None:
         self.answers, self.space, self.device = answers, space, device
-        self.classes, self.name = classes, name
+        self.classes, self.name, self.own = classes, name, space if own is None else own
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the most likely class (N,) of each of the images (N,C,H,W), as the loader yields them.
@@ -42,7 +54,7 @@ class Teacher:
         Raises:
             ValueError: the teacher's output holds no logits, or other classes than the model's.
         """
-        inputs = self.space.inputs(self.pixels(images))
+        inputs = self.own.inputs(self.pixels(images))
         with torch.no_grad(), ExitStack() as stack:
             if isinstance(self.answers, nn.Module):
                 stack.enter_context(evaluating(self.answers))
@@ -66,25 +78,47 @@ class Teacher:
         return {"name": self.name, "fingerprint": digest([str(self(images).tolist()).encode()])}
 
 
-def teacher_of(teacher: TeacherLike, model: nn.Module, space: Pixels, device: torch.device, classes: int) -> Teacher:
-    """Make a teacher of what the user passed: "self" for a copy of the model with its present weights, a module, a function.
+def teacher_of(
+    teacher: TeacherLike,
+    model: nn.Module,
+    space: Pixels,
+    device: torch.device,
+    classes: int,
+    names: Sequence[str] | None = None,
+) -> Teacher:
+    """Make a teacher of what the user passed: "self" for a copy of the model with its present weights, a run, a module, a function.
+
+    Args:
+        teacher: of the user.
+        model, space, device, classes: see `Teacher`; `model` is the one that is trained or measured.
+        names: of the model's classes, which must be those of a teacher's run; None where they are not known.
 
     Raises:
-        ValueError: it is none of these, shares weights with the model, or the model cannot be copied.
+        ValueError: it is none of these, has other classes, shares weights with the model, or the model cannot be copied.
     """
     check_teacher(teacher, model)
-    if teacher is model or isinstance(teacher, str):
+    if teacher is model or teacher == SELF:
         return Teacher(_frozen_copy(model), space, device, classes, SELF)
+    if isinstance(teacher, str | os.PathLike):
+        run = hardened_run(teacher)
+        check_same_names(None if run.about is None else run.about.classes, names, teacher)
+        trained = loaded(teacher).to(device).requires_grad_(False)
+        own = None if run.about is None else Pixels(*run.statistics).to(device)
+        return Teacher(trained, space, device, classes, str(teacher), own)
     return Teacher(teacher, space, device, classes, getattr(teacher, "__name__", type(teacher).__name__))
 
 
 def check_teacher(teacher: object, model: nn.Module) -> None:
     """Raise a ValueError for a teacher that is none, or that training the model would change."""
-    if (isinstance(teacher, str) and teacher != SELF) or (not isinstance(teacher, str) and not callable(teacher)):
-        shown = repr(teacher) if isinstance(teacher, str) else f"a {type(teacher).__name__}"
+    place = isinstance(teacher, str | os.PathLike)
+    if place and teacher != SELF and Path(teacher).exists():  # type: ignore[arg-type]
+        hardened_run(teacher)  # type: ignore[arg-type]
+        return
+    if (place and teacher != SELF) or (not place and not callable(teacher)):
+        shown = repr(teacher) if place else f"a {type(teacher).__name__}"
         raise ValueError(
-            f"teacher is {shown}, but it must be 'self' (the model as it is now), a module, a function from images to logits, "
-            "or None"
+            f"teacher is {shown}, but it must be 'self' (the model as it is now), the folder of a run, a module, a function from "
+            "images to logits, or None"
         )
     if not isinstance(teacher, nn.Module) or teacher is model:
         return
@@ -98,14 +132,19 @@ def check_teacher(teacher: object, model: nn.Module) -> None:
 
 @contextmanager
 def teaching(
-    teacher: TeacherLike, model: nn.Module, space: Pixels, device: torch.device, classes: int
+    teacher: TeacherLike,
+    model: nn.Module,
+    space: Pixels,
+    device: torch.device,
+    classes: int,
+    names: Sequence[str] | None = None,
 ) -> Iterator[Teacher]:
     """Yield the teacher of a run, see `teacher_of`; a module of the user's is in eval mode meanwhile, and restored after it."""
     with ExitStack() as stack:
         if isinstance(teacher, nn.Module) and teacher is not model:
             for each in (placed(teacher, device), restored(teacher, weights=False), evaluating(teacher)):
                 stack.enter_context(each)
-        yield teacher_of(teacher, model, copy.deepcopy(space).to(device), device, classes)
+        yield teacher_of(teacher, model, copy.deepcopy(space).to(device), device, classes, names)
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:

@@ -77,7 +77,8 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     if loaders.teacher is None or (extra is None and batches.labelled):
         yield images
         return
-    with teaching(loaders.teacher, model, pixels, device, _classes_of(model, images)) as teacher:
+    names, classes = class_names(loaders.loader), _classes_of(model, images)
+    with teaching(loaders.teacher, model, pixels, device, classes, names) as teacher:
         yield _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
 
 
