@@ -79,8 +79,8 @@ def _robust_loss(
         seed=settings.output.seed,
     )
     check_first(robust_loss, first, labels)
-    if settings.loaders.val_loader is not None:
-        check_held(robust_loss, settings.loaders.val_loader, settings.pixels, first.shape[1])
+    if settings.loaders.val_loader is not None and images.held is not None:
+        check_held(robust_loss, images.held, settings.pixels, first.shape[1])
     robust_loss.heads.go_on_with(files.heads_of(learning.heads))
     return robust_loss
 
