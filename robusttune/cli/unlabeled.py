@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from robusttune.cli import look
-from robusttune.cli.classifiers import fit_classifier, gets_new_classifier, say_untrained
+from robusttune.cli.classifiers import fit_classifier, gets_new_classifier
+from robusttune.cli.errors import note
 from robusttune.cli.folders import shown
 from robusttune.cli.labels import Images, classes_of, names_of
 from robusttune.cli.model_labels import CLASSES_FILE, came_with
@@ -81,9 +82,13 @@ def prepared_alone(
     with own_randomness(arguments.get("seed", 0)):
         model = model_of(named(sources), sources.classes if known is None else known)
         doubt = fit_classifier(model, sources, names, run, strict=False)
-    if doubt is not None and not (untrained and not shuffle):
-        raise ValueError(f"{head}{doubt.what}, so these say nothing: {end}")
-    say_untrained(doubt, allowed=True, finetune=False)
+    what = None if doubt is None else doubt.what
+    if sources.checkpoint is None and not named(sources).of_library:
+        what = f"{sources.model} comes without --checkpoint and may not be trained"
+    if what is not None and not (untrained and not shuffle):
+        raise ValueError(f"{head}{what}, so these say nothing: {end}")
+    if what is not None:
+        note(f"{what}: its answers say nothing")
     came = came_with(sources, model, training=shuffle) if names is None and run is None else None
     names = came.spellings[0] if came is not None and came.stated else names
     return model, loader_of_images(sources, names, shuffle=shuffle)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from robusttune.data.batches import are_images_alone
+from robusttune.data.batches import are_images_alone, images_of
 from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import AGREEMENT, ANSWERED, Record
-from robusttune.model.teacher import SELF, Teacher, TeacherLike, check_teacher, teaching
+from robusttune.model.teacher import SELF, Teacher, TeacherLike, teaching
 from robusttune.types import Loader
 
 if TYPE_CHECKING:
@@ -71,15 +71,13 @@ def answers_for(
         return
     model, space, device = subject.model, subject.pixels, subject.device
     own = teacher is None or teacher is model or teacher == SELF
-    if not own:
-        check_teacher(teacher, model)
     taught = (
         nullcontext(Teacher(model, space, device, subject.classes, SELF))
         if own or teacher is None
-        else teaching(teacher, model, space, device, subject.classes, subject.names or None)
+        else teaching(teacher, model, space, device, subject.classes, subject.names or None, subject.shape)
     )
     with taught as labeller:
-        facts = {"name": SELF} if own else labeller.facts(next(iter(Labelled([batch], labeller)))[0])
+        facts = {"name": SELF} if own else labeller.facts(images_of(batch))
         yield Labelled(subject.loader, labeller), facts
 
 

@@ -1,6 +1,7 @@
 """The teacher of a run: a frozen classifier whose answers stand in for the labels that images lack."""
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,15 @@ from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
-from robusttune.run.about import check_same_names
+from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.provenance import digest, fingerprint
 from robusttune.types import PathLike
 
 # Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
 TeacherLike: TypeAlias = Literal["self"] | PathLike | nn.Module | Callable[[Tensor], Tensor]
 SELF = "self"
+
+logger = logging.getLogger("robusttune")
 
 
 class Teacher:
@@ -85,6 +88,7 @@ def teacher_of(
     device: torch.device,
     classes: int,
     names: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
 ) -> Teacher:
     """Make a teacher of what the user passed: "self" for a copy of the model with its present weights, a run, a module, a function.
 
@@ -92,6 +96,7 @@ def teacher_of(
         teacher: of the user.
         model, space, device, classes: see `Teacher`; `model` is the one that is trained or measured.
         names: of the model's classes, which must be those of a teacher's run; None where they are not known.
+        shape: (C,H,W) of the images, to compare with those of a teacher's run; None not to.
 
     Raises:
         ValueError: it is none of these, has other classes, shares weights with the model, or the model cannot be copied.
@@ -102,6 +107,8 @@ def teacher_of(
     if isinstance(teacher, str | os.PathLike):
         run = hardened_run(teacher)
         check_same_names(None if run.about is None else run.about.classes, names, teacher)
+        if shape is not None:
+            _check_shape(run, shape)
         trained = loaded(teacher).to(device).requires_grad_(False)
         own = None if run.about is None else Pixels(*run.statistics).to(device)
         return Teacher(trained, space, device, classes, str(teacher), own)
@@ -138,13 +145,31 @@ def teaching(
     device: torch.device,
     classes: int,
     names: Sequence[str] | None = None,
+    shape: Sequence[int] | None = None,
 ) -> Iterator[Teacher]:
     """Yield the teacher of a run, see `teacher_of`; a module of the user's is in eval mode meanwhile, and restored after it."""
     with ExitStack() as stack:
         if isinstance(teacher, nn.Module) and teacher is not model:
             for each in (placed(teacher, device), restored(teacher, weights=False), evaluating(teacher)):
                 stack.enter_context(each)
-        yield teacher_of(teacher, model, copy.deepcopy(space).to(device), device, classes, names)
+        yield teacher_of(teacher, model, copy.deepcopy(space).to(device), device, classes, names, shape)
+
+
+def _check_shape(run: EarlierRun, shape: Sequence[int]) -> None:
+    """Log where images (C,H,W) are of another size than those of a teacher's run.
+
+    Raises:
+        ValueError: they have another number of channels.
+    """
+    channels, *size = shape
+    if run.channels not in (None, channels):
+        raise ValueError(
+            f"the teacher {str(run.folder)!r} takes images with {run.channels} channels, but these have {channels}: pass another "
+            "teacher="
+        )
+    if run.size not in (None, tuple(size)):
+        before, now = ("x".join(map(str, each)) for each in (run.size or (), size))
+        logger.warning("the teacher %r was trained on images of %s, and gets %s", str(run.folder), before, now)
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:

@@ -77,8 +77,8 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     if loaders.teacher is None or (extra is None and batches.labelled):
         yield images
         return
-    names, classes = class_names(loaders.loader), _classes_of(model, images)
-    with teaching(loaders.teacher, model, pixels, device, classes, names) as teacher:
+    classes, names, shape = _classes_of(model, images), class_names(loaders.loader), batches.peeked[0].shape[1:]
+    with teaching(loaders.teacher, model, pixels, device, classes, names, shape) as teacher:
         yield _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
 
 

@@ -183,11 +183,12 @@ UNFIT = [
         [*MODEL, "--classes", "7"],
         "has 10 outputs and is replaced by a new one of 7, which is not trained, so these say",
     ),
+    (["--model", "short_runs:a_model", *SHAPE], "comes without --checkpoint and may not be trained, so these say"),
     ([*MODEL, "--teacher", "none"], "--teacher is none, but the images have no labels"),
 ]
 
 
-@pytest.mark.parametrize(("model", "why"), UNFIT, ids=["random", "new head", "no teacher"])
+@pytest.mark.parametrize(("model", "why"), UNFIT, ids=["random", "new head", "unknown", "no teacher"])
 def test_images_alone_need_a_trained_model(there, capsys, model, why):
     code, _, said = hardened(capsys, "runs/a", data="traffic", model=model)
     assert code == 1

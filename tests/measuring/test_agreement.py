@@ -125,7 +125,7 @@ def test_agreement_is_compared_with_agreement(model, other):
     assert compare(truth, truth).note == ""
 
 
-def test_a_run_is_a_teacher_with_its_own_pixels(tmp_path):
+def test_a_run_is_a_teacher_with_its_own_pixels(tmp_path, caplog):
     timm = pytest.importorskip("timm")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -136,6 +136,12 @@ def test_a_run_is_a_teacher_with_its_own_pixels(tmp_path):
     space = Pixels((0.3,), (0.5,))
     truth = TensorDataset(IMAGES, first.eval()(space.inputs(IMAGES)).argmax(1))
     told = measured(second, teacher=tmp_path / "run", which="clean")
+    assert "was trained on images of" not in caplog.text
+    measured(second, [torch.rand(8, 1, 16, 16)], teacher=tmp_path / "run", which="clean")
+    assert "run' was trained on images of 8x8, and gets 16x16" in caplog.text
+    colourful = timm.create_model("test_resnet", num_classes=10)
+    with pytest.raises(ValueError, match="run' takes images with 1 channels, but these have 3"):
+        measured(colourful, [torch.rand(8, 3, 8, 8)], teacher=tmp_path / "run", which="clean")
     assert values(told) == values(measured(second, DataLoader(truth, 40), "clean"))
     assert f"the answers of {tmp_path / 'run'} (" in str(told)
     facts = []
