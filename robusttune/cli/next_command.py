@@ -11,8 +11,9 @@ from robusttune.cli.values import read
 from robusttune.run.settings import as_written
 
 # Splits to measure on, by preference; timm finds those of VALIDATION by each other's names.
+TEST = ("test", "testing")
 VALIDATION = ("validation", "val", "valid", "eval", "evaluation")
-HELD = ("test", "testing", *VALIDATION, "train", "training")
+HELD = (*TEST, *VALIDATION, "train", "training")
 # Options that a backbone's pre-training and the hardening after it have in common.
 SHARED = ("tasks", "norm", "eps", "augment", "mean", "std", "classifier", "precision", "device", "progress")
 
@@ -96,11 +97,13 @@ def _new_folder(name: str) -> str:
 
 
 def _split_to_measure(sources: Sources, val_split: str | None) -> str:
-    """Return the held-out split, else the one in the data's folder that was most likely not trained on."""
+    """Return a split for tests in the data's folder, else the one that chose the epoch, else the likeliest not trained on."""
     folder = Path(sources.data)
     chosen = val_split if val_split not in (None, "auto", "none") else None
-    if chosen is not None or sources.data_dir is not None or not folder.is_dir():
+    if sources.data_dir is not None or not folder.is_dir():
         return chosen or VALIDATION[0]
     inside = [path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in HELD]
     found = min(inside, key=lambda name: HELD.index(name.lower()), default=VALIDATION[0])
+    if found.lower() not in TEST and chosen is not None:
+        return chosen
     return VALIDATION[0] if found in VALIDATION else found

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from robusttune.data.batches import are_images_alone, images_of
+from torch import Tensor
+
 from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import AGREEMENT, ANSWERED, Record
 from robusttune.model.teacher import SELF, Teacher, TeacherLike, teaching
@@ -49,19 +50,19 @@ def check_without_labels(evaluations: Sequence[tuple[str, object]]) -> None:
 
 @contextmanager
 def answers_for(
-    batch: object, teacher: TeacherLike | None, subject: "Subject"
+    images: Tensor | None, teacher: TeacherLike | None, subject: "Subject"
 ) -> Iterator[tuple[Loader, dict[str, str] | None]]:
     """Yield a loader of images and labels: the subject's, or, of images alone, one with a teacher's answers; and whose they are.
 
     Args:
-        batch: the first one of the subject's loader.
+        images: the first ones of the subject's loader, if they are alone; None where they have labels.
         teacher: of the user; None and "self" for the subject's model, as it answers to the images as they are.
         subject: the model and its images.
 
     Raises:
         ValueError: the images have labels, but there is a teacher; or it does not fit.
     """
-    if not are_images_alone(batch):
+    if images is None:
         if teacher is not None:
             raise ValueError(
                 "teacher= gives labels to images that have none, but the loader yields labels: leave teacher= out to measure "
@@ -77,7 +78,7 @@ def answers_for(
         else teaching(teacher, model, space, device, subject.classes, subject.names or None, subject.shape)
     )
     with taught as labeller:
-        facts = {"name": SELF} if own else labeller.facts(images_of(batch))
+        facts = {"name": SELF} if own else labeller.facts(images)
         yield Labelled(subject.loader, labeller), facts
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.data import sharding
-from robusttune.data.batches import are_images_alone, first_batch, images_of, unpacked
+from robusttune.data.batches import first_batch, images_of, unpacked, yields_images_alone
 from robusttune.data.class_names import class_names, doubt_of_outputs
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
@@ -117,7 +117,8 @@ def evaluate(
     with _borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)
         first = first_batch(part)
-        images = images_of(first) if are_images_alone(first) else unpacked(first)[0]
+        alone = yields_images_alone(source, first)
+        images = images_of(first) if alone else unpacked(first)[0]
         known.check_images(images)
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
@@ -139,7 +140,7 @@ def evaluate(
             classifier=None if pretext is None else find_classifier(model, inputs, known.classifier),
             names=class_names(source) or known.classes,
         )
-        labelled, agreement = until_the_end.enter_context(answers_for(first, teacher, subject))
+        labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
         records.facts |= known.facts

@@ -17,12 +17,14 @@ from robusttune.model.devices import dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.run.about import EarlierRun, check_same_names
-from robusttune.run.provenance import digest, fingerprint
+from robusttune.run.provenance import digest, fingerprint, tensor_bytes
 from robusttune.types import PathLike
 
 # Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
 TeacherLike: TypeAlias = Literal["self"] | PathLike | nn.Module | Callable[[Tensor], Tensor]
 SELF = "self"
+REMEMBERED = 1_000_000  # labels
+PATIENCE = 20  # batches of images that are not remembered, after which none is looked for any more
 
 logger = logging.getLogger("robusttune")
 
@@ -50,13 +52,36 @@ class Teacher:
     ) -> None:
         self.answers, self.space, self.device = answers, space, device
         self.classes, self.name, self.own = classes, name, space if own is None else own
+        self.memory: dict[int, int] | None = {} if device.type == "cpu" else None
+        self.misses = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *, remember: bool = False) -> Tensor:
         """Return the most likely class (N,) of each of the images (N,C,H,W), as the loader yields them.
+
+        Args:
+            images: without labels.
+            remember: keep the labels, so that the same images need no forward pass again; on the CPU alone, where comparing
+                images costs less than a forward pass.
 
         Raises:
             ValueError: the teacher's output holds no logits, or other classes than the model's.
         """
+        if self.memory is None:
+            return self._labels(images)
+        keys = [hash(tensor_bytes(image)) for image in images]
+        known = [self.memory.get(key) for key in keys]
+        if None not in known:
+            return torch.tensor(known)
+        labels = self._labels(images)
+        if remember and len(self.memory) < REMEMBERED:
+            self.memory.update(zip(keys, labels.tolist(), strict=True))
+        elif self.misses == PATIENCE:  # random transforms make new images each time
+            self.memory = None
+        else:
+            self.misses += 1
+        return labels
+
+    def _labels(self, images: Tensor) -> Tensor:
         inputs = self.own.inputs(self.pixels(images))
         with torch.no_grad(), ExitStack() as stack:
             if isinstance(self.answers, nn.Module):
