@@ -6,8 +6,10 @@ from typing import Any
 from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
 from robusttune.cli.prepared import prepared
+from robusttune.cli.unlabeled import teacher_of
 from robusttune.measuring.estimate import EvaluationEstimate
 from robusttune.measuring.evaluate import EvaluationLike
+from robusttune.model.teacher import SELF
 from robusttune.training.estimate import estimate
 
 
@@ -17,7 +19,13 @@ def evaluations_of(which: Listed) -> list[EvaluationLike]:
 
 
 def estimate_evaluations(
-    sources: Sources, arguments: Arguments, which: Listed, *, subset: int | None, devices: Mapping[str, float] | None
+    sources: Sources,
+    arguments: Arguments,
+    which: Listed,
+    *,
+    teacher: str,
+    subset: int | None,
+    devices: Mapping[str, float] | None,
 ) -> EvaluationEstimate:
     """Estimate what evaluate would cost with those of the arguments of harden that it has.
 
@@ -25,8 +33,9 @@ def estimate_evaluations(
         ValueError: other arguments are not their defaults.
     """
     arguments = evaluation_arguments(arguments)
-    model, loader, arguments = prepared(sources, arguments, shuffle=False)
-    return estimate(model, loader, which=evaluations_of(which), subset=subset, devices=devices, **arguments)
+    model, loader, arguments = prepared(sources, arguments, shuffle=False, alone=True)
+    evaluations, answers = evaluations_of(which), None if teacher == SELF else teacher_of(teacher, sources, loader)
+    return estimate(model, loader, which=evaluations, teacher=answers, subset=subset, devices=devices, **arguments)
 
 
 def _evaluation(entry: object) -> EvaluationLike:

@@ -34,7 +34,7 @@ from robusttune.training.stages import check_stages, set_up, stages_of
 from robusttune.types import Loader
 
 # Arguments of `evaluate`, and arguments of both that an estimate does not use.
-OF_EVALUATIONS = ("norm", "eps", "mean", "std", "normalized", "heads", "seed", "device")
+OF_EVALUATIONS = ("norm", "eps", "mean", "std", "normalized", "heads", "teacher", "seed", "device")
 NOT_USED = ("out", "resume", "progress")
 
 
@@ -174,7 +174,6 @@ def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False
     """Estimate a run of `harden`, with the stages before it; see `estimate`.
 
     Args:
-        model, settings: of the run.
         warned: the user knows already whether the model is at chance.
     """
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
@@ -275,6 +274,7 @@ def _of_evaluations(
         std=settings.get("std"),
         normalized=settings.get("normalized"),
         heads=settings.get("heads"),
+        teacher=settings.get("teacher"),
         seed=settings.get("seed", 0),
         device=settings.get("device", "auto"),
     )

@@ -12,10 +12,12 @@ from torch.optim import Optimizer
 
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, images_of
+from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.unlabeled import AllImages
 from robusttune.model.borrowing import restored_on_failure
+from robusttune.model.teacher import teaching
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
 from robusttune.run.about import read_run
@@ -146,7 +148,13 @@ def _check_unlabelled(training: Training, more: Loader, settings: RunSettings) -
     if training.teacher is not None:
         raise ValueError(NOTHING_NEW)
     check_same_space(training.robust_loss.pixels, settings)
-    joined = settings.loaders.teacher is not None or settings.length.pretrain_epochs
+    teacher, robust_loss, first = settings.loaders.teacher, training.robust_loss, training.batches.peeked[0]
+    if teacher not in (None, "self"):
+        classes, names = robust_loss.classifier.classes, class_names(settings.loaders.loader)
+        place = training.stepper.device
+        with teaching(teacher, robust_loss.model, robust_loss.pixels, place, classes, names, first.shape[1:]) as asked:
+            asked(first[:2])
+    joined = teacher is not None or settings.length.pretrain_epochs
     images_of(first_batch(_all_images(settings) if joined else more, "unlabeled_loader"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from short_runs import a_loader, a_model, digits, hardened, same, weights_of
+from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.transforms import Normalize
 
@@ -228,6 +229,7 @@ def test_what_cannot_be_combined_with_a_pre_training_is_refused():
         "pretrain_epochs is 0.5, but a whole number of at least 0 is needed": {"pretrain_epochs": 0.5},
         "the loader has no labels, so that unlabeled_loader= adds nothing new": {"sources": (images, images)},
         "images of unlabeled_loader have shape": {"unlabeled_loader": [torch.rand(4, 1, 9, 9)], "pretrain_epochs": 0},
+        "the teacher must have the same ones": {"teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))},
         "finetune=2 trains on labels, but the loader yields images alone": {"sources": (images, None)},
         "the model cannot label its own images afterwards": {"sources": (images, None), "finetune": 0},
     }.items():
