@@ -53,7 +53,7 @@ class Teacher:
         self.answers, self.space, self.device = answers, space, device
         self.classes, self.name, self.own = classes, name, space if own is None else own
         self.memory: dict[int, int] | None = {} if device.type == "cpu" else None
-        self.misses = 0
+        self.hits, self.misses = 0, 0
 
     def __call__(self, images: Tensor, *, remember: bool = False) -> Tensor:
         """Return the most likely class (N,) of each of the images (N,C,H,W), as the loader yields them.
@@ -71,6 +71,7 @@ class Teacher:
         keys = [hash(tensor_bytes(image)) for image in images]
         known = [self.memory.get(key) for key in keys]
         if None not in known:
+            self.hits += 1
             return torch.tensor(known)
         labels = self._labels(images)
         if remember and len(self.memory) < REMEMBERED:
@@ -80,6 +81,11 @@ class Teacher:
         else:
             self.misses += 1
         return labels
+
+    @property
+    def remembers(self) -> bool:
+        """True if most batches after the look before the run came with images whose labels are remembered."""
+        return self.memory is not None and self.hits > self.misses
 
     def _labels(self, images: Tensor) -> Tensor:
         inputs = self.own.inputs(self.pixels(images))

@@ -214,7 +214,7 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
         "update": once.times(updates),
         "views": per_view.times(views),
     }
-    if training.teacher is not None:
+    if training.teacher is not None and not training.teacher.remembers:
         counts["teacher"] = PassCount(getattr(training.batches.loader, "share", 1.0), 0.0)
     if training.unlabeled is not None:
         share = len(training.unlabeled.peeked[0]) / len(training.batches.peeked[0])
