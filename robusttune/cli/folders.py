@@ -214,10 +214,10 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
 
 
 class Relabelled:
-    """A function of labels that maps them by a table."""
+    """A function of labels that maps them by a table to those of `classes`."""
 
-    def __init__(self, table: Mapping[int, int]) -> None:
-        self.table = dict(table)
+    def __init__(self, table: Mapping[int, int], classes: Sequence[str]) -> None:
+        self.table, self.classes = dict(table), list(classes)
 
     def __call__(self, label: int) -> int:
         return self.table[int(label)]

@@ -100,7 +100,7 @@ def give_labels(images: Dataset[tuple[Tensor, Tensor]], labels: Labels, sources:
         if missing:
             note(f"{where} has no image of {len(missing)} of {len(names)} classes: {folders.shown(missing)}")
         if any(label != row for label, row in table.items()):
-            images.target_transform = folders.Relabelled(table)  # type: ignore[attr-defined]
+            images.target_transform = folders.Relabelled(table, names)  # type: ignore[attr-defined]
     if names is not None:
         images.classes = list(names)  # type: ignore[attr-defined]
 
