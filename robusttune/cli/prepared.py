@@ -19,6 +19,7 @@ from robusttune.cli.model_labels import came_with
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.named import LIBRARIES, model_of, statistics_of
 from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
@@ -49,7 +50,7 @@ def prepared(
     Raises:
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
-    run = run or run_of_checkpoint(sources.checkpoint)
+    of_folder, run = run is not None, run or run_of_checkpoint(sources.checkpoint)
     seed = arguments.get("seed", 0)
     check_settings({"seed": seed})
     model: nn.Module | None = None
@@ -82,9 +83,12 @@ def prepared(
         with own_randomness(seed):
             doubt = fit_classifier(model, sources, names_of(loader.dataset), run, strict=not shuffle)
         say_untrained(doubt, allowed=untrained, finetune=bool(arguments.get("finetune")))
-    if arguments.get("mean") is None and arguments.get("std") is None:
+    mean, std = arguments.get("mean"), arguments.get("std")
+    if mean is None and std is None:
         mean, std = statistics_of(named(sources), model) if run is None else run.statistics
-        arguments = {**arguments, "mean": mean, "std": std}
+    elif not of_folder:  # evaluate looks at those of the run that it measures
+        RunDefaults(run).statistics(mean, std, loader)
+    arguments = {**arguments, "mean": mean, "std": std}
     return model, loader, arguments
 
 
