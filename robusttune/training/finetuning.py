@@ -51,8 +51,9 @@ def finetuned(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
         with hardening(model, _tried(settings)):
             pass  # so that what does not fit shows now, and not after the fine-tuning
         ordinary = ordinary_settings(settings)
+        epochs = settings.length.finetune
         tell(
-            f"before hardening: {settings.length.finetune} epochs of ordinary training of the whole model",
+            f"before hardening: {epochs} epoch{'s' * (epochs != 1)} of ordinary training of the whole model",
             output.progress,
         )
         with hardening(model, ordinary) as (training, _):

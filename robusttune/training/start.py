@@ -53,7 +53,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("tasks", _tasks(training, settings)),
         ("augmentation", _augmentation(training, settings)),
         ("optimiser", _optimiser(training, settings)),
-        ("fine-tuning", f"{first} epochs before, with all its weights" if first else ""),
+        ("fine-tuning", f"{first} epoch{'s' * (first != 1)} before, of all weights" if first else ""),
         ("length", _length(training)),
         ("precision", stepper.precision.name),
         ("device", device_in_words(stepper.device)),
@@ -194,10 +194,10 @@ def _weights(training: Training, settings: RunSettings, command: Mapping[str, ob
     taken, source = training.progress.taken, settings.learning.init_from or command.get("checkpoint")
     if taken:
         return f"of step {taken:,} of the run that is resumed"
-    if source is not None:
-        return f"of {source}"
+    then = "fine-tuned" if settings.length.finetune else ""
     published = str(command.get("model", "")).partition(":")[0] in ("timm", "torchvision")
-    return "" if not published else "published ones" if command.get("pretrained") else "random"
+    before = f"of {source}" if source is not None else "published ones" if command.get("pretrained") else "random"
+    return ", then ".join(filter(None, [before if source is not None or published else "", then]))
 
 
 def _head(training: Training) -> str:

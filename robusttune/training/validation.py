@@ -206,10 +206,12 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
     training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
     right = "agree with the teacher" if isinstance(training.validation.loader, Labelled) else "are right"
     if best.score is not None and last is not None:
+        attacked, after = "", ""
+        if training.stepper.threat.eps > 0:
+            attacked, after = f", and {percent(best.score.robust)} under attack", f" and {percent(last.robust)}"
         tell(
-            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} {right}, and "
-            f"{percent(best.score.robust)} under attack ({percent(best.score.worst)} in the worst class); the last epoch: "
-            f"{percent(last.clean)} and {percent(last.robust)}",
+            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} {right}{attacked} "
+            f"({percent(best.score.worst)} in the worst class); the last epoch: {percent(last.clean)}{after}",
             show,
         )
 
