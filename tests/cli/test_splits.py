@@ -78,7 +78,7 @@ def test_val_beside_train_chooses_the_epoch_and_is_said(data, capsys):
     assert counts in said
     assert hardened(capsys, "b") == (
         0,
-        said and "hardened: b/model.safetensors\nnext: robusttune evaluate b --data data --split val\n",
+        said and "hardened: b/model.safetensors\nnext: robusttune evaluate b --data data --split test\n",
         "",
     )
 
@@ -159,13 +159,21 @@ def test_evaluate_compares_with_the_images_of_the_run(data, capsys, tmp_path):
     assert hardened(capsys, "a")[0] == 0
     assert measured(capsys, "a", "--data", "data", "--split", "test") == (0, 100.0, "")
     assert "was trained on these images" in measured(capsys, "a", "--data", "data", "--split", "train")[2]
-    assert "chose its epoch by these images" in measured(capsys, "a", "--data", "data")[2]
+    judged = measured(capsys, "a", "--data", "data")[2]
+    assert "chose its epoch by these images" in judged
+    assert "pass --split test for images that it has not seen" in judged
     fill(tmp_path / "other", 50, 2)
     assert measured(capsys, "a", "--data", "other") == (0, 100.0, "")
     shutil.copy(data / "train/b/3.png", tmp_path / "other/b/3.png")
     said = measured(capsys, "a", "--data", "other")[2]
-    assert "1 image of these images is in the training images of 'a', too (other/b/3.png is data/train/b/3.png)" in said
-    assert "1 image of these images is in" in measured(capsys, *MODEL, "--checkpoint", "a", "--data", "other")[2]
+    assert (
+        "1 image of the split that is measured is in the training images of 'a', too (other/b/3.png is data/train/b/3.png)"
+        in said
+    )
+    assert (
+        "1 image of the split that is measured is in"
+        in measured(capsys, *MODEL, "--checkpoint", "a", "--data", "other")[2]
+    )
     data.rename(tmp_path / "gone")
     assert measured(capsys, "a", "--data", "other") == (0, 100.0, "")
 
