@@ -136,7 +136,7 @@ def labelling_of(
         # A loader without a length may have no end.
         for batch in batches if length_of(unlabelled) is not None else islice(batches, FIRST):
             images = images_of(batch)
-            counts += torch.bincount(teacher(images).cpu(), minlength=teacher.classes)
+            counts += torch.bincount(teacher(images, remember=True).cpu(), minlength=teacher.classes)
             total += len(images)
             foreign += 0 if likeness is None else int((~likeness(images)).sum())
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0

@@ -212,12 +212,14 @@ def _threat(training: Training, settings: RunSettings) -> str:
     if settings.function == "pretrain" and settings.adversary.norm is None:
         return "none"
     threat, purpose = training.stepper.threat, settings.adversary.purpose
+    if not threat.eps:
+        return "none, as eps is 0: ordinary training"
     growing = " (growing)" if training.stepper.ramp else ""
     return f"{threat.norm}, eps {shown_radius(threat.eps)}{growing}{', for corruptions' if purpose == 'corruptions' else ''}"
 
 
 def _attack(training: Training, settings: RunSettings) -> str:
-    if settings.function == "pretrain" and settings.adversary.norm is None:
+    if (settings.function == "pretrain" and settings.adversary.norm is None) or not training.stepper.threat.eps:
         return ""
     late = "" if training.late is None else f", late in the run {_steps_of(training.late)}"
     weights = f", awp {settings.adversary.awp:g}" if settings.adversary.awp else ""

@@ -14,13 +14,15 @@ from robusttune.data.unlabeled import joined
 from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import device_of, dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
-from robusttune.run.provenance import digest, fingerprint
+from robusttune.run.provenance import digest, fingerprint, tensor_bytes
 from robusttune.training.settings import TeacherLike
 
 if TYPE_CHECKING:
     from robusttune.training.robust_loss import RobustLoss
 
 SELF = "self"
+REMEMBERED = 1_000_000  # labels
+PATIENCE = 20  # batches of images that are not remembered, after which none is looked for any more
 
 
 class Teacher:
@@ -39,13 +41,36 @@ class Teacher:
     ) -> None:
         self.answers, self.space, self.device = answers, space, device
         self.classes, self.name = classes, name
+        self.memory: dict[int, int] | None = {} if device.type == "cpu" else None
+        self.misses = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *, remember: bool = False) -> Tensor:
         """Return the most likely class (N,) of each of the images (N,C,H,W), as the loader yields them.
+
+        Args:
+            images: without labels.
+            remember: keep the labels, so that the same images need no forward pass again; on the CPU alone, where comparing
+                images costs less than a forward pass.
 
         Raises:
             ValueError: the teacher's output holds no logits, or other classes than the model's.
         """
+        if self.memory is None:
+            return self._labels(images)
+        keys = [hash(tensor_bytes(image)) for image in images]
+        known = [self.memory.get(key) for key in keys]
+        if None not in known:
+            return torch.tensor(known)
+        labels = self._labels(images)
+        if remember and len(self.memory) < REMEMBERED:
+            self.memory.update(zip(keys, labels.tolist(), strict=True))
+        elif self.misses == PATIENCE:  # random transforms make new images each time
+            self.memory = None
+        else:
+            self.misses += 1
+        return labels
+
+    def _labels(self, images: Tensor) -> Tensor:
         inputs = self.space.inputs(self.pixels(images))
         with torch.no_grad(), ExitStack() as stack:
             if isinstance(self.answers, nn.Module):

@@ -205,15 +205,17 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
     best, last = training.validation.best, training.validation.last
     training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
     right = "agree with the teacher" if isinstance(training.validation.loader, Labelled) else "are right"
-    if best.score is not None and last is not None:
-        attacked, after = "", ""
-        if training.stepper.threat.eps > 0:
-            attacked, after = f", and {percent(best.score.robust)} under attack", f" and {percent(last.robust)}"
-        tell(
-            f"kept epoch {best.epoch}: on {best.score.images} held-out images {percent(best.score.clean)} {right}{attacked} "
-            f"({percent(best.score.worst)} in the worst class); the last epoch: {percent(last.clean)}{after}",
-            show,
-        )
+    if best.score is None or last is None:
+        return
+    kept, ended = f"{percent(best.score.clean)} {right}", percent(last.clean)
+    if training.stepper.threat.eps:
+        kept += f", and {percent(best.score.robust)} under attack"
+        ended += f" and {percent(last.robust)}"
+    tell(
+        f"kept epoch {best.epoch}: on {best.score.images} held-out images {kept} ({percent(best.score.worst)} in the worst "
+        f"class); the last epoch: {ended}",
+        show,
+    )
 
 
 def collapsed(best: Best, score: Score, trained: float | None = None) -> bool:

@@ -51,6 +51,18 @@ def test_a_share_repeats_the_rarer_kind():
     assert all((labels == 9).sum() == 5 for _, labels in batches)
 
 
+def test_images_that_are_left_out_never_come():
+    known = [(numbered(0, 10), torch.full((10,), 9))]
+    more = [numbered(10, 50), numbered(60, 50)]
+
+    def even(images):
+        return (images[:, 0, 0, 0] * 1000).round() % 2 == 0
+
+    batches = list(Mixture(known, more, first_digit, classes=10, batches=(10, 50), keep=even, dropped=50))
+    values = torch.cat([images[:, 0, 0, 0] for images, _ in batches]).mul(1000).round().int().tolist()
+    assert sorted(values) == [*range(10), *range(10, 110, 2)]
+
+
 def test_soft_labels_are_joined_by_certain_ones():
     _, labels = next(iter(mixture(20, 20, 8, soft=True)))
     assert labels.shape == (8, 10)

@@ -302,3 +302,35 @@ def test_self_training_beats_few_labels():
         return next(record.value for record in records if record.setting.get("eps") == 0.3)
 
     assert robust(taught) > robust(alone) + 0.1
+
+
+def test_images_that_come_again_are_labelled_once():
+    """The look before the run labels all; with random transforms each batch is labelled anew."""
+    counts = []
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = a_model(seed=1)
+
+        def forward(self, images):
+            counts.append(len(images))
+            return self.inner(images)
+
+    self_trained(teacher=Counted(), epochs=2)
+    assert sum(counts) == 40 + 120  # those with labels, to judge the teacher, and the others once
+    del counts[:]
+    half = digits().tensors[0][40:160].bfloat16()
+    known = digits().tensors[0][:40].bfloat16(), digits().tensors[1][:40]
+    hardened(a_model(), [known], unlabeled_loader=[half], teacher=Counted(), tasks=None, epochs=2)
+    assert sum(counts) == 40 + 120
+    del counts[:]
+
+    class Noisy(TensorDataset):
+        def __getitem__(self, row):
+            (image,) = super().__getitem__(row)
+            return image + 0.001 * torch.rand(image.shape)
+
+    noisy = DataLoader(Noisy(0.9 * digits().tensors[0][40:160]), 30)
+    self_trained(teacher=Counted(), epochs=2, unlabeled_loader=noisy)
+    assert sum(counts) >= 40 + 3 * 120
