@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,17 @@ def warn(message: str, progress: bool) -> None:
         tqdm.write(message, file=sys.stderr)
     if not progress or logger.hasHandlers():  # without a handler, Python itself writes warnings to stderr
         logger.warning(message)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing but errors inside this context."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def block(rows: Iterable[tuple[str, str]]) -> str:

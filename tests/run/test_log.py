@@ -6,7 +6,7 @@ import pytest
 from short_runs import hardened
 
 from robusttune.cli.errors import worded
-from robusttune.run.log import Journal, chosen_tracker, tell, warn
+from robusttune.run.log import Journal, chosen_tracker, logger, quiet, tell, warn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -104,3 +104,11 @@ def test_the_command_line_prints_a_line_once_with_options_for_arguments(capsys):
         "robusttune: warning: it guesses: pass --finetune EPOCHS",
         "it learns by --finetune 5",
     ]
+
+
+def test_only_errors_are_logged_in_quiet(caplog):
+    with quiet():
+        warn("it guesses", False)
+        logger.error("it fails")
+    warn("it learns", False)
+    assert caplog.messages == ["it fails", "it learns"]
