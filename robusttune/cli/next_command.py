@@ -13,6 +13,7 @@ from robusttune.run.settings import as_written
 
 # Splits to measure on, by preference; timm finds those of JUDGING by each other's names.
 HELD = (*TESTING, *JUDGING, *TRAINING)
+FINETUNE = 5  # epochs, as in the examples
 # Options that a backbone's pre-training and the hardening after it have in common.
 SHARED = ("tasks", "norm", "eps", "augment", "mean", "std", "classifier", "precision", "device", "progress")
 
@@ -68,10 +69,10 @@ def after_harden(sources: Sources, arguments: Arguments, val_split: str | None) 
 
 
 def after_pretrain(sources: Sources, arguments: Arguments) -> str:
-    """Write the command that hardens a pre-trained model, with its heads."""
+    """Write the command that hardens a pre-trained model, with its heads, after its classifier has been trained."""
     out = str(arguments["out"])
     shared = {name: arguments[name] for name in SHARED}
-    ends = {"checkpoint": out, "heads": out, "out": _new_folder(f"{out}-hardened")}
+    ends = {"checkpoint": out, "heads": out, "finetune": FINETUNE, "out": _new_folder(f"{out}-hardened")}
     return command_of("harden", {**vars(sources), **shared, **ends})
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from robusttune.cli import folders
 from robusttune.cli.classifiers import fit_classifier, gets_new_classifier, say_untrained
 from robusttune.cli.labels import (
     BY_TEXT,
@@ -19,6 +18,7 @@ from robusttune.cli.model_labels import came_with
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
+from robusttune.data.class_names import shown
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.named import LIBRARIES, model_of, statistics_of
 from robusttune.model.saved import run_of_checkpoint
@@ -114,5 +114,5 @@ def _names_in(file: str) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise ValueError(f"--classes_file {file!r} holds {'twice ' + folders.shown(twice) if twice else 'no name'}")
+        raise ValueError(f"--classes_file {file!r} holds {'twice ' + shown(twice) if twice else 'no name'}")
     return names

@@ -1,7 +1,9 @@
 """The names of classes that a data set knows, and their number beside that of a model's outputs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from timm.utils.misc import natural_key
 
 from robusttune.types import Loader
 
@@ -40,7 +42,7 @@ def _names_of(dataset: object) -> list[str] | None:
             logger.warning(
                 "the parts of the data set name other classes, %s and %s, so a label may mean several of them: give all parts the "
                 "same classes in the same order",
-                *(_shown(by_part[0]), _shown(other)),
+                *(f"[{shown(each)}]" for each in (by_part[0], other)),
             )
             return None
         return by_part[0] if len(by_part) == len(parts) and by_part else None
@@ -63,8 +65,31 @@ def _moved(names: list[str], target_transform: object) -> list[str] | None:
     return [by_label[label] for label in range(len(names))] if set(labels) == set(range(len(names))) else None
 
 
-def _shown(names: list[str]) -> str:
-    return f"[{', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}]"
+def in_timm_order(names: Iterable[str]) -> list[str]:
+    """Sort names by the numbers in them, as timm numbers classes: "2" before "10".
+
+    Example:
+        >>> in_timm_order(["10", "9"]), sorted(["10", "9"])
+        (['9', '10'], ['10', '9'])
+    """
+    return sorted(names, key=natural_key)
+
+
+def shown(names: Sequence[str]) -> str:
+    """List names, of many the first ones."""
+    return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def two_orders(names: Sequence[str]) -> str | None:
+    """Describe the two orders in which these names may have been numbered; None if there is only one."""
+    one, other = sorted(names), in_timm_order(names)
+    if one == other:
+        return None
+    row = next(row for row, (first, second) in enumerate(zip(one, other, strict=True)) if first != second)
+    return (
+        f"class {row} may be {one[row]!r} (sorted as text, as torchvision's ImageFolder numbers them: {shown(one)}) or "
+        f"{other[row]!r} (sorted by number, as timm does: {shown(other)})"
+    )
 
 
 def doubt_of_outputs(loader: Loader, outputs: int) -> str | None:

@@ -5,10 +5,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from robusttune.data.class_names import class_names
+from robusttune.data.class_names import class_names, two_orders
+from robusttune.data.pixels import rounded
 from robusttune.data.transforms import Statistics, find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
 from robusttune.model.saved import hardened_run, loaded
@@ -160,6 +160,13 @@ class RunDefaults:
             return
         names, classes = class_names(loader), None if self.run.about is None else self.run.about.classes
         check_same_names(classes, names, self.run.folder)
+        orders = None if classes is not None or names is None else two_orders(names)
+        if orders is not None and names == sorted(names or ()):
+            logger.warning(
+                "the run in %s does not know its classes by name, so its %s; the loader has them sorted as text: if the run does not, "
+                "map the labels in the target_transform of the data set",
+                *(self.folder, orders),
+            )
         unknown = self._unknown()
         if unknown:
             logger.warning("the run in %s does not know %s", self.folder, ", ".join(unknown))
@@ -215,8 +222,4 @@ def _normalised(statistics: Statistics) -> str:
     mean, std = statistics
     if mean is None or std is None:
         return "pixels on [0, 1]"
-    return f"normalised with mean={_rounded(mean)}, std={_rounded(std)}"
-
-
-def _rounded(values: Channels) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in torch.as_tensor(values).flatten().tolist()) + ")"
+    return f"normalised with mean={rounded(mean)}, std={rounded(std)}"
