@@ -6,8 +6,10 @@ from typing import Any
 from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
 from robusttune.cli.prepared import prepared
+from robusttune.cli.start import tell_start
 from robusttune.measuring.estimate import EvaluationEstimate
 from robusttune.measuring.evaluate import EvaluationLike
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.training.estimate import estimate
 
 
@@ -24,9 +26,11 @@ def estimate_evaluations(
     Raises:
         ValueError: other arguments are not their defaults.
     """
-    arguments = evaluation_arguments(arguments)
-    model, loader, arguments = prepared(sources, arguments, shuffle=False)
-    return estimate(model, loader, which=evaluations_of(which), subset=subset, devices=devices, **arguments)
+    evaluations, shown = evaluations_of(which), {"subset": subset, "out": None, "progress": arguments["progress"]}
+    model, loader, arguments = prepared(sources, evaluation_arguments(arguments), shuffle=False)
+    norm, eps = RunDefaults().adversary(arguments["norm"], arguments["eps"])
+    tell_start(sources, model, loader, {**arguments, **shown, "norm": norm, "eps": eps}, evaluations=evaluations)
+    return estimate(model, loader, which=evaluations, subset=subset, devices=devices, **arguments)
 
 
 def _evaluation(entry: object) -> EvaluationLike:

@@ -39,7 +39,7 @@ def judging_split(
     if wanted != AUTO:
         split = None if wanted in NONE else wanted
         held_out = other_split(sources, split, loader)
-        warn_if_trained_on(loader, held_out, "the best epoch is not seen by it")
+        warn_if_trained_on(loader, held_out, "they do not show which epoch is best")
         return split, held_out
     found = look.validation_beside(sources)
     try:
@@ -94,7 +94,7 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
         )
         for name, paths in images.items()
     ]
-    tell(f"{sources.data}: {', '.join(counts)}", progress)
+    tell(f"{sources.data!r}: {', '.join(counts)}", progress)  # in quotes, which keep a name that an option has, too
     for name, paths in images.items():
         if name != used.name:
             warn_of_shared((f"the split {name!r}", paths), (f"the split {used.name!r}", images[used.name]))

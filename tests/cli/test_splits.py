@@ -73,7 +73,7 @@ def test_val_beside_train_chooses_the_epoch_and_is_said(data, capsys):
     assert line in said
     assert "held out      9 images of the split 'val', to choose the epoch by" in said
     counts = (
-        "data: train 24 images in 3 class folders, test 9 images in 3 class folders, val 9 images in 3 class folders"
+        "'data': train 24 images in 3 class folders, test 9 images in 3 class folders, val 9 images in 3 class folders"
     )
     assert counts in said
     assert hardened(capsys, "b") == (
@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_or_is_replayed_keeps_its_split(data, capsys):
 def test_a_split_that_is_trained_on_is_warned_of_as_judge_and_as_test(data, capsys):
     code, _, said = hardened(capsys, "a", "--val_split", "train")
     assert (code, facts("a")[0]) == (0, "train")
-    assert "warning: the images in 'data/train' are those that are trained on, so the best epoch is not seen" in said
+    assert "warning: the images in 'data/train' are those that are trained on, so they do not show which epoch" in said
     options = [*MODEL, "--data", "data", "--test_split", "training", "--progress", "false", "--arms", "no such"]
     assert "so a test on them does not show" in ran(capsys, "poc", *options)[2]
 
