@@ -229,3 +229,24 @@ def test_labels_that_a_transform_maps_to_those_of_the_run_are_taken(at_home, tmp
     every = robusttune.evaluate("runs/a", a_loader(), "clean", progress=False)
     assert sorted(mapped.labels) == sorted(label for label in every.labels if label > 0)
     assert mapped.classes == tuple(NAMES)
+
+
+def test_two_orders_of_names_are_said_where_the_run_has_no_names(at_home, tmp_path, caplog):
+    shutil.copytree("runs/a", tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))
+    facts["about"]["classes"] = None
+    (tmp_path / "run/run.json").write_text(json.dumps(facts), encoding="utf-8")
+    for name, number in zip(NAMES, ("1", "10", "2"), strict=True):
+        shutil.copytree(Path("data") / name, tmp_path / "data" / number)
+    loader = a_loader(folder=tmp_path / "data")
+    robusttune.evaluate(tmp_path / "run", loader, "clean", progress=False)
+    assert "so its class 1 may be '10' (sorted as text" in caplog.text
+    caplog.clear()
+    loader.dataset.target_transform = {0: 0, 1: 2, 2: 1}.get  # by number
+    robusttune.evaluate(tmp_path / "run", loader, "clean", progress=False)
+    robusttune.evaluate(tmp_path / "run", a_loader(), "clean", progress=False)
+    assert "sorted as text" not in caplog.text
+
+
+def test_answers_are_named_as_the_run_names_its_classes(at_home, renamed):
+    assert robusttune.Monitor("runs/a", a_loader(folder=renamed)).classes == tuple(NAMES)
