@@ -1,7 +1,7 @@
 """Commands: their parameters are options, and `--help` shows their docstrings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from robusttune.cli.classifiers import as_before
@@ -11,9 +11,9 @@ from robusttune.cli.next_command import after_estimate, after_harden, after_plan
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of
-from robusttune.cli.sources import loader_of
 from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
 from robusttune.cli.start import tell_start
+from robusttune.cli.unlabeled import more_images, options_given, teacher_of
 from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.records import name_of
@@ -24,34 +24,49 @@ from robusttune.run.about import About, read_run
 from robusttune.training.estimate import estimate
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.training.replay import replay, run_facts_of
 from robusttune.trial.decision import decide
 from robusttune.trial.plan import TrialPlan
 from robusttune.trial.poc import poc
 from robusttune.trial.results import START, Trial
 
 
-def run_harden(sources: Sources, arguments: Arguments, *, val_split: str | None = "auto") -> int:
+def run_harden(
+    sources: Sources,
+    arguments: Arguments,
+    *,
+    val_split: str | None = "auto",
+    unlabeled: str | None = None,
+    unlabeled_split: str = "train",
+    teacher: str = "self",
+) -> int:
     """Train a model against an adversary.
 
     Examples:
       robusttune harden --model timm:resnet18 --pretrained --data images --norm linf --eps 4/255 --finetune 5 --out runs/a
       robusttune harden --config runs/a.yaml --resume            # --print_config shows what such a file holds
+      robusttune harden --model timm:resnet18 --checkpoint model.pth --data labelled --unlabeled more --out runs/a
+      robusttune harden --model timm:resnet18 --checkpoint model.pth --data images_without_class_folders --out runs/a
 
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
             with none, 5% of the training images are held back for that.
+        unlabeled: more images, which the teacher labels; named as in --data, their own labels are ignored.
+        unlabeled_split: the split of these images.
+        teacher: who labels images without labels: self (the model as it is at the start), a run's folder, a file of weights for
+            the same --model, or none, which uses --unlabeled for the pretext losses alone.
     """
     labels = _labels_before(arguments)
     if arguments["resume"]:
         sources = as_before(sources, read_run(arguments["out"]))
-    model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True)
+    model, loader, arguments = prepared(sources, arguments, labels=labels, shuffle=True, alone=True)
     show, resumed = arguments["progress"], arguments["out"] if arguments["resume"] else None
     look_at(sources, loader, progress=show)
     judging, held_out = judging_split(sources, val_split, loader, resumed=resumed, progress=show)
-    notes = {"command": {**asdict(sources), "val_split": judging}}
-    harden(model, loader, **arguments, val_loader=held_out, notes=notes)
-    say_unread(loader, held_out)
+    more, taught = more_images(sources, unlabeled, unlabeled_split), teacher_of(teacher, sources, loader)
+    others = options_given(unlabeled, unlabeled_split, teacher)
+    notes = {"command": {**asdict(sources), "val_split": judging, **others}}
+    harden(model, loader, **arguments, val_loader=held_out, unlabeled_loader=more, teacher=taught, notes=notes)
+    say_unread(loader, held_out, more)
     print(
         f"hardened: {Path(arguments['out']) / 'model.safetensors'}\nnext: {after_harden(sources, arguments, judging)}"
     )
@@ -63,6 +78,9 @@ def run_estimate(
     arguments: Arguments,
     *,
     val_split: str | None = "auto",
+    unlabeled: str | None = None,
+    unlabeled_split: str = "train",
+    teacher: str = "self",
     which: Listed = None,
     subset: int | None = None,
     devices: Mapping[str, float] | None = None,
@@ -76,21 +94,28 @@ def run_estimate(
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
             with none, 5% of the training images are held back for that.
+        unlabeled: more images, which the teacher labels; named as in --data, their own labels are ignored.
+        unlabeled_split: the split of these images.
+        teacher: who labels images without labels: self (the model as it is at the start), a run's folder, a file of weights for
+            the same --model, or none, which uses --unlabeled for the pretext losses alone.
         which: evaluations, to estimate their cost instead of that of harden; as for evaluate.
         subset: the number of images to evaluate on.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """
     if which is not None:
-        if val_split != "auto":
-            raise ValueError("which= asks for the cost of evaluations, which take no val_split: leave it out")
-        print(estimate_evaluations(sources, arguments, which, subset=subset, devices=devices))
+        if val_split != "auto" or unlabeled is not None:
+            name = "val_split" if unlabeled is None else "unlabeled"
+            raise ValueError(f"which= asks for the cost of evaluations, which take no {name}: leave it out")
+        print(estimate_evaluations(sources, arguments, which, teacher=teacher, subset=subset, devices=devices))
         return 0
-    following = after_estimate(sources, arguments, val_split)
-    model, loader, arguments = prepared(sources, arguments, shuffle=True)
+    following = after_estimate(sources, arguments, val_split, options_given(unlabeled, unlabeled_split, teacher))
+    model, loader, arguments = prepared(sources, arguments, shuffle=True, alone=True)
     tell_start(sources, model, loader, arguments)
     _, held_out = judging_split(sources, val_split, loader, progress=arguments["progress"])
-    print(estimate(model, loader, subset=subset, devices=devices, **arguments, val_loader=held_out))
-    say_unread(loader, held_out)
+    more, taught = more_images(sources, unlabeled, unlabeled_split), teacher_of(teacher, sources, loader)
+    loaders: Arguments = {"val_loader": held_out, "unlabeled_loader": more, "teacher": taught}
+    print(estimate(model, loader, subset=subset, devices=devices, **arguments, **loaders))
+    say_unread(loader, held_out, more)
     print(f"next: {following}")
     return 0
 
@@ -117,6 +142,7 @@ def run_evaluate(
     run: str | None = None,
     *,
     which: Listed = ("clean", "sweep"),
+    teacher: str | None = None,
     untrained: bool = False,
 ) -> int:
     """Measure how robust a model is.
@@ -125,22 +151,26 @@ def run_evaluate(
       robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run
       robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
       robusttune evaluate --config evaluate.yaml --which clean sanity strong
+      robusttune evaluate runs/a --data images_without_class_folders    # measures agreement, which is not accuracy
 
     Args:
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
+        teacher: whose answers stand for the labels of images without class folders: a run's folder, or a file of weights for the
+            same --model, such as the model before it was hardened; by default the model's own.
         untrained: measure a model with random weights or a new classifier, too.
     """
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:
         check_additions(earlier, sources)
-    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained)
+    model, loader, arguments = prepared(sources, arguments, run=earlier, shuffle=False, untrained=untrained, alone=True)
     known = earlier or run_of_checkpoint(sources.checkpoint)
     norm, eps = RunDefaults(earlier).adversary(arguments["norm"], arguments["eps"])
     arguments |= {"norm": norm, "eps": eps}
     tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
-    print(evaluate(model, loader, evaluations, run=run, **arguments))
+    answers = None if teacher is None else teacher_of(teacher, sources, loader)
+    print(evaluate(model, loader, evaluations, teacher=answers, run=run, **arguments))
     say_unread(loader)
     return 0
 
@@ -181,11 +211,7 @@ def run_poc(
     model, loader, arguments = prepared(sources, arguments, labels=before, shuffle=True)
     lists = {"corruptions": list_of(corruptions), "arms": list_of(arms), "evaluation": list_of(evaluation)}
     chosen: Arguments = {"threats": _threats(threats), **lists}
-    more_images = None
-    if unlabeled is not None:
-        folder = None if Path(unlabeled).exists() else sources.data_dir
-        unlabelled = replace(sources, data=unlabeled, data_dir=folder, split=unlabeled_split)
-        more_images = loader_of(unlabelled, labels=None, shuffle=True)
+    more = more_images(sources, unlabeled, unlabeled_split)
     test = other_split(sources, test_split, loader)
     tell_start(sources, model, loader, arguments)
     say_unused(sources, test_split, progress=arguments["progress"])
@@ -195,11 +221,11 @@ def run_poc(
         loader,
         **{name: value for name, value in chosen.items() if value is not None},
         test_loader=test,
-        unlabeled_loader=more_images,
+        unlabeled_loader=more,
         notes={"command": {**asdict(sources), **splits}, "about": About(names_of(loader.dataset)).as_json()},
         **arguments,
     )
-    say_unread(loader, test, more_images)
+    say_unread(loader, test, more)
     if arguments["plan_only"]:
         cost = TrialPlan.read(path.parent).estimated
         print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like\nnext: {following}")
@@ -252,39 +278,6 @@ def _named(argument: str) -> tuple[str, str]:
     """Read NAME=PATH: a name, by default that of the folder, and the path."""
     name, equals, path = argument.partition("=")
     return (name, path) if equals else (name_of(argument), argument)
-
-
-def run_replay(run: str, *, out: str | None = None, tolerance: float = 0.02, device: str | None = None) -> int:
-    """Repeat a run from its folder, and compare: the exit code is 0 if both agree.
-
-    Examples:
-      robusttune replay runs/a
-
-    Args:
-        run: the folder of a run of harden or pretrain.
-        out: a folder for the repeated run, which is otherwise deleted.
-        tolerance: the largest difference in the log that counts as close.
-        device: the device to work on; by default that of the run.
-    """
-    folder = Path(run)
-    facts = run_facts_of(folder)
-    if "command" not in facts:
-        raise ValueError(
-            f"the run in {str(folder)!r} was begun from Python, so it does not say where its model and images come from: call "
-            "robusttune.replay(folder, model, loader)"
-        )
-    command = facts["command"]
-    sources = Sources(**{field.name: command[field.name] for field in fields(Sources) if field.name in command})
-    run_before, before = read_run(folder), facts["arguments"]
-    labels = None if facts["run"] == "pretrain" else labels_of(run_before)
-    known = {"seed": before["seed"], "finetune": before.get("finetune", 0)}
-    model, loader, _ = prepared(as_before(sources, run_before), known, labels=labels, shuffle=True)
-    held_out = other_split(sources, command.get("val_split"), loader)
-    loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
-    repeated = replay(folder, model, loader, out=out, tolerance=tolerance, device=device, **loaders)
-    print(repeated.table())
-    say_unread(loader, held_out)
-    return 0 if repeated.same or repeated.close else 1
 
 
 def _labels_before(arguments: Arguments) -> Labels:

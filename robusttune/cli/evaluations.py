@@ -7,9 +7,11 @@ from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
 from robusttune.cli.prepared import prepared
 from robusttune.cli.start import tell_start
+from robusttune.cli.unlabeled import teacher_of
 from robusttune.measuring.estimate import EvaluationEstimate
 from robusttune.measuring.evaluate import EvaluationLike
 from robusttune.measuring.run_defaults import RunDefaults
+from robusttune.model.teacher import SELF
 from robusttune.training.estimate import estimate
 
 
@@ -19,7 +21,13 @@ def evaluations_of(which: Listed) -> list[EvaluationLike]:
 
 
 def estimate_evaluations(
-    sources: Sources, arguments: Arguments, which: Listed, *, subset: int | None, devices: Mapping[str, float] | None
+    sources: Sources,
+    arguments: Arguments,
+    which: Listed,
+    *,
+    teacher: str,
+    subset: int | None,
+    devices: Mapping[str, float] | None,
 ) -> EvaluationEstimate:
     """Estimate what evaluate would cost with those of the arguments of harden that it has.
 
@@ -27,10 +35,11 @@ def estimate_evaluations(
         ValueError: other arguments are not their defaults.
     """
     evaluations, shown = evaluations_of(which), {"subset": subset, "out": None, "progress": arguments["progress"]}
-    model, loader, arguments = prepared(sources, evaluation_arguments(arguments), shuffle=False)
+    model, loader, arguments = prepared(sources, evaluation_arguments(arguments), shuffle=False, alone=True)
+    answers = None if teacher == SELF else teacher_of(teacher, sources, loader)
     norm, eps = RunDefaults().adversary(arguments["norm"], arguments["eps"])
     tell_start(sources, model, loader, {**arguments, **shown, "norm": norm, "eps": eps}, evaluations=evaluations)
-    return estimate(model, loader, which=evaluations, subset=subset, devices=devices, **arguments)
+    return estimate(model, loader, which=evaluations, teacher=answers, subset=subset, devices=devices, **arguments)
 
 
 def _evaluation(entry: object) -> EvaluationLike:

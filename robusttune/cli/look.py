@@ -51,6 +51,14 @@ def endings_of(sources: Sources) -> str | None:
     return None if endings is None else str(endings)
 
 
+def has_no_classes(sources: Sources) -> bool:
+    """Return True for a folder that holds images, but no folder of images for each class, which labels would come from."""
+    if not is_folder(sources) or "class_map" in (sources.data_args or {}):
+        return False
+    place, endings = split_folder(Path(sources.data), sources.split), endings_of(sources)
+    return not folders.class_folders(place, endings)[0] and _holds_images(place, endings)
+
+
 def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> None:
     """Raise a ValueError where a path cannot be a data set, in words that say what it holds and what to do.
 
@@ -66,8 +74,7 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
         raise ValueError(f"split is {sources.split!r}, but a folder is read as a whole: name a split without brackets")
     place = split_folder(data, sources.split)
     full, _ = folders.class_folders(place, endings)
-    flat = any(_is_image(each.name, _kinds(endings)) for each in place.iterdir() if each.is_file())
-    if not full and not flat:
+    if not full and not _holds_images(place, endings):
         why = image_files.unread(image_files.survey(place).others)
         known = ", ".join(_kinds(endings))
         raise ValueError(
@@ -80,7 +87,8 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
     if not full:
         raise ValueError(
             f"{str(place)!r} has images, but no folder of images for each class, which its labels come from: put the images "
-            "of each class into a folder with its name; only pretrain does without"
+            "of each class into a folder with its name; without labels, pretrain takes them, as well as harden and evaluate for "
+            "a trained model, whose answers then stand for labels"
         )
     trained = split_folder(data, TRAINING[0])
     named = full if place == data or trained == data else folders.class_folders(trained, endings)[0]
@@ -100,6 +108,11 @@ def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> No
 
 def _kinds(endings: str | None) -> tuple[str, ...]:
     return tuple(endings.split(";")) if endings else image_files.ENDINGS
+
+
+def _holds_images(place: Path, endings: str | None) -> bool:
+    """Return True if images lie right in a folder."""
+    return any(_is_image(each.name, _kinds(endings)) for each in place.iterdir() if each.is_file())
 
 
 def _is_image(name: str, kinds: tuple[str, ...]) -> bool:

@@ -76,10 +76,10 @@ def after_pretrain(sources: Sources, arguments: Arguments) -> str:
     return command_of("harden", {**vars(sources), **shared, **ends})
 
 
-def after_estimate(sources: Sources, arguments: Arguments, val_split: str | None) -> str:
-    """Write the command that does what was estimated."""
+def after_estimate(sources: Sources, arguments: Arguments, val_split: str | None, others: Arguments) -> str:
+    """Write the command that does what was estimated, with these other options of harden."""
     ends = {"val_split": val_split, "out": arguments["out"] or _new_folder("runs/hardened"), "resume": False}
-    return command_of("harden", {**vars(sources), **arguments, **ends})
+    return command_of("harden", {**vars(sources), **arguments, **others, **ends})
 
 
 def after_plan(sources: Sources, arguments: Arguments, splits: Mapping[str, str | None]) -> str:

@@ -39,7 +39,7 @@ COMMANDS = {
     "report": Command(),
     "compare": Command(),
     "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
-    "replay": Command(),
+    "replay": Command(file="cli/replay.py"),
     "doctor": Command(file="cli/doctor.py"),
 }
 # Arguments that cannot be written as text, or that other options replace.
@@ -62,6 +62,7 @@ GROUPS = {
         *("run", "model", "data", "checkpoint", "pretrained", "model_args", "classes", "classes_file", "data_dir"),
         *("data_args", "split", "untrained"),
         *("size", "channels", "batch_size", "workers", "val_split", "test_split", "unlabeled", "unlabeled_split"),
+        *("teacher", "unlabeled_share", "drop_foreign"),
     },
     "method": {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),

@@ -1,10 +1,12 @@
 """The model and the images of a command, with labels that mean the same classes to both."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from robusttune.cli import look
 from robusttune.cli.classifiers import fit_classifier, gets_new_classifier, say_untrained
 from robusttune.cli.labels import (
     BY_TEXT,
@@ -18,6 +20,7 @@ from robusttune.cli.model_labels import came_with
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
+from robusttune.cli.unlabeled import judging_images, prepared_alone
 from robusttune.data.class_names import shown
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.named import LIBRARIES, model_of, statistics_of
@@ -35,6 +38,7 @@ def prepared(
     run: EarlierRun | None = None,
     shuffle: bool,
     untrained: bool = True,
+    alone: bool = False,
 ) -> tuple[nn.Module, Images, Arguments]:
     """Make the model and the loader, and add the mean and std that the model is known for to the arguments.
 
@@ -46,13 +50,35 @@ def prepared(
         run: the run whose model this is; None for the one that the checkpoint is of.
         shuffle: draw the images in a random order.
         untrained: allow a model with random weights or a new classifier, with a note; otherwise it is refused.
+        alone: take a folder without class folders, too, for a trained model, as images without labels.
 
     Raises:
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
     of_folder, run = run is not None, run or run_of_checkpoint(sources.checkpoint)
+    check_settings({"seed": arguments.get("seed", 0)})
+    if alone and labels is not None and look.has_no_classes(sources):
+        names = _names_known(sources, run, labels)
+        model, loader = prepared_alone(sources, arguments, names, run=run, shuffle=shuffle, untrained=untrained)
+    else:
+        model, loader = _prepared(sources, arguments, labels=labels, run=run, shuffle=shuffle, untrained=untrained)
+    arguments = _with_statistics(arguments, sources, model, run)
+    if not of_folder:  # evaluate looks at those of the run that it measures
+        RunDefaults(run).statistics(arguments["mean"], arguments["std"], loader)
+    return model, loader, arguments
+
+
+def _prepared(
+    sources: Sources,
+    arguments: Arguments,
+    *,
+    labels: Labels | None,
+    run: EarlierRun | None,
+    shuffle: bool,
+    untrained: bool,
+) -> tuple[nn.Module, Images]:
+    """Make the model and the loader of images in class folders, or of a data set with labels, see `prepared`."""
     seed = arguments.get("seed", 0)
-    check_settings({"seed": seed})
     model: nn.Module | None = None
     if sources.model.split(":")[0] not in LIBRARIES:
         with own_randomness(seed):
@@ -83,20 +109,35 @@ def prepared(
         with own_randomness(seed):
             doubt = fit_classifier(model, sources, names_of(loader.dataset), run, strict=not shuffle)
         say_untrained(doubt, allowed=untrained, finetune=bool(arguments.get("finetune")))
-    mean, std = arguments.get("mean"), arguments.get("std")
-    if mean is None and std is None:
-        mean, std = statistics_of(named(sources), model) if run is None else run.statistics
-    elif not of_folder:  # evaluate looks at those of the run that it measures
-        RunDefaults(run).statistics(mean, std, loader)
-    arguments = {**arguments, "mean": mean, "std": std}
-    return model, loader, arguments
+    return model, loader
+
+
+def _with_statistics(arguments: Arguments, sources: Sources, model: nn.Module, run: EarlierRun | None) -> Arguments:
+    """Add the mean and std that the model is known for, where the user has passed none."""
+    if arguments.get("mean") is not None or arguments.get("std") is not None:
+        return {"mean": None, "std": None, **arguments}
+    mean, std = statistics_of(named(sources), model) if run is None else run.statistics
+    return {**arguments, "mean": mean, "std": std}
+
+
+def _names_known(sources: Sources, run: EarlierRun | None, labels: Labels) -> Sequence[str] | None:
+    """Return the names of the model's classes, as a run or a file of the user's has them; None where neither does."""
+    of_run = None if run is None or run.about is None else run.about.classes
+    known = labels.names or of_run
+    if sources.classes_file is None:
+        return known
+    names = _names_in(sources.classes_file)
+    check_same_names(known, names, sources.checkpoint or "", "--classes_file")
+    return names
 
 
 def other_split(sources: Sources, split: str | None, loader: Images) -> Images | None:
     """Make a loader of another split of the data, with the labels of this one by name; None for no split."""
     if split is None:
         return None
-    return loader_of(replace(sources, split=split), labels=Labels(names_of(loader.dataset)), strict=True)
+    there = replace(sources, split=split)
+    alone = judging_images(there, loader)
+    return loader_of(there, labels=Labels(names_of(loader.dataset)), strict=True) if alone is None else alone
 
 
 def _names_in(file: str) -> list[str]:

@@ -8,6 +8,7 @@ from torch import nn
 from robusttune.cli.labels import Images, classes_of, names_of
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.splits import look_at
+from robusttune.cli.unlabeled import are_alone
 from robusttune.data.loaders import length_of
 from robusttune.data.pixels import Pixels
 from robusttune.measuring.evaluate import EvaluationLike
@@ -59,6 +60,7 @@ def _images_and_model(
     return [
         ("data", sources.data + ("" if sources.data_dir is None else f" in {sources.data_dir}")),
         ("split", sources.split),
+        ("labels", "none: a teacher's answers stand for them, by default the model's own" if are_alone(loader) else ""),
         ("classes", "" if classes is None else classes_in_words(names_of(loader.dataset), classes)),
         ("images", f"{'' if subset is None else f'{subset:,} of '}{count}, {size}"),
         ("model", model_in_words(model, {"model": sources.model})),

@@ -77,6 +77,13 @@ def are_images_alone(batch: object) -> bool:
     return isinstance(batch, Tensor) or (isinstance(batch, tuple | list) and len(batch) == 1)
 
 
+def yields_images_alone(loader: Loader, first: object) -> bool:
+    """Return True if the batches of a loader hold images alone, by the first; a pair of images and labels is no loader."""
+    pair = isinstance(loader, tuple | list) and len(loader) == 2
+    shapes = [getattr(batch, "ndim", None) for batch in loader] if pair else [4]
+    return are_images_alone(first) and shapes.count(4) == len(shapes)
+
+
 def check_images(images: object, *, wait: bool = False) -> None:
     """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8; `wait` as in `unpacked`."""
     if not isinstance(images, Tensor):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from robusttune.data.batches import are_images_alone, check_channels, errors_at, first_batch, images_of, unpacked
+from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked, yields_images_alone
 from robusttune.data.loaders import is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
@@ -51,7 +51,7 @@ class Batches:
             ValueError: the loader is empty, or the batch does not pass the checks of `unpacked`.
         """
         first = first_batch(self.loader, self.name)
-        self.labelled = not self._without_labels(first) if self.labelled is None else self.labelled
+        self.labelled = not yields_images_alone(self.loader, first) if self.labelled is None else self.labelled
         self._peeked = batch = self._checked(first)
         self.channels = batch[0].shape[1]
         return batch
@@ -107,12 +107,6 @@ class Batches:
             shape = list(self._peeked[0].shape)
             first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
         return {"images": images, "batches": self.count, "shape": shape, "first": first}
-
-    def _without_labels(self, first: object) -> bool:
-        """Return True if the batches hold images alone; a pair of tensors is one batch that is no loader."""
-        pair = isinstance(self.loader, tuple | list) and len(self.loader) == 2
-        shapes = [getattr(batch, "ndim", None) for batch in self.loader] if pair else [4]
-        return are_images_alone(first) and shapes.count(4) == len(shapes)
 
     def _checked(self, batch: object, *, wait: bool = True) -> CheckedBatch:
         return unpacked(batch, wait=wait) if self.labelled else (images_of(batch, wait=wait), None)

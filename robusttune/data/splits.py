@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from robusttune.data.batches import unpacked
+from robusttune.data.batches import are_images_alone, images_of, unpacked
 from robusttune.data.loaders import is_plain, rebuilt
 from robusttune.types import Loader
 
@@ -54,12 +54,12 @@ class FirstImages:
         self.images = images
         self.dataset = getattr(loader, "dataset", None)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         left = self.images
         for batch in self.loader:
-            images, labels = unpacked(batch)
-            yield images[:left], labels[:left]
-            left -= len(images)
+            parts = (images_of(batch),) if are_images_alone(batch) else unpacked(batch)
+            yield tuple(part[:left] for part in parts)
+            left -= len(parts[0])
             if left <= 0:
                 return
 

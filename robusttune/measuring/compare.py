@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from robusttune.measuring.record import Record, described, percent
+from robusttune.measuring.agreement import OWN, caveat, measured_word, whose
+from robusttune.measuring.record import AGREEMENT, Record, described, percent
 from robusttune.measuring.records import Records, records_of
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
@@ -36,7 +37,13 @@ class Comparison:
 
 
 class Comparisons(list[Comparison]):
-    """A list of Comparison that can be shown."""
+    """A list of Comparison that can be shown.
+
+    Attributes:
+        note: what agreement is, where the images have no labels; "" for accuracies.
+    """
+
+    note: str = ""
 
     def table(self) -> str:
         """Return a Markdown table with one row a Comparison."""
@@ -53,7 +60,7 @@ class Comparisons(list[Comparison]):
             )
             for test in self
         ]
-        return markdown_table(HEAD, rows)
+        return markdown_table(HEAD, rows) + ("\n\n" if self.note else "") + self.note
 
     def __str__(self) -> str:
         return self.table()
@@ -65,6 +72,8 @@ class Comparisons(list[Comparison]):
 def compare(first: Records | PathLike, second: Records | PathLike) -> Comparisons:
     """Compare two models by every accuracy that both have, on the images that both were measured on.
 
+    On images without labels, agreement is compared with agreement: with the same answers, or each model's with its own.
+
     Images are paired by their contents, so the order in which loaders yield them does not matter. The test is about these
     two models, not about the two recipes: training with another seed gives another model.
 
@@ -73,7 +82,8 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
             folders that `evaluate` wrote to, or those of the runs.
 
     Raises:
-        ValueError: there is no common image or no common measurement, or Records do not hold the answer to each image.
+        ValueError: there is no common image or no common measurement, Records do not hold the answer to each image, or they
+            hold accuracy and agreement, or agreement with the answers of two teachers.
 
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """
@@ -86,8 +96,10 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
     pairs = _paired(first.hashes, second.hashes)
     if not pairs:
         raise ValueError("the two have no image in common: evaluate both models on the same images")
+    measured_word([first, second])  # refuses accuracy beside agreement
     counterparts = {_key(record): record.right for record in second if record.right is not None}
     comparisons = Comparisons()
+    comparisons.note = _note(first, second, pairs)
     for record in first:
         right = counterparts.get(_key(record))
         if record.right is not None and right is not None:
@@ -115,8 +127,9 @@ def _compared(
     counts = Counter((first[row], second[other]) for row, other in pairs)
     both, only_first, only_second = counts[True, True], counts[True, False], counts[False, True]
     setting = described({key: value for key, value in record.setting.items() if key not in IGNORED})
+    kind = f", {AGREEMENT}" if record.metric == AGREEMENT else ""
     return Comparison(
-        what=f"{record.evaluation}{', ' * bool(setting)}{setting}",
+        what=f"{record.evaluation}{kind}{', ' * bool(setting)}{setting}",
         first=(both + only_first) / len(pairs),
         second=(both + only_second) / len(pairs),
         images=len(pairs),
@@ -124,6 +137,23 @@ def _compared(
         only_second=only_second,
         p=mcnemar(only_first, only_second),
     )
+
+
+def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
+    """Say whose answers stand for labels, if any.
+
+    Raises:
+        ValueError: they are of two teachers.
+    """
+    ours, theirs = caveat(first.facts), caveat(second.facts)
+    if ours is None or theirs is None or ours == theirs:
+        return ours or ""
+    if any(first.labels[row] != second.labels[other] for row, other in pairs):
+        raise ValueError(
+            f"the first is agreement with {whose(first.facts)}, the second with {whose(second.facts)}, and these answers differ: "
+            "pass the same teacher= to both evaluations"
+        )
+    return ours if whose(first.facts) != OWN else theirs
 
 
 def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, int]]:

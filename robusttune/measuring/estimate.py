@@ -16,6 +16,7 @@ from robusttune.measuring.passes import Passes, count_images, passes_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
 from robusttune.measuring.subject import Subject
+from robusttune.model.teacher import TeacherLike
 from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
 from robusttune.norms import NormLike
@@ -115,13 +116,14 @@ def estimate_evaluations(
     normalized: bool | None = None,
     subset: int | None = None,
     heads: HeadsLike | None = None,
+    teacher: TeacherLike | None = None,
     seed: int = 0,
     device: DeviceLike = "auto",
 ) -> EvaluationEstimate:
     """Estimate what `evaluate` would cost with these arguments: a timed pass, times the passes that evaluations take.
 
     Args:
-        model, loader, which, norm, eps, mean, std, normalized, subset, heads, seed, device: see `evaluate`.
+        model, loader, which, norm, eps, mean, std, normalized, subset, heads, teacher, seed, device: see `evaluate`.
         devices: a price an hour by name, of machines as fast as this one.
 
     Raises:
@@ -151,6 +153,7 @@ def estimate_evaluations(
             normalized=normalized,
             subset=subset,
             heads=heads,
+            teacher=teacher,
             seed=seed,
             device=device,
             progress=False,

@@ -1,7 +1,7 @@
 """Evaluation of a classifier: `evaluate` runs the evaluations that the user names, and merges their Records."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.data import sharding
-from robusttune.data.batches import first_batch, unpacked
+from robusttune.data.batches import first_batch, images_of, unpacked, yields_images_alone
 from robusttune.data.class_names import class_names, doubt_of_outputs
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
+from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
 from robusttune.measuring.passes import count_images, part_of
@@ -32,6 +33,7 @@ from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
+from robusttune.model.teacher import TeacherLike
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
@@ -58,6 +60,7 @@ def evaluate(
     normalized: bool | None = None,
     subset: int | None = None,
     heads: HeadsLike | None = None,
+    teacher: TeacherLike | None = None,
     run: PathLike | None = None,
     out: PathLike | None = None,
     resume: bool = False,
@@ -71,13 +74,16 @@ def evaluate(
         model: images -> logits (N,K), hardened by us or not; evaluated in eval mode. Or the folder of a run of harden, from
             which the model is loaded, and norm, eps, mean, std and heads are taken where they are not passed; images of
             another size are said, other channels and other names in `loader.dataset.classes` are refused.
-        loader: yields (images, labels), as for `harden`.
+        loader: yields (images, labels), as for `harden`; or images alone, on which not accuracy but agreement is measured: how
+            often the model's answer is the teacher's on the image as it is.
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
         norm, eps: the adversary that the model was, or should be, trained against; None for that of the run, or else linf;
             eps in pixel units on [0,1], None for the run's, or else the customary radius for the image size.
         mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
         subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
         heads: of pretext tasks, for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
+        teacher: whose answers stand for the labels that images lack: None for the model itself; or the folder of a run, a module
+            or a function, as for `harden`, such as the model before it was hardened.
         run: the folder of the run that trained the model, where the model itself is passed: of a run begun from Python, which
             does not name its model.
         out: a folder for `records.jsonl` and for files from which long evaluations go on; None for none.
@@ -110,7 +116,9 @@ def evaluate(
     source = sharding.whole(loader)
     with _borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)
-        images, _ = unpacked(first_batch(part))
+        first = first_batch(part)
+        alone = yields_images_alone(source, first)
+        images = images_of(first) if alone else unpacked(first)[0]
         known.check_images(images)
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
@@ -132,11 +140,10 @@ def evaluate(
             classifier=None if pretext is None else find_classifier(model, inputs, known.classifier),
             names=class_names(source) or known.classes,
         )
-        with _clock(evaluations, subject, len(images), progress) as clock:
-            subject = replace(subject, clock=clock, tell=partial(tell, progress=progress))
-            results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
-        records = merged(results)
-        records.facts = {"seed": seed, "evaluations": costs(results, place), **_facts(records, subject), **known.facts}
+        labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
+        subject = replace(subject, loader=labelled)
+        records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
+        records.facts |= known.facts
     if folder is not None and distributed.rank() == 0:
         records.save(folder / FILE)
     guess = guess_in(records)
@@ -214,6 +221,34 @@ def _clock(evaluations: Sequence[tuple[str, Evaluating]], subject: Subject, batc
     show = show and distributed.rank() == 0
     images = count_images(subject.loader, batch) if show else None
     return Clock([part_of(title, evaluation, subject, images) for title, evaluation in evaluations], show=show)
+
+
+def _all_measured(
+    evaluations: Sequence[tuple[str, Evaluating]],
+    subject: Subject,
+    batch: int,
+    agreement: Mapping[str, str] | None,
+    *,
+    progress: bool,
+) -> Records:
+    """Run all evaluations, and collect the provenance of what they measured.
+
+    Args:
+        agreement: whose answers stand for labels, which are then no accuracies; None for true labels.
+    """
+    show = partial(tell, progress=progress)
+    if agreement is not None:
+        check_without_labels(evaluations)
+    with _clock(evaluations, subject, batch, progress) as clock:
+        said = show if agreement is None else lambda text: show(reworded(text))
+        subject = replace(subject, clock=clock, tell=said)
+        results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
+    records = merged(results)
+    records.facts = {"seed": subject.seed, "evaluations": costs(results, subject.device), **_facts(records, subject)}
+    if agreement is not None:
+        records[:] = renamed(records)
+        records.facts[FACT] = dict(agreement)
+    return records
 
 
 def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:

@@ -14,6 +14,7 @@ from robusttune.attacks import Attack
 from robusttune.data.loaders import length_of
 from robusttune.data.pixels import Pixels
 from robusttune.data.splits import FirstImages
+from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.clock import Part
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
@@ -158,6 +159,8 @@ def count_images(loader: Loader, batch: int) -> int | None:
 
 
 def _all_images(loader: Loader, batch: int) -> int | None:
+    if isinstance(loader, Labelled):
+        return _all_images(loader.loaders[0], batch)
     if isinstance(loader, FirstImages):
         inside = _all_images(loader.loader, batch)
         return loader.images if inside is None else min(loader.images, inside)

@@ -9,6 +9,9 @@ from robusttune.measuring.intervals import wilson
 from robusttune.run.settings import shown_radius
 
 RADII = ("eps", "step_size")
+AGREEMENT = "agreement"
+# Metrics of the share of images that a model answers right, or, where there are no labels, as a teacher does.
+ANSWERED = ("accuracy", AGREEMENT)
 
 # What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
 Setting: TypeAlias = Mapping[str, Any]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robusttune.measuring import failures
+from robusttune.measuring.agreement import caveat
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.record import Record, accuracy, described, is_check, named, percent
+from robusttune.measuring.record import ANSWERED, Record, accuracy, described, is_check, named, percent
 from robusttune.run.files import MODEL, digest_of_weights, write_text
 from robusttune.run.markdown import markdown_table
 from robusttune.types import PathLike
@@ -60,8 +61,15 @@ class Records(list[Record]):
         return tuple(self.facts.get("classes") or ())
 
     def table(self) -> str:
-        """Return a Markdown table with one row a Record; checks pass or fail, and classes have their names."""
-        return markdown_table(HEAD, [_row(record, self.classes) for record in self], right=[METRIC])
+        """Return a Markdown table with one row a Record; checks pass or fail, and classes have their names.
+
+        A sentence below it says what agreement is, which is measured where images have no labels.
+        """
+        table, below = (
+            markdown_table(HEAD, [_row(record, self.classes) for record in self], right=[METRIC]),
+            caveat(self.facts),
+        )
+        return table if below is None else f"{table}\n\n{below}"
 
     def __str__(self) -> str:
         return self.table()
@@ -105,7 +113,8 @@ class Records(list[Record]):
     def worst(self, **setting: Any) -> Record:
         """Return the accuracy where an image counts as right only if it is right in all Records of this setting.
 
-        Only the metric "accuracy" counts: "certified accuracy" and "head accuracy" are not about the model's answers.
+        Only the metric "accuracy" counts, or "agreement" of images without labels: "certified accuracy" and "head accuracy" are
+        not about the model's answers.
 
         Raises:
             ValueError: no such Record holds the answer to each image.
@@ -113,7 +122,7 @@ class Records(list[Record]):
         Example:
             >>> records.worst(norm="linf", eps=8 / 255)  # doctest: +SKIP
         """
-        accuracies = [record for record in self.where(**setting) if record.metric == "accuracy"]
+        accuracies = [record for record in self.where(**setting) if record.metric in ANSWERED]
         rights = [record.right for record in accuracies if record.right is not None]
         if not rights:
             raise ValueError(
@@ -121,7 +130,7 @@ class Records(list[Record]):
             )
         right = tuple(map(all, zip(*rights, strict=True)))
         over = {**setting, "over": f"{len(rights)} attacks"}
-        return accuracy("worst case", sum(right), len(right), over, right=right)
+        return accuracy("worst case", sum(right), len(right), over, metric=accuracies[0].metric, right=right)
 
     def save(self, path: PathLike) -> Path:
         """Write one JSON object a line, the facts first.

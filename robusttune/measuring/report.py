@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robusttune import plugins
+from robusttune.measuring.agreement import measured_word
 from robusttune.measuring.html import page
 from robusttune.measuring.records import Records, name_of, records_of
 from robusttune.measuring.sections import Section
@@ -32,7 +33,7 @@ def report(
         The path of `report.md`.
 
     Raises:
-        ValueError: there is no Record, or an unknown section.
+        ValueError: there is no Record, an unknown section, or some Records hold agreement and others accuracy.
         ImportError: a section needs a package that is not installed.
     """
     models = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
@@ -40,6 +41,7 @@ def report(
     named = {name: records if isinstance(records, Records) else Records(records) for name, records in loaded.items()}
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
+    measured_word(named.values())  # refuses accuracy beside agreement
     chosen: list[tuple[str, Section]] = [
         (_title(section), plugins.find("measuring.sections", section)) for section in sections
     ]

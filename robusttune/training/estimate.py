@@ -35,7 +35,7 @@ from robusttune.training.setup import hardening
 from robusttune.types import Loader
 
 # Arguments of `evaluate`, and arguments of both that an estimate does not use.
-OF_EVALUATIONS = ("norm", "eps", "mean", "std", "normalized", "heads", "seed", "device")
+OF_EVALUATIONS = ("norm", "eps", "mean", "std", "normalized", "heads", "teacher", "seed", "device")
 NOT_USED = ("out", "resume", "progress")
 
 
@@ -273,6 +273,7 @@ def _of_evaluations(
         std=settings.get("std"),
         normalized=settings.get("normalized"),
         heads=settings.get("heads"),
+        teacher=settings.get("teacher"),
         seed=settings.get("seed", 0),
         device=settings.get("device", "auto"),
     )

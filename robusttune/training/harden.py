@@ -126,8 +126,8 @@ def harden(
             images are held back where those are 32 or more, else the averaged weights of the last epoch are returned.
         unlabeled_loader: images without labels (labels are ignored), which the teacher labels. An epoch has the images of both
             loaders. A `loader` that yields images alone is labelled by the teacher, too.
-        teacher: "self" (the model as it is at the start, frozen), or another module or function that gets the model's input and
-            returns logits (N,K) of the same classes; None to use `unlabeled_loader` for the pretext losses alone.
+        teacher: "self" (the model as it is at the start, frozen), the folder of a run of harden, or a module or function that gets
+            the model's input; logits (N,K) are of the same classes. None: `unlabeled_loader` is for the pretext losses alone.
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.

@@ -19,10 +19,10 @@ from robusttune.measuring.reference import LEAST
 from robusttune.model.borrowing import restored
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.probe import first_logits
+from robusttune.model.teacher import Teacher, teaching
 from robusttune.run import distributed
 from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
 from robusttune.training.settings import RunSettings
-from robusttune.training.teacher import Teacher, teaching
 from robusttune.types import Loader
 
 
@@ -77,7 +77,8 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     if loaders.teacher is None or (extra is None and batches.labelled):
         yield images
         return
-    with teaching(loaders.teacher, model, pixels, device, _classes_of(model, images)) as teacher:
+    classes, names, shape = _classes_of(model, images), class_names(loaders.loader), batches.peeked[0].shape[1:]
+    with teaching(loaders.teacher, model, pixels, device, classes, names, shape) as teacher:
         yield _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
 
 

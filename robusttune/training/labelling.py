@@ -16,9 +16,9 @@ from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.record import percent
 from robusttune.measuring.reference import LEAST, Reference
 from robusttune.measuring.tally import image_hashes
+from robusttune.model.teacher import Teacher
 from robusttune.run import distributed
 from robusttune.run.randomness import random_states, restore_random_states
-from robusttune.training.teacher import Teacher
 from robusttune.types import Json, Loader
 
 RELIABLE = 0.7  # accuracy of labels below which a run may learn the teacher's mistakes

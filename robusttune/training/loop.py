@@ -13,6 +13,7 @@ from robusttune.data import sharding
 from robusttune.data.batches import check_classes
 from robusttune.data.epochs import Batches
 from robusttune.model.checks import has_batch_norm
+from robusttune.model.teacher import Teacher
 from robusttune.run import distributed, randomness
 from robusttune.run.log import Journal
 from robusttune.training.batch import LoadedBatch
@@ -23,7 +24,6 @@ from robusttune.training.meter import Meter
 from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
 from robusttune.training.step import Stepper
-from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation, validate
 
 

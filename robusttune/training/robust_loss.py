@@ -59,7 +59,7 @@ class RobustLoss(nn.Module):
         mean, std, normalized: of the model's input; see `robusttune.data.pixels.find_pixels`.
         classifier: name of the layer that yields the logits, where it cannot be found.
         teacher: labels the images that a call gets as `unlabeled`: "self" (a copy of the model, made at the first such call), a
-            module in eval mode or a function, which gets the model's input and returns logits (N,K) of the same classes;
+            run's folder, a module in eval mode or a function, which gets the model's input; logits (N,K) of the same classes;
             None to use those images for the pretext losses alone.
         images: a batch (N,C,H,W) as the loader yields it, to probe the model and the pixels with; random ones for None.
         seed: of the random starts, views and augmentations.

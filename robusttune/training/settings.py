@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from robusttune.attacks import AttackLike
 from robusttune.augmentations import AugmentLike
+from robusttune.model.teacher import TeacherLike as TeacherLike
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
@@ -24,8 +25,6 @@ Purpose: TypeAlias = Literal["attacks", "corruptions"]
 PresetName: TypeAlias = Literal["standard", "fast"]
 AttackTasks: TypeAlias = Literal["none", "separate", "joint"]
 PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
-# Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
-TeacherLike: TypeAlias = Literal["self"] | nn.Module | Callable[[Tensor], Tensor]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Optimizer: TypeAlias = torch.optim.Optimizer
 OptimizerLike: TypeAlias = str | Optimizer | Callable[[list[nn.Parameter]], Optimizer]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
 from robusttune.data.epochs import Batches
+from robusttune.model.teacher import Teacher
 from robusttune.run import distributed, files
 from robusttune.run.log import Journal, block, chosen_tracker, tell
 from robusttune.training.autotune import choose_fast_path
@@ -29,7 +30,6 @@ from robusttune.training.schedule import Progress
 from robusttune.training.settings import RunSettings
 from robusttune.training.start import start_of
 from robusttune.training.step import Stepper
-from robusttune.training.teacher import Teacher
 from robusttune.training.validation import Validation
 from robusttune.types import Loader
 
@@ -79,8 +79,8 @@ def _robust_loss(
         seed=settings.output.seed,
     )
     check_first(robust_loss, first, labels)
-    if settings.loaders.val_loader is not None:
-        check_held(robust_loss, settings.loaders.val_loader, settings.pixels, first.shape[1])
+    if settings.loaders.val_loader is not None and images.held is not None:
+        check_held(robust_loss, images.held, settings.pixels, first.shape[1])
     robust_loss.heads.go_on_with(files.heads_of(learning.heads))
     return robust_loss
 

@@ -13,12 +13,12 @@ from robusttune.data.class_names import class_names
 from robusttune.data.loaders import length_of
 from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.data.unlabeled import Labelled, Mixture
+from robusttune.model.teacher import SELF
 from robusttune.run import distributed
 from robusttune.run.settings import duration, shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.presets import augment_for
 from robusttune.training.settings import RunSettings
-from robusttune.training.teacher import SELF
 from robusttune.types import Loader
 
 SHOWN = 6  # names of classes

@@ -60,7 +60,7 @@ FAULTS = [
     (an_empty_split, "data/train': it is empty; images have"),
     (one_class, "has images of a single class, 'a', but a classifier needs at least two"),
     (one_level_too_many, "has one folder, 'images', whose folders hold the images: pass --data"),
-    (no_classes, "put the images of each class into a folder with its name; only pretrain does without"),
+    (no_classes, "put the images of each class into a folder with its name"),
 ]
 
 

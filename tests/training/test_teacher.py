@@ -146,6 +146,9 @@ def test_epochs_on_images_alone_are_judged_by_agreement(caplog):
     assert facts[0]["held-out clean"] == pytest.approx(1.0, abs=0.05)  # running statistics alone have moved
     assert "100.0% agree with the teacher, and" in caplog.text
     others = digits(1100).tensors[0][1000:]
+    few = DataLoader(TensorDataset(others), 50)
+    hardened(copy.deepcopy(before), loader, val_loader=few, on_epoch=facts.append, lr=0.0, ema=0, tasks=None)
+    assert facts.pop()["held-out clean"] == pytest.approx(1.0, abs=0.05)
     truth = DataLoader(TensorDataset(others, (before(others).argmax(1) + 1) % 10), 50)
     hardened(copy.deepcopy(before), loader, val_loader=truth, on_epoch=facts.append, lr=0.0, ema=0, tasks=None)
     assert facts[1]["held-out clean"] == pytest.approx(0.0, abs=0.05)

@@ -4,12 +4,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from robusttune.measuring.record import Record, described, named, percent
+from robusttune.measuring.agreement import caveat, measured_word, reworded, whose
+from robusttune.measuring.record import ANSWERED, Record, described, named, percent
 from robusttune.measuring.records import Records
 from robusttune.run.markdown import markdown_table
 from robusttune.run.settings import shown_radius
 
-__all__ = ["Record", "Records", "Section", "described", "markdown_table", "named", "percent", "shown_radius"]
+__all__ = [
+    "ANSWERED",
+    "Record",
+    "Records",
+    "Section",
+    "caveat",
+    "described",
+    "markdown_table",
+    "measured_word",
+    "named",
+    "percent",
+    "reworded",
+    "shown_radius",
+    "whose",
+]
 
 
 class Section(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, markdown_table, percent
+from robusttune.measuring.sections import Record, Records, markdown_table, measured_word, percent
 from robusttune.measuring.sections._figure import new_figure
 
 __all__ = ["corruptions"]
@@ -18,12 +18,13 @@ def corruptions(runs: Mapping[str, Records], folder: Path) -> str:
     measured = {name: part for name, records in runs.items() if (part := records.where("corruptions"))}
     if not measured:
         return ""
-    _draw(measured, folder / "corruptions.png")
-    picture = "![accuracy by corruption and severity](corruptions.png)"
-    return "\n\n".join([picture, *(_text_of(name, records) for name, records in measured.items())])
+    word = measured_word(runs.values())
+    _draw(measured, folder / "corruptions.png", word)
+    picture = f"![{word} by corruption and severity](corruptions.png)"
+    return "\n\n".join([picture, *(_text_of(name, records, word) for name, records in measured.items())])
 
 
-def _draw(runs: Mapping[str, Records], path: Path) -> None:
+def _draw(runs: Mapping[str, Records], path: Path, word: str) -> None:
     """Draw a heat map for each model: one row a corruption, one column a severity."""
     single = {name: [record for record in records if "severity" in record.setting] for name, records in runs.items()}
     names = list(dict.fromkeys(record.setting["corruption"] for records in single.values() for record in records))
@@ -41,11 +42,11 @@ def _draw(runs: Mapping[str, Records], path: Path) -> None:
         axis.set(title=name, xlabel="severity", xticks=range(len(severities)), yticks=range(len(names)))
         axis.set_xticklabels([severity or "–" for severity in severities])
         axis.set_yticklabels(names)
-    figure.colorbar(heat_map, ax=axes, label="accuracy (%)")
+    figure.colorbar(heat_map, ax=axes, label=f"{word} (%)")
     figure.savefig(path, dpi=130)
 
 
-def _text_of(name: str, records: Records) -> str:
+def _text_of(name: str, records: Records, word: str) -> str:
     single = [record for record in records if "severity" in record.setting]
     severities = sorted({record.setting["severity"] for record in single}, key=str)
     names = list(dict.fromkeys(record.setting["corruption"] for record in single))
@@ -55,7 +56,7 @@ def _text_of(name: str, records: Records) -> str:
         for record in records
         if "corruption" in record.setting and "severity" not in record.setting
     }
-    head = ["corruption", *(f"severity {severity}" if severity else "accuracy" for severity in severities), "mean"]
+    head = ["corruption", *(f"severity {severity}" if severity else word for severity in severities), "mean"]
     rows = [
         [row, *(cells.get((row, severity), "–") for severity in severities), _mean(means.get(row))] for row in names
     ]

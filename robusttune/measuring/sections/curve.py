@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robusttune.measuring.sections import Record, Records
+from robusttune.measuring.sections import Record, Records, measured_word
 from robusttune.measuring.sections._figure import mark_radii, new_figure
 
 if TYPE_CHECKING:
@@ -23,15 +23,16 @@ def curve(runs: Mapping[str, Records], folder: Path) -> str:
     norms = list(dict.fromkeys(record.setting["norm"] for records in sweeps.values() for record in records))
     if not norms:
         return ""
+    word = measured_word(runs.values())
     figure = new_figure(5.5 * len(norms), 4)
     axes = figure.subplots(1, len(norms), squeeze=False)
     for axis, norm in zip(axes[0], norms, strict=True):
-        _draw(axis, norm, {name: records.where(norm=norm) for name, records in sweeps.items()})
+        _draw(axis, norm, {name: records.where(norm=norm) for name, records in sweeps.items()}, word)
     figure.savefig(folder / "curve.png", dpi=150)
-    return "![accuracy against the radius of the adversary](curve.png)"
+    return f"![{word} against the radius of the adversary](curve.png)"
 
 
-def _draw(axis: "Axes", norm: object, sweeps: Mapping[str, Records]) -> None:
+def _draw(axis: "Axes", norm: object, sweeps: Mapping[str, Records], word: str) -> None:
     for name, records in sweeps.items():
         by_attack: dict[str, list[Record]] = {}
         for record in records:
@@ -44,6 +45,6 @@ def _draw(axis: "Axes", norm: object, sweeps: Mapping[str, Records]) -> None:
             low, high = zip(*(record.interval for record in points), strict=True)
             axis.fill_between(eps, [100 * v for v in low], [100 * v for v in high], alpha=0.15, color=line.get_color())
     mark_radii(axis, [record.setting["eps"] for records in sweeps.values() for record in records])
-    axis.set(xlabel=f"eps ({norm}, pixels on [0, 1])", ylabel="accuracy (%)", ylim=(0, 100), title=f"{norm} adversary")
+    axis.set(xlabel=f"eps ({norm}, pixels on [0, 1])", ylabel=f"{word} (%)", ylim=(0, 100), title=f"{norm} adversary")
     axis.grid(alpha=0.3)
     axis.legend()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.sections import Records, named, percent, shown_radius
+from robusttune.measuring.sections import Records, named, percent, shown_radius, whose
 from robusttune.measuring.sections._figure import new_figure
 
 __all__ = ["failures"]
@@ -27,16 +27,17 @@ def failures(runs: Mapping[str, Records], folder: Path) -> str:
         if records.failures:
             file = f"failures-{number}.png"
             _draw(records.failures, folder / file, records.classes)
-            text = f"{_summary(records.failures)} The mistakes: {_mistakes(records.failures, records.classes)}."
+            text = f"{_summary(records.failures, whose(records.facts))} The mistakes: {_mistakes(records.failures, records.classes)}."
             parts.append(f"**{name}**: {text}\n\n![images that {name} is fooled on]({file})")
     return "\n\n".join(parts)
 
 
-def _summary(shown: list[Failure]) -> str:
+def _summary(shown: list[Failure], answers: str | None) -> str:
     largest = max(float(abs(failure.found - failure.image).max()) for failure in shown)
+    right = "were right" if answers is None else f"agreed with {answers}"
     surest = max(failure.confidence for failure in shown)
     return (
-        f"{len(shown)} images that were right as they are and fell to the smallest radii tried ({shown[0].norm} "
+        f"{len(shown)} images that {right} as they are and fell to the smallest radii tried ({shown[0].norm} "
         f"{shown_radius(shown[0].eps)} to {shown_radius(shown[-1].eps)}). It is up to {percent(surest)} sure of the wrong class. No pixel "
         f"changes by more than {largest:.3f} of its range; each difference is stretched to the full range, grey for none."
     )

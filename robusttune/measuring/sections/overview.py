@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.measuring.sections import Record, Records, percent, shown_radius
+from robusttune.measuring.sections import ANSWERED, Record, Records, caveat, percent, reworded, shown_radius, whose
 
 __all__ = ["overview"]
 
@@ -21,10 +21,12 @@ MADE_HERE = "Corruptions were made in memory: their numbers are not those of pub
 
 def overview(runs: Mapping[str, Records], folder: Path) -> str:
     """Write a sentence or two for each model, then what the numbers do not show."""
-    lines = ["How often is the model right, on images as they are, and on images that were changed to mislead it?", ""]
+    caveats = list(dict.fromkeys(text for records in runs.values() if (text := caveat(records.facts)) is not None))
+    question = "does the model's answer agree with the one for the image as it is" if caveats else "is the model right"
+    lines = [f"How often {question}, on images as they are, and on images that were changed to mislead it?", ""]
     lines += [f"- **{name}** {text}" for name, records in runs.items() if (text := _sentence(records))]
     everything = [record for records in runs.values() for record in records]
-    limits = [*LIMITS]
+    limits = [*caveats, *(map(reworded, LIMITS) if caveats else LIMITS)]
     if any(str(record.setting.get("protocol", "")).startswith("made here") for record in everything):
         limits.append(MADE_HERE)
     quick = [record for record in everything if record.evaluation == "quick"]
@@ -34,12 +36,14 @@ def overview(runs: Mapping[str, Records], folder: Path) -> str:
 
 
 def _sentence(records: Records) -> str:
-    parts = [f"is right on {_share(record)} of images as they are" for record in _clean(records)]
+    answers = whose(records.facts)
+    verb = "is right" if answers is None else f"agrees with {answers}"
+    parts = [f"{verb} on {_share(record)} of images as they are" for record in _clean(records)]
     parts += [_robust(record) for record in _strongest(records)]
     parts += [
         f"{_share(record)} of corrupted ones"
         for record in records.where("corruptions", over="all")
-        if record.metric == "accuracy"
+        if record.metric in ANSWERED
     ]
     failed = [record for record in records.where("sanity") if not record.setting["ok"]]
     end = f". **{len(failed)} checks speak against believing this**" if failed else ""
@@ -47,7 +51,7 @@ def _sentence(records: Records) -> str:
 
 
 def _clean(records: Records) -> list[Record]:
-    return [record for record in records.where("clean") if record.metric == "accuracy"]
+    return [record for record in records.where("clean") if record.metric in ANSWERED]
 
 
 def _strongest(records: Records) -> list[Record]:

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robusttune.measuring.sections import (
+    ANSWERED,
     Record,
     Records,
     described,
     markdown_table,
+    measured_word,
     named,
     percent,
     shown_radius,
@@ -29,7 +31,8 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
 
     rows = list(dict.fromkeys(row_of(record) for _, record in shown))
     cells = {(row_of(record), name): _cell(record, runs[name].classes) for name, record in shown}
-    return markdown_table(["accuracy", *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
+    word = measured_word(runs.values())
+    return markdown_table([word, *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
 
 
 def _is_shown(record: Record) -> bool:
@@ -46,7 +49,7 @@ def _label(record: Record) -> str:
     if "task" in setting:
         return f"{record.evaluation}, {record.metric}, {setting['task']}, {record.images} images"
     if "norm" not in setting:
-        metric = "" if record.metric == "accuracy" else f", {record.metric}"
+        metric = "" if record.metric in ANSWERED else f", {record.metric}"
         return f"{record.evaluation}{metric}, {record.images} images"
     attack = setting.get("attack", record.evaluation)
     attack = f"{attack} (quick)" if record.evaluation == "quick" else attack
