@@ -6,8 +6,8 @@ from pathlib import Path
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from robusttune.cli.errors import note
-from robusttune.cli.folders import shown
 from robusttune.cli.image_files import ENDINGS, survey
+from robusttune.data.class_names import shown
 
 
 def names_by_label(table: Mapping[object, int]) -> list[str] | None:

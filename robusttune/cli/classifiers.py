@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from robusttune.cli import folders
 from robusttune.cli.errors import note
 from robusttune.cli.model_labels import CLASSES_FILE
 from robusttune.cli.options import Arguments, Sources
+from robusttune.data.class_names import shown
 from robusttune.model.named import LIBRARIES
 from robusttune.model.new_classifier import give_classifier, sample_inputs_of
 from robusttune.model.probe import first_logits
@@ -63,9 +63,7 @@ def fit_classifier(
         had = f"has {before} outputs and is replaced by a new one" if before else "is missing; it gets a new one"
         return Untrained(f"the classifier of {name} {had} of {wanted}, which is not trained", "pass")
     if run is not None and run.function == "pretrain":
-        return Untrained(
-            f"the run in {str(run.folder)!r} learnt without labels, so its classifier is not trained", "pass"
-        )
+        return Untrained(f"the run in {str(run.folder)!r} learnt without labels and has no trained classifier", "pass")
     return None
 
 
@@ -133,6 +131,6 @@ def _outputs_of(model: nn.Module, images: Tensor) -> int | None:
 def _unknown_outputs(outputs: int, names: Sequence[str], *, strict: bool) -> str:
     head = f"--classes {len(names)} for a new classifier, which is not trained: then --finetune EPOCHS, such as 5, trains it"
     return (
-        f"the model has {outputs} outputs, but there are {len(names)} classes ({folders.shown(names)}), so it is not known which "
+        f"the model has {outputs} outputs, but there are {len(names)} classes ({shown(names)}), so it is not known which "
         f"output is which class: pass {CLASSES_FILE}; or {'harden it with ' * strict}{head}"
     )

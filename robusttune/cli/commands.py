@@ -88,11 +88,8 @@ def run_estimate(
     """Estimate time, memory and cost of harden with the same options, and train nothing; with --which those of evaluate.
 
     Examples:
-      robusttune estimate --model timm:resnet18 --data images --epochs 20
-      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
-
-    Examples:
       robusttune estimate --model timm:resnet18 --data images --epochs 20 --devices '{spot: 0.9, office: 0.4}'
+      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
 
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and

@@ -24,6 +24,7 @@ PHRASES = {
     "loader.dataset.classes": "the folders of --data",
     "robusttune.poc(…, plan_only=True) writes one": "robusttune poc --plan_only writes one",
     " of a plain DataLoader with at least": " of a data set with at least",
+    "pass functools.partial(ood, others=their_loader)": "call robusttune.evaluate with ood in Python, which takes them",
     "pass the folder that was out= of harden": "pass the folder that harden wrote to its --out",
     "a dict of weights is needed, such as": "weights are needed, such as",
 }

@@ -6,9 +6,11 @@ from typing import Any
 from robusttune import plugins
 from robusttune.cli.options import Arguments, Listed, Sources, evaluation_arguments
 from robusttune.cli.prepared import prepared
+from robusttune.cli.start import tell_start
 from robusttune.cli.unlabeled import teacher_of
 from robusttune.measuring.estimate import EvaluationEstimate
 from robusttune.measuring.evaluate import EvaluationLike
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.teacher import SELF
 from robusttune.training.estimate import estimate
 
@@ -32,9 +34,11 @@ def estimate_evaluations(
     Raises:
         ValueError: other arguments are not their defaults.
     """
-    arguments = evaluation_arguments(arguments)
-    model, loader, arguments = prepared(sources, arguments, shuffle=False, alone=True)
-    evaluations, answers = evaluations_of(which), None if teacher == SELF else teacher_of(teacher, sources, loader)
+    evaluations, shown = evaluations_of(which), {"subset": subset, "out": None, "progress": arguments["progress"]}
+    model, loader, arguments = prepared(sources, evaluation_arguments(arguments), shuffle=False, alone=True)
+    answers = None if teacher == SELF else teacher_of(teacher, sources, loader)
+    norm, eps = RunDefaults().adversary(arguments["norm"], arguments["eps"])
+    tell_start(sources, model, loader, {**arguments, **shown, "norm": norm, "eps": eps}, evaluations=evaluations)
     return estimate(model, loader, which=evaluations, teacher=answers, subset=subset, devices=devices, **arguments)
 
 

@@ -12,15 +12,14 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robusttune.cli.image_files import ENDINGS, converted
+from robusttune.data.class_names import shown
 
 RETRIES = 10  # images in a row that may be damaged
 DAMAGED = (OSError, SyntaxError, EOFError, struct.error, zlib.error)  # all that Pillow raises
-SHOWN = 8
 
 logger = logging.getLogger("robusttune")
 
@@ -146,21 +145,6 @@ def _holds_images(folder: Path, endings: tuple[str, ...]) -> bool:
     return any(name.lower().endswith(endings) for name in files)
 
 
-def in_timm_order(names: Iterable[str]) -> list[str]:
-    """Sort names by the numbers in them, as timm numbers classes: "2" before "10".
-
-    Example:
-        >>> in_timm_order(["10", "9"]), sorted(["10", "9"])
-        (['9', '10'], ['10', '9'])
-    """
-    return sorted(names, key=natural_key)
-
-
-def shown(names: Sequence[str]) -> str:
-    """List names, of many the first ones."""
-    return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
-
-
 def composed(names: Iterable[str]) -> list[str]:
     """Write names in one form: systems write "é" as one sign, or as "e" and an accent.
 
@@ -169,18 +153,6 @@ def composed(names: Iterable[str]) -> list[str]:
         True
     """
     return [unicodedata.normalize("NFC", name) for name in names]
-
-
-def two_orders(names: Sequence[str]) -> str | None:
-    """Describe the two orders in which these names may have been numbered; None if there is only one."""
-    one, other = sorted(names), in_timm_order(names)
-    if one == other:
-        return None
-    row = next(row for row, (first, second) in enumerate(zip(one, other, strict=True)) if first != second)
-    return (
-        f"class {row} may be {one[row]!r} (sorted as text, as torchvision's ImageFolder numbers them: {shown(one)}) or "
-        f"{other[row]!r} (sorted by number, as timm does: {shown(other)})"
-    )
 
 
 def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mapping[int, int], list[str]]:
@@ -214,10 +186,10 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
 
 
 class Relabelled:
-    """A function of labels that maps them by a table."""
+    """A function of labels that maps them by a table to those of `classes`."""
 
-    def __init__(self, table: Mapping[int, int]) -> None:
-        self.table = dict(table)
+    def __init__(self, table: Mapping[int, int], classes: Sequence[str]) -> None:
+        self.table, self.classes = dict(table), list(classes)
 
     def __call__(self, label: int) -> int:
         return self.table[int(label)]

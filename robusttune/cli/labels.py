@@ -15,6 +15,7 @@ from robusttune.cli.columns import names_in_column
 from robusttune.cli.errors import note
 from robusttune.cli.model_labels import CLASSES_FILE, Came
 from robusttune.cli.options import Sources
+from robusttune.data.class_names import in_timm_order, shown, two_orders
 from robusttune.model.named import LIBRARIES
 
 Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
@@ -63,7 +64,7 @@ def check_one_order(sources: Sources, loader: Images, labels: Labels) -> None:
         return
     if labels.came is not None and tuple(names) in labels.came.spellings:
         return
-    orders = folders.two_orders(names)
+    orders = two_orders(names)
     if orders is not None and came_with_labels(sources, len(names)):
         raise ValueError(
             f"the model came with labels, and the names of its classes are not known: {orders}; pass {CLASSES_FILE}"
@@ -98,9 +99,9 @@ def give_labels(images: Dataset[tuple[Tensor, Tensor]], labels: Labels, sources:
     if own is not None and names is not None:
         table, missing = folders.by_name(own, names, where)
         if missing:
-            note(f"{where} has no image of {len(missing)} of {len(names)} classes: {folders.shown(missing)}")
+            note(f"{where} has no image of {len(missing)} of {len(names)} classes: {shown(missing)}")
         if any(label != row for label, row in table.items()):
-            images.target_transform = folders.Relabelled(table)  # type: ignore[attr-defined]
+            images.target_transform = folders.Relabelled(table, names)  # type: ignore[attr-defined]
     if names is not None:
         images.classes = list(names)  # type: ignore[attr-defined]
 
@@ -140,7 +141,7 @@ def _folder_names(read: Path, labels: Labels, sources: Sources) -> list[str]:
     if empty:
         why = image_files.unread(image_files.survey(place).others)
         raise ValueError(
-            f"{str(place)!r} has no image for the classes {folders.shown(empty)}{f' ({why})' if why else ''}, so the others can "
+            f"{str(place)!r} has no image for the classes {shown(empty)}{f' ({why})' if why else ''}, so the others can "
             f"be numbered with them or without: remove the empty folders, or pass {CLASSES_FILE}"
         )
-    return folders.in_timm_order(names) if labels.order == "number" else sorted(names)
+    return in_timm_order(names) if labels.order == "number" else sorted(names)

@@ -12,7 +12,8 @@ from robusttune.cli.options import Sources
 
 TRAINING = ("train", "training")
 JUDGING = ("validation", "val", "valid", "eval", "evaluation")
-SPLITS = {*TRAINING, *JUDGING, "test", "testing"}
+TESTING = ("test", "testing")
+SPLITS = {*TRAINING, *JUDGING, *TESTING}
 ENDING = 4096  # bytes at the end of a file, in which two images of the same size differ
 PATIENCE = 30.0  # seconds for reading files, of which a disk can be slow to give the first
 LISTED = 3

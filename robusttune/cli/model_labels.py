@@ -15,8 +15,9 @@ from torch import nn
 from torchvision import models as zoo
 
 from robusttune.cli.errors import note
-from robusttune.cli.folders import composed, shown
+from robusttune.cli.folders import composed
 from robusttune.cli.options import Sources
+from robusttune.data.class_names import shown
 from robusttune.run import files
 
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"

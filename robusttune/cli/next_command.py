@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
+from robusttune.cli.look import JUDGING, TESTING, TRAINING
 from robusttune.cli.options import Arguments, Sources, default_of, options_of
 from robusttune.cli.values import read
 from robusttune.run.settings import as_written
 
-# Splits to measure on, by preference; timm finds those of VALIDATION by each other's names.
-TEST = ("test", "testing")
-VALIDATION = ("validation", "val", "valid", "eval", "evaluation")
-HELD = (*TEST, *VALIDATION, "train", "training")
+# Splits to measure on, by preference; timm finds those of JUDGING by each other's names.
+HELD = (*TESTING, *JUDGING, *TRAINING)
+FINETUNE = 5  # epochs, as in the examples
 # Options that a backbone's pre-training and the hardening after it have in common.
 SHARED = ("tasks", "norm", "eps", "augment", "mean", "std", "classifier", "precision", "device", "progress")
 
@@ -69,10 +69,10 @@ def after_harden(sources: Sources, arguments: Arguments, val_split: str | None) 
 
 
 def after_pretrain(sources: Sources, arguments: Arguments) -> str:
-    """Write the command that hardens a pre-trained model, with its heads."""
+    """Write the command that hardens a pre-trained model, with its heads, after its classifier has been trained."""
     out = str(arguments["out"])
     shared = {name: arguments[name] for name in SHARED}
-    ends = {"checkpoint": out, "heads": out, "out": _new_folder(f"{out}-hardened")}
+    ends = {"checkpoint": out, "heads": out, "finetune": FINETUNE, "out": _new_folder(f"{out}-hardened")}
     return command_of("harden", {**vars(sources), **shared, **ends})
 
 
@@ -97,13 +97,12 @@ def _new_folder(name: str) -> str:
 
 
 def _split_to_measure(sources: Sources, val_split: str | None) -> str:
-    """Return a split for tests in the data's folder, else the one that chose the epoch, else the likeliest not trained on."""
+    """Return a split for testing, else the one that chose the epoch, else the one most likely not trained on."""
     folder = Path(sources.data)
-    chosen = val_split if val_split not in (None, "auto", "none") else None
-    if sources.data_dir is not None or not folder.is_dir():
-        return chosen or VALIDATION[0]
-    inside = [path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in HELD]
-    found = min(inside, key=lambda name: HELD.index(name.lower()), default=VALIDATION[0])
-    if found.lower() not in TEST and chosen is not None:
-        return chosen
-    return VALIDATION[0] if found in VALIDATION else found
+    inside: list[str] = []
+    if sources.data_dir is None and folder.is_dir():
+        inside = [path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in HELD]
+    found = min(inside, key=lambda name: HELD.index(name.lower()), default=JUDGING[0])
+    if val_split is not None and found.lower() not in TESTING:
+        return val_split
+    return JUDGING[0] if found in JUDGING else found

@@ -106,6 +106,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         text = help_of(option).replace("%", "%%")
         text += "; not needed with RUN" if (command, name) == ("evaluate", "model") else ""
         flag, shown = f"--{name}" if option.keyword else name, "[true|false]" if "bool" in option.types else None
+        shown = "RUN" if (command, name) == ("evaluate", "run") else shown
         place.add_argument(flag, nargs=several, default=SUPPRESS, help=text, metavar=shown)
 
 
@@ -150,7 +151,8 @@ def _check_required(command: str, values: Arguments) -> None:
 
 def _missing(command: str, names: Sequence[str]) -> str:
     examples = [line.strip() for line in _about(command).splitlines() if line.strip().startswith("robusttune ")]
-    return f"missing: {', '.join(names)}; for example: {examples[0]}"
+    example, _, _ = examples[0].partition("  #")
+    return f"missing: {', '.join(names)}; for example: {example.strip()}"
 
 
 def _options_of_run(folder: str, asked: Arguments) -> Arguments:

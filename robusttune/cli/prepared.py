@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from robusttune.cli import folders, look
+from robusttune.cli import look
 from robusttune.cli.classifiers import fit_classifier, gets_new_classifier, say_untrained
 from robusttune.cli.labels import (
     BY_TEXT,
@@ -21,6 +21,8 @@ from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
 from robusttune.cli.unlabeled import judging_images, prepared_alone
+from robusttune.data.class_names import shown
+from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.named import LIBRARIES, model_of, statistics_of
 from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
@@ -53,13 +55,17 @@ def prepared(
     Raises:
         ValueError: there is no such model or data, or the outputs of the model are not the classes of the data.
     """
-    run = run or run_of_checkpoint(sources.checkpoint)
+    of_folder, run = run is not None, run or run_of_checkpoint(sources.checkpoint)
     check_settings({"seed": arguments.get("seed", 0)})
     if alone and labels is not None and look.has_no_classes(sources):
         names = _names_known(sources, run, labels)
         model, loader = prepared_alone(sources, arguments, names, run=run, shuffle=shuffle, untrained=untrained)
-        return model, loader, _with_statistics(arguments, sources, model, run)
-    return _prepared(sources, arguments, labels=labels, run=run, shuffle=shuffle, untrained=untrained)
+    else:
+        model, loader = _prepared(sources, arguments, labels=labels, run=run, shuffle=shuffle, untrained=untrained)
+    arguments = _with_statistics(arguments, sources, model, run)
+    if not of_folder:  # evaluate looks at those of the run that it measures
+        RunDefaults(run).statistics(arguments["mean"], arguments["std"], loader)
+    return model, loader, arguments
 
 
 def _prepared(
@@ -70,7 +76,7 @@ def _prepared(
     run: EarlierRun | None,
     shuffle: bool,
     untrained: bool,
-) -> tuple[nn.Module, Images, Arguments]:
+) -> tuple[nn.Module, Images]:
     """Make the model and the loader of images in class folders, or of a data set with labels, see `prepared`."""
     seed = arguments.get("seed", 0)
     model: nn.Module | None = None
@@ -103,13 +109,13 @@ def _prepared(
         with own_randomness(seed):
             doubt = fit_classifier(model, sources, names_of(loader.dataset), run, strict=not shuffle)
         say_untrained(doubt, allowed=untrained, finetune=bool(arguments.get("finetune")))
-    return model, loader, _with_statistics(arguments, sources, model, run)
+    return model, loader
 
 
 def _with_statistics(arguments: Arguments, sources: Sources, model: nn.Module, run: EarlierRun | None) -> Arguments:
     """Add the mean and std that the model is known for, where the user has passed none."""
     if arguments.get("mean") is not None or arguments.get("std") is not None:
-        return arguments
+        return {"mean": None, "std": None, **arguments}
     mean, std = statistics_of(named(sources), model) if run is None else run.statistics
     return {**arguments, "mean": mean, "std": std}
 
@@ -149,5 +155,5 @@ def _names_in(file: str) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise ValueError(f"--classes_file {file!r} holds {'twice ' + folders.shown(twice) if twice else 'no name'}")
+        raise ValueError(f"--classes_file {file!r} holds {'twice ' + shown(twice) if twice else 'no name'}")
     return names

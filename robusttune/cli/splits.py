@@ -39,7 +39,7 @@ def judging_split(
     if wanted != AUTO:
         split = None if wanted in NONE else wanted
         held_out = other_split(sources, split, loader)
-        warn_if_trained_on(loader, held_out, "the best epoch is not seen by it")
+        warn_if_trained_on(loader, held_out, "they do not show which epoch is best")
         return split, held_out
     found = look.validation_beside(sources)
     try:
@@ -88,8 +88,13 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
     used, endings = Path(root), look.endings_of(sources)
     places = {used.name: used} | (look.splits_in(Path(sources.data), endings) if used != Path(sources.data) else {})
     images = {name: look.images_under(place, endings) for name, place in places.items()}
-    counts = [f"{name} {look.count_in_words(places[name], paths)}" for name, paths in images.items()]
-    tell(f"{sources.data}: {', '.join(counts)}", progress)
+    counts = [
+        f"{name} {look.count_in_words(places[name], paths)}".removeprefix(
+            f"{name} " if used == Path(sources.data) else ""
+        )
+        for name, paths in images.items()
+    ]
+    tell(f"{sources.data!r}: {', '.join(counts)}", progress)  # in quotes, which keep a name that an option has, too
     for name, paths in images.items():
         if name != used.name:
             warn_of_shared((f"the split {name!r}", paths), (f"the split {used.name!r}", images[used.name]))
@@ -114,12 +119,15 @@ def _compare_with_run(run: EarlierRun, used: Path, images: list[str], *, compare
     if trained.resolve() == used.resolve():
         warning(f"the run in {folder!r} was trained on these images: they do not show how it does on new ones")
     elif judged is not None and look.split_folder(data, judged).resolve() == used.resolve():
+        test = next((name for name in look.TESTING if name in look.splits_in(data)), None)
         note(
             f"the run in {folder!r} chose its epoch by these images, so its accuracy on new ones may be a little lower: "
-            "--split names another split"
+            f"{'--split names another split' if test is None else f'pass --split {test} for images that it has not seen'}"
         )
     elif trained.resolve() not in compared:
-        warn_of_shared((f"the training images of {folder!r}", look.images_under(trained)), ("these images", images))
+        warn_of_shared(
+            (f"the training images of {folder!r}", look.images_under(trained)), ("the split that is measured", images)
+        )
 
 
 def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) -> None:
@@ -130,7 +138,7 @@ def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) 
         shown = "; ".join(f"{there} is {here}" for here, there in shared.pairs[:EXAMPLES])
         several, verb = ("images", "are") if len(shared.pairs) > 1 else ("image", "is")
         warning(
-            f"{len(shared.pairs):,} {several} of {other} {verb} in {one}, too ({shown}): remove them from one of both, as "
+            f"{len(shared.pairs):,} {several} of {other} {verb} in {one}, too ({shown}): remove them from one of the two, as "
             "accuracy on images that were trained on says nothing about new ones"
         )
     if not shared.complete:

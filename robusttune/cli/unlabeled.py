@@ -10,11 +10,11 @@ from torch.utils.data import default_collate
 from robusttune.cli import look
 from robusttune.cli.classifiers import fit_classifier, gets_new_classifier
 from robusttune.cli.errors import note
-from robusttune.cli.folders import shown
 from robusttune.cli.labels import Images, classes_of, names_of
 from robusttune.cli.model_labels import CLASSES_FILE, came_with
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.sources import loader_of, named
+from robusttune.data.class_names import shown
 from robusttune.model.named import model_of
 from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.model.teacher import SELF, TeacherLike

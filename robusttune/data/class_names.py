@@ -1,7 +1,9 @@
 """The names of classes that a data set knows, and their number beside that of a model's outputs."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from timm.utils.misc import natural_key
 
 from robusttune.types import Loader
 
@@ -13,8 +15,9 @@ logger = logging.getLogger("robusttune")
 def class_names(loader: Loader) -> list[str] | None:
     """List the names in `classes` of a loader's data set, or of the one that it wraps; None if there are none.
 
-    A `class_to_idx` of the data set, or of timm's reader in it, is read where there are no `classes`. Where the parts of a
-    ConcatDataset name other classes, a warning is logged, and there are none.
+    A `class_to_idx` of the data set, or of timm's reader in it, is read where there are no `classes`. Where the data set has a
+    `target_transform`, the names follow the labels that it returns. Where the parts of a ConcatDataset name other classes, a
+    warning is logged, and there are none.
 
     Example:
         >>> from types import SimpleNamespace
@@ -30,7 +33,7 @@ def _names_of(dataset: object) -> list[str] | None:
     if known is None and isinstance(numbers, Mapping) and sorted(numbers.values()) == list(range(len(numbers))):
         known = sorted(numbers, key=lambda name: numbers[name])
     if isinstance(known, list | tuple) and known and all(isinstance(name, str | int) for name in known):
-        return [str(name) for name in known]
+        return _moved([str(name) for name in known], getattr(dataset, "target_transform", None))
     parts = getattr(dataset, "datasets", None)
     if isinstance(parts, list | tuple):
         by_part = [names for part in parts if (names := _names_of(part)) is not None]
@@ -39,15 +42,54 @@ def _names_of(dataset: object) -> list[str] | None:
             logger.warning(
                 "the parts of the data set name other classes, %s and %s, so a label may mean several of them: give all parts the "
                 "same classes in the same order",
-                *(_shown(by_part[0]), _shown(other)),
+                *(f"[{shown(each)}]" for each in (by_part[0], other)),
             )
             return None
         return by_part[0] if len(by_part) == len(parts) and by_part else None
     return None if inner is None or inner is dataset else _names_of(inner)
 
 
-def _shown(names: list[str]) -> str:
-    return f"[{', '.join(names[:SHOWN])}{' …' * (len(names) > SHOWN)}]"
+def _moved(names: list[str], target_transform: object) -> list[str] | None:
+    """List the names by the labels that a `target_transform` returns; None where these are not 0, 1, 2, … one for each name.
+
+    A transform that has `classes` names them itself.
+    """
+    stated = getattr(target_transform, "classes", None)
+    if stated is not None or not callable(target_transform):
+        return names if stated is None else list(stated)
+    try:
+        labels = [int(target_transform(row)) for row in range(len(names))]
+    except Exception:  # it may want another kind of label
+        return None
+    by_label = dict(zip(labels, names, strict=True))
+    return [by_label[label] for label in range(len(names))] if set(labels) == set(range(len(names))) else None
+
+
+def in_timm_order(names: Iterable[str]) -> list[str]:
+    """Sort names by the numbers in them, as timm numbers classes: "2" before "10".
+
+    Example:
+        >>> in_timm_order(["10", "9"]), sorted(["10", "9"])
+        (['9', '10'], ['10', '9'])
+    """
+    return sorted(names, key=natural_key)
+
+
+def shown(names: Sequence[str]) -> str:
+    """List names, of many the first ones."""
+    return ", ".join(names[:SHOWN]) + (f" … ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def two_orders(names: Sequence[str]) -> str | None:
+    """Describe the two orders in which these names may have been numbered; None if there is only one."""
+    one, other = sorted(names), in_timm_order(names)
+    if one == other:
+        return None
+    row = next(row for row, (first, second) in enumerate(zip(one, other, strict=True)) if first != second)
+    return (
+        f"class {row} may be {one[row]!r} (sorted as text, as torchvision's ImageFolder numbers them: {shown(one)}) or "
+        f"{other[row]!r} (sorted by number, as timm does: {shown(other)})"
+    )
 
 
 def doubt_of_outputs(loader: Loader, outputs: int) -> str | None:

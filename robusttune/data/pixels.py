@@ -57,11 +57,11 @@ class Pixels(nn.Module):
         self.register_buffer("mean", _checked("mean", 0.0 if mean is None else mean), persistent=False)
         self.register_buffer("std", _checked("std", 1.0 if std is None else std), persistent=False)
         if not bool((self.std > 0).all()):
-            raise ValueError(f"std is {_rounded(self.std)}, but every value must be above 0")
+            raise ValueError(f"std is {rounded(self.std)}, but every value must be above 0")
         for name, values, most in (("mean", self.mean, 1), ("std", self.std, LARGEST_STD)):
             if bool((values > most).any()):
                 raise ValueError(
-                    f"{name} is {_rounded(values)}, but it is the {name} of pixels on [0, 1]: divide mean and std by 255, or "
+                    f"{name} is {rounded(values)}, but it is the {name} of pixels on [0, 1]: divide mean and std by 255, or "
                     "by 65535 for 16-bit images; leave out a Normalize that only brings images to [0, 1]"
                 )
 
@@ -88,7 +88,7 @@ class Pixels(nn.Module):
         if not self.known:
             return "images are pixels on [0, 1], and so is the model's input"
         images = "normalised images" if self.normalized else "pixels, which are normalised before the model"
-        return f"images are {images} (mean={_rounded(self.mean)}, std={_rounded(self.std)})"
+        return f"images are {images} (mean={rounded(self.mean)}, std={rounded(self.std)})"
 
 
 def find_pixels(
@@ -210,7 +210,7 @@ def _compare_with_config(space: Pixels, model: nn.Module | None) -> None:
         theirs = config.get(key) if isinstance(config, dict) else None
         if theirs is not None and len(theirs) == mine.numel() and not torch.allclose(_column(theirs), mine, atol=1e-3):
             warnings.warn(
-                f"{key} is {_rounded(mine)}, but the model's pretrained_cfg says {tuple(theirs)}: if its weights are "
+                f"{key} is {rounded(mine)}, but the model's pretrained_cfg says {tuple(theirs)}: if its weights are "
                 "pre-trained, normalise as they were trained",
                 stacklevel=4,
             )
@@ -226,7 +226,7 @@ def _checked(name: str, values: Channels) -> Tensor:
             f"{name} is {values!r}, but a number for each channel is needed, such as (0.5, 0.5, 0.5)"
         ) from error
     if not bool(torch.isfinite(column).all()):
-        raise ValueError(f"{name} is {_rounded(column)}, but finite numbers are needed, one for each channel")
+        raise ValueError(f"{name} is {rounded(column)}, but finite numbers are needed, one for each channel")
     return column
 
 
@@ -234,5 +234,11 @@ def _column(values: Channels) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float32).detach().clone().reshape(1, -1, 1, 1)
 
 
-def _rounded(values: Tensor) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in values.flatten().tolist()) + ")"
+def rounded(values: Channels) -> str:
+    """Write a mean or std for people.
+
+    Example:
+        >>> rounded([0.485, 0.1 + 0.2])
+        '(0.485, 0.3)'
+    """
+    return "(" + ", ".join(f"{value:.4g}" for value in torch.as_tensor(values).flatten().tolist()) + ")"

@@ -121,7 +121,7 @@ class Monitor:
         run.check_images(images)
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
-        self.classes: tuple[str, ...] = tuple(class_names(loader) or run.classes)
+        self.classes: tuple[str, ...] = run.classes or tuple(class_names(loader) or ())
         batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         self._reference = Reference(values, false_alarms, seed)

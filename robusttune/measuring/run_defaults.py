@@ -5,10 +5,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from robusttune.data.class_names import class_names
+from robusttune.data.class_names import class_names, two_orders
+from robusttune.data.pixels import rounded
 from robusttune.data.transforms import Statistics, find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
 from robusttune.model.saved import hardened_run, loaded
@@ -16,7 +16,7 @@ from robusttune.norms import NormLike, canonical
 from robusttune.run import files
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.log import tell
-from robusttune.run.settings import as_written, number
+from robusttune.run.settings import number, shown_radius
 from robusttune.tasks._heads import Heads
 from robusttune.types import Channels, Loader, PathLike
 
@@ -69,7 +69,7 @@ class RunDefaults:
         if norm is not None and canonical(norm) != trained:
             return norm, eps
         try:
-            return canonical(trained), radius if eps is None else eps
+            return canonical(trained), (radius or None) if eps is None else eps  # no attack is made at a radius of 0
         except ValueError as error:
             raise ValueError(
                 f"the run in {self.folder} was trained against a norm that is an object: pass norm= and eps="
@@ -88,12 +88,22 @@ class RunDefaults:
     ) -> tuple[Channels | None, Channels | None]:
         """Return mean and std of the model's input: the user's, else the run's; None to read them from the loader.
 
+        Those of the user are logged as a warning where they are others than the run's.
+
         Raises:
             ValueError: the loader's images are normalised otherwise than the run's.
         """
-        if self.run is None or mean is not None or std is not None or not self._knows_statistics:
+        if self.run is None or not self._knows_statistics:
             return mean, std
         known, found = self.run.statistics, find_statistics(loader)
+        if mean is not None or std is not None:
+            if mean is not None and std is not None and not same_statistics(known, (mean, std)):
+                logger.warning(
+                    "the model of %s was trained on images that are %s, but here they are %s, as mean= and std= say: leave both "
+                    "out to take those of the run",
+                    *(self.folder, _normalised(known), _normalised((mean, std))),
+                )
+            return mean, std
         if found[0] is not None and not same_statistics(known, found):
             raise ValueError(
                 f"the loader yields images that are {_normalised(found)}, but the model of {self.folder} takes images that are "
@@ -150,11 +160,18 @@ class RunDefaults:
             return
         names, classes = class_names(loader), None if self.run.about is None else self.run.about.classes
         check_same_names(classes, names, self.run.folder)
+        orders = None if classes is not None or names is None else two_orders(names)
+        if orders is not None and names == sorted(names or ()):
+            logger.warning(
+                "the run in %s does not know its classes by name, so its %s; the loader has them sorted as text: if the run does not, "
+                "map the labels in the target_transform of the data set",
+                *(self.folder, orders),
+            )
         unknown = self._unknown()
         if unknown:
             logger.warning("the run in %s does not know %s", self.folder, ", ".join(unknown))
         norm, eps = self._trained()
-        radius = "" if eps is None else f" eps {as_written(eps)}"
+        radius = "" if eps is None else f" eps {shown_radius(eps)}"
         tell(f"the run in {self.folder}: {norm}{radius}, {_normalised(self.run.statistics)}", progress)
         if classes is not None and names is None:
             shown = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:SHOWN]))
@@ -205,8 +222,4 @@ def _normalised(statistics: Statistics) -> str:
     mean, std = statistics
     if mean is None or std is None:
         return "pixels on [0, 1]"
-    return f"normalised with mean={_rounded(mean)}, std={_rounded(std)}"
-
-
-def _rounded(values: Channels) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in torch.as_tensor(values).flatten().tolist()) + ")"
+    return f"normalised with mean={rounded(mean)}, std={rounded(std)}"

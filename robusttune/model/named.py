@@ -69,7 +69,9 @@ def model_of(sources: NamedModel, classes: int | None) -> nn.Module:
     module: object
     if library == "timm":
         if not timm.is_model(model.split(".")[0]) and "/" not in model:
-            raise ValueError(f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
+            raise ValueError(
+                f"timm has no model {model!r}{did_you_mean(model, timm.list_models())}: timm.list_models() lists them"
+            )
         settings = {"in_chans": sources.channels, "pretrained": pretrained, **outputs, **settings}
         module = called(name, timm.create_model, model, **settings)
     elif library == "torchvision":

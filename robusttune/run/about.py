@@ -10,6 +10,7 @@ from robusttune.types import Json, PathLike
 
 RUN = "run.json"
 METADATA = "robusttune"
+BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
 SOURCES = (
     "model",
@@ -140,7 +141,7 @@ def _about(known: Mapping[str, Any] | None) -> About | None:
 
 
 def check_same_names(
-    before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = "loader.dataset.classes"
+    before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = BY_LOADER
 ) -> None:
     """Raise a ValueError where both of the names of classes are known, and are not the same in the same order.
 
@@ -157,4 +158,5 @@ def check_same_names(
     raise ValueError(
         f"the run in {str(run)!r} has {len(before)} classes, {', '.join(before[:8])}{' …' * (len(before) > 8)}, but by "
         f"{by} {what}: pass images of the same classes in the same order"
+        f"{', or map their labels to those of the run in the target_transform of the data set' if by == BY_LOADER else ''}"
     )

@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ FILE = "log.jsonl"
 logger = logging.getLogger("robusttune")
 
 
-# Rewrites lines that are shown, such as with the options of the command line in the place of arguments.
+# Rewrites lines that are shown: the command line sets it, and speaks of options where Python speaks of arguments.
 wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
 
 
@@ -30,10 +31,24 @@ def tell(message: str, progress: bool) -> None:
 
 def warn(message: str, progress: bool) -> None:
     """Log one line as a warning; with `progress`, show it above the progress bar instead where no handler is set up."""
+    if wording.get() is not str:  # the command line prints what is logged as a warning
+        logger.warning(message)
+        return
     if progress:
         tqdm.write(message, file=sys.stderr)
     if not progress or logger.hasHandlers():  # without a handler, Python itself writes warnings to stderr
         logger.warning(message)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing but errors inside this context."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def block(rows: Iterable[tuple[str, str]]) -> str:

@@ -133,6 +133,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def epochs_in_words(count: int) -> str:
+    """Write a number of epochs for people.
+
+    Example:
+        >>> epochs_in_words(1), epochs_in_words(2)
+        ('1 epoch', '2 epochs')
+    """
+    return f"{count:,} epoch{'s' * (count != 1)}"
+
+
 def shown_radius(value: float) -> str:
     """Write a radius for people: as a multiple of 1/255 or a short decimal where it is one, within rounding.
 

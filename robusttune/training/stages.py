@@ -23,7 +23,7 @@ from robusttune.run import folder as run_folder
 from robusttune.run.about import read_run
 from robusttune.run.log import tell
 from robusttune.run.randomness import own_randomness
-from robusttune.run.settings import check_settings
+from robusttune.run.settings import check_settings, epochs_in_words
 from robusttune.tasks import TASKS
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import LossOf, ThreatModel
@@ -77,14 +77,17 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
         _check_run(model, settings)
         if length.pretrain_epochs:
             stage = pretraining_settings(settings)
-            _say(f"{length.pretrain_epochs} epochs of {_names(stage)} on all images, without their labels", settings)
+            _say(
+                f"{epochs_in_words(length.pretrain_epochs)} of {_names(stage)} on all images, without their labels",
+                settings,
+            )
             with blocks_checkpointed(model, settings.speed, show=False):
                 robust_loss = pretrained(model, stage)
             # The weights of `init_from` are in the model since the check.
             learning = replace(learning, heads=robust_loss if settings.learning.tasks else learning.heads)
             settings = replace(settings, learning=replace(settings.learning, init_from=None))
         if length.finetune:
-            _say(f"{length.finetune} epochs of ordinary training of the whole model", settings)
+            _say(f"{epochs_in_words(length.finetune)} of ordinary training of the whole model", settings)
             _train_ordinarily(model, ordinary_settings(settings))
         following = replace(settings, learning=learning, length=replace(length, pretrain_epochs=0, finetune=0))
         if output.out is not None:

@@ -15,7 +15,7 @@ from robusttune.data.splits import HELD_BACK, LEAST_HELD
 from robusttune.data.unlabeled import Labelled, Mixture
 from robusttune.model.teacher import SELF
 from robusttune.run import distributed
-from robusttune.run.settings import duration, shown_radius
+from robusttune.run.settings import duration, epochs_in_words, shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.presets import augment_for
 from robusttune.training.settings import RunSettings
@@ -53,8 +53,11 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("tasks", _tasks(training, settings)),
         ("augmentation", _augmentation(training, settings)),
         ("optimiser", _optimiser(training, settings)),
-        ("pre-training", f"{length.pretrain_epochs} epochs before, on all images" if length.pretrain_epochs else ""),
-        ("fine-tuning", f"{first} epochs before, with all its weights" if first else ""),
+        (
+            "pre-training",
+            f"{epochs_in_words(length.pretrain_epochs)} before, on all images" if length.pretrain_epochs else "",
+        ),
+        ("fine-tuning", f"{epochs_in_words(first)} before, of all weights" if first else ""),
         ("length", _length(training)),
         ("precision", stepper.precision.name),
         ("device", device_in_words(stepper.device)),
@@ -195,10 +198,10 @@ def _weights(training: Training, settings: RunSettings, command: Mapping[str, ob
     taken, source = training.progress.taken, settings.learning.init_from or command.get("checkpoint")
     if taken:
         return f"of step {taken:,} of the run that is resumed"
-    if source is not None:
-        return f"of {source}"
+    then = "fine-tuned" if settings.length.finetune else ""
     published = str(command.get("model", "")).partition(":")[0] in ("timm", "torchvision")
-    return "" if not published else "published ones" if command.get("pretrained") else "random"
+    before = f"of {source}" if source is not None else "published ones" if command.get("pretrained") else "random"
+    return ", then ".join(filter(None, [before if source is not None or published else "", then]))
 
 
 def _head(training: Training) -> str:
@@ -274,7 +277,7 @@ def _length(training: Training) -> str:
     progress = training.progress
     length, steps = progress.length, progress.steps
     ended = length.max_steps is not None or length.time_budget is not None
-    parts = [f"{'at most ' * ended}{length.epochs:,} epoch{'s' * (length.epochs != 1)}"]
+    parts = [f"{'at most ' * ended}{epochs_in_words(length.epochs)}"]
     parts += ["steps not known" if steps is None else f"{steps:,} step{'s' * (steps != 1)}"]
     parts += [f"of {length.accumulate} batches each"] if length.accumulate > 1 else []
     parts += [] if length.time_budget is None else [duration(length.time_budget)]

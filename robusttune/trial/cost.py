@@ -19,7 +19,7 @@ from robusttune.measuring.evaluate import evaluate
 from robusttune.model.devices import chosen_device, placed
 from robusttune.model.features import predicted_classes
 from robusttune.run.files import write_text
-from robusttune.run.log import tell
+from robusttune.run.log import quiet, tell
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.budget import Cost, total_seconds, with_price
@@ -131,16 +131,17 @@ class Costs:
             count = min(len(images), GROWTH * count or FIRST_IMAGES)
             few = [(images[:count], labels[:count])]
             start = time.perf_counter()
-            evaluate(
-                self.model,
-                few,
-                evaluation,
-                norm=norm,
-                eps=eps,
-                device=space.device,
-                progress=False,
-                **pixels.arguments(),
-            )
+            with quiet():  # a few images show nothing of the model
+                evaluate(
+                    self.model,
+                    few,
+                    evaluation,
+                    norm=norm,
+                    eps=eps,
+                    device=space.device,
+                    progress=False,
+                    **pixels.arguments(),
+                )
             seconds = time.perf_counter() - start
         return seconds / count
 

@@ -20,6 +20,7 @@ from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks import TASKS, TasksLike
+from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget
@@ -137,7 +138,7 @@ def poc(
         calls = _calls(plan, data, space)
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
-        warn_of_chance(model, data, space, progress)
+        warn_of_chance(model, data, space, finetuned=(folder / FOLDER).exists(), progress=progress)
         costs = Costs(folder, model, data, space, progress=progress)
         _start(folder, request, plan, model, calls, costs, notes or {})
         check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)

@@ -11,6 +11,7 @@ from robusttune.measuring.chance import UNTRAINED, first_guess
 from robusttune.model.devices import chosen_device, placed
 from robusttune.run import folder as run_folder
 from robusttune.run.log import warn
+from robusttune.training.checks import LONGER
 from robusttune.training.stages import FOLDER, check_earlier
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length
@@ -42,7 +43,7 @@ def finetuned_start(
     return start
 
 
-def warn_of_chance(model: nn.Module, data: Data, space: InputSpace, progress: bool) -> None:
+def warn_of_chance(model: nn.Module, data: Data, space: InputSpace, *, finetuned: bool, progress: bool) -> None:
     """Warn of a model that seems not to be trained on the classes of the images, as all arms start from it."""
     images, labels = Batches(data.loader).first()
     pixels = find_pixels(images, data.loader, mean=space.mean, std=space.std, normalized=space.normalized, model=model)
@@ -50,5 +51,5 @@ def warn_of_chance(model: nn.Module, data: Data, space: InputSpace, progress: bo
     with placed(model, device):
         guess = first_guess(model, pixels.to(device), images, labels, data.loader, 0)
     if guess:
-        advice = "pass finetune=EPOCHS to train it before all arms, or load trained weights"
-        warn(f"{guess}: {UNTRAINED}{advice}", progress)
+        advice = f"{UNTRAINED}pass finetune=EPOCHS to train it before all arms, or load trained weights"
+        warn(f"{guess}: {LONGER if finetuned else advice}", progress)

@@ -136,7 +136,7 @@ def test_a_run_that_learnt_without_labels_has_an_untrained_classifier(data, caps
     source = ["--model", "timm:test_resnet", "--data", "data", "--size", "32", "--progress", "false"]
     code, text = said(capsys, "pretrain", *source, "--epochs", "1", "--tasks", "{rotation: 1}", "--out", "runs/p")
     assert (code, "random weights" in text) == (0, False)
-    line = "the run in 'runs/p' learnt without labels, so its classifier is not trained"
+    line = "the run in 'runs/p' learnt without labels and has no trained classifier"
     assert f"{line}, so what is measured" in said(capsys, "evaluate", *source, "--checkpoint", "runs/p")[1]
     code, text = said(capsys, "harden", *source, *QUICK, "--checkpoint", "runs/p", "--out", "runs/a")
     assert (code, f"{line}: pass --finetune EPOCHS" in text) == (0, True)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from robusttune.cli import folders, image_files, main
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
+from robusttune.data.class_names import in_timm_order
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -162,8 +163,8 @@ def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path,
         chance, data = random.Random(seed), tmp_path / str(seed)
         count = chance.randint(2, 12)
         names = drawn_names(chance, count)
-        order = chance.choice([sorted, folders.in_timm_order, list])(names)
-        by_names = chance.random() < 0.5 or order not in (sorted(names), folders.in_timm_order(names))
+        order = chance.choice([sorted, in_timm_order, list])(names)
+        by_names = chance.random() < 0.5 or order not in (sorted(names), in_timm_order(names))
         source = chance.choice(["file", "checkpoint", "metadata", "class map"]) if by_names else None
         by_file = source is not None
         flat, trained = chance.random() < 0.3, chance.random() < 0.7

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from robusttune.cli import main
-from robusttune.cli.next_command import command_of
-from robusttune.cli.options import options_of
+from robusttune.cli.next_command import after_harden, command_of
+from robusttune.cli.options import Sources, options_of
 from robusttune.cli.parser import parse
 
 # timm's data sets leave the files that they have read to the garbage collector
@@ -80,3 +80,22 @@ def test_a_written_command_is_read_back_as_it_was():
     defaults = parse(["harden", "--model", "x", "--data", "x", "--out", "x"])
     usual = {**vars(defaults.sources), **defaults.arguments}
     assert {name: read[name] for name in others & set(usual)} == {name: usual[name] for name in others & set(usual)}
+
+
+SPLITS = [
+    (["train", "val", "test"], "val", "test"),
+    (["train", "val", "test"], None, "test"),
+    (["train", "val"], "val", "val"),
+    (["train", "valid"], None, "validation"),
+    (["cat", "dog"], None, "validation"),
+    (["cat", "dog"], "held", "held"),
+]
+
+
+@pytest.mark.parametrize(("folders", "judged", "split"), SPLITS)
+def test_a_run_is_measured_on_images_that_have_not_chosen_its_epoch_if_there_are_some(folders, judged, split, tmp_path):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    arguments = {"out": "a", "device": "auto"}
+    line = after_harden(Sources("timm:test_resnet", str(tmp_path)), arguments, judged)
+    assert line == f"robusttune evaluate a --data {tmp_path}" + f" --split {split}" * (split != "validation")

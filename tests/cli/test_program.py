@@ -294,7 +294,10 @@ MISTAKES = [
     (["harden", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune harden"),
     (["harden", "--model", "x", "--data", "", "--out", ""], "missing: --data, --out"),
     (["pretrain", "--model", "x", "--data", "y"], "missing: --out; for example: robusttune pretrain"),
-    (["evaluate", "no/such/run"], "missing: --data; for example: robusttune evaluate"),
+    (
+        ["evaluate", "no/such/run"],
+        "missing: --data; for example: robusttune evaluate runs/a --data images; robusttune evaluate --help",
+    ),
     (["evaluate"], "missing: --model, --data"),
     (["poc", "--data", "y"], "missing: --model; for example: robusttune poc"),
     (["compare", "a"], "missing: second; for example: robusttune compare runs/before runs/a/evaluation"),

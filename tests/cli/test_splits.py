@@ -73,7 +73,7 @@ def test_val_beside_train_chooses_the_epoch_and_is_said(data, capsys):
     assert line in said
     assert "held out      9 images of the split 'val', to choose the epoch by" in said
     counts = (
-        "data: train 24 images in 3 class folders, test 9 images in 3 class folders, val 9 images in 3 class folders"
+        "'data': train 24 images in 3 class folders, test 9 images in 3 class folders, val 9 images in 3 class folders"
     )
     assert counts in said
     assert hardened(capsys, "b") == (
@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_or_is_replayed_keeps_its_split(data, capsys):
 def test_a_split_that_is_trained_on_is_warned_of_as_judge_and_as_test(data, capsys):
     code, _, said = hardened(capsys, "a", "--val_split", "train")
     assert (code, facts("a")[0]) == (0, "train")
-    assert "warning: the images in 'data/train' are those that are trained on, so the best epoch is not seen" in said
+    assert "warning: the images in 'data/train' are those that are trained on, so they do not show which epoch" in said
     options = [*MODEL, "--data", "data", "--test_split", "training", "--progress", "false", "--arms", "no such"]
     assert "so a test on them does not show" in ran(capsys, "poc", *options)[2]
 
@@ -159,13 +159,21 @@ def test_evaluate_compares_with_the_images_of_the_run(data, capsys, tmp_path):
     assert hardened(capsys, "a")[0] == 0
     assert measured(capsys, "a", "--data", "data", "--split", "test") == (0, 100.0, "")
     assert "was trained on these images" in measured(capsys, "a", "--data", "data", "--split", "train")[2]
-    assert "chose its epoch by these images" in measured(capsys, "a", "--data", "data")[2]
+    judged = measured(capsys, "a", "--data", "data")[2]
+    assert "chose its epoch by these images" in judged
+    assert "pass --split test for images that it has not seen" in judged
     fill(tmp_path / "other", 50, 2)
     assert measured(capsys, "a", "--data", "other") == (0, 100.0, "")
     shutil.copy(data / "train/b/3.png", tmp_path / "other/b/3.png")
     said = measured(capsys, "a", "--data", "other")[2]
-    assert "1 image of these images is in the training images of 'a', too (other/b/3.png is data/train/b/3.png)" in said
-    assert "1 image of these images is in" in measured(capsys, *MODEL, "--checkpoint", "a", "--data", "other")[2]
+    assert (
+        "1 image of the split that is measured is in the training images of 'a', too (other/b/3.png is data/train/b/3.png)"
+        in said
+    )
+    assert (
+        "1 image of the split that is measured is in"
+        in measured(capsys, *MODEL, "--checkpoint", "a", "--data", "other")[2]
+    )
     data.rename(tmp_path / "gone")
     assert measured(capsys, "a", "--data", "other") == (0, 100.0, "")
 

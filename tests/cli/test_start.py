@@ -81,6 +81,17 @@ def test_the_source_of_the_weights_is_named(sources, words, data, capsys):
 def test_poc_says_which_split_it_could_measure_on(data, capsys):
     assert main(["poc", *MODEL, "--device", "cpu", "--plan-only", "true"]) == 1  # two images are too few
     said = capsys.readouterr().err
-    assert "data: train 2 images in 2 class folders, validation 2 images in 2 class folders" in said
+    assert "'data': train 2 images in 2 class folders, validation 2 images in 2 class folders" in said
     assert "--test_split validation measures on that split instead" in said
     assert rows(said)["images"] == "2, 1x8x8"
+
+
+def test_an_estimate_of_evaluations_says_what_it_is_of(data, capsys):
+    code = main(["estimate", *MODEL, "--device", "cpu", "--split", "validation", "--which", "clean", "--subset", "1"])
+    shown = rows(capsys.readouterr().err)
+    assert (code, shown["evaluations"], shown["images"], shown["threat"]) == (
+        0,
+        "clean",
+        "1 of 2, 1x8x8",
+        "linf, eps 8/255",
+    )

@@ -61,3 +61,19 @@ def test_parts_that_name_other_classes_have_no_names_and_are_warned_of(caplog):
     data = ConcatDataset([named("cat", "dog"), named("dog", "cat")])
     assert class_names(DataLoader(data)) is None
     assert "name other classes, [cat, dog] and [dog, cat], so a label may mean several" in caplog.text
+
+
+MAPPED = [
+    (int, ["cat", "dog", "owl"]),
+    ([2, 0, 1].__getitem__, ["dog", "owl", "cat"]),
+    ([0, 0, 1].__getitem__, None),
+    ([1, 2, 3].__getitem__, None),
+    (lambda label: torch.eye(3)[label], None),
+]
+
+
+@pytest.mark.parametrize(("target_transform", "names"), MAPPED, ids=["same", "other order", "merged", "gap", "soft"])
+def test_names_follow_the_labels_of_a_target_transform(target_transform, names):
+    dataset = SimpleNamespace(classes=["cat", "dog", "owl"], target_transform=target_transform)
+    assert class_names(SimpleNamespace(dataset=dataset)) == names
+    assert class_names(SimpleNamespace(dataset=Subset(dataset, [0]))) == names

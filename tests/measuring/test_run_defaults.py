@@ -16,6 +16,7 @@ from torchvision.datasets import ImageFolder
 
 import robusttune
 from robusttune.cli import main
+from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 
 # timm's data sets leave the files that they have read to the garbage collector
@@ -181,3 +182,71 @@ def test_a_model_of_timm_is_known_in_a_run_from_python(at_home, tmp_path, capsys
     assert (list(found), found.facts["threat"]) == (list(expected), expected.facts["threat"])
     assert main(["evaluate", str(tmp_path), "--data", "data", "--which", "clean", "--progress", "false"]) == 0
     assert f"| {100 * found[0].value:.1f}% |" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_statistics_than_those_of_the_run_are_said(at_home, caplog, capsys):
+    clean = partial(robusttune.evaluate, "runs/a", a_loader(), "clean", progress=False)
+    clean(mean=HALF, std=HALF)
+    assert said(caplog) == []
+    clean(mean=0.2, std=0.5)
+    (line,) = said(caplog)
+    assert "'runs/a' was trained on images that are normalised with mean=(0.5, 0.5, 0.5)" in line
+    assert "here they are normalised with mean=(0.2), std=(0.5), as mean= and std= say" in line
+    options = ["--data", "data", "--which", "clean", "--mean", "0.2", "--std", "0.5", "--progress", "false"]
+    for model in (
+        ["runs/a"],
+        ["--model", "timm:test_resnet", "--checkpoint", "runs/a/model.safetensors", "--size", "16"],
+    ):
+        assert main(["evaluate", *model, *options]) == 0
+        assert capsys.readouterr().err.count("as --mean and --std say: leave both out") == 1
+
+
+def test_a_run_without_an_adversary_is_attacked_at_the_customary_radius(at_home, tmp_path):
+    shutil.copytree("runs/a", tmp_path / "ordinary")
+    facts = json.loads((tmp_path / "ordinary/run.json").read_text(encoding="utf-8"))
+    facts["about"]["eps"] = "0"
+    (tmp_path / "ordinary/run.json").write_text(json.dumps(facts), encoding="utf-8")
+    strong_of = partial(strong, steps=1, target_steps=1)
+    for eps, radius in ((None, 8 / 255), (0.0, 0.0)):
+        records = robusttune.evaluate(
+            tmp_path / "ordinary", a_loader(), strong_of, norm="linf", eps=eps, subset=2, progress=False
+        )
+        assert {record.setting["eps"] for record in records} == {radius}
+    own = robusttune.evaluate(tmp_path / "ordinary", a_loader(), strong_of, subset=2, progress=False)
+    assert {record.setting["norm"] for record in own} == {"l2"}
+    assert min(record.setting["eps"] for record in own) > 0
+
+
+def test_labels_that_a_transform_maps_to_those_of_the_run_are_taken(at_home, tmp_path):
+    shutil.copytree("data", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/one")
+    (tmp_path / "data/seven").rename(tmp_path / "data/x")
+    loader = a_loader(folder=tmp_path / "data")
+    with pytest.raises(ValueError, match="or map their labels to those of the run in the target_transform"):
+        robusttune.evaluate("runs/a", loader, "clean", progress=False)
+    loader.dataset.target_transform = {0: 2, 1: 1}.get  # three, x
+    mapped = robusttune.evaluate("runs/a", loader, "clean", progress=False)
+    every = robusttune.evaluate("runs/a", a_loader(), "clean", progress=False)
+    assert sorted(mapped.labels) == sorted(label for label in every.labels if label > 0)
+    assert mapped.classes == tuple(NAMES)
+
+
+def test_two_orders_of_names_are_said_where_the_run_has_no_names(at_home, tmp_path, caplog):
+    shutil.copytree("runs/a", tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))
+    facts["about"]["classes"] = None
+    (tmp_path / "run/run.json").write_text(json.dumps(facts), encoding="utf-8")
+    for name, number in zip(NAMES, ("1", "10", "2"), strict=True):
+        shutil.copytree(Path("data") / name, tmp_path / "data" / number)
+    loader = a_loader(folder=tmp_path / "data")
+    robusttune.evaluate(tmp_path / "run", loader, "clean", progress=False)
+    assert "so its class 1 may be '10' (sorted as text" in caplog.text
+    caplog.clear()
+    loader.dataset.target_transform = {0: 0, 1: 2, 2: 1}.get  # by number
+    robusttune.evaluate(tmp_path / "run", loader, "clean", progress=False)
+    robusttune.evaluate(tmp_path / "run", a_loader(), "clean", progress=False)
+    assert "sorted as text" not in caplog.text
+
+
+def test_answers_are_named_as_the_run_names_its_classes(at_home, renamed):
+    assert robusttune.Monitor("runs/a", a_loader(folder=renamed)).classes == tuple(NAMES)

@@ -5,7 +5,8 @@ import json
 import pytest
 from short_runs import hardened
 
-from robusttune.run.log import Journal, chosen_tracker
+from robusttune.cli.errors import worded
+from robusttune.run.log import Journal, chosen_tracker, logger, quiet, tell, warn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -93,3 +94,21 @@ def test_a_radius_is_logged_as_it_was_given(tmp_path, caplog):
     assert any("threat        linf, eps 8/255" in message for message in caplog.messages)
     assert any(", eps 8/255, " in message for message in caplog.messages)
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["eps"] == 8 / 255
+
+
+def test_the_command_line_prints_a_line_once_with_options_for_arguments(capsys):
+    with worded({"finetune"}):
+        warn("it guesses: pass finetune=EPOCHS", True)
+        tell("it learns by finetune=5", True)
+    assert capsys.readouterr().err.splitlines() == [
+        "robusttune: warning: it guesses: pass --finetune EPOCHS",
+        "it learns by --finetune 5",
+    ]
+
+
+def test_only_errors_are_logged_in_quiet(caplog):
+    with quiet():
+        warn("it guesses", False)
+        logger.error("it fails")
+    warn("it learns", False)
+    assert caplog.messages == ["it fails", "it learns"]

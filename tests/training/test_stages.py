@@ -215,7 +215,7 @@ def test_pre_training_leaves_the_classifier_and_the_images_that_are_held_back_al
         True,
         True,
     ]
-    assert "before hardening: 1 epochs of rotation and jigsaw on all images" in caplog.text
+    assert "before hardening: 1 epoch of rotation and jigsaw on all images" in caplog.text
     assert "pre-training    1 epochs before, on all images" in caplog.text.replace("pre-training  ", "pre-training    ")
 
 
@@ -297,3 +297,15 @@ def test_a_run_that_is_killed_in_every_stage_ends_in_the_same_weights(tmp_path):
     assert started(out, tmp_path / "b.pt", "resume", "6", "4").wait() == 0
     first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pt", "b.pt"))
     assert same(first, second)
+
+
+def test_each_of_the_two_runs_says_what_it_starts_from_and_what_it_was_judged_by(capsys):
+    command = {"command": {"model": "timm:x", "data": "photos"}}
+    quick(finetune=1, max_steps=1, val_loader=a_loader(40), progress=True, notes=command)
+    lines = capsys.readouterr().err.splitlines()
+    assert "before hardening: 1 epoch of ordinary training of the whole model" in lines
+    assert "fine-tuning   1 epoch before, of all weights" in lines
+    weights = [line.removeprefix("weights").strip() for line in lines if line.startswith("weights")]
+    assert weights == ["random", "random, then fine-tuned"]
+    ordinary, hardening = (line for line in lines if line.startswith("kept epoch"))
+    assert ("under attack" in ordinary, "under attack" in hardening) == (False, True)
