@@ -87,6 +87,7 @@ PEAK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_checkpointing_needs_less_memory():
     # What is freed goes back at once, so that the peak is that of tensors in use.

@@ -38,7 +38,7 @@ def launched(launcher, folder, case, port, script="launched_run.py"):
     ("launcher", "case", "port"),
     [
         ("torchrun", "plain", 29611),
-        ("torchrun", "sampler", 29612),
+        pytest.param("torchrun", "sampler", 29612, marks=pytest.mark.slow),
         ("accelerate", "taught", 29613),
         ("torchrun", "tuned", 29615),
     ],
