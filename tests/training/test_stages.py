@@ -216,7 +216,7 @@ def test_pre_training_leaves_the_classifier_and_the_images_that_are_held_back_al
         True,
     ]
     assert "before hardening: 1 epoch of rotation and jigsaw on all images" in caplog.text
-    assert "pre-training    1 epochs before, on all images" in caplog.text.replace("pre-training  ", "pre-training    ")
+    assert "pre-training    1 epoch before, on all images" in caplog.text.replace("pre-training  ", "pre-training    ")
 
 
 def test_what_cannot_be_combined_with_a_pre_training_is_refused():
