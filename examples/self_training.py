@@ -186,12 +186,13 @@ def key(record: dict[str, object], judge: str) -> tuple[object, ...]:
 
 def table(name: str, records: list[dict[str, object]]) -> str:
     """The means over seeds of one setting, with standard deviations at the radius."""
+    mine = [record for record in records if record["setting"] == name]
     columns = ["clean", "0.5 eps", "1 eps", "1.5 eps", "strong", "autoattack"]
+    columns = [column for column in columns if any(column in record for record in mine)]
     lines = [f"| labels | arm | seeds | {' | '.join(columns)} | seconds |", "|" + "---|" * (len(columns) + 4)]
     groups: dict[tuple[int, str], list[dict[str, object]]] = {}
-    for record in records:
-        if record["setting"] == name:
-            groups.setdefault((record["labels"], record["arm"]), []).append(record)
+    for record in mine:
+        groups.setdefault((record["labels"], record["arm"]), []).append(record)
     order = [*ARMS, *ALL_LABELS]
     for (count, arm), runs in sorted(groups.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
         cells = [cell([each[column] for each in runs if column in each]) for column in columns]
@@ -212,7 +213,7 @@ def main() -> None:
     """Run what is missing, or print the tables."""
     options = arguments()
     if options.tables:
-        for name in SETTINGS:
+        for name in dict.fromkeys(record["setting"] for record in known()):
             print(f"\n{name}: {' '.join(map(str, SETTINGS[name]))}\n\n{table(name, known())}")
         return
     torch.set_num_threads(1)
