@@ -65,6 +65,7 @@ def after_harden(sources: Sources, arguments: Arguments, val_split: str | None) 
     names = ("data", "data_dir", "data_args", "batch_size", "workers")
     values = {name: getattr(sources, name) for name in names}
     values |= {"split": _split_to_measure(sources, val_split), "device": arguments["device"]}
+    values["out"] = _new_folder(str(Path(arguments["out"]) / "evaluation"))  # where report and compare look for it
     return command_of("evaluate", values, str(arguments["out"]))
 
 

@@ -47,9 +47,11 @@ def test_from_an_estimate_to_the_evaluation(source, capsys):
     assert words[words.index("--eps") + 1] == "8/255"
     assert main(words) == 0
     words = following(capsys)
-    assert words == ["evaluate", "runs/hardened", "--data", "my images", "--split", "test", "--batch_size", "8"]
+    chosen = ["--data", "my images", "--split", "test", "--batch_size", "8", "--out", "runs/hardened/evaluation"]
+    assert words == ["evaluate", "runs/hardened", *chosen]
     assert main([*words, "--which", "clean"]) == 0
     assert "| clean " in capsys.readouterr().out
+    assert main(["report", "runs/hardened", "--out", "page"]) == 0  # it finds the evaluation there
 
 
 def test_from_pretraining_to_hardening(source, capsys, tmp_path):
@@ -98,4 +100,5 @@ def test_a_run_is_measured_on_images_that_have_not_chosen_its_epoch_if_there_are
         (tmp_path / name).mkdir()
     arguments = {"out": "a", "device": "auto"}
     line = after_harden(Sources("timm:test_resnet", str(tmp_path)), arguments, judged)
-    assert line == f"robusttune evaluate a --data {tmp_path}" + f" --split {split}" * (split != "validation")
+    split = f" --split {split}" * (split != "validation")
+    assert line == f"robusttune evaluate a --data {tmp_path}{split} --out a/evaluation"
