@@ -31,6 +31,7 @@ def test_readme_examples_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
     names = {"model": model, "loader": digits(0, 128), "test_loader": digits(128, 160)}
+    names["unlabeled_loader"] = digits(160, 288)
     for example in EXAMPLES:
         before = model[0].weight.detach().clone()
         exec(compile(example, str(README), "exec"), names)
