@@ -267,7 +267,7 @@ def once(start, name, make):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("timm", "accelerate") else name for name in SCRIPTS]
+    "name", [name if name == "plain" else pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS]
 )
 def test_the_script_makes_a_model_robust(name, start, examples, monkeypatch, capsys):
     import loops
