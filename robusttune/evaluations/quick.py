@@ -1,4 +1,4 @@
-"""A first look at accuracy and robustness in about a minute: few images, one attack, two radii."""
+"""A first look at accuracy and robustness on few images, by one attack at two radii."""
 
 from dataclasses import replace
 

@@ -27,7 +27,7 @@ logger = logging.getLogger("robusttune")
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What the run of a model knows; without a run, nothing.
+    """The defaults that an evaluation takes from the run of its model; none without a run.
 
     Attributes:
         run: the run, or None.

@@ -121,7 +121,7 @@ def teacher_of(
     names: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Teacher:
-    """Make a teacher of what the user passed: "self" for a copy of the model with its present weights, a run, a module, a function.
+    """Make a teacher from "self" (a copy of the model with its present weights), the folder of a run, a module or a function.
 
     Args:
         teacher: of the user.
@@ -178,7 +178,10 @@ def teaching(
     names: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Iterator[Teacher]:
-    """Yield the teacher of a run, see `teacher_of`; a module of the user's is in eval mode meanwhile, and restored after it."""
+    """Make a teacher as `teacher_of` does, for the time of this context.
+
+    A module of the user's is put on the device and in eval mode inside the context, and restored after it.
+    """
     with ExitStack() as stack:
         if isinstance(teacher, nn.Module) and teacher is not model:
             for each in (placed(teacher, device), restored(teacher, weights=False), evaluating(teacher)):

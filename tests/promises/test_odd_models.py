@@ -214,8 +214,10 @@ def test_a_model_with_a_scripted_part_goes_through_every_door():
     for door in (robusttune.evaluate, robusttune.harden, robusttune.estimate):
         torch.manual_seed(0)
         model = HalfScripted(nn.Sequential(transforms.Normalize([0.5], [0.5])))
+        before = model.classifier.weight.detach().clone()
         settings = {"progress": False} if door is robusttune.evaluate else SHORT
         door(model, batches(), **settings)
+        assert torch.equal(model.classifier.weight, before) == (door is not robusttune.harden)
 
 
 @OLD
