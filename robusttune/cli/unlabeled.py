@@ -136,6 +136,10 @@ def teacher_of(teacher: str | None, sources: Sources, loader: Images) -> Teacher
             f"the teacher answers with other classes: {came.where} names {shown(came.spellings[0])}, but the model is for "
             f"{shown(names)}: pass a teacher of the same classes in the same order"
         )
+    if came is None or not came.stated:
+        note(
+            f"the weights in {teacher!r} do not name their classes: outputs are taken in the order of the model's classes"
+        )
     return model.eval()
 
 

@@ -19,7 +19,16 @@ from ordinary import new_model, train
 
 import robusttune
 
-IMAGES = {"clean": 128, "noise": 128, "corruptions": 128, "quick": 128, "strong": 128, "sweep": 128, "sanity": 32}
+IMAGES = {
+    "clean": 128,
+    "noise": 128,
+    "corruptions": 128,
+    "quick": 128,
+    "strong": 128,
+    "sweep": 128,
+    "autoattack": 32,
+    "sanity": 32,
+}
 
 
 def main() -> None:

@@ -108,7 +108,11 @@ def test_teachers_have_names(there, capsys):
         == 0
     )
     taught = [*more, "--progress", "false", "--teacher"]
-    assert hardened(capsys, "runs/file", *taught, "model.pt")[0] == 0
+    code, _, said = hardened(capsys, "runs/file", *taught, "model.pt")
+    assert (code, "the weights in 'model.pt' do not name their classes: outputs are taken in the order" in said) == (
+        0,
+        True,
+    )
     assert hardened(capsys, "runs/own", *taught, "self")[0] == 0
     assert weights_of(there / "runs/file") == weights_of(there / "runs/own")
     assert facts_of(there / "runs/file")["command"]["teacher"] == "model.pt"
