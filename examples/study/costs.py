@@ -1,0 +1,58 @@
+"""How long a step of an arm takes, as a multiple of the reference's: so that arms can be compared at equal seconds."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from examples.study.records import Facts, Study
+
+COST = "cost"  # in the place of a seed
+SHORT, LONG = 6, 26  # steps; the difference in time, by the difference in number, is a step's time
+
+
+def measure(
+    study: Study, setting: str, arms: Sequence[str], reference: str, train: Callable[..., object], rounds: int
+) -> None:
+    """Write down how many times as long as the reference's a step of each arm takes: seconds of the processor, alternately.
+
+    Args:
+        study: whose records get it.
+        arms: to be measured; those that are known already are left out.
+        train: (arm, steps=) takes so many steps.
+        rounds: of alternation; the record has the median of the ratios, and the smallest and largest.
+    """
+    missing = [arm for arm in arms if arm != reference and ratio(study, setting, arm) is None]
+    times: dict[str, list[float]] = {arm: [] for arm in [reference, *missing]}
+    train(reference, steps=SHORT)  # what is loaded once
+    for _ in range(rounds if missing else 0):
+        for arm, taken in times.items():
+            taken.append(seconds(train, arm, LONG) - seconds(train, arm, SHORT))
+    for arm in missing:
+        ratios = [mine / plain for mine, plain in zip(times[arm], times[reference], strict=True)]
+        spread = [round(min(ratios), 3), round(max(ratios), 3)]
+        study.add(_run(setting, arm), cost=round(median(ratios), 3), spread=spread)
+
+
+def seconds(train: Callable[..., object], arm: str, steps: int) -> float:
+    """Seconds of the processor for so many steps."""
+    began = time.process_time()
+    train(arm, steps=steps)
+    return time.process_time() - began
+
+
+def ratio(study: Study, setting: str, arm: str) -> float | None:
+    """The measured ratio of an arm; None for one that was not measured."""
+    found = [line["cost"] for line in study.lines() if "cost" in line and line["run"] == _run(setting, arm)]
+    return float(found[-1]) if found else None
+
+
+def steps(study: Study, setting: str, arm: str, reference_steps: int, reference: str = "plain") -> int:
+    """Steps of an arm that take as long as the reference's steps."""
+    cost = 1.0 if arm == reference else ratio(study, setting, arm)
+    if cost is None:
+        raise SystemExit(f"how long a step of {arm!r} takes is not known: run --cost --settings {setting} first")
+    return round(reference_steps / cost)
+
+
+def _run(setting: str, arm: str) -> Facts:
+    return {"setting": setting, "arm": arm, "seed": COST}

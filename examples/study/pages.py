@@ -1,0 +1,33 @@
+"""Write the tables of the studies into the pages that show them: python -m examples.study.pages
+
+A page says where: between the lines `<!-- tables: search -->` and `<!-- end -->`.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+from examples.study.records import ROOT
+
+PLACE = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages with tables of studies."""
+    return sorted(page for page in (ROOT / "docs").glob("*.md") if PLACE.search(page.read_text(encoding="utf-8")))
+
+
+def filled(page: str) -> str:
+    """The text of a page with the tables that the records make."""
+
+    def tables(place: re.Match[str]) -> str:
+        study = importlib.import_module(f"examples.study.{place[2]}")
+        return f"{place[1]}\n{study.tables()}\n\n{place[3]}"
+
+    return PLACE.sub(tables, page)
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page.relative_to(ROOT))

@@ -1,0 +1,161 @@
+"""Runs of a study, once trained and as often judged as is asked: their records, their weights, their tables.
+
+A record is a line of JSON in docs/studies/<study>.jsonl: the run it belongs to, and what was learned about it. The weights of a run
+stay in runs/study/<study>, which is not a part of the repository: where they are gone, a judge that is new trains them again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+import robusttune
+from examples.study.cases import SETTINGS, test_loader
+from robusttune.evaluations.autoattack import autoattack
+from robusttune.evaluations.strong import strong
+from robusttune.evaluations.sweep import sweep
+
+ROOT = Path(__file__).parents[2]
+FACTORS = (0.5, 1.0, 1.5)  # of the training radius
+COLUMNS = ("clean", "0.5 eps", "1 eps", "1.5 eps", "strong", "autoattack")
+TITLES = {"1 eps": "eps"}
+
+Facts = dict[str, object]
+Train = Callable[[Facts], tuple[nn.Module, Facts]]
+
+
+class Study:
+    """The records and weights of one study.
+
+    Args:
+        name: of its files.
+        train: (run) -> the model that this run ends with, and facts about its training, such as seconds.
+    """
+
+    def __init__(self, name: str, train: Train) -> None:
+        self.train = train
+        self.file = ROOT / "docs" / "studies" / f"{name}.jsonl"
+        self.weights = ROOT / "runs" / "study" / name
+
+    def lines(self) -> list[Facts]:
+        """All records, as they were written."""
+        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+
+    def add(self, run: Facts, **facts: object) -> None:
+        """Write a record."""
+        line = json.dumps({"run": run, **facts})
+        print(line, flush=True)
+        self.file.parent.mkdir(exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def runs(self) -> list[Facts]:
+        """What is known of each run, together."""
+        known: dict[str, Facts] = {}
+        for line in self.lines():
+            facts = {name: value for name, value in line.items() if name != "run"}
+            known.setdefault(name_of(line["run"]), dict(line["run"])).update(facts)
+        return list(known.values())
+
+    def judge(self, run: Facts, judges: Iterable[str]) -> None:
+        """Train the run if it is not trained yet, and show it to the judges who have not seen it."""
+        known = next((each for each in self.runs() if name_of(each, run) == name_of(run)), {})
+        missing = [judge for judge in judges if COLUMN[judge] not in known]
+        if not missing:
+            return
+        model = self._trained(run, known)
+        for judge in missing:
+            self.add(run, **judged(model, str(run["setting"]), judge))
+
+    def _trained(self, run: Facts, known: Facts) -> nn.Module:
+        weights = self.weights / f"{name_of(run)}.safetensors"
+        if weights.exists():
+            model = SETTINGS[str(run["setting"])].new()
+            load_model(model, weights)
+            return model.eval()
+        model, facts = self.train(run)
+        if "seconds" not in known:
+            self.add(run, **facts, version=robusttune.__version__)
+        self.weights.mkdir(parents=True, exist_ok=True)
+        part = weights.with_suffix(".part")
+        save_model(model, str(part))
+        part.rename(weights)
+        return model.eval()
+
+
+def name_of(run: Facts, like: Facts | None = None) -> str:
+    """A run's name, of its facts in order, or of those of them that another run has."""
+    return " ".join(str(run.get(fact)) for fact in (like or run))
+
+
+def judged(model: nn.Module, setting: str, judge: str) -> dict[str, float]:
+    """Shares of the test images classified correctly: unchanged and in a sweep past the radius, or under one attack."""
+    norm, eps = SETTINGS[setting].norm, SETTINGS[setting].eps
+    radii = [factor * eps for factor in FACTORS]
+    which = {
+        "sweep": ["clean", partial(sweep, norms=[norm], eps=radii, steps=20)],
+        "strong": [partial(strong, targets=3)],
+        "autoattack": [autoattack],
+    }[judge]
+    records = robusttune.evaluate(model, test_loader(), which, norm=norm, eps=eps, progress=False)
+    values = [each.value for each in records if each.metric == "accuracy"]
+    if judge != "sweep":
+        return {judge: values[-1]}
+    at = {each.setting["eps"]: each.value for each in records if each.evaluation == "sweep"}
+    names = [column for column in COLUMNS if column.endswith(" eps")]
+    return {"clean": values[0], **{name: at[radius] for name, radius in zip(names, radii, strict=True)}}
+
+
+COLUMN = {"sweep": "1 eps", "strong": "strong", "autoattack": "autoattack"}  # where a judge's answer is seen
+
+
+def table(
+    runs: Sequence[Facts], groups: Sequence[str], columns: Sequence[str] = COLUMNS, order: Callable | None = None
+) -> str:
+    """Means over seeds in percent with standard deviations, a row for each group of runs.
+
+    Args:
+        runs: what is known of each.
+        groups: facts that runs of one row share.
+        columns: shares; those that no run has are left out.
+        order: sort key of a row's facts.
+    """
+    columns = [column for column in columns if any(column in run for run in runs)]
+    rows: dict[tuple[object, ...], list[Facts]] = {}
+    for run in runs:
+        rows.setdefault(tuple(run[group] for group in groups), []).append(run)
+    lines = ["| " + " | ".join([*groups, "seeds", *(TITLES.get(name, name) for name in columns), "seconds"]) + " |"]
+    lines.append("|" + "---|" * (len(groups) + len(columns) + 2))
+    for facts in sorted(rows, key=order) if order else rows:
+        mine = rows[facts]
+        cells = [cell([run[column] for run in mine if column in run]) for column in columns]
+        seconds = [run["seconds"] for run in mine if "seconds" in run]
+        shown = [f"{fact:,}" if isinstance(fact, int) else str(fact) for fact in facts]
+        lines.append(f"| {' | '.join([*shown, str(len(mine)), *cells, f'{mean(seconds):.0f}' if seconds else ''])} |")
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[float]) -> str:
+    """The mean of shares in percent, and their standard deviation where there are several."""
+    if not values:
+        return ""
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{spread}"
+
+
+def timed(train: Callable[[], nn.Module]) -> tuple[nn.Module, Facts]:
+    """The model that training returns, and its seconds of the processor."""
+    began = time.process_time()
+    model = train()
+    return model, {"seconds": round(time.process_time() - began, 1)}
+
+
+def one_thread() -> None:
+    """Two runs then share two cores, and seconds of the processor can be compared."""
+    torch.set_num_threads(1)

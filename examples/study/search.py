@@ -1,0 +1,239 @@
+"""The search for the default: what a short run should do with its seconds.
+
+    python -m examples.study.search --cost --settings cnn-linf              # how much longer a step of each arm takes
+    python -m examples.study.search --settings cnn-linf --seeds 0           # adds to the records
+    python -m examples.study.search --tables                                # from the records alone
+
+All arms start from the same model, trained ordinarily on the same 10,000 labels. Each takes as many steps as fit into the seconds
+of the reference, six epochs of the fast recipe; the time of a step is measured beforehand, alternately with the reference's.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from examples.study import costs
+from examples.study.cases import BATCH, IMAGES, SETTINGS, STEPS, case
+from examples.study.records import COLUMN, Facts, Study, one_thread, table, timed
+from examples.study.teachers import MovingAverage
+from robusttune.attacks import LossOf, ThreatModel, declares
+from robusttune.model.borrowing import differentiable
+
+USUAL_RATE = {"test_resnet": 0.05, "test_vit": 5e-4}  # the customary ones, of SGD and of AdamW
+PASSES = {"nfgsm": 2, "pgd10": 11}
+
+
+class Method:
+    """An attack that does more than find images.
+
+    Args:
+        model: that is trained.
+        steps: of the run.
+    """
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self.model, self.steps = model, steps
+
+    def settings(self) -> dict[str, object]:
+        """Arguments of `harden`."""
+        return {"attack": self.attack}
+
+    @declares(bounded=False, differentiates_once=True)
+    def attack(self, loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: torch.Generator) -> Tensor:
+        """N-FGSM; `use` gets the gradients of the weights that the same backward pass yields."""
+        weights = [weight for _, weight in self.model.named_parameters()]
+        for weight in weights:
+            weight.requires_grad_()
+        noisy = (images + threat.geometry.noise(images, 2 * threat.eps, generator)).clamp(0, 1).requires_grad_()
+        with differentiable():
+            toward, *gradients = torch.autograd.grad(loss_of(noisy).mean(), [noisy, *weights])
+        for weight in weights:
+            weight.requires_grad_(False)
+        self.use(gradients)
+        return (noisy.detach() + threat.eps * threat.ascent(toward)).clamp(0, 1)
+
+    def use(self, gradients: list[Tensor]) -> None:
+        """Do something with the gradients of the weights."""
+
+
+class Free(Method):
+    """The attack's gradients are added to those of the step, as in free adversarial training (arXiv:1904.12843)."""
+
+    weight = 0.5
+
+    def use(self, gradients: list[Tensor]) -> None:
+        for weight, gradient in zip(self.model.parameters(), gradients, strict=True):
+            weight.grad = self.weight * gradient.detach()
+
+
+class LayerPerturbation(Method):
+    """The weights move along the attack's gradients before the loss, and back before the step: N-LAP."""
+
+    size = 0.003
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        super().__init__(model, steps)
+        self.moved: list[tuple[Tensor, Tensor]] = []
+        self.hook = register_optimizer_step_pre_hook(lambda *_: self.back())
+
+    @torch.no_grad()
+    def use(self, gradients: list[Tensor]) -> None:
+        self.back()
+        pairs = [(w, g) for w, g in zip(self.model.parameters(), gradients, strict=True) if w.dim() > 1]
+        for number, (weight, gradient) in enumerate(pairs, 1):
+            depth = torch.tensor(float(number)).log() / torch.tensor(float(len(pairs))).log()
+            length = self.size * (1 - depth**0.3) * weight.norm()
+            self.moved.append((weight, weight.detach().clone()))
+            weight.data.add_(gradient * (length / gradient.norm().clamp(min=1e-12)))
+
+    @torch.no_grad()
+    def back(self) -> None:
+        """Undo the perturbation."""
+        for weight, before in self.moved:
+            weight.data.copy_(before)
+        self.moved = []
+
+
+class Softened(MovingAverage):
+    """ADR's soft labels; see the study of teachers."""
+
+    def settings(self) -> dict[str, object]:
+        """Arguments of `harden`."""
+        return {"objective": self, "attack": self.attack}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings that differ from those of the reference: the fast recipe without held-out images.
+
+    Attributes:
+        batch: images of a step.
+        pace: the peak learning rate, as a multiple of the customary one.
+        settings: arguments of `harden`.
+        method: (model, steps) -> one with more settings.
+    """
+
+    batch: int = BATCH
+    pace: float = 4.0
+    settings: dict[str, object] = field(default_factory=dict)
+    method: Callable[[nn.Module, int], Method | Softened] | None = None
+
+
+PGD = {"preset": "standard", "tasks": None}
+REFERENCE = "fast 128"
+ARMS = {
+    REFERENCE: Arm(),
+    "today's default": Arm(pace=1.0, settings={"preset": "standard", "tasks": "auto"}),
+    "pgd-10 128, rate x1": Arm(pace=1.0, settings=PGD),
+    "pgd-10 128, rate x4": Arm(settings=PGD),
+    "pgd-10 64, rate x4": Arm(64, settings=PGD),
+    "pgd-10 32, rate x4": Arm(32, settings=PGD),
+    "pgd-10 32, rate x2": Arm(32, 2.0, settings=PGD),
+    "fast 128, rate x8": Arm(pace=8.0),
+    "fast 64": Arm(64),
+    "fast 64, rate x2": Arm(64, 2.0),
+    "fast 64, rate x8": Arm(64, 8.0),
+    "fast 32": Arm(32),
+    "fast 32, rate x2": Arm(32, 2.0),
+    "fast 32, rate x1": Arm(32, 1.0),
+    "fast 16, rate x1": Arm(16, 1.0),
+    "fast 16, rate x2": Arm(16, 2.0),
+    "fast 64, one step throughout": Arm(64, settings={"attack": "nfgsm"}),
+    "pgd-2 64": Arm(64, settings={"attack": "pgd", "steps": 2}),
+    "fast 64, smoothing 0.1": Arm(
+        64, settings={"criterion": partial(F.cross_entropy, reduction="none", label_smoothing=0.1)}
+    ),
+    "fast 64, average 0.99": Arm(64, settings={"ema": 0.99}),
+    "fast 64, average 0.999": Arm(64, settings={"ema": 0.999}),
+    "fast 64, no average": Arm(64, settings={"ema": 0.0}),
+    "fast 64, no ramp": Arm(64, settings={"eps_ramp": False}),
+    "fast 64, awp": Arm(64, settings={"awp": 0.005}),
+    "fast 64, free gradients": Arm(64, method=Free),
+    "fast 64, n-lap": Arm(64, method=LayerPerturbation),
+    "fast 64, soft labels": Arm(64, method=Softened),
+}
+
+
+@lru_cache(maxsize=1)
+def started(setting: str, seed: int) -> nn.Module:
+    """The model that all arms of a seed start from."""
+    known = case(setting, IMAGES, seed)
+    return known.start(known.images)
+
+
+def hardened(setting: str, name: str, *, seed: int, steps: int) -> nn.Module:
+    """The model after so many steps of an arm."""
+    known, model, arm = case(setting, IMAGES, seed), copy.deepcopy(started(setting, seed)), ARMS[name]
+    settings = {"lr": arm.pace * USUAL_RATE[known.setting.model], **arm.settings}
+    if arm.method is None:
+        return known.hardened(model, known.images, batch=arm.batch, max_steps=steps, **settings)
+    method = arm.method(model, steps)
+    settings |= method.settings()
+    trained = known.hardened(model, known.images, batch=arm.batch, max_steps=steps, **settings)
+    if isinstance(method, LayerPerturbation):
+        method.hook.remove()
+    return trained
+
+
+def train(run: Facts) -> tuple[nn.Module, Facts]:
+    """The model that a run ends with, after as many steps as fit into the reference's seconds."""
+    setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
+    started(setting, seed)
+    steps = costs.steps(STUDY, setting, arm, STEPS, REFERENCE)
+    model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
+    return model, {**facts, "steps": steps, "epochs": round(steps * ARMS[arm].batch / IMAGES, 2)}
+
+
+STUDY = Study("search", train)
+
+
+def tables() -> str:
+    """The table of each setting."""
+    parts = []
+    for name, setting in SETTINGS.items():
+        runs = [run for run in STUDY.runs() if run["setting"] == name and run["seed"] != costs.COST]
+        if runs:
+            what = f"**{setting.model}, {setting.norm} {setting.eps:g}**"
+            order = lambda facts: list(ARMS).index(facts[0])  # noqa: E731
+            parts.append(f"{what}\n\n{table(runs, ['arm', 'epochs'], order=order)}")
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Run what is missing, or print the tables."""
+    options = arguments()
+    if options.tables:
+        print(tables())
+        return
+    one_thread()
+    for setting in options.settings:
+        if options.cost:
+            costs.measure(STUDY, setting, options.arms, REFERENCE, partial(hardened, setting, seed=0), options.rounds)
+            continue
+        for seed in options.seeds:
+            for arm in options.arms:
+                STUDY.judge({"setting": setting, "arm": arm, "seed": seed}, options.judges)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep"])
+    parser.add_argument("--cost", action="store_true", help="measure how long a step of each arm takes")
+    parser.add_argument("--rounds", type=int, default=3, help="of alternation, for --cost")
+    parser.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

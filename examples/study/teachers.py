@@ -1,0 +1,228 @@
+"""A teacher for labelled images, too: candidates beside plain fast training, at equal seconds of the processor.
+
+    python -m examples.study.teachers --cost --settings cnn-linf            # how much longer a step of each takes
+    python -m examples.study.teachers --settings cnn-linf --seeds 0 1 2     # adds to the records
+    python -m examples.study.teachers --tables                              # from the records alone
+
+All arms start from the same model, trained ordinarily on the same 10,000 labels, and take the same attack, N-FGSM. The time of
+a step is measured against plain training's beforehand, alternately, and an arm gets as many steps as fit into the time of
+plain training's. What gains stays; so the candidates are objects of this script, each an attack and an objective in one: the
+attack sees the images, and the objective what was found for them.
+"""
+
+import argparse
+import copy
+import math
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from examples.study import costs
+from examples.study.cases import IMAGES, SETTINGS, STEPS, case
+from examples.study.records import COLUMN, COLUMNS, Facts, Study, one_thread, table, timed
+from robusttune.attacks import LossOf, ThreatModel
+from robusttune.attacks.nfgsm import nfgsm
+from robusttune.model.borrowing import statistics_untouched
+
+AWP = 0.005
+
+
+class Plain:
+    """Adversarial training, and what the candidates share.
+
+    Args:
+        model: to be trained.
+        steps: of training.
+    """
+
+    needs_clean = False
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self.model, self.steps = model, steps
+        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        self.taken = 0
+
+    def attack(self, loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: torch.Generator) -> Tensor:
+        """The adversarial images of training; `look` comes first."""
+        with torch.no_grad():
+            self.look(images)
+        adversarial = nfgsm(loss_of, images, threat, generator=generator)
+        with torch.no_grad():
+            self.look_again(images, adversarial, threat)
+        self.taken += 1
+        return adversarial
+
+    def look(self, images: Tensor) -> None:
+        """Ask the teacher about the images."""
+
+    def look_again(self, images: Tensor, adversarial: Tensor, threat: ThreatModel) -> None:
+        """Ask the teacher about the adversarial images."""
+
+    def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: None) -> Tensor:
+        """The loss (N,) that the attack maximises."""
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: None) -> Tensor:
+        """The loss (N,) of training."""
+        return self.attack_loss(adversarial_logits, labels, clean_logits)
+
+
+class Anchor(Plain):
+    """The squared distance of adversarial logits to the teacher's clean ones beside the loss; LBGAT with a frozen teacher.
+
+    Args:
+        weight: of the mean squared distance.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, weight: float) -> None:
+        super().__init__(model, steps)
+        self.weight = weight
+
+    def look(self, images: Tensor) -> None:
+        self.clean = self.teacher(images)
+
+    def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: None) -> Tensor:
+        far = (adversarial_logits - self.clean).square().mean(1)
+        return super().loss(adversarial_logits, labels, clean_logits) + self.weight * far
+
+
+class MovingAverage(Plain):
+    """Soft labels by the moving average of the weights, in the attack and in the loss; ADR.
+
+    The temperature falls from 2.5 to 2 and the teacher's share grows from 0.7 to 0.95 over the run, both by a cosine; the share
+    is smaller where the teacher is wrong.
+
+    Args:
+        decay: of the average, per step.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, decay: float = 0.995) -> None:
+        super().__init__(model, steps)
+        self.decay = decay
+
+    def look(self, images: Tensor) -> None:
+        for kept, now in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
+            kept.lerp_(now, 1 - self.decay)
+        for kept, now in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(now)
+        self.clean = self.teacher(images)
+
+    def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: None) -> Tensor:
+        return F.cross_entropy(logits, self.soft(labels), reduction="none")
+
+    def soft(self, labels: Tensor) -> Tensor:
+        """The labels (N,K) of this moment."""
+        left = (1 + math.cos(math.pi * min(1.0, self.taken / self.steps))) / 2
+        answers = (self.clean / (2.0 + 0.5 * left)).softmax(1)
+        right = answers.gather(1, labels[:, None])
+        share = (0.95 - 0.25 * left - (answers.amax(1, keepdim=True) - right)).clamp(0, 1)
+        return share * answers + (1 - share) * F.one_hot(labels, answers.shape[1])
+
+
+class Helper(Plain):
+    """Points twice as far as the adversarial images get the label that the teacher gives to these; HAT's helper points.
+
+    Args:
+        weight: of their loss.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, weight: float = 0.5) -> None:
+        super().__init__(model, steps)
+        self.weight = weight
+
+    def look_again(self, images: Tensor, adversarial: Tensor, threat: ThreatModel) -> None:
+        inside = threat.project(adversarial, images)  # N-FGSM's may lie outside the ball
+        self.points = (2 * inside - images).clamp(0, 1)
+        self.labels = self.teacher(inside).argmax(1)
+
+    def loss(self, adversarial_logits: Tensor, labels: Tensor, clean_logits: None) -> Tensor:
+        with statistics_untouched(self.model):
+            far = F.cross_entropy(self.model(self.points), self.labels, reduction="none")
+        return super().loss(adversarial_logits, labels, clean_logits) + self.weight * far
+
+
+PLAIN = "plain"
+METHODS: dict[str, Callable[[nn.Module, int], Plain]] = {
+    PLAIN: Plain,
+    "anchor 0.1": lambda model, steps: Anchor(model, steps, 0.1),
+    "anchor 1": lambda model, steps: Anchor(model, steps, 1.0),
+    "moving average": MovingAverage,
+    "helper points": Helper,
+}
+ARMS = [*METHODS, *(f"{method}, awp" for method in METHODS)]
+
+
+@lru_cache(maxsize=1)
+def started(setting: str, seed: int) -> nn.Module:
+    """The model that all arms of a seed start from."""
+    known = case(setting, IMAGES, seed)
+    return known.start(known.images)
+
+
+def hardened(setting: str, arm: str, *, seed: int, steps: int) -> nn.Module:
+    """The model after so many steps of an arm."""
+    known, model = case(setting, IMAGES, seed), copy.deepcopy(started(setting, seed))
+    name, _, awp = arm.partition(", ")
+    method = METHODS[name](model, steps)
+    settings = {"objective": method, "attack": method.attack, "awp": AWP if awp else 0.0}
+    return known.hardened(model, known.images, **settings, max_steps=steps)
+
+
+def train(run: Facts) -> tuple[nn.Module, Facts]:
+    """The model that a run ends with, after as many steps as fit into the time of plain training's."""
+    setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
+    started(setting, seed)
+    steps = costs.steps(STUDY, setting, arm, STEPS)
+    model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
+    return model, {**facts, "steps": steps}
+
+
+STUDY = Study("teachers", train)
+
+
+def tables() -> str:
+    """The table of each setting."""
+    parts = []
+    for name, setting in SETTINGS.items():
+        runs = [run for run in STUDY.runs() if run["setting"] == name and run["seed"] != costs.COST]
+        if runs:
+            what = f"**{setting.model}, {setting.norm} {setting.eps:g}**"
+            order = lambda facts: ARMS.index(facts[0])  # noqa: E731
+            parts.append(f"{what}\n\n{table(runs, ['arm', 'steps'], COLUMNS, order)}")
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Run what is missing, or print the tables."""
+    options = arguments()
+    if options.tables:
+        print(tables())
+        return
+    one_thread()
+    for setting in options.settings:
+        if options.cost:
+            costs.measure(STUDY, setting, options.arms, PLAIN, partial(hardened, setting, seed=0), options.rounds)
+            continue
+        for seed in options.seeds:
+            for arm in options.arms:
+                STUDY.judge({"setting": setting, "arm": arm, "seed": seed}, options.judges)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep"])
+    parser.add_argument("--cost", action="store_true", help="measure how long a step of each arm takes")
+    parser.add_argument("--rounds", type=int, default=3, help="of alternation, for --cost")
+    parser.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
