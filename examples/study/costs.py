@@ -11,17 +11,18 @@ SHORT, LONG = 6, 26  # steps; the difference in time, by the difference in numbe
 
 
 def measure(
-    study: Study, setting: str, arms: Sequence[str], reference: str, train: Callable[..., object], rounds: int
+    study: Study, place: str, arms: Sequence[str], reference: str, train: Callable[..., object], rounds: int
 ) -> None:
     """Write down how many times as long as the reference's a step of each arm takes: seconds of the processor, alternately.
 
     Args:
         study: whose records get it.
+        place: what it holds for: a setting, or a model.
         arms: to be measured; those that are known already are left out.
         train: (arm, steps=) takes so many steps.
         rounds: of alternation; the record has the median of the ratios, and the smallest and largest.
     """
-    missing = [arm for arm in arms if arm != reference and ratio(study, setting, arm) is None]
+    missing = [arm for arm in arms if arm != reference and ratio(study, place, arm) is None]
     times: dict[str, list[float]] = {arm: [] for arm in [reference, *missing]}
     train(reference, steps=SHORT)  # what is loaded once
     for _ in range(rounds if missing else 0):
@@ -30,7 +31,7 @@ def measure(
     for arm in missing:
         ratios = [mine / plain for mine, plain in zip(times[arm], times[reference], strict=True)]
         spread = [round(min(ratios), 3), round(max(ratios), 3)]
-        study.add(_run(setting, arm), cost=round(median(ratios), 3), spread=spread)
+        study.add(_run(place, arm), cost=round(median(ratios), 3), spread=spread)
 
 
 def seconds(train: Callable[..., object], arm: str, steps: int) -> float:
@@ -40,19 +41,19 @@ def seconds(train: Callable[..., object], arm: str, steps: int) -> float:
     return time.process_time() - began
 
 
-def ratio(study: Study, setting: str, arm: str) -> float | None:
+def ratio(study: Study, place: str, arm: str) -> float | None:
     """The measured ratio of an arm; None for one that was not measured."""
-    found = [line["cost"] for line in study.lines() if "cost" in line and line["run"] == _run(setting, arm)]
+    found = [line["cost"] for line in study.lines() if "cost" in line and line["run"] == _run(place, arm)]
     return float(found[-1]) if found else None
 
 
-def steps(study: Study, setting: str, arm: str, reference_steps: int, reference: str = "plain") -> int:
+def steps(study: Study, place: str, arm: str, reference_steps: int, reference: str = "plain") -> int:
     """Steps of an arm that take as long as the reference's steps."""
-    cost = 1.0 if arm == reference else ratio(study, setting, arm)
+    cost = 1.0 if arm == reference else ratio(study, place, arm)
     if cost is None:
-        raise SystemExit(f"how long a step of {arm!r} takes is not known: run --cost --settings {setting} first")
+        raise SystemExit(f"how long a step of {arm!r} takes is not known: measure it for {place} first, with --cost")
     return round(reference_steps / cost)
 
 
-def _run(setting: str, arm: str) -> Facts:
-    return {"setting": setting, "arm": arm, "seed": COST}
+def _run(place: str, arm: str) -> Facts:
+    return {"setting": place, "arm": arm, "seed": COST}

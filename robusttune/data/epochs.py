@@ -34,6 +34,11 @@ class Batches:
         self._peeked: CheckedBatch | None = None
 
     @property
+    def rereadable(self) -> bool:
+        """True where the first batch is still there, as an iterator's is not once it was trained on."""
+        return self._peeked is not None
+
+    @property
     def peeked(self) -> CheckedBatch:
         """The batch that `first()` read; an iterator's is released when its epoch begins.
 

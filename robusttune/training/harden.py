@@ -14,9 +14,9 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker, tell
 from robusttune.tasks import TasksLike
+from robusttune.training.doubts import doubts
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
-from robusttune.training.pretext_accuracy import doubts
 from robusttune.training.settings import (
     Adversary,
     AttackTasks,
@@ -187,9 +187,8 @@ def harden(
     with staged(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
-        held = training.validation.loader
-        warned = [] if held is None else doubts(training.robust_loss, held)
         keep_best_weights(training, show=progress)
+        warned = doubts(training)
         if (dropped := training.robust_loss.heads.tasks) and out is None:
             tell(f"the heads of {', '.join(dropped)} are dropped: pass out= to keep them", progress)
         training.journal.close()

@@ -45,18 +45,3 @@ def pretext_scores(robust_loss: RobustLoss, loader: Loader) -> dict[str, Pretext
 def near_guessing(scores: dict[str, PretextScore]) -> Iterable[str]:
     """List the tasks whose heads are hardly better than guessing."""
     return [name for name, score in scores.items() if score.accuracy < score.guessing + NEAR * (1 - score.guessing)]
-
-
-def doubts(robust_loss: RobustLoss, loader: Loader) -> list[str]:
-    """Return a warning for each task whose head is hardly better than guessing on held-out images."""
-    scores = pretext_scores(robust_loss, loader)
-    warnings = []
-    for name in near_guessing(scores):
-        score = scores[name]
-        others = {key: weight for key, weight in robust_loss.heads.weights.items() if key != name} or None
-        warnings.append(
-            f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.guessing:.0%} of "
-            f"a guess: either training was short, or {name} has no meaning on these images (as rotations on satellite "
-            f"images); then drop it with tasks={others}"
-        )
-    return warnings

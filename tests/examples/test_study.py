@@ -74,7 +74,7 @@ def test_the_table_has_means_and_spreads_over_seeds(module):
 def test_an_arm_gets_the_steps_that_fit_into_the_seconds_of_the_reference(module, study):
     costs = module("costs")
     with pytest.raises(
-        SystemExit, match="how long a step of 'slow' takes is not known: run --cost --settings cnn-linf"
+        SystemExit, match="how long a step of 'slow' takes is not known: measure it for cnn-linf first, with --cost"
     ):
         costs.steps(study, "cnn-linf", "slow", 100)
     study.add({"setting": "cnn-linf", "arm": "slow", "seed": costs.COST}, cost=2.0)

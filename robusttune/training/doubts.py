@@ -1,0 +1,41 @@
+"""What to doubt about a run that has ended: a model that guesses, pretext heads that guess."""
+
+from robusttune.measuring.chance import LEAST, first_guess
+from robusttune.training.loop import Training
+from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
+
+
+def doubts(training: Training) -> list[str]:
+    """Return warnings about the weights that the model has now, of this process's images."""
+    return [*_guessing_model(training), *_guessing_heads(training)]
+
+
+def _guessing_model(training: Training) -> list[str]:
+    """Return a warning where the model has come to guess, judged by the first images that it was trained on."""
+    batches, robust_loss = training.batches, training.robust_loss
+    if not training.knew or not batches.rereadable:
+        return []
+    guess = first_guess(robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed)
+    if not guess or guess.images < LEAST:
+        return []
+    rate = max(training.stepper.rates)
+    return [
+        f"the run ended with a model that guesses: of the images it was trained on, {guess}. A learning rate that is too high "
+        f"does this: it was {rate:g} at its peak, so try lr={rate / 4:g}"
+    ]
+
+
+def _guessing_heads(training: Training) -> list[str]:
+    """Return a warning for each task whose head is hardly better than guessing on held-out images."""
+    robust_loss, held = training.robust_loss, training.validation.loader
+    scores = {} if held is None else pretext_scores(robust_loss, held)
+    warnings = []
+    for name in near_guessing(scores):
+        score = scores[name]
+        others = {key: weight for key, weight in robust_loss.heads.weights.items() if key != name} or None
+        warnings.append(
+            f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.guessing:.0%} of "
+            f"a guess: either training was short, or {name} has no meaning on these images (as rotations on satellite "
+            f"images); then drop it with tasks={others}"
+        )
+    return warnings

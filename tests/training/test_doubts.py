@@ -1,0 +1,43 @@
+"""What is said at the end of a run that went wrong."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from robusttune import harden
+
+
+def easy_images():
+    """128 images of two classes, dark and bright."""
+    labels = torch.arange(128) % 2
+    noise = torch.rand(128, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return (noise * 0.2 + 0.6 * labels[:, None, None, None]).float(), labels
+
+
+def hardened(lr, loader):
+    """A run from a model that knows the classes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for images, labels in loader * 20:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    settings = {"norm": "linf", "eps": 0.05, "tasks": None, "steps": 2, "ema": 0.0, "progress": False}
+    return harden(model, loader, lr=lr, epochs=4, **settings)
+
+
+def test_a_run_that_ends_with_a_model_that_guesses_says_so_and_what_to_try():
+    images, labels = easy_images()
+    batches = list(zip(images.split(64), labels.split(64), strict=True))
+    with pytest.warns(UserWarning, match=r"ended with a model that guesses: .* it was 50 at its peak, so try lr=12.5"):
+        hardened(50.0, batches)
+
+
+def test_a_run_that_went_well_says_nothing():
+    images, labels = easy_images()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*ended with a model that guesses")
+        hardened(0.05, list(zip(images.split(64), labels.split(64), strict=True)))
