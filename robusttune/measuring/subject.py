@@ -30,6 +30,10 @@ logger = logging.getLogger("robusttune")
 WINDOW_BATCHES, WINDOW_BYTES = 8, 2**29
 
 
+class NotFinite(ValueError):
+    """The logits of a model are not finite, so that its answers cannot be judged."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model in eval mode on a device, with its pixel space, the adversary it should resist, and a loader of images.
@@ -111,13 +115,13 @@ class Subject:
             size: the number of images in one forward pass; None for all.
 
         Raises:
-            ValueError: the logits are not finite.
+            NotFinite: the logits are not finite.
         """
         with torch.no_grad():
             parts = [pixels] if size is None else torch.split(pixels, size)
             logits = torch.cat([self.logits(part) for part in parts])
         if not bool(torch.isfinite(logits).all()):
-            raise ValueError("the model's logits hold NaN or infinite values: its answers cannot be judged")
+            raise NotFinite("the model's logits hold NaN or infinite values: its answers cannot be judged")
         return logits
 
     def adversary(self, norm: NormLike | None = None, eps: float | None = None) -> ThreatModel:

@@ -32,9 +32,10 @@ class Checkpoints:
     every: int | None = None
     show: bool = False
 
-    def are_due(self, step: int) -> bool:
-        """Return True if a checkpoint has to be written after this optimiser step."""
-        return self.every is not None and step % self.every == 0
+    def save_if_due(self, training: Training) -> None:
+        """Write the state of a run if a checkpoint has to be written after this optimiser step."""
+        if self.every is not None and training.progress.taken % self.every == 0:
+            self.save(training)
 
     def begin(self, training: Training, facts: Mapping[str, Any], *, resume: bool) -> bool:
         """Write `run.json`, or restore the run in the folder; returns whether a run was restored.
@@ -98,6 +99,7 @@ def state_of(training: Training) -> dict[str, Any]:
         "best": {**best, "weights": files.loadable(best["weights"])},
         "last": None if validation.last is None else asdict(validation.last),
         "meter": training.meter.state_dict(),
+        "recovery": training.recovery.state_dict(training),
         "place": {"epoch": training.epoch, "consumed": training.consumed, "fell_back": validation.fell_back},
         "epoch_states": training.epoch_states,
         "folded": training.robust_loss.passes.folded is not None,
@@ -117,6 +119,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     validation.last = None if state["last"] is None else Score(**state["last"])
     training.meter.load_state_dict(state["meter"])
     training.epoch, training.consumed = position["epoch"], position["consumed"]
+    training.recovery.load_state_dict(training, state.get("recovery", {}))
     validation.fell_back = position["fell_back"]
     if validation.fell_back:
         training.robust_loss.attack = judge

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import islice, repeat
 from typing import Any
 
@@ -21,6 +20,7 @@ from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.display import Display, displayed
 from robusttune.training.labelling import Labelling
 from robusttune.training.meter import Meter
+from robusttune.training.recovery import Recovery
 from robusttune.training.schedule import LATE
 from robusttune.training.settings import EpochFacts
 from robusttune.training.step import Stepper
@@ -55,11 +55,10 @@ class Training:
         on_epoch: Callable[[EpochFacts], object] | None = None,
     ) -> None:
         self.stepper, self.batches, self.journal = stepper, batches, journal
-        self.validation, self.checkpoints = validation, checkpoints
+        self.validation, self.checkpoints, self.late, self.on_epoch = validation, checkpoints, late, on_epoch
         self.unlabeled, self.teacher, self.labelling = unlabeled, teacher, labelling
-        self.late, self.on_epoch = late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
-        self.meter, self.epoch, self.consumed = Meter(), 0, 0
+        self.meter, self.recovery, self.epoch, self.consumed = Meter(), Recovery(), 0, 0
         self.knew = False  # the classes at the start, as far as was seen
         self.epoch_states: dict[str, Any] = {}
 
@@ -72,9 +71,10 @@ class Training:
         """Take all the steps that are left.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: the run diverges, and does so at lower learning rates, too; see `Recovery`.
             ValueError: the loader has no more batches, or a batch does not fit.
         """
+        self.recovery.begin(self)
         with displayed(self, show_bar) as display:
             while not self.over:
                 self._train_epoch(display)
@@ -91,9 +91,9 @@ class Training:
             now = time.perf_counter()
             self.progress.elapsed, began = self.progress.elapsed + now - began, now
             if self.stepper.waiting == 0:
+                self.recovery.after_step(self)
                 display.after_step()
-                if self.checkpoints.are_due(self.progress.taken):
-                    self.checkpoints.save(self)
+                self.checkpoints.save_if_due(self)
             if self._run_is_over():
                 break
         self.stepper.finish()
@@ -112,8 +112,7 @@ class Training:
             if self.late is not None and done >= LATE and not self.validation.fell_back:
                 self.robust_loss.attack = self.late
             out = self.stepper.take(batch, done=done, last=self.consumed == self.batches.count)
-            labels = None if batch.labels is None else batch.labels.to(self.stepper.device)
-            self.meter.add(out, labels, len(batch.images))
+            self.meter.add(out, batch.labels, len(batch.images))
             yield len(batch.images)
 
     def _batches_left(self) -> Iterator[LoadedBatch]:
@@ -138,11 +137,11 @@ class Training:
         average, number = self.stepper.average, self.epoch + 1
         distributed.average([*self.robust_loss.model.buffers(), *(average.shadow.values() if average else ())])
         facts: EpochFacts = {"epoch": number, "step": self.progress.taken}
-        facts |= self.meter.shared_means(self.stepper.device)
+        facts |= self.recovery.means(self)
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
-            scores = asdict(validate(self, facts.get("robust accuracy")))
-            facts |= {f"held-out {key}": value for key, value in scores.items()}
+            facts |= validate(self, facts.get("robust accuracy"))
+        facts |= self.recovery.end_epoch(self, facts)
         self.journal.write({**facts, "seconds": self.progress.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()

@@ -11,11 +11,12 @@ from robusttune.data.batches import hard_labels
 from robusttune.run import distributed
 
 READ_EVERY = 10
-FIRST_BROKEN = "first broken"
+FIRST_BROKEN, IN_A_ROW, LEFT_OUT = "first broken", "broken in a row", "left out"
+COUNTS = (FIRST_BROKEN, IN_A_ROW, LEFT_OUT)
 
 
 class Meter:
-    """Means of an epoch's loss terms and robust accuracy; only reading them waits for the device."""
+    """Means of an epoch's loss terms and robust accuracy over the batches with a finite loss; only reading waits for the device."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -26,37 +27,45 @@ class Meter:
         """Add the loss terms of one batch, which has this number of images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
-            terms["robust accuracy"] = (out["output"].detach().argmax(1) == hard_labels(labels)).sum()
-        # The number of the first batch whose loss is not finite, without waiting for the device.
+            terms["robust accuracy"] = (
+                out["output"].detach().argmax(1) == hard_labels(labels.to(out["output"].device))
+            ).sum()
         broken = ~torch.isfinite(out["loss"].detach())
-        number = torch.full_like(broken, self.steps + 1, dtype=torch.float64)
-        first = torch.where(broken, number, torch.inf)
-        self.sums[FIRST_BROKEN] = torch.minimum(self.sums[FIRST_BROKEN], first) if self.sums else first
+        self._count(broken, images)
         for key, value in terms.items():
-            self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
+            finite = torch.where(broken, torch.zeros_like(value), value)
+            self.sums[key] = self.sums[key] + finite if key in self.sums else finite
         self.steps += 1
         self.images += images
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of each term over the images of this process.
+    def _count(self, broken: Tensor, images: int) -> None:
+        """Count a batch whose loss is not finite, without waiting for the device."""
+        none = torch.zeros_like(broken, dtype=torch.int64)
+        number = torch.full_like(broken, self.steps + 1, dtype=torch.float64)
+        first = torch.where(broken, number, torch.inf)
+        self.sums[FIRST_BROKEN] = torch.minimum(self.sums.get(FIRST_BROKEN, first), first)
+        self.sums[IN_A_ROW] = torch.where(broken, self.sums.get(IN_A_ROW, none) + 1, none)
+        self.sums[LEFT_OUT] = self.sums.get(LEFT_OUT, none) + broken * images
 
-        Raises:
-            FloatingPointError: a loss was not finite.
-        """
-        broken = float(self.sums.get(FIRST_BROKEN, torch.tensor(torch.inf)))
-        if math.isfinite(broken):
-            raise FloatingPointError(
-                f"the loss was not finite in batch {broken:.0f} of the epoch: lower lr=, pass clip_grad=1.0, or look for "
-                "broken images in that batch; the model has its old weights back"
-            )
-        return {key: float(value) / max(self.images, 1) for key, value in self.sums.items() if key != FIRST_BROKEN}
+    def broken(self) -> tuple[int | None, int]:
+        """Return the number of the first batch whose loss was not finite, None for none, and how many were so up to now in a row."""
+        first = float(self.sums.get(FIRST_BROKEN, torch.tensor(torch.inf)))
+        return (int(first), int(self.sums.get(IN_A_ROW, 1))) if math.isfinite(first) else (None, 0)
+
+    def forget_broken(self) -> None:
+        """Look for the first batch with a loss that is not finite anew, once the run has recovered."""
+        if self.sums:
+            self.sums[FIRST_BROKEN] = torch.full_like(self.sums[FIRST_BROKEN], torch.inf)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each term over the images of this process; NaN where no loss was finite."""
+        images = self.images - int(self.sums.get(LEFT_OUT, 0))
+        return {
+            key: float(value) / images if images else math.nan for key, value in self.sums.items() if key not in COUNTS
+        }
 
     def shared_means(self, device: torch.device) -> dict[str, float]:
-        """Return the mean of each term over all processes.
-
-        Raises:
-            FloatingPointError: a loss was not finite.
-        """
+        """Return the mean of each term over all processes."""
         means = self.means()
         totals = distributed.summed(means.values(), device)
         return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}

@@ -246,6 +246,6 @@ def _log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _relative_difference(one: object, other: object) -> float:
-    if isinstance(one, int | float) and isinstance(other, int | float):
+    if isinstance(one, int | float) and isinstance(other, int | float) and not math.isnan(one):
         return abs(one - other) / max(1.0, abs(one))
-    return 0.0 if one == other else math.inf
+    return 0.0 if one == other or str(one) == str(other) == "nan" else math.inf

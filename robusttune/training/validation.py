@@ -14,15 +14,16 @@ from robusttune.attacks import Attack
 from robusttune.attacks.pgd import pgd
 from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import percent
-from robusttune.measuring.subject import Subject
+from robusttune.measuring.subject import NotFinite, Subject
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.run.files import copied
 from robusttune.run.log import tell
 from robusttune.threat import ThreatModel
+from robusttune.training.divergence import ramping
 from robusttune.training.robust_loss import RobustLoss
-from robusttune.training.schedule import RAMP
+from robusttune.training.settings import EpochFacts
 from robusttune.types import Loader
 
 if TYPE_CHECKING:
@@ -55,26 +56,46 @@ class Score:
 
 
 def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score:
-    """Score the model with its present weights; with several processes, each takes its share of the batches."""
+    """Score the model with its present weights; with several processes, each takes its share of the batches.
+
+    Raises:
+        NotFinite: logits are not finite, in any process.
+    """
     device, classes = device_of(robust_loss), robust_loss.classifier.classes
-    seen, clean, robust = (torch.zeros(classes, device=device) for _ in range(3))
-    model = robust_loss.model
+    counts = torch.zeros(3, classes, device=device)
+    model, broken = robust_loss.model, None
     with evaluating(model), frozen(model.parameters()):
         subject = Subject(model, robust_loss.pixels, threat, loader, (), classes, device, robust_loss.seed)
-        for pixels, labels in subject.batches():
-            right = subject.predicted(pixels) == labels
-            withstood = right.clone()
-            rows = torch.nonzero(right).flatten()
-            if len(rows) and threat.eps > 0:
-                images, targets = pixels[rows], labels[rows]
-                adversarial = subject.attacked(
-                    images, targets, judge, threat, loss="cross_entropy", generator=subject.generator()
-                )
-                withstood[rows] = subject.predicted(adversarial) == targets
-            for count, which in ((seen, torch.ones_like(right)), (clean, right), (robust, withstood)):
-                count.index_add_(0, labels, which.to(count.dtype))
-    counts = distributed.summed([*seen.tolist(), *clean.tolist(), *robust.tolist()], device)
-    return _score(torch.tensor(counts).reshape(3, classes))
+        try:
+            _count(subject, counts)
+        except NotFinite as error:  # the other processes wait for this one's counts
+            broken = error
+    *summed, failed = distributed.summed([*counts.flatten().tolist(), broken is not None], device)
+    if failed:
+        raise broken or NotFinite("the model's logits hold NaN or infinite values in another process")
+    return _score(torch.tensor(summed).reshape(3, classes))
+
+
+def _count(subject: Subject, counts: Tensor) -> None:
+    """Add the images of each class to counts (3,K): all, those classified correctly, those that withstand the attack."""
+    for pixels, labels in subject.batches():
+        right, withstood = _judged(subject, pixels, labels)
+        for count, which in zip(counts, (torch.ones_like(right), right, withstood), strict=True):
+            count.index_add_(0, labels, which.to(count.dtype))
+
+
+def _judged(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which images are classified correctly, and which of them withstand the attack, both (N,)."""
+    right = subject.predicted(pixels) == labels
+    withstood = right.clone()
+    rows = torch.nonzero(right).flatten()
+    if len(rows) and subject.threat.eps > 0:
+        images, targets = pixels[rows], labels[rows]
+        adversarial = subject.attacked(
+            images, targets, judge, subject.threat, loss="cross_entropy", generator=subject.generator()
+        )
+        withstood[rows] = subject.predicted(adversarial) == targets
+    return right, withstood
 
 
 def _score(counts: Tensor) -> Score:
@@ -172,32 +193,43 @@ class Validation:
         )
 
 
-def validate(training: "Training", trained: float | None) -> Score:
+def validate(training: "Training", trained: float | None) -> EpochFacts:
     """Score the weights that would be returned if the run ended now, and keep them if they are the best.
 
-    After a collapse of single-step training the run goes on with PGD from the best weights so far.
+    After a collapse of single-step training the run goes on with PGD from the best weights so far; where it has diverged, with
+    a lower learning rate. Returns the facts of the epoch; none where the weights cannot be scored.
 
     Args:
         trained: the share of the epoch's adversarial training images that were classified correctly.
     """
-    robust_loss, stepper, validation = training.robust_loss, training.stepper, training.validation
-    epoch, average = training.epoch + 1, stepper.average
-    at_start = training.progress.share(training.epoch, 0) * training.epoch / epoch
-    if stepper.ramp and at_start < RAMP[1]:
+    validation, epoch, weights = training.validation, training.epoch + 1, training.weights()
+    if ramping(training):
         trained = None  # the radius was smaller
-    assert validation.loader is not None
+    now = validation.last = _present_score(training)
+    facts = {} if now is None else {f"held-out {key}": value for key, value in asdict(now).items()}
+    if training.recovery.judge(training, now, trained, weights) or now is None:
+        return facts
+    overfitted = validation.has_collapsed(now, trained)
+    if overfitted:
+        validation.fall_back(now, trained, epoch)
+    if not overfitted or validation.best.score is None:
+        validation.best.offer(epoch, now, weights)
+    if overfitted:
+        training.robust_loss.attack = judge
+        training.robust_loss.load_state_dict(validation.best.weights)
+        training.stepper.restart()
+    return facts
+
+
+def _present_score(training: "Training") -> Score | None:
+    """Score the averaged weights on the held-out images; None where the logits are not finite."""
+    average, loader = training.stepper.average, training.validation.loader
+    assert loader is not None
     with nullcontext() if average is None else average.applied():
-        now = validation.last = score(robust_loss, validation.loader, stepper.threat)
-    if not validation.has_collapsed(now, trained):
-        validation.best.offer(epoch, now, training.weights())
-        return now
-    validation.fall_back(now, trained, epoch)
-    if validation.best.score is None:
-        validation.best.offer(epoch, now, training.weights())
-    robust_loss.attack = judge
-    robust_loss.load_state_dict(validation.best.weights)
-    stepper.restart()
-    return now
+        try:
+            return score(training.robust_loss, loader, training.stepper.threat)
+        except NotFinite:
+            return None
 
 
 def keep_best_weights(training: "Training", *, show: bool) -> None:
@@ -205,12 +237,13 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
     best, last = training.validation.best, training.validation.last
     training.robust_loss.load_state_dict(best.weights if best.score is not None else training.weights())
     right = "agree with the teacher" if isinstance(training.validation.loader, Labelled) else "are right"
-    if best.score is None or last is None:
+    if best.score is None:
         return
-    kept, ended = f"{percent(best.score.clean)} {right}", percent(last.clean)
+    kept = f"{percent(best.score.clean)} {right}"
+    ended = "not finite" if last is None else percent(last.clean)
     if training.stepper.threat.eps:
         kept += f", and {percent(best.score.robust)} under attack"
-        ended += f" and {percent(last.robust)}"
+        ended += "" if last is None else f" and {percent(last.robust)}"
     tell(
         f"kept epoch {best.epoch}: on {best.score.images} held-out images {kept} ({percent(best.score.worst)} in the worst "
         f"class); the last epoch: {ended}",

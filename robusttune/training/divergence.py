@@ -1,0 +1,71 @@
+"""Signs that a run diverges: weights that are not finite, an accuracy that falls, a model that comes to guess."""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robusttune.measuring.chance import LEAST, Guess, first_guess
+from robusttune.run import distributed
+from robusttune.training.schedule import RAMP
+
+if TYPE_CHECKING:
+    from robusttune.training.loop import Training
+
+RETAINED = 0.15  # of the best accuracy so far; noisy runs, and a growing radius, leave more
+LEAST_FALL = 0.1
+ERRORS = 4.0  # standard errors of a difference
+
+
+def ramping(training: "Training") -> bool:
+    """Return True if the radius was still growing when the present epoch, at its end, began."""
+    epoch = training.epoch
+    at_start = training.progress.share(epoch, 0) * epoch / (epoch + 1)
+    return training.stepper.ramp and at_start < RAMP[1]
+
+
+def fell(best: float, now: float, images: int, guessing: float = 0.0) -> bool:
+    """Return True if an accuracy has fallen far below the best so far, by more than chance can explain.
+
+    Args:
+        best, now: shares of as many images.
+        images: their number.
+        guessing: the accuracy of a guess.
+
+    Example:
+        >>> fell(0.2, 0.02, 500), fell(0.2, 0.1, 500), fell(0.8, 0.1, 500, guessing=0.1), fell(0.3, 0.03, 32)
+        (True, False, True, False)
+    """
+    middle = (best + now) / 2
+    error = math.sqrt(2 * middle * (1 - middle) / images)
+    return best - now > max(LEAST_FALL, ERRORS * error) and now - guessing < RETAINED * (best - guessing)
+
+
+def guessing(training: "Training") -> str:
+    """Say how the averaged weights do on the first images, if they guess; empty where they do not, or it cannot be seen.
+
+    All processes agree on the first one's answer.
+    """
+    batches, robust_loss, average = training.batches, training.robust_loss, training.stepper.average
+    guess: Guess | None = None
+    if batches.labelled and batches.rereadable:
+        with nullcontext() if average is None else average.applied():
+            guess = first_guess(
+                robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed
+            )
+    guesses = guess is not None and bool(guess) and guess.images >= LEAST
+    return str(guess) if distributed.agreed(float(guesses), training.stepper.device) else ""
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of dense floating-point tensors that hold NaN or infinite values."""
+    dense = {name: value for name, value in weights.items() if isinstance(value, Tensor) and _has_infinities(value)}
+    return [name for name, value in dense.items() if not bool(torch.isfinite(value).all())]
+
+
+def _has_infinities(tensor: Tensor) -> bool:
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
