@@ -160,7 +160,7 @@ def harden(
 
     Raises:
         ValueError: arguments, images or labels that do not fit; the model is unchanged, then and on any other error.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the run diverges (a loss that is not finite), and does so at three lower learning rates, too.
 
     Source: modelled on Kucer et al., arXiv:2112.04367.
 

@@ -103,7 +103,7 @@ def pretrain(
 
     Raises:
         ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the run diverges (a loss that is not finite), and does so at three lower learning rates, too.
 
     Source: adversarial pre-training, Chen et al., arXiv:2003.12862; the files of the tasks name their sources.
 

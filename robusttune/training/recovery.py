@@ -114,6 +114,8 @@ class Recovery:
             what = "weights" if self._broken(training, weights) else "logits on held-out images"
             self.go_back(training, f"the model's {what} were not finite at the end of epoch {training.epoch + 1}")
             return True
+        if self._has_just_gone_back(training):
+            return True  # these weights are known
         seen = self._collapse(training, score, trained)
         if seen:
             return self._help(training, seen)
@@ -160,6 +162,8 @@ class Recovery:
         if self._broken(training, weights):
             self.go_back(training, f"the model's weights were not finite at the end of epoch {number}")
             return
+        if self._has_just_gone_back(training):
+            return
         guess, images = guessing(training), training.meter.images * distributed.world()
         seen = guess if self._knows_better(training) else ""
         if accuracy is not None and (math.isnan(accuracy) or self.event or ramping(training)):
@@ -179,7 +183,7 @@ class Recovery:
         """Take a collapsed run back where that can help; else say so once. Returns whether it was taken back."""
         if self._ends(training) and (training.validation.loader is not None or self._at_start(training)):
             return False  # the best epoch is returned anyway, or there is nothing better
-        if self.times < MOST and training.stepper.scheduler is None:
+        if (self.times < MOST or self._ends(training)) and training.stepper.scheduler is None:
             self.go_back(training, seen)
             return True
         if not self.unhelped and distributed.rank() == 0:
@@ -206,7 +210,7 @@ class Recovery:
         before = float(max(stepper.rates))
         if stepper.scheduler is not None:
             raise advice(seen, "scheduler= sets the learning rate, so that it is not lowered here")
-        if self.times == MOST:
+        if self.times >= MOST and not (self._ends(training) and kept is not None and kept.epoch):
             raise advice(seen, f"the run went back {MOST} times, and on with a lower rate, at last with lr={before:g}")
         if kept is None or self._broken(training, kept.weights):
             raise advice(seen)
@@ -237,6 +241,10 @@ class Recovery:
         """Return the weights to go back to: the best on held-out images, unless all have guessed; else those that are kept."""
         best = training.validation.best
         return Kept(best.weights, best.epoch) if self.sound and best.score is not None else self.kept
+
+    def _has_just_gone_back(self, training: "Training") -> bool:
+        """Return True if no step was taken since the run went back."""
+        return self.event.get("diverged at step") == training.progress.taken
 
     def _at_start(self, training: "Training") -> bool:
         """Return True while there is nothing to go back to but the start."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from short_runs import an_explosive_model
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -64,6 +65,8 @@ def main(folder, case):
         loader, sharded = Failing(DataLoader(training, 32)), True
     settings = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 2, "awp": 0.005, "progress": False}
     chosen = []
+    if case == "diverging":
+        model, settings = an_explosive_model(), {**settings, "optimizer": "sgd", "lr": 1.0, "epochs": 3, "tasks": None}
     if case == "tuned":
         disagreeing()
         run = autotune.Training.run

@@ -26,6 +26,20 @@ def a_model(seed=0):
         return nn.Sequential(*layers, nn.Linear(256, 10))
 
 
+def an_explosive_model():
+    """A deep net without norms that knows digits, and whose loss is not finite after a few steps of SGD at lr 1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hidden = [layer for _ in range(6) for layer in (nn.Linear(64, 64), nn.ReLU())]
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), *hidden, nn.Linear(64, 10))
+        optimizer, batches = torch.optim.Adam(model.parameters(), 0.003), list(a_loader(1000, 100))
+        for images, labels in batches * 12:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+    return model
+
+
 def hardened(model=None, loader=None, **settings):
     chosen = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 1, "progress": False, **settings}
     return robusttune.harden(model or a_model(), loader or a_loader(), **chosen)

@@ -61,6 +61,16 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert json.loads(lines[-1])["step"] == 20
 
 
+@pytest.mark.slow
+def test_processes_that_diverge_go_back_together(tmp_path):
+    pytest.importorskip("sklearn")
+    done = launched("torchrun", tmp_path, "diverging", 29617)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "so the run goes back to" in done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) and first[name].isfinite().all() for name in first)
+
+
 def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
     pytest.importorskip("sklearn")
     done = launched("torchrun", tmp_path, "failing", 29614)
