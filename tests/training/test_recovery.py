@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 import torch
-from short_runs import a_loader, an_explosive_model, hardened, same, weights_of
+from short_runs import a_loader, a_model, an_explosive_model, hardened, same, weights_of
 
 import robusttune
-from robusttune.training import checkpoints
+from robusttune.training import checkpoints, validation
 from robusttune.training.divergence import fell
+from robusttune.training.validation import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -95,23 +96,25 @@ def logged(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*ended with a model that guesses")
-def test_a_kill_after_the_fall_back_resumes_exactly(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "kill", [13, pytest.param(9, marks=pytest.mark.slow)], ids=["after", "before the loss is read"]
+)
+def test_a_kill_around_the_fall_back_resumes_exactly(trained, tmp_path, monkeypatch, kill):
     settings = {"checkpoint_every": 3, "ema": 0.9, "optimizer": "momentum", "epochs": 3}
     whole = run(trained, out=tmp_path / "whole", **settings)
     saving = checkpoints.Checkpoints.save_if_due
-    for kill in (9, 13):  # before the loss is read, and after
 
-        def stop(self, training, kill=kill):
-            saving(self, training)
-            if training.progress.taken == kill:
-                raise Killed
+    def stop(self, training):
+        saving(self, training)
+        if training.progress.taken == kill:
+            raise Killed
 
-        monkeypatch.setattr(checkpoints.Checkpoints, "save_if_due", stop)
-        with pytest.raises(Killed):
-            run(trained, out=tmp_path / str(kill), **settings)
-        monkeypatch.setattr(checkpoints.Checkpoints, "save_if_due", saving)
-        assert same(weights_of(run(trained, out=tmp_path / str(kill), resume=True, **settings)), weights_of(whole))
-        assert logged(tmp_path / str(kill)) == logged(tmp_path / "whole")
+    monkeypatch.setattr(checkpoints.Checkpoints, "save_if_due", stop)
+    with pytest.raises(Killed):
+        run(trained, out=tmp_path / "killed", **settings)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save_if_due", saving)
+    assert same(weights_of(run(trained, out=tmp_path / "killed", resume=True, **settings)), weights_of(whole))
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
     assert "diverged at step" in logged(tmp_path / "whole")[0]
 
 
@@ -132,6 +135,51 @@ def test_pre_training_recovers_too(trained, caplog):
         copy.deepcopy(trained), images, epochs=4, lr=RATE, optimizer="sgd", augment="none", progress=False
     )
     assert said(caplog)
+
+
+def ruining(model, after):
+    """Move the classes of the model by one once this epoch has ended."""
+
+    def ruin(facts):
+        if facts["epoch"] == after:
+            with torch.no_grad():
+                model[-1].weight.copy_(model[-1].weight.roll(1, 0))
+                model[-1].bias.copy_(model[-1].bias.roll(1, 0))
+
+    return ruin
+
+
+@pytest.mark.parametrize(
+    ("held", "seen"),
+    [
+        (True, r"step \d+: [\d.]+% of held-out images were right, after \d\d.\d%, so the run goes back to the weights of epoch 2"),
+        (False, r"step \d+: the model gets \d+ of 100 images right, .*, so the run goes back to the weights of epoch 2"),
+    ],
+    ids=["held out", "none held out"],
+)  # fmt: skip
+def test_a_collapse_half_way_is_seen_and_taken_back(trained, caplog, held, seen):
+    model = a_model() if held else copy.deepcopy(trained)
+    loader = a_loader(1000, 40) if held else list(a_loader(1000, 100))
+    settings = {"tasks": None, "ema": 0.0, "epochs": 4, "eps_ramp": False, "steps": 1, "on_epoch": ruining(model, 2)}
+    torch.manual_seed(0)
+    hardened(model, loader, lr=0.05 if held else 1e-3, optimizer="sgd", **settings)
+    (line,) = said(caplog)
+    assert re.match(seen, line), line
+    assert accuracy(model) > 0.5
+
+
+def test_a_fall_of_robust_accuracy_alone_is_seen_and_left_where_a_scheduler_sets_the_rate(trained, caplog, monkeypatch):
+    for settings, told in (
+        ({}, "so the run goes back"),
+        ({"scheduler": "cosine"}, "scheduler= sets the learning rate"),
+    ):
+        caplog.clear()
+        robust = iter([0.2, 0.02, 0.02, 0.02])
+        monkeypatch.setattr(validation, "score", lambda *_, robust=robust: Score(0.9, next(robust), 0.2, 0.1, 500))
+        run(trained, a_loader(1000, 200), lr=1e-4, epochs=4, steps=2, **settings)
+        lines = [record.message for record in caplog.records if "withstood the attack, after 20.0%" in record.message]
+        assert told in lines[0]
+        assert len(lines) == (1 if settings else 2)  # epochs 2 and 3; epoch 4 ends the run with the best weights
 
 
 def test_a_fall_is_far_below_the_best_and_more_than_chance():
