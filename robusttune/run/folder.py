@@ -35,6 +35,7 @@ FREE = {
 }
 # Arguments that earlier versions did not have, and the value that stands for what those did.
 ADDED: dict[str, Json] = {
+    "update_batch": "auto",
     "pretrain_epochs": 0,
     "finetune": 0,
     "teacher": "self",

@@ -175,7 +175,7 @@ def pretraining_settings(settings: RunSettings) -> RunSettings:
         Learning(task_weights(tasks or TASKS), "all", None, augment=learning.augment, classifier=learning.classifier),
         settings.pixels,
         settings.updates,
-        RunLength(length.pretrain_epochs, accumulate=length.accumulate),
+        RunLength(length.pretrain_epochs, accumulate=length.accumulate, update_batch=None),
         replace(settings.speed, tune=False, sharded=sharded),
         replace(output, out=_folder_of(PRETRAINING, settings), log=None, on_epoch=None),
     )
@@ -210,7 +210,7 @@ def ordinary_settings(settings: RunSettings) -> RunSettings:
             classifier=learning.classifier,
             init_from=learning.init_from,
         ),
-        length=RunLength(settings.length.finetune, accumulate=settings.length.accumulate),
+        length=RunLength(settings.length.finetune, accumulate=settings.length.accumulate, update_batch=None),
         output=replace(output, out=_folder_of(FINETUNING, settings), log=None, on_epoch=None),
     )
 
