@@ -59,7 +59,6 @@ class Training:
         self.unlabeled, self.teacher, self.labelling = unlabeled, teacher, labelling
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.recovery, self.epoch, self.consumed = Meter(), Recovery(), 0, 0
-        self.knew = False  # the classes at the start, as far as was seen
         self.epoch_states: dict[str, Any] = {}
 
     @property

@@ -253,7 +253,7 @@ class Recovery:
 
     def _knows_better(self, training: "Training") -> bool:
         """Return True if a model that guesses is a sign: of one that knew the classes, or in a run that has diverged before."""
-        return bool(distributed.agreed(float(training.knew or self.times > 0), training.stepper.device))
+        return bool(distributed.agreed(float(training.validation.knew or self.times > 0), training.stepper.device))
 
     def lower(self, training: "Training", times: int = 1) -> None:
         """Divide the learning rates of all groups, which the schedule takes its share of."""
@@ -275,7 +275,7 @@ class Recovery:
         """Return the state, for `load_state_dict`."""
         names = ("times", "clean", "robust", "trained", "odd", "event", "unhelped", "sound")
         kept = self.kept and {"weights": files.loadable(self.kept.weights), "epoch": self.kept.epoch}
-        return {**{name: getattr(self, name) for name in names}, "kept": kept, "knew": training.knew}
+        return {**{name: getattr(self, name) for name in names}, "kept": kept, "knew": training.validation.knew}
 
     def load_state_dict(self, training: "Training", state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned, and the learning rate of then; of an earlier version it is empty."""
@@ -283,7 +283,7 @@ class Recovery:
         if kept is not None:
             weights = files.completed(kept["weights"], training.robust_loss.state_dict())
             self.kept = Kept(weights, kept["epoch"])
-        training.knew = state.get("knew", training.knew)
+        training.validation.knew = state.get("knew", training.validation.knew)
         self.sound = training.validation.best.score is not None  # before there was this entry
         for name, value in state.items():
             if name not in ("kept", "knew"):
