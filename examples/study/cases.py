@@ -64,8 +64,8 @@ class Case(NamedTuple):
     def hardened(self, model: nn.Module, images: Dataset, *, batch: int = BATCH, **settings: object) -> nn.Module:
         """The model after STEPS steps of the fast recipe, or what the settings say otherwise."""
         chosen = {"preset": "fast", "tasks": None, "epochs": 10_000, "max_steps": STEPS, "tune": False, **settings}
-        threat = {"norm": self.setting.norm, "eps": self.setting.eps}
-        return robusttune.harden(model, self.loader(images, batch), **threat, seed=self.seed, progress=False, **chosen)
+        chosen = {"norm": self.setting.norm, "eps": self.setting.eps, **chosen}
+        return robusttune.harden(model, self.loader(images, batch), seed=self.seed, progress=False, **chosen)
 
 
 class Unlabelled(Dataset):

@@ -170,7 +170,8 @@ METHODS: dict[str, Callable[[nn.Module, int], Plain]] = {
     "moving average": MovingAverage,
     "helper points": Helper,
 }
-ARMS = [*METHODS, *(f"{method}, awp" for method in METHODS)]
+WIDER = ", eps x1.1"
+ARMS = [f"{method}{more}" for more in ("", WIDER, ", awp") for method in METHODS]
 
 
 @lru_cache(maxsize=1)
@@ -183,9 +184,11 @@ def started(setting: str, seed: int) -> nn.Module:
 def hardened(setting: str, arm: str, *, seed: int, steps: int) -> nn.Module:
     """The model after so many steps of an arm."""
     known, model = case(setting, IMAGES, seed), copy.deepcopy(started(setting, seed))
-    name = arm.removesuffix(", awp")
+    name = arm.removesuffix(", awp").removesuffix(WIDER)
     method = METHODS[name](model, steps)
-    settings = {"objective": method, "attack": method.attack, "awp": AWP if name != arm else 0.0}
+    settings = {"objective": method, "attack": method.attack, "awp": AWP if arm.endswith("awp") else 0.0}
+    if arm.endswith(WIDER):  # to compare clean accuracies at equal robustness
+        settings["eps"] = 1.1 * known.setting.eps
     return known.hardened(model, known.images, **settings, max_steps=steps)
 
 
@@ -193,7 +196,7 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
     """The model that a run ends with, after as many steps as fit into the time of plain training's."""
     setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
     started(setting, seed)
-    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, ""), STEPS)
+    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, "").replace(WIDER, ""), STEPS)
     if REMEMBERED in arm:  # the teacher is asked in the first epoch alone
         steps = round(STEPS / (1 + (STEPS / steps - 1) * IMAGES / (STEPS * BATCH)))
     model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
