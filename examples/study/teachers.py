@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.study import costs
-from examples.study.cases import SEARCHED, SETTINGS, case
+from examples.study.cases import BATCH, SEARCHED, SETTINGS, case
 from examples.study.records import COLUMN, COLUMNS, Facts, Study, one_thread, table, timed
 from robusttune.attacks import LossOf, ThreatModel
 from robusttune.attacks.nfgsm import nfgsm
@@ -89,6 +89,21 @@ class Anchor(Plain):
         return super().loss(adversarial_logits, labels, clean_logits) + self.weight * far
 
 
+class Remembered(Anchor):
+    """An anchor whose teacher is asked once about each image: without random changes of the images its answers are the same."""
+
+    def __init__(self, model: nn.Module, steps: int, weight: float) -> None:
+        super().__init__(model, steps, weight)
+        self.known: dict[bytes, Tensor] = {}
+
+    def look(self, images: Tensor) -> None:
+        names = [image.numpy().tobytes() for image in images]
+        new = [row for row, name in enumerate(names) if name not in self.known]
+        if new:
+            self.known.update(zip([names[row] for row in new], self.teacher(images[new]), strict=True))
+        self.clean = torch.stack([self.known[name] for name in names])
+
+
 class MovingAverage(Plain):
     """Soft labels by the moving average of the weights, in the attack and in the loss; ADR.
 
@@ -145,10 +160,13 @@ class Helper(Plain):
 
 
 PLAIN = "plain"
+REMEMBERED = ", remembered"
 METHODS: dict[str, Callable[[nn.Module, int], Plain]] = {
     PLAIN: Plain,
     "anchor 0.1": lambda model, steps: Anchor(model, steps, 0.1),
     "anchor 1": lambda model, steps: Anchor(model, steps, 1.0),
+    "anchor 1" + REMEMBERED: lambda model, steps: Remembered(model, steps, 1.0),
+    "anchor 0.1" + REMEMBERED: lambda model, steps: Remembered(model, steps, 0.1),
     "moving average": MovingAverage,
     "helper points": Helper,
 }
@@ -165,9 +183,9 @@ def started(setting: str, seed: int) -> nn.Module:
 def hardened(setting: str, arm: str, *, seed: int, steps: int) -> nn.Module:
     """The model after so many steps of an arm."""
     known, model = case(setting, None, seed), copy.deepcopy(started(setting, seed))
-    name, _, awp = arm.partition(", ")
+    name = arm.removesuffix(", awp")
     method = METHODS[name](model, steps)
-    settings = {"objective": method, "attack": method.attack, "awp": AWP if awp else 0.0}
+    settings = {"objective": method, "attack": method.attack, "awp": AWP if name != arm else 0.0}
     return known.hardened(model, known.images, **settings, max_steps=steps)
 
 
@@ -175,7 +193,10 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
     """The model that a run ends with, after as many steps as fit into the time of plain training's."""
     setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
     started(setting, seed)
-    steps = costs.steps(STUDY, setting, arm, SETTINGS[setting].steps)
+    plain, images = SETTINGS[setting].steps, SETTINGS[setting].train
+    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, ""), plain)
+    if REMEMBERED in arm:  # the teacher is asked in the first epoch alone
+        steps = round(plain / (1 + (plain / steps - 1) * images / (plain * BATCH)))
     model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
     return model, {**facts, "steps": steps}
 

@@ -81,7 +81,17 @@ GROUPS = {
             "clip_grad",
             "heads",
         ),
-        *("accumulate", "micro_batch", "checkpointing", "ema", "min_clean", "precision", "compile", "channels_last"),
+        *(
+            "accumulate",
+            "update_batch",
+            "micro_batch",
+            "checkpointing",
+            "ema",
+            "min_clean",
+            "precision",
+            "compile",
+            "channels_last",
+        ),
         *("tune",),
     },
 }

@@ -1,13 +1,14 @@
 """Epochs of a user's loader: its checked batches, of which the first can be read ahead."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked, yields_images_alone
-from robusttune.data.loaders import is_exhaustible, length_of
+from robusttune.data.loaders import images_an_epoch, is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
 
@@ -23,7 +24,8 @@ class Batches:
         labelled: whether its batches have labels; None to see by the first one.
 
     Attributes:
-        count: batches of an epoch; None where the loader has no length.
+        count: batches of an epoch, or parts after `cut()`; None where the loader has no length.
+        most: images of a part; None for whole batches.
         channels: of the first batch's images; None before `first()`.
     """
 
@@ -31,6 +33,7 @@ class Batches:
         self.loader, self.labelled, self.name = loader, labelled, name
         self.count = length_of(loader)
         self.channels: int | None = None
+        self.most: int | None = None
         self._peeked: CheckedBatch | None = None
 
     @property
@@ -61,22 +64,32 @@ class Batches:
         self.channels = batch[0].shape[1]
         return batch
 
+    def cut(self, most: int | None) -> None:
+        """Yield batches in parts of nearly equal size from now on, of at most so many images; call `first()` before.
+
+        Images are dealt out in turn, so that each part has its share of those with and of those without labels.
+        """
+        self.most, size = most, len(self.peeked[0])
+        images = images_an_epoch(self.loader, size)
+        if images is not None and most is not None and most < size:
+            self.count = images // size * math.ceil(size / most) + math.ceil(images % size / most)
+
     def epoch(self, number: int) -> Iterator[CheckedBatch]:
-        """Yield the batches of one epoch; its number, from 0, is named in errors.
+        """Yield the batches of one epoch, or their parts; the epoch's number, from 0, is named in errors.
 
         Raises:
             ValueError: a batch does not pass the checks, has another number of channels, or there is none.
         """
         count = 0
         if self._peeked is not None and is_exhaustible(self.loader):
-            yield self._peeked
+            yield from self._parts(self._peeked)
             count, self._peeked = 1, None
         for batch in self.loader:
             count += 1
             with errors_at(f"batch {count} of epoch {number + 1}"):
                 checked = self._checked(batch, wait=False)
                 check_channels(checked[0], self.channels)
-            yield checked
+            yield from self._parts(checked)
         if not count:
             raise ValueError(
                 f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
@@ -112,6 +125,12 @@ class Batches:
             shape = list(self._peeked[0].shape)
             first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
         return {"images": images, "batches": self.count, "shape": shape, "first": first}
+
+    def _parts(self, batch: CheckedBatch) -> Iterator[CheckedBatch]:
+        images, labels = batch
+        parts = 1 if self.most is None else math.ceil(len(images) / self.most)
+        for part in range(parts):
+            yield images[part::parts], None if labels is None else labels[part::parts]
 
     def _checked(self, batch: object, *, wait: bool = True) -> CheckedBatch:
         return unpacked(batch, wait=wait) if self.labelled else (images_of(batch, wait=wait), None)

@@ -130,6 +130,6 @@ def check_start(training: "Training", settings: RunSettings) -> None:
     if resumed or settings.adversary.eps == 0:
         return
     guess = first_guess(robust_loss.model, robust_loss.pixels, images, labels, training.batches.loader, output.seed)
-    training.knew = guess.better()
+    training.validation.knew = guess.better()
     if guess and distributed.rank() == 0:
         warn(f"{guess}: {LONGER if settings.length.finetune else TRAIN}", output.progress)

@@ -13,7 +13,7 @@ def doubts(training: Training) -> list[str]:
 def _guessing_model(training: Training) -> list[str]:
     """Return a warning where the model has come to guess, judged by the first images that it was trained on."""
     batches, robust_loss = training.batches, training.robust_loss
-    if not training.knew or not batches.rereadable:
+    if not training.validation.knew or not batches.rereadable:
         return []
     guess = first_guess(robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed)
     if not guess or guess.images < LEAST:

@@ -36,6 +36,7 @@ from robusttune.training.settings import (
     SchedulerLike,
     Speed,
     TeacherLike,
+    UpdateBatch,
     Updates,
 )
 from robusttune.training.setup import hardening, take_all_steps
@@ -84,6 +85,7 @@ def harden(
     weight_decay: float | None = None,
     clip_grad: float | None = None,
     accumulate: int = 1,
+    update_batch: UpdateBatch = "auto",
     micro_batch: int | None = None,
     checkpointing: bool = False,
     ema: float | None = None,
@@ -135,7 +137,7 @@ def harden(
         pretrain_epochs, finetune: epochs of rotation and jigsaw on all images, and of ordinary training, which come before.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
-        accumulate: batches whose gradients are added up for one step.
+        accumulate, update_batch: batches joined for a step; most images of a step, beyond which a batch makes several ("auto": `Preset`).
         micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
@@ -179,7 +181,7 @@ def harden(
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate, pretrain_epochs, finetune),
+        RunLength(epochs, max_steps, time_budget, accumulate, update_batch, pretrain_epochs, finetune),
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )

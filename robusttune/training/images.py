@@ -1,5 +1,6 @@
 """The images of a run: those to train on, those to judge epochs by, and the labels that a teacher gives to some."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from robusttune.model.probe import first_logits
 from robusttune.model.teacher import Teacher, teaching
 from robusttune.run import distributed
 from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
+from robusttune.training.presets import images_of_a_step
 from robusttune.training.settings import RunSettings
 from robusttune.types import Loader
 
@@ -75,11 +77,24 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     extra = None if more is None else _batches_of(more, settings, labelled=False, name="unlabeled_loader")
     images = Images(loader, held, batches, pixels, extra)
     if loaders.teacher is None or (extra is None and batches.labelled):
-        yield images
+        yield _cut(images, settings)
         return
     classes, names, shape = _classes_of(model, images), class_names(loaders.loader), batches.peeked[0].shape[1:]
     with teaching(loaders.teacher, model, pixels, device, classes, names, shape) as teacher:
-        yield _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
+        labelled = _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
+        yield _cut(labelled, settings)
+
+
+def _cut(images: Images, settings: RunSettings) -> Images:
+    """Let the batches come in parts, one for each optimiser step; those for the pretext losses alone in as many parts."""
+    first = images.batches.peeked[0]
+    most = images_of_a_step(settings, first)
+    if most is not None:
+        images.batches.cut(most)
+        if images.unlabeled is not None:
+            parts = math.ceil(len(first) / most)
+            images.unlabeled.cut(math.ceil(len(images.unlabeled.peeked[0]) / parts))
+    return images
 
 
 def _labelled(images: Images, teacher: Teacher, settings: RunSettings) -> Images:

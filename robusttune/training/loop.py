@@ -60,7 +60,6 @@ class Training:
         self.late, self.on_epoch = late, on_epoch
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.epoch, self.consumed = Meter(), 0, 0
-        self.knew = False  # the classes at the start, as far as was seen
         self.epoch_states: dict[str, Any] = {}
 
     @property

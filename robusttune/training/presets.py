@@ -10,6 +10,9 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
+from robusttune.run.about import read_run
+from robusttune.run.log import tell
+from robusttune.run.settings import COUNT, check_number
 from robusttune.tasks import TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
@@ -28,6 +31,8 @@ class Preset:
         tasks: pretext tasks and their weights.
         pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
         judged: epochs from one validation on held-out images to the next; the last epoch is always validated.
+        update_batch: most images of one step, in each process, for small images where optimizer, scheduler, lr and accumulate are not
+            the user's; None for the loader's batches as they are.
         late: the attack of the last quarter of the run and its steps, where the first is not the user's; None for no other.
     """
 
@@ -35,11 +40,14 @@ class Preset:
     tasks: TaskWeights | None
     pace: float = 1.0
     judged: int = 1
+    update_batch: int | None = None
     late: tuple[str, int] | None = None
 
 
+EARLIER: PresetName = "joint"  # what "standard" was before `update_batch`
 PRESETS = {
     "standard": Preset("auto", TASKS),
+    EARLIER: Preset("auto", TASKS),
     "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2)),
 }
 
@@ -53,18 +61,55 @@ def chosen_preset(name: PresetName) -> Preset:
     return PRESETS[one_of("preset", name, tuple(PRESETS))]
 
 
+def images_of_a_step(settings: RunSettings, images: Tensor) -> int | None:
+    """Return the most images of one optimiser step; None for the loader's batches as they are.
+
+    Args:
+        images: (N,C,H,W), the first batch.
+
+    Raises:
+        ValueError: batches are to be cut and to be joined.
+    """
+    length, updates = settings.length, settings.updates
+    chosen = updates.optimizer, updates.scheduler, updates.lr
+    if length.update_batch != "auto":
+        if length.update_batch is not None and length.accumulate > 1:
+            raise ValueError(
+                f"update_batch={length.update_batch} cuts batches and accumulate={length.accumulate} joins them: pass one of the two"
+            )
+        if length.update_batch is not None:
+            check_number("update_batch", length.update_batch, COUNT)
+        return length.update_batch
+    if length.accumulate > 1 or any(value is not None for value in chosen) or is_large(images):
+        return None
+    return chosen_preset(settings.adversary.preset).update_batch
+
+
 def with_preset(settings: RunSettings) -> RunSettings:
-    """Return the settings of a run with the weight of each task: the preset's tasks for "auto".
+    """Return the settings of a run with the weight of each task, the preset's for "auto", and the preset that it was begun with.
 
     Raises:
         ValueError: an unknown preset or task.
     """
+    settings = _as_begun(settings)
     preset, learning = chosen_preset(settings.adversary.preset), settings.learning
     return replace(settings, learning=replace(learning, tasks=task_weights(learning.tasks, preset.tasks)))
 
 
+def _as_begun(settings: RunSettings) -> RunSettings:
+    """Let a run that an earlier version began with its default preset go on with that one."""
+    output, adversary = settings.output, settings.adversary
+    if output.out is None or not output.resume or adversary.preset != "standard":
+        return settings
+    begun = read_run(output.out)
+    if begun is None or begun.function != "harden" or begun.arguments.get("preset") != EARLIER:
+        return settings
+    tell(f"the run was begun with an earlier default: it goes on with preset={EARLIER!r}", output.progress)
+    return replace(settings, adversary=replace(adversary, preset=EARLIER))
+
+
 def default_attack(
-    images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS["standard"]
+    images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS[EARLIER]
 ) -> tuple[AttackLike, int | None]:
     """Choose the attack and its steps where the user says "auto".
 

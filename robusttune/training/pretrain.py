@@ -124,7 +124,7 @@ def pretrain(
         Learning(task_weights(tasks), views, objective=None, augment=augment, classifier=classifier),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate),
+        RunLength(epochs, max_steps, time_budget, accumulate, None),
         Speed(precision, compile, channels_last, tune=False, device=device, sharded=sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )

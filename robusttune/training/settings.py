@@ -22,12 +22,13 @@ from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
-PresetName: TypeAlias = Literal["standard", "fast"]
+PresetName: TypeAlias = Literal["standard", "fast", "joint"]
 AttackTasks: TypeAlias = Literal["none", "separate", "joint"]
 PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Optimizer: TypeAlias = torch.optim.Optimizer
 OptimizerLike: TypeAlias = str | Optimizer | Callable[[list[nn.Parameter]], Optimizer]
+UpdateBatch: TypeAlias = int | Literal["auto"] | None
 EpochFacts: TypeAlias = dict[str, float]
 
 
@@ -120,6 +121,7 @@ class RunLength:
     max_steps: int | None = None
     time_budget: float | None = None
     accumulate: int = 1
+    update_batch: UpdateBatch = "auto"
     pretrain_epochs: int = 0
     finetune: int = 0
 
@@ -227,6 +229,7 @@ class HardenSettings(TypedDict, total=False):
     weight_decay: float | None
     clip_grad: float | None
     accumulate: int
+    update_batch: UpdateBatch
     micro_batch: int | None
     checkpointing: bool
     ema: float | None

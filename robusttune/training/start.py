@@ -274,12 +274,12 @@ def _optimiser(training: Training, settings: RunSettings) -> str:
 
 
 def _length(training: Training) -> str:
-    progress = training.progress
-    length, steps = progress.length, progress.steps
+    length, steps, most = training.progress.length, training.progress.steps, training.batches.most
     ended = length.max_steps is not None or length.time_budget is not None
     parts = [f"{'at most ' * ended}{epochs_in_words(length.epochs)}"]
     parts += ["steps not known" if steps is None else f"{steps:,} step{'s' * (steps != 1)}"]
     parts += [f"of {length.accumulate} batches each"] if length.accumulate > 1 else []
+    parts += [f"of at most {most} images each"] if most is not None else []
     parts += [] if length.time_budget is None else [duration(length.time_budget)]
     return ", ".join(parts)
 

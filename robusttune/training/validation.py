@@ -147,6 +147,7 @@ class Validation:
         self.best = Best(min_clean)
         self.last: Score | None = None
         self.fell_back = False
+        self.knew = False  # the model its classes at the start, as far as was seen
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""

@@ -107,7 +107,7 @@ NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
 @pytest.mark.parametrize(
     ("name", "needed"),
     [
-        *((name, WHOLE) for name in ("epochs", "max_steps", "accumulate", "checkpoint_every", "steps")),
+        *((name, WHOLE) for name in ("epochs", "max_steps", "accumulate", "update_batch", "checkpoint_every", "steps")),
         *((name, LEAST_0) for name in ("lr", "weight_decay")),
         *((name, POSITIVE) for name in ("clip_grad", "time_budget", "step_size")),
         ("ema", "a number from 0 to below 1"),

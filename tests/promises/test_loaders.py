@@ -97,14 +97,28 @@ class Stopped(Unsized):
 
 
 @pytest.mark.parametrize("after", [6, 9, 11])
-def test_a_run_over_an_unknown_length_resumes_exactly(after, tmp_path):
+@pytest.mark.parametrize("step", [{"accumulate": 2}, {"update_batch": 3}], ids=str)
+def test_a_run_over_an_unknown_length_resumes_exactly(after, step, tmp_path):
     batches = list(DataLoader(some_images(40), 8))
-    settings = {"accumulate": 2, "epochs": 3, "checkpoint_every": 1}
+    settings = {**step, "epochs": 3, "checkpoint_every": 1}
     whole = hardened(flat_copy(), Unsized(batches), **settings)
     with pytest.raises(InterruptedError):
         hardened(flat_copy(), Stopped(batches, after), out=tmp_path / "run", **settings)
     resumed = hardened(flat_copy(), Unsized(batches), out=tmp_path / "run", resume=True, **settings)
     assert torch.equal(resumed[1].weight, whole[1].weight)
+
+
+def test_a_last_part_of_one_image_is_left_out_before_batch_norm():
+    assert epochs_of(normalised_by_batch(), DataLoader(some_images(33), 8), update_batch=4)[-1]["step"] == 8
+
+
+def test_images_for_the_pretext_losses_alone_come_in_as_many_parts():
+    seen, model = [], flat()
+    model.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])) if module.training else None)
+    unlabeled = [batch[0] for batch in DataLoader(some_images(32), 16)]
+    settings = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "teacher": None, "update_batch": 4}
+    assert epochs_of(model, DataLoader(some_images(32), 8), unlabeled_loader=unlabeled, **settings)[-1]["step"] == 8
+    assert set(seen) == {4, 8}  # labelled, others
 
 
 def test_a_run_whose_time_is_over_before_its_first_group_takes_one_step():
@@ -193,7 +207,9 @@ def batches_of_sizes(*sizes):
     return [(images, model(images).argmax(1)) for images in pictures]
 
 
-@pytest.mark.parametrize("name", ["clean", "sweep", "strong"])
+@pytest.mark.parametrize(
+    "name", ["clean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "strong"))]
+)
 def test_images_of_several_sizes_are_measured_as_those_of_each_size_are(name, tmp_path):
     batches = batches_of_sizes((32, 32), (40, 24), (32, 32))
     settings = {"norm": "l2", "eps": 0.05, "progress": False}

@@ -97,6 +97,7 @@ def test_the_teacher_is_the_model_as_it_was():
         {"tasks": {"patch_rotation": 0.5}, "attack_tasks": "none"},
         {"awp": 0.01},
         {"accumulate": 3},
+        {"update_batch": 10},
         {"micro_batch": 7},
         {"precision": "bf16"},
         {"augment": "standard"},
@@ -113,7 +114,7 @@ def test_self_training_works_with(settings):
     modules, keys = list(model.modules()), list(model.state_dict())
     facts = []
     self_trained(model, on_epoch=facts.append, **settings)
-    assert facts[0]["step"] == (3 if settings.get("accumulate") else 8)
+    assert facts[0]["step"] == (3 if settings.get("accumulate") else 16 if settings.get("update_batch") else 8)
     assert list(model.modules()) == modules
     assert list(model.state_dict()) == keys
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
