@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
+from robusttune.tasks._weights import felt
 from robusttune.trial.arms import Phase
-from robusttune.trial.arms._phase import name_and_settings
+from robusttune.trial.arms._phase import name_and_settings, tasks_of
 from robusttune.trial.decision.criteria import CLEAN
 from robusttune.trial.decision.findings import Comparison, Findings
 from robusttune.trial.decision.metrics import Accuracies, Metric
@@ -166,7 +167,7 @@ def pretext_arms(trial: Trial, measured: Accuracies) -> list[str]:
 
 def _has_pretext(phase: Phase) -> bool:
     name, settings = name_and_settings(phase)
-    return name == "pretrain" or (name == "harden" and bool(settings.get("tasks", "auto")))
+    return name == "pretrain" or (name == "harden" and bool(felt(tasks_of(settings))))
 
 
 def _is_adversarial(phases: Sequence[Phase]) -> bool:
