@@ -27,7 +27,10 @@ def a_vit():
 
 RUNS = {
     "fast, with selection": (a_model, {"preset": "fast", "steps": None, "epochs": 2, "val_loader": a_loader(80)}),
-    "clipped, weights attacked": (a_model, {"clip_grad": 0.05, "awp": 0.005, "objective": "trades", "lr": 0.2}),
+    "clipped, weights attacked": (
+        a_model,
+        {"clip_grad": 0.05, "awp": 0.005, "precision": "bf16", "objective": "trades", "lr": 0.2},
+    ),
     "transformer with dropout": (a_vit, {"attack_tasks": "separate", "accumulate": 2, "max_steps": 3}),
 }
 
