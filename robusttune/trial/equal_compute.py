@@ -42,8 +42,9 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     """Count the forward and backward passes through the model that each image of a step costs.
 
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
-    K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. Images without labels are
-    counted with the labelled ones; tasks of weight 0 add one forward pass of a quarter of the images. The judging of epochs on held-out images is not counted.
+    K+1+r; attacked separately or jointly (K+1)(1+r); tasks of weight 0 add a forward pass of a quarter of the images;
+    ordinary training 1; pre-training r. Images without labels are counted with the labelled ones. The judging of epochs on
+    held-out images is not counted.
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
