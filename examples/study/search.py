@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from examples.study import costs
 from examples.study.cases import BATCH, IMAGES, SETTINGS, STEPS, case
 from examples.study.records import COLUMN, Facts, Study, one_thread, table, timed
-from examples.study.teachers import MovingAverage
+from examples.study.teachers import MovingAverage, Remembered
 from robusttune.attacks import LossOf, ThreatModel, declares
 from robusttune.model.borrowing import differentiable
 
@@ -110,6 +110,14 @@ class Softened(MovingAverage):
         return {"objective": self, "attack": self.attack}
 
 
+class Anchored(Remembered):
+    """The squared distance to the teacher's answers; see the study of teachers."""
+
+    def settings(self) -> dict[str, object]:
+        """Arguments of `harden`."""
+        return {"objective": self, "attack": self.attack}
+
+
 @dataclass(frozen=True)
 class Arm:
     """Settings that differ from those of the reference: the fast recipe without held-out images.
@@ -124,9 +132,10 @@ class Arm:
     batch: int = BATCH
     pace: float = 4.0
     settings: dict[str, object] = field(default_factory=dict)
-    method: Callable[[nn.Module, int], Method | Softened] | None = None
+    method: Callable[[nn.Module, int], Method | Softened | Anchored] | None = None
 
 
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "clip_grad": 1.0}
 PGD = {"preset": "standard", "tasks": None}
 REFERENCE = "fast 128"
 ARMS = {
@@ -159,6 +168,10 @@ ARMS = {
     "fast 64, free gradients": Arm(64, method=Free),
     "fast 64, n-lap": Arm(64, method=LayerPerturbation),
     "fast 64, soft labels": Arm(64, method=Softened),
+    "fast 64, anchor 1": Arm(64, method=lambda model, steps: Anchored(model, steps, 1.0)),
+    "fast 64, adamw 0.002": Arm(64, settings={**ADAMW, "lr": 2e-3}),
+    "fast 64, adamw 0.0005": Arm(64, settings={**ADAMW, "lr": 5e-4}),
+    "fast 32, adamw 0.001": Arm(32, settings={**ADAMW, "lr": 1e-3}),
 }
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.study import costs
-from examples.study.cases import IMAGES, SETTINGS, STEPS, case
+from examples.study.cases import BATCH, IMAGES, SETTINGS, STEPS, case
 from examples.study.records import COLUMN, COLUMNS, Facts, Study, one_thread, table, timed
 from robusttune.attacks import LossOf, ThreatModel
 from robusttune.attacks.nfgsm import nfgsm
@@ -160,12 +160,13 @@ class Helper(Plain):
 
 
 PLAIN = "plain"
+REMEMBERED = ", remembered"
 METHODS: dict[str, Callable[[nn.Module, int], Plain]] = {
     PLAIN: Plain,
     "anchor 0.1": lambda model, steps: Anchor(model, steps, 0.1),
     "anchor 1": lambda model, steps: Anchor(model, steps, 1.0),
-    "anchor 0.3, remembered": lambda model, steps: Remembered(model, steps, 0.3),
-    "anchor 1, remembered": lambda model, steps: Remembered(model, steps, 1.0),
+    "anchor 1" + REMEMBERED: lambda model, steps: Remembered(model, steps, 1.0),
+    "anchor 0.1" + REMEMBERED: lambda model, steps: Remembered(model, steps, 0.1),
     "moving average": MovingAverage,
     "helper points": Helper,
 }
@@ -192,7 +193,9 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
     """The model that a run ends with, after as many steps as fit into the time of plain training's."""
     setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
     started(setting, seed)
-    steps = costs.steps(STUDY, setting, arm, STEPS)
+    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, ""), STEPS)
+    if REMEMBERED in arm:  # the teacher is asked in the first epoch alone
+        steps = round(STEPS / (1 + (STEPS / steps - 1) * IMAGES / (STEPS * BATCH)))
     model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
     return model, {**facts, "steps": steps}
 

@@ -108,6 +108,14 @@ class EarlierRun:
         return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
 
 
+def arguments_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments in the facts of a run, with the name that an earlier version's default preset has now."""
+    arguments = dict(facts["arguments"])
+    if "update_batch" not in arguments and arguments.get("preset") == "standard":
+        arguments["preset"] = "joint"
+    return arguments
+
+
 def read_run(folder: PathLike) -> EarlierRun | None:
     """Read the `run.json` of a run's folder; None where there is none.
 
@@ -119,7 +127,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        about, arguments = _about(facts.get("about")), dict(facts["arguments"])
+        about, arguments = _about(facts.get("about")), arguments_in(facts)
         shape = (facts.get("data") or {}).get("shape")
         return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, shape)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

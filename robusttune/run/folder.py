@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from robusttune.run.about import check_same_names, read_run
+from robusttune.run.about import arguments_in, check_same_names, read_run
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
 from robusttune.run.settings import check_settings, shown_radius
 from robusttune.types import Json, Loader, PathLike
@@ -184,7 +184,7 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
         return {}
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        before = earlier["arguments"]
+        before = arguments_in(earlier)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error
     check_same_names(_names_in(earlier), _names_in(facts), folder)

@@ -10,6 +10,8 @@ from robusttune.augmentations import AugmentLike
 from robusttune.model.input_shapes import is_large
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.plugins import configured, one_of
+from robusttune.run.about import read_run
+from robusttune.run.log import tell
 from robusttune.run.settings import COUNT, check_number
 from robusttune.tasks import TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
@@ -42,8 +44,10 @@ class Preset:
     late: tuple[str, int] | None = None
 
 
+EARLIER: PresetName = "joint"  # what "standard" was before `update_batch`
 PRESETS = {
     "standard": Preset("auto", TASKS),
+    EARLIER: Preset("auto", TASKS),
     "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2)),
 }
 
@@ -82,17 +86,30 @@ def images_of_a_step(settings: RunSettings, images: Tensor) -> int | None:
 
 
 def with_preset(settings: RunSettings) -> RunSettings:
-    """Return the settings of a run with the weight of each task: the preset's tasks for "auto".
+    """Return the settings of a run with the weight of each task, the preset's for "auto", and the preset that it was begun with.
 
     Raises:
         ValueError: an unknown preset or task.
     """
+    settings = _as_begun(settings)
     preset, learning = chosen_preset(settings.adversary.preset), settings.learning
     return replace(settings, learning=replace(learning, tasks=task_weights(learning.tasks, preset.tasks)))
 
 
+def _as_begun(settings: RunSettings) -> RunSettings:
+    """Let a run that an earlier version began with its default preset go on with that one."""
+    output, adversary = settings.output, settings.adversary
+    if output.out is None or not output.resume or adversary.preset != "standard":
+        return settings
+    begun = read_run(output.out)
+    if begun is None or begun.function != "harden" or begun.arguments.get("preset") != EARLIER:
+        return settings
+    tell(f"the run was begun with an earlier default: it goes on with preset={EARLIER!r}", output.progress)
+    return replace(settings, adversary=replace(adversary, preset=EARLIER))
+
+
 def default_attack(
-    images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS["standard"]
+    images: Tensor, threat: ThreatModel, attack: AttackLike, steps: int | None, preset: Preset = PRESETS[EARLIER]
 ) -> tuple[AttackLike, int | None]:
     """Choose the attack and its steps where the user says "auto".
 

@@ -18,7 +18,7 @@ from robusttune.model.devices import chosen_device
 from robusttune.model.saved import start_model
 from robusttune.run import files
 from robusttune.run import folder as run_folder
-from robusttune.run.about import check_same_names, read_run
+from robusttune.run.about import arguments_in, check_same_names, read_run
 from robusttune.run.log import FILE
 from robusttune.run.markdown import markdown_table
 from robusttune.training.harden import harden
@@ -179,7 +179,7 @@ def _arguments(facts: Mapping[str, Any], again: Mapping[str, Any], folder: Path)
             f"{', '.join(strange)} of the run in {str(folder)!r} would differ from that run: leave it out, or call "
             f"{facts['run']} itself"
         )
-    arguments = {name: value for name, value in facts["arguments"].items() if name not in facts["objects"]}
+    arguments = {name: value for name, value in arguments_in(facts).items() if name not in facts["objects"]}
     return arguments if run_folder.added_arguments(facts)["teacher"] is not None else {**arguments, "teacher": None}
 
 

@@ -30,6 +30,7 @@ from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.images import NOTHING_NEW, check_same_space
 from robusttune.training.loop import Training
 from robusttune.training.place import blocks_checkpointed
+from robusttune.training.presets import EARLIER
 from robusttune.training.pretrain import pretrain, pretrained, pretraining
 from robusttune.training.settings import Adversary, Learning, Loaders, RunLength, RunSettings
 from robusttune.training.setup import hardening, take_all_steps
@@ -171,7 +172,7 @@ def pretraining_settings(settings: RunSettings) -> RunSettings:
         "pretrain",
         tuple(inspect.signature(pretrain).parameters),
         Loaders(_all_images(settings)),
-        Adversary(attack_tasks="none", eps_ramp=False),
+        Adversary(preset=EARLIER, attack_tasks="none", eps_ramp=False),
         Learning(task_weights(tasks), "all", None, augment=learning.augment, classifier=learning.classifier),
         settings.pixels,
         settings.updates,
@@ -202,7 +203,7 @@ def ordinary_settings(settings: RunSettings) -> RunSettings:
     return replace(
         settings,
         loaders=replace(settings.loaders, unlabeled_loader=None, teacher=None),
-        adversary=Adversary(adversary.norm, 0.0, adversary.purpose, attack=unchanged, eps_ramp=False),
+        adversary=Adversary(adversary.norm, 0.0, adversary.purpose, EARLIER, attack=unchanged, eps_ramp=False),
         learning=Learning(
             tasks=None,
             criterion=learning.criterion,

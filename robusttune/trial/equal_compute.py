@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -12,8 +12,9 @@ from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._heads import SHARE_ALONE
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import ThreatModel
-from robusttune.training.presets import chosen_preset, default_attack, for_purpose
+from robusttune.training.presets import chosen_preset, default_attack, for_purpose, images_of_a_step
 from robusttune.training.schedule import LATE
+from robusttune.training.settings import HardenSettings, run_settings
 from robusttune.trial.arms import Phase, Settings
 from robusttune.trial.arms._phase import name_and_settings, shares, tasks_of
 
@@ -93,8 +94,18 @@ def lengths(
         alone = kind == "pretrain" and sizes.unlabeled > 0
         batch, batches = (sizes.unlabeled, sizes.unlabeled_batches) if alone else (sizes.batch, sizes.batches)
         steps, per_epoch = _steps(share * whole / (cost * batch), batches, int(merged.get("accumulate", 1)))
+        parts = _parts(merged, sizes) if kind == "harden" else 1
+        steps, per_epoch = steps * parts, per_epoch * parts
         result.append(Length(steps, math.ceil(steps / per_epoch), cost))
     return result
+
+
+def _parts(settings: Settings, sizes: Sizes) -> int:
+    """Count the steps that a batch is taken in."""
+    names = ("preset", "update_batch", "accumulate", "lr", "optimizer", "scheduler")
+    given = cast(HardenSettings, {name: settings[name] for name in names if name in settings})
+    most = images_of_a_step(run_settings([], **given), torch.empty(1, *sizes.shape))
+    return 1 if most is None else math.ceil(sizes.batch / most)
 
 
 def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:

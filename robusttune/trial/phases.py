@@ -15,6 +15,7 @@ from robusttune.tasks._weights import felt
 from robusttune.threat import ThreatModel
 from robusttune.training.estimate import Estimate, estimate_of
 from robusttune.training.harden import harden
+from robusttune.training.presets import EARLIER
 from robusttune.training.pretrain import pretrain
 from robusttune.training.settings import run_settings
 from robusttune.training.stages import unchanged
@@ -148,7 +149,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     Raises:
         ValueError: unknown kinds of phases or unknown settings.
     """
-    common = with_weights(plan.settings or {})
+    common = {"preset": EARLIER, **with_weights(plan.settings or {})}  # plans of before did not name it
     _check_names(f"settings: {sorted(common)}", common, "harden")
     phases = []
     for name, settings in map(name_and_settings, plan.arms[arm]):
@@ -178,7 +179,14 @@ def _call(
 
 def ordinary_call(settings: Settings, length: Length, data: Data, space: InputSpace) -> Call:
     """Return the call of a phase of ordinary training."""
-    without = {"tasks": None, "attack": unchanged, "eps": 0.0, "eps_ramp": False}
+    without = {
+        "preset": EARLIER,
+        "update_batch": None,
+        "tasks": None,
+        "attack": unchanged,
+        "eps": 0.0,
+        "eps_ramp": False,
+    }
     return Call("ordinary", data.loader, {**settings, **without}, length, space, held=data.held)
 
 

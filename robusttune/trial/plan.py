@@ -65,7 +65,7 @@ class TrialPlan:
         threats: radii by norm, in pixel units on [0,1]; arms train against the first.
         seeds: of training.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        settings: of `harden`, for all arms.
+        settings: of `harden`, for all arms; without a preset, that of plans of before: "joint".
         arms: phases by the arm's name.
         evaluation: of every arm.
         decision: settings of `robusttune.trial.decision.decide.decide`.

@@ -72,7 +72,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
         threats=threats,
         seeds=list(request.seeds),
         epochs=request.epochs,
-        settings=dict(request.settings or {}),
+        settings={"preset": "standard", **(request.settings or {})},
         arms=chosen_arms(request.arms, request.tasks or {}),
         evaluation=PlannedEvaluation(request.images, items),
         decision=None if request.decision is None else dict(request.decision),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import robusttune
 from robusttune.cli import main
+from robusttune.run.about import read_run
 from robusttune.trial.results import Trial
 
 pytestmark = [
@@ -37,6 +38,13 @@ def test_a_killed_run_ends_as_it_would_have_without_the_kill(copied):
     for name, tensor in expected.items():
         torch.testing.assert_close(last[name], tensor, atol=CLOSE, rtol=CLOSE)
     assert model.state_dict().keys() == expected.keys()
+
+
+def test_a_run_goes_on_with_the_default_that_it_was_begun_with(copied, capsys):
+    folder = copied("killed")
+    assert read_run(folder).arguments["preset"] == "joint"
+    hardened(folder, checkpoint_every=3, resume=True, progress=True)
+    assert "begun with an earlier default: it goes on with preset='joint'" in capsys.readouterr().err
 
 
 def test_a_killed_run_with_other_settings_is_refused(copied):

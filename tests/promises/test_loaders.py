@@ -207,7 +207,9 @@ def batches_of_sizes(*sizes):
     return [(images, model(images).argmax(1)) for images in pictures]
 
 
-@pytest.mark.parametrize("name", ["clean", "sweep", "strong"])
+@pytest.mark.parametrize(
+    "name", ["clean", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "strong"))]
+)
 def test_images_of_several_sizes_are_measured_as_those_of_each_size_are(name, tmp_path):
     batches = batches_of_sizes((32, 32), (40, 24), (32, 32))
     settings = {"norm": "l2", "eps": 0.05, "progress": False}

@@ -46,7 +46,7 @@ def hardened(out, **more):
     """The run of these folders, from its start or with resume=True."""
     torch.set_num_threads(1)
     held = a_loader(1000, 1096, shuffle=False)
-    return robusttune.harden(a_model(), a_loader(), val_loader=held, out=out, progress=False, **SETTINGS, **more)
+    return robusttune.harden(a_model(), a_loader(), val_loader=held, out=out, **{**SETTINGS, "progress": False, **more})
 
 
 def tried(out, **more):

@@ -125,7 +125,7 @@ def test_a_run_compiles_as_often_however_long_it_is(graphs):
 @pytest.mark.parametrize(
     ("name", "attack_tasks", "fold"),
     [
-        ("test_vit", "none", False),
+        pytest.param("test_vit", "none", False, marks=pytest.mark.slow),
         ("test_resnet", "joint", True),
         pytest.param("test_resnet", "separate", True, marks=pytest.mark.slow),
     ],

@@ -129,6 +129,14 @@ def test_killed_trial_goes_on_to_the_same_results(tmp_path):
     assert values(tmp_path / "killed") == values(tmp_path / "whole")
 
 
+def test_batches_that_are_taken_in_several_steps_cost_no_more():
+    sizes, threat = Sizes(64, 10, (1, 32, 32)), ThreatModel("linf", 0.1)
+    (whole,) = lengths([{"harden": {"tasks": None}}], 2, sizes, threat, {"preset": "joint"})
+    (cut,) = lengths([{"harden": {"tasks": None, "update_batch": 16}}], 2, sizes, threat, {"preset": "joint"})
+    assert (whole.steps, cut.steps) == (20, 80)
+    assert (whole.epochs, whole.passes) == (cut.epochs, cut.passes)
+
+
 def test_arms_take_equal_compute():
     sizes, threat = Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1)
     settings = {"steps": 3}
