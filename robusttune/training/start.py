@@ -248,14 +248,12 @@ def _objective(settings: RunSettings) -> str:
 
 def _tasks(training: Training, settings: RunSettings) -> str:
     heads, adversary = training.robust_loss.heads, settings.adversary
-    if not heads.tasks:
-        return "none"
-    met = (
-        "" if settings.function == "pretrain" and adversary.norm is None else f", attack_tasks {adversary.attack_tasks}"
-    )
-    return (
-        f"{', '.join(f'{name} {heads.weights[name]:g}' for name in heads.tasks)}{met}, views {settings.learning.views}"
-    )
+    weights = [f"{name} {weight:g}" for name, weight in heads.weights.items() if weight]
+    if weights and (settings.function == "harden" or adversary.norm is not None):
+        weights.append(f"attack_tasks {adversary.attack_tasks}")
+    weights += [f"views {settings.learning.views}"] if weights else []
+    alone = [f"{', '.join(heads.alone)} (heads alone)"] if heads.alone else []
+    return "; ".join([*([", ".join(weights)] if weights else []), *alone]) or "none"
 
 
 def _augmentation(training: Training, settings: RunSettings) -> str:
