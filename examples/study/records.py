@@ -103,7 +103,7 @@ def judged(model: nn.Module, setting: str, judge: str) -> dict[str, float]:
         "strong": [partial(strong, targets=3)],
         "autoattack": [autoattack],
     }[judge]
-    records = robusttune.evaluate(model, test_loader(), which, norm=norm, eps=eps, progress=False)
+    records = robusttune.evaluate(model, test_loader(setting), which, norm=norm, eps=eps, progress=False)
     values = [each.value for each in records if each.metric == "accuracy"]
     if judge != "sweep":
         return {judge: values[-1]}

@@ -67,8 +67,7 @@ def tables() -> str:
     for name, setting in SETTINGS.items():
         runs = [run for run in STUDY.runs() if run["setting"] == name]
         if runs:
-            what = f"{setting.model}, {setting.norm} {setting.eps:g}"
-            parts.append(f"**{what}**\n\n" + table(runs, ["labels", "arm"], order=row))
+            parts.append(f"**{setting.title}**\n\n" + table(runs, ["labels", "arm"], order=row))
     return "\n\n".join(parts)
 
 

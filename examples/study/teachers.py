@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.study import costs
-from examples.study.cases import BATCH, IMAGES, SETTINGS, STEPS, case
+from examples.study.cases import BATCH, SEARCHED, SETTINGS, case
 from examples.study.records import COLUMN, COLUMNS, Facts, Study, one_thread, table, timed
 from robusttune.attacks import LossOf, ThreatModel
 from robusttune.attacks.nfgsm import nfgsm
@@ -170,22 +170,25 @@ METHODS: dict[str, Callable[[nn.Module, int], Plain]] = {
     "moving average": MovingAverage,
     "helper points": Helper,
 }
-ARMS = [*METHODS, *(f"{method}, awp" for method in METHODS)]
+WIDER = ", eps x1.1"
+ARMS = [f"{method}{more}" for more in ("", WIDER, ", awp") for method in METHODS]
 
 
 @lru_cache(maxsize=1)
 def started(setting: str, seed: int) -> nn.Module:
     """The model that all arms of a seed start from."""
-    known = case(setting, IMAGES, seed)
+    known = case(setting, None, seed)
     return known.start(known.images)
 
 
 def hardened(setting: str, arm: str, *, seed: int, steps: int) -> nn.Module:
     """The model after so many steps of an arm."""
-    known, model = case(setting, IMAGES, seed), copy.deepcopy(started(setting, seed))
-    name = arm.removesuffix(", awp")
+    known, model = case(setting, None, seed), copy.deepcopy(started(setting, seed))
+    name = arm.removesuffix(", awp").removesuffix(WIDER)
     method = METHODS[name](model, steps)
-    settings = {"objective": method, "attack": method.attack, "awp": AWP if name != arm else 0.0}
+    settings = {"objective": method, "attack": method.attack, "awp": AWP if arm.endswith("awp") else 0.0}
+    if arm.endswith(WIDER):  # to compare clean accuracies at equal robustness
+        settings["eps"] = 1.1 * known.setting.eps
     return known.hardened(model, known.images, **settings, max_steps=steps)
 
 
@@ -193,9 +196,10 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
     """The model that a run ends with, after as many steps as fit into the time of plain training's."""
     setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
     started(setting, seed)
-    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, ""), STEPS)
+    plain, images = SETTINGS[setting].steps, SETTINGS[setting].train
+    steps = costs.steps(STUDY, setting, arm.replace(REMEMBERED, "").replace(WIDER, ""), plain)
     if REMEMBERED in arm:  # the teacher is asked in the first epoch alone
-        steps = round(STEPS / (1 + (STEPS / steps - 1) * IMAGES / (STEPS * BATCH)))
+        steps = round(plain / (1 + (plain / steps - 1) * images / (plain * BATCH)))
     model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
     return model, {**facts, "steps": steps}
 
@@ -209,9 +213,8 @@ def tables() -> str:
     for name, setting in SETTINGS.items():
         runs = [run for run in STUDY.runs() if run["setting"] == name and run["seed"] != costs.COST]
         if runs:
-            what = f"**{setting.model}, {setting.norm} {setting.eps:g}**"
             order = lambda facts: ARMS.index(facts[0])  # noqa: E731
-            parts.append(f"{what}\n\n{table(runs, ['arm', 'steps'], COLUMNS, order)}")
+            parts.append(f"**{setting.title}**\n\n{table(runs, ['arm', 'steps'], COLUMNS, order)}")
     return "\n\n".join(parts)
 
 
@@ -234,7 +237,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SEARCHED))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep"])

@@ -41,7 +41,7 @@ NUMBERS = {
     "ema": DECAY,
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
-CHECKED = (*NUMBERS, "on_epoch", "tasks", "notes")
+CHECKED = (*NUMBERS, "on_epoch", "notes")
 NEEDED = (
     *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
     "false_alarms",
@@ -52,7 +52,7 @@ def check_settings(settings: Mapping[str, object]) -> None:
     """Check those settings that are in CHECKED.
 
     Raises:
-        ValueError: a number outside its range, an `on_epoch` that is no function, or tasks that all have weight 0.
+        ValueError: a number outside its range, an `on_epoch` that is no function, or notes that are no dict.
     """
     for name, allowed in NUMBERS.items():
         if name in settings and (settings[name] is not None or name in NEEDED):
@@ -63,12 +63,6 @@ def check_settings(settings: Mapping[str, object]) -> None:
     notes = settings.get("notes")
     if notes is not None and not (isinstance(notes, Mapping) and all(isinstance(name, str) for name in notes)):
         raise ValueError(f"notes is {notes!r}, but a dict with words as keys is needed, such as {{'ticket': 'A-17'}}")
-    tasks = settings.get("tasks")
-    # Weights that are not numbers are refused where the tasks are built.
-    if isinstance(tasks, Mapping) and tasks and all(isinstance(w, Real) and w == 0 for w in tasks.values()):
-        raise ValueError(
-            f"the weights of all tasks ({', '.join(map(str, tasks))}) are 0: pass tasks=None to train without pretext tasks"
-        )
 
 
 def check_number(name: str, value: object, allowed: _Range) -> None:

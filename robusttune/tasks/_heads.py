@@ -17,6 +17,7 @@ from robusttune.tasks._weights import task_weights
 from robusttune.types import PathLike
 
 PATIENCE = 10
+SHARE_ALONE, LEAST_ALONE = 0.25, 2  # of the images of a batch, for the tasks of weight 0
 
 
 class Part(NamedTuple):
@@ -26,7 +27,7 @@ class Part(NamedTuple):
         task: name of the task.
         rows: the images' rows in the batch: (M,).
         view: their view.
-        weight: of the loss.
+        weight: of the loss; 0 where the head learns alone.
     """
 
     task: str
@@ -37,6 +38,11 @@ class Part(NamedTuple):
 
 class Heads(nn.Module):
     """One linear head per pretext task, by the task's name, whose initial weights follow from the seed.
+
+    Attributes:
+        drawn: names of the tasks whose views the backbone learns from in a forward pass of their own.
+        sharing: of those that alter the image in the forward pass of the classification.
+        alone: of the tasks of weight 0, whose heads learn without the backbone.
 
     Args:
         tasks: {name or object: weight}, or as `task_weights` takes them; None for no tasks.
@@ -57,7 +63,10 @@ class Heads(nn.Module):
             # torch.manual_seed would also seed the accelerators, which are not forked here.
             torch.default_generator.manual_seed(seed)
             self.layers = nn.ModuleDict({name: nn.Linear(width, task.classes) for name, task in self.tasks.items()})
-        self.drawn = [name for name, task in self.tasks.items() if not task.shares_forward]
+        felt = {name: task for name, task in self.tasks.items() if self.weights[name]}
+        self.drawn = [name for name, task in felt.items() if not task.shares_forward]
+        self.sharing = [name for name, task in felt.items() if task.shares_forward]
+        self.alone = [name for name in self.tasks if name not in felt]
         self.views = _views(views, len(self.drawn))
         self.patch_size = patch_size
 
@@ -95,9 +104,7 @@ class Heads(nn.Module):
         tasks = len(self.drawn)
         if not tasks:
             return []
-        # The permutation makes parts of equal sizes; the random offset makes each image's draw uniform.
-        offset = int(torch.randint(tasks, (1,), generator=generator))
-        first = (torch.randperm(len(images), generator=generator) + offset) % tasks
+        first = _shared_out(len(images), tasks, generator)
         parts = []
         for number, name in enumerate(self.drawn):
             rows = torch.nonzero((number - first) % tasks < self.views).flatten()
@@ -106,14 +113,31 @@ class Heads(nn.Module):
             parts.append(Part(name, rows, view, self.weights[name] * tasks / self.views))
         return parts
 
+    def draw_alone(self, images: Tensor, generator: torch.Generator) -> list[Part]:
+        """Draw one task of weight 0 for each of a quarter of the images (N,C,H,W), spread evenly over the batch."""
+        if not self.alone:
+            return []
+        count, offset = self.views_alone(len(images)), torch.randint(len(images), (1,), generator=generator)
+        rows = (torch.arange(count) * len(images) // count + offset) % len(images)
+        task_of = _shared_out(count, len(self.alone), generator)
+        parts = []
+        for number, name in enumerate(self.alone):
+            mine = rows[task_of == number].to(images.device, non_blocking=True)
+            view = self.tasks[name].draw(images[mine], generator, patch_size=self.patch_size)
+            parts.append(Part(name, mine, view, 0.0))
+        return parts
+
+    def views_alone(self, images: int) -> int:
+        """Return the number of views that a batch of so many images has for the tasks of weight 0."""
+        return min(images, max(LEAST_ALONE, round(SHARE_ALONE * images))) if self.alone else 0
+
     def shared(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Part]]:
         """Apply the tasks whose view replaces the image, and return the images (N,C,H,W) and the parts of those tasks."""
         parts = []
-        for name, task in self.tasks.items():
-            if task.shares_forward:
-                part = self.whole(name, images, generator)
-                images = part.view.of(images)
-                parts.append(part)
+        for name in self.sharing:
+            part = self.whole(name, images, generator)
+            images = part.view.of(images)
+            parts.append(part)
         return images, parts
 
     def whole(self, name: str, images: Tensor, generator: torch.Generator) -> Part:
@@ -136,11 +160,18 @@ class Heads(nn.Module):
         losses, start = [], 0
         for part in parts:
             count = len(part.rows)
-            shared = self.tasks[part.task].shares_forward
+            shared = part.task in self.sharing
             logits = self.answers(part, features if shared else features[start : start + count])
             losses.append(F.cross_entropy(logits, part.view.targets, reduction="none"))
             start += count
         return losses
+
+
+def _shared_out(images: int, tasks: int, generator: torch.Generator) -> Tensor:
+    """Draw the number of a task for each image: (N,)."""
+    # The permutation makes parts of equal sizes; the random offset makes each image's draw uniform.
+    offset = int(torch.randint(tasks, (1,), generator=generator))
+    return (torch.randperm(images, generator=generator) + offset) % tasks
 
 
 def views_of(images: Tensor, parts: list[Part]) -> Tensor:

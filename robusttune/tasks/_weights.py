@@ -45,6 +45,16 @@ def task_weights(tasks: TasksLike, auto: TaskWeights | None = TASKS) -> TaskWeig
     return weights
 
 
+def felt(weights: TaskWeights | None) -> dict[str | Task, float]:
+    """Return the tasks that the backbone learns from; those of weight 0 train their heads alone.
+
+    Example:
+        >>> felt({"rotation": 0.5, "jigsaw": 0.0}), felt(None)
+        ({'rotation': 0.5}, {})
+    """
+    return {task: weight for task, weight in (weights or {}).items() if weight}
+
+
 def weight_of(task: str | Task) -> float:
     """Return the weight of a task that is named alone: the one that "auto" gives.
 

@@ -43,18 +43,20 @@ class PreparedBatch(NamedTuple):
         labels: (N,) or soft (N,K); None if unlabelled.
         shared: draws of the tasks that alter the images themselves.
         parts: draws of the tasks with separate views.
+        answers: the teacher's logits (N,K), for objectives that need them.
     """
 
     images: Tensor
     labels: Tensor | None
     shared: list[Part]
     parts: list[Part]
+    answers: Tensor | None
 
 
 def prepared_batch(
     robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None, generator: torch.Generator
 ) -> PreparedBatch:
-    """Check a batch, move it to the model's device, augment it in train mode, and let its tasks draw.
+    """Check a batch, let a teacher answer, move it to the model's device, augment it in train mode, and let its tasks draw.
 
     Args:
         images: (N,C,H,W) as the loader yields them.
@@ -67,6 +69,7 @@ def prepared_batch(
     check_batch(robust_loss, images, labels)
     device = device_of(robust_loss.model)
     pixels = robust_loss.pixels.pixels(images.to(device)).clone()
+    answers = robust_loss.labeller.answers(robust_loss, images, labels)
     if robust_loss.training:
         augment = augmentation.chosen_augment(robust_loss.augment, pixels)
         seen_corruptions.remember(robust_loss.model, () if augment is None else augment.overlaps)
@@ -74,13 +77,15 @@ def prepared_batch(
     pixels, shared = robust_loss.heads.shared(pixels, generator)
     if labels is not None:
         labels = checked_labels(labels, len(images)).to(device).clone()
-    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
+    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator), answers)
 
 
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
     """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
     check_images(images)
-    if labels is not None:
+    if labels is None:
+        check_felt(robust_loss)
+    else:
         labels = checked_labels(labels, len(images))
         if labels.device.type == "cpu":
             check_classes(labels, robust_loss.classifier.classes)
@@ -90,10 +95,23 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
         check_space(robust_loss.pixels, images)
 
 
+def check_felt(robust_loss: "RobustLoss") -> None:
+    """Raise a ValueError if images without labels would teach the model nothing."""
+    heads = robust_loss.heads
+    if not heads.drawn and not heads.sharing:
+        lacking = "the weights of all tasks are 0" if heads.alone else "there are no tasks"
+        raise ValueError(
+            f"images without labels are for the pretext losses, but {lacking}: pass tasks= with a weight above 0, or labels, "
+            "which a teacher gives to unlabeled="
+        )
+
+
 def summed_losses(
     robust: Tensor | None, losses: list[tuple[Part, Tensor]], images: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of a batch, and the mean loss of each task over the images that drew it, unweighted and detached.
+
+    A task of weight 0 adds the gradient of its mean loss, for its head, but nothing to the loss itself.
 
     Args:
         robust: the robust classification loss; None without an objective.
@@ -104,9 +122,15 @@ def summed_losses(
     by_task: dict[str, list[Tensor]] = {}
     for part, loss in losses:
         # An empty part has loss 0 and still reaches its head: DDP counts a parameter without gradient as an error.
-        total = total + part.weight * loss.sum() / images
+        total = total + (part.weight * loss.sum() / images if part.weight else _without_value(loss))
         by_task.setdefault(part.task, []).append(loss.detach())
     means = {name: torch.cat(values) for name, values in by_task.items()}
     return torch.as_tensor(total), {
         name: values.mean() if len(values) else values.sum() for name, values in means.items()
     }
+
+
+def _without_value(losses: Tensor) -> Tensor:
+    """Return 0 with the gradient of the mean of losses (M,)."""
+    mean = losses.sum() / max(1, len(losses))
+    return mean - mean.detach()

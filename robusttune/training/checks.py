@@ -19,6 +19,7 @@ from robusttune.run import distributed
 from robusttune.run.files import STATE
 from robusttune.run.log import warn
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.tasks._weights import felt
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
 from robusttune.training.robust_loss import RobustLoss
@@ -46,10 +47,11 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     for name, loader in (("val_loader", loaders.val_loader), ("unlabeled_loader", loaders.unlabeled_loader)):
         if loader is not None:
             check_loader(loader, name, passes=1 + epochs)
-    if loaders.unlabeled_loader is not None and loaders.teacher is None and not settings.learning.tasks:
+    if loaders.unlabeled_loader is not None and loaders.teacher is None and not felt(settings.learning.task_weights):
+        lacking = "the weights of all tasks are 0" if settings.learning.tasks else "there are no tasks"
         raise ValueError(
-            "unlabeled_loader= without a teacher is for the pretext losses, but there are no tasks: pass teacher='self', which "
-            "labels the images, or tasks="
+            f"unlabeled_loader= without a teacher is for the pretext losses, but {lacking}: pass teacher='self', which "
+            "labels the images, or tasks= with a weight above 0"
         )
     if loaders.unlabeled_loader is not None and loaders.teacher is not None:
         check_loader(loaders.loader, passes=2)

@@ -115,7 +115,7 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
-        tasks: {task: weight}, or names, which take the weight 0.5; "auto": rotation and jigsaw, or by the preset; None for none.
+        tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head learns alone; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
             the objective's cross-entropy.

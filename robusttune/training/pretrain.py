@@ -20,7 +20,7 @@ from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
 from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks import TASKS, TasksLike
-from robusttune.tasks._weights import task_weights
+from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
@@ -147,8 +147,11 @@ def pretraining(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
     """Set up a run of `pretrain` on the borrowed model, up to its first step."""
     check_model(model)
     check_settings(settings.arguments(CHECKED))
-    if not settings.learning.task_weights:
-        raise ValueError("tasks is empty, but pre-training has nothing to learn without a pretext task")
+    if not felt(settings.learning.task_weights):
+        lacking = "every weight of tasks is 0" if settings.learning.task_weights else "tasks is empty"
+        raise ValueError(
+            f"{lacking}, but pre-training has nothing to learn without a pretext task: pass tasks= with a weight above 0"
+        )
     images, output = settings.loaders.loader, settings.output
     check_loader(images, "images", passes=settings.length.epochs)
     with borrowed_model(model, settings.speed, output) as place:

@@ -194,7 +194,7 @@ def _resized(rows: Tensor, count: int) -> Tensor:
 
 
 def pass_counts(training: Training) -> dict[str, PassCount]:
-    """Count passes per training image by part: the attack, the update, the views of pretext tasks, and the teacher.
+    """Count passes per training image by part: the attack, the update, the views of pretext tasks, those for heads alone, the teacher.
 
     The attack's passes are counted in a step of two images. Forward passes repeated by `checkpointing` are left out.
     """
@@ -202,7 +202,7 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
     attack = _attack_passes(training, robust_loss.attack)
     if training.late is not None:
         attack = attack.times(LATE).plus(_attack_passes(training, training.late).times(1 - LATE))
-    once = PassCount(1.0, 1.0)
+    once, batch = PassCount(1.0, 1.0), len(training.batches.peeked[0])
     objective = robust_loss.objective
     clean = 1.0 if objective is not None and objective.needs_clean else 0.0
     updates = 0 if objective is None else (1 + clean) * (2 if robust_loss.awp else 1)
@@ -213,14 +213,12 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
         "attack": attack.plus(PassCount(clean, 0.0)),
         "update": once.times(updates),
         "views": per_view.times(views),
+        "heads alone": PassCount(robust_loss.heads.views_alone(batch) / batch, 0.0),
     }
     if training.teacher is not None and not training.teacher.remembers:
         counts["teacher"] = PassCount(getattr(training.batches.loader, "share", 1.0), 0.0)
     if training.unlabeled is not None:
-        share = len(training.unlabeled.peeked[0]) / len(training.batches.peeked[0])
-        shares = len(robust_loss.heads.drawn) < len(
-            robust_loss.heads.tasks
-        )  # True if a task uses the class's forward pass
+        share, shares = len(training.unlabeled.peeked[0]) / batch, bool(robust_loss.heads.sharing)
         shared = (once.plus(attack) if robust_loss.attack_tasks == "joint" else once).times(float(shares))
         counts["views"] = counts["views"].plus(per_view.times(views).plus(shared).times(share))
     return counts

@@ -28,6 +28,7 @@ from robusttune.tasks._heads import Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
 from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
+from robusttune.training.heads_alone import losses_alone
 from robusttune.training.settings import AttackTasks, TeacherLike
 from robusttune.training.teacher import Labeller
 from robusttune.types import Channels
@@ -38,15 +39,14 @@ Weights: TypeAlias = dict[str, Tensor]  # of the model, by name
 class RobustLoss(nn.Module):
     """The loss of one step of adversarial training, for any training loop; it owns the heads of the pretext tasks.
 
-    A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the
-    adversarial images, and each term, unweighted and detached. The model is borrowed: its parameters are trained
-    through `robust_loss.parameters()`, which also holds the heads', and nothing is attached to it. In eval mode it
-    attacks as in train mode, and leaves running statistics alone.
+    A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the adversarial images, and
+    each term, unweighted and detached. The model is borrowed: its parameters are trained through `robust_loss.parameters()`, which also
+    holds the heads', and nothing is attached to it. In eval mode it attacks as in train mode, and leaves running statistics alone.
 
     Args:
         model: images -> logits (N,K), any module; DDP goes around RobustLoss, not around the model.
         threat: the images that the adversary may choose.
-        tasks: pretext tasks, {name or object: weight}, or names, which take the weight 0.5; None for adversarial training alone.
+        tasks: {name or object: weight}, or names, which take 0.5; with weight 0 the head learns, the model as without it; None for none.
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
             a separate attack), or "joint" (one perturbation against class and pretext loss together).
         views: views per image: how many distinct tasks each image draws, or "all"; the expected loss is the same.
@@ -101,7 +101,7 @@ class RobustLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings({"tasks": tasks, "steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
+        check_settings({"steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
         check_model(model)
         self.model, self.threat, self.awp, self.seed, self.calls = model, threat, awp, seed, 0
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
@@ -116,7 +116,7 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
-        self.labeller = Labeller(teacher, model)
+        self.labeller = Labeller(teacher, model, self.objective)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -140,11 +140,11 @@ class RobustLoss(nn.Module):
             batches = [prepared_batch(self, images, labels, choices)]
             batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
         attacked = [self._attacked(batch, noise) for batch in batches]
+        losses = losses_alone(self, attacked[0][0], choices)  # draws last, so that the attack's noise stays the same
         weights = self._weights_under_attack(batches[0], attacked[0][0])
 
         robust: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        losses: list[tuple[Part, Tensor]] = []
         for batch, (adversarial, views) in zip(batches, attacked, strict=True):
             if batch.labels is not None:
                 robust, logits, pretext = self._classified(batch, adversarial, views, weights)
@@ -173,7 +173,7 @@ class RobustLoss(nn.Module):
         """Return the mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
-            clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
+            clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else batch.answers
             losses = self.heads.losses(batch.shared, features)
             losses += self.heads.losses(batch.parts, self._forward(views, weights)[1]) if batch.parts else []
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
@@ -197,7 +197,7 @@ class RobustLoss(nn.Module):
             return None
 
         def robust() -> Tensor:
-            clean = self._forward(batch.images)[0] if self.objective.needs_clean else None
+            clean = self._forward(batch.images)[0] if self.objective.needs_clean else batch.answers
             loss: Tensor = self.objective.loss(self._forward(adversarial)[0], batch.labels, clean).mean()
             return loss
 
@@ -206,7 +206,7 @@ class RobustLoss(nn.Module):
 
     def _attacked(self, batch: PreparedBatch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
-        images, labels, shared, parts = batch
+        images, labels, shared, parts, _ = batch
         joint, adversarial, clean = self.attack_tasks == "joint", images, None
         once = differentiates_once(self.attack)
         with (

@@ -25,7 +25,7 @@ from robusttune.run.log import tell
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings, epochs_in_words
 from robusttune.tasks import TASKS
-from robusttune.tasks._weights import task_weights
+from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.images import NOTHING_NEW, check_same_space
 from robusttune.training.loop import Training
@@ -165,7 +165,7 @@ def _check_unlabelled(training: Training, more: Loader, settings: RunSettings) -
 def pretraining_settings(settings: RunSettings) -> RunSettings:
     """Return the settings of the pre-training before a run: its images and updates, and its pretext tasks or the usual ones."""
     learning, output, length = settings.learning, settings.output, settings.length
-    tasks = [task for task, weight in (learning.task_weights or {}).items() if weight]
+    tasks = list(felt(learning.task_weights) or learning.task_weights or TASKS)
     # The images are shared out among processes before both kinds are joined.
     sharded = True if distributed.together() else settings.speed.sharded
     return RunSettings(
@@ -173,7 +173,7 @@ def pretraining_settings(settings: RunSettings) -> RunSettings:
         tuple(inspect.signature(pretrain).parameters),
         Loaders(_all_images(settings)),
         Adversary(preset=EARLIER, attack_tasks="none", eps_ramp=False),
-        Learning(task_weights(tasks or TASKS), "all", None, augment=learning.augment, classifier=learning.classifier),
+        Learning(task_weights(tasks), "all", None, augment=learning.augment, classifier=learning.classifier),
         settings.pixels,
         settings.updates,
         RunLength(length.pretrain_epochs, accumulate=length.accumulate, update_batch=None),

@@ -152,7 +152,7 @@ def _teacher(training: Training, settings: RunSettings) -> str:
     if training.teacher is None:
         return ""
     name = "the model as it is now" if training.teacher.name == SELF else training.teacher.name
-    return f"{name}; {training.labelling}"
+    return f"{name}, for the objective" if training.labelling is None else f"{name}; {training.labelling}"
 
 
 def _classes(training: Training, settings: RunSettings) -> str:
@@ -248,14 +248,12 @@ def _objective(settings: RunSettings) -> str:
 
 def _tasks(training: Training, settings: RunSettings) -> str:
     heads, adversary = training.robust_loss.heads, settings.adversary
-    if not heads.tasks:
-        return "none"
-    met = (
-        "" if settings.function == "pretrain" and adversary.norm is None else f", attack_tasks {adversary.attack_tasks}"
-    )
-    return (
-        f"{', '.join(f'{name} {heads.weights[name]:g}' for name in heads.tasks)}{met}, views {settings.learning.views}"
-    )
+    weights = [f"{name} {weight:g}" for name, weight in heads.weights.items() if weight]
+    if weights and (settings.function == "harden" or adversary.norm is not None):
+        weights.append(f"attack_tasks {adversary.attack_tasks}")
+    weights += [f"views {settings.learning.views}"] if weights else []
+    alone = [f"{', '.join(heads.alone)} (heads alone)"] if heads.alone else []
+    return "; ".join([*([", ".join(weights)] if weights else []), *alone]) or "none"
 
 
 def _augmentation(training: Training, settings: RunSettings) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from robusttune.norms import canonical
 from robusttune.plugins import did_you_mean
+from robusttune.tasks._weights import felt
 from robusttune.threat import ThreatModel
 from robusttune.training.estimate import Estimate, estimate_of
 from robusttune.training.harden import harden
@@ -19,7 +20,7 @@ from robusttune.training.pretrain import pretrain
 from robusttune.training.settings import run_settings
 from robusttune.training.stages import unchanged
 from robusttune.trial.arms import PhaseKind, Settings
-from robusttune.trial.arms._phase import name_and_settings, with_weights
+from robusttune.trial.arms._phase import name_and_settings, tasks_of, with_weights
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.equal_compute import Length, lengths
 from robusttune.trial.plan import TrialPlan
@@ -172,8 +173,7 @@ def _call(
         return Call(kind, images, settings, length, space)
     if kind == "ordinary":
         return ordinary_call(settings, length, data, space)
-    with_tasks = settings.get("tasks", "auto") is not None and settings.get("preset") != "fast"
-    unlabeled = data.unlabeled if with_tasks else None
+    unlabeled = data.unlabeled if felt(tasks_of(settings)) else None
     return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
 
 

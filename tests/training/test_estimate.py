@@ -60,6 +60,7 @@ SETTINGS = {
     "separate": {"tasks": TASKS, "attack_tasks": "separate", "views": "all"},
     "joint": {"tasks": TASKS},
     "shared": {"tasks": {"patch_rotation": 1.0}},
+    "heads alone": {"tasks": {"rotation": 0.0, "jigsaw": 0.0}},
     "trades": {"tasks": None, "objective": "trades"},
     "trades, awp": {"tasks": None, "objective": "trades", "awp": 0.01},
     "unlabeled": {"tasks": TASKS, "unlabeled_loader": MORE, "teacher": None},

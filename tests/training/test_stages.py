@@ -166,7 +166,7 @@ def in_stages(model=None, sources=None, **settings):
     return hardened(model, loader, **chosen)
 
 
-@pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}])
+@pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}, {"jigsaw": 0.0}])
 def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
     images, model = digits(250), a_model()
     loader, more = (DataLoader(Subset(images, rows), 20, shuffle=True) for rows in (range(100), range(100, 250)))

@@ -65,6 +65,13 @@ def test_joint_with_one_view_doubles_the_plain_step_and_no_more():
     assert shared["forward"] == plain["forward"], "a task that shares the forward costs none"
 
 
+@pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])
+def test_heads_alone_take_one_forward_of_a_quarter_of_the_images(attack_tasks):
+    plain = step()[0].done
+    alone = step(tasks={"rotation": 0.0, "jigsaw": 0.0, "patch_rotation": 0.0}, attack_tasks=attack_tasks)[0].done
+    assert alone - plain == {"forward": COUNT // 4, "forward calls": 1}
+
+
 def test_trades_takes_two_passes_more():
     plain, trades = step()[0].done, step(objective="trades")[0].done
     assert trades["forward"] == plain["forward"] + 2 * COUNT  # the clean images, for the attack and for the update

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from robusttune.tasks import TaskWeights
 from robusttune.tasks._weights import task_weights
+from robusttune.training.presets import chosen_preset
 
 PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
 # Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
@@ -44,6 +46,17 @@ def with_weights(settings: Settings) -> dict[str, Any]:
     """
     named = settings.get("tasks", "auto")
     return {**settings, **({} if named == "auto" else {"tasks": task_weights(named)})}
+
+
+def tasks_of(settings: Settings) -> TaskWeights:
+    """Return the weights of the pretext tasks in a phase of `harden`, those of its preset for "auto".
+
+    Example:
+        >>> tasks_of({"tasks": "rotation"}), tasks_of({"preset": "fast"})
+        ({'rotation': 0.5}, {})
+    """
+    preset = chosen_preset(settings.get("preset", "standard"))
+    return task_weights(settings.get("tasks", "auto"), preset.tasks) or {}
 
 
 def shares(phases: Sequence[Phase]) -> list[float]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from robusttune.trial.arms import Phase
-from robusttune.trial.arms._phase import name_and_settings
+from robusttune.tasks._weights import felt
+from robusttune.training.presets import EARLIER
+from robusttune.trial.arms import Phase, Settings
+from robusttune.trial.arms._phase import name_and_settings, tasks_of
 from robusttune.trial.decision.criteria import CLEAN
 from robusttune.trial.decision.findings import Comparison, Findings
 from robusttune.trial.decision.metrics import Accuracies, Metric
@@ -161,12 +163,17 @@ def _by_gains(evidence: _Evidence, ranked: Sequence[str]) -> tuple[Verdict, str,
 def pretext_arms(trial: Trial, measured: Accuracies) -> list[str]:
     """List the arms of adversarial training that have a pretext task in any of their phases."""
     phases = {arm: trial.plan.arms[arm] for arm in measured.arms}
-    return [arm for arm, of_arm in phases.items() if _is_adversarial(of_arm) and any(map(_has_pretext, of_arm))]
+    common = {"preset": EARLIER, **(trial.plan.settings or {})}
+    return [
+        arm
+        for arm, of_arm in phases.items()
+        if _is_adversarial(of_arm) and any(_has_pretext(phase, common) for phase in of_arm)
+    ]
 
 
-def _has_pretext(phase: Phase) -> bool:
+def _has_pretext(phase: Phase, common: Settings) -> bool:
     name, settings = name_and_settings(phase)
-    return name == "pretrain" or (name == "harden" and bool(settings.get("tasks", "auto")))
+    return name == "pretrain" or (name == "harden" and bool(felt(tasks_of({**common, **settings}))))
 
 
 def _is_adversarial(phases: Sequence[Phase]) -> bool:

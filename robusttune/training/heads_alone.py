@@ -1,0 +1,43 @@
+"""Heads of tasks of weight 0, which learn beside the backbone without changing it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robusttune.model.borrowing import evaluating
+from robusttune.model.devices import dtype_of
+from robusttune.model.features import forward
+from robusttune.tasks._heads import Part, views_of
+
+if TYPE_CHECKING:
+    from robusttune.training.robust_loss import RobustLoss
+
+
+def losses_alone(
+    robust_loss: "RobustLoss", adversarial: Tensor, generator: torch.Generator
+) -> list[tuple[Part, Tensor]]:
+    """Return the losses (M,) of each task of weight 0 on its views, whose gradients reach the heads alone.
+
+    The model is in eval mode for the views, as it is where heads are used; so its running statistics and the random numbers
+    of its dropout stay as they would be without these tasks.
+
+    Args:
+        robust_loss: of the heads.
+        adversarial: images (N,C,H,W) on [0,1], of which some get a view.
+        generator: on the CPU.
+    """
+    heads, model, device = robust_loss.heads, robust_loss.model, adversarial.device.type
+    parts = heads.draw_alone(adversarial, generator)
+    if not parts:
+        return []
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    # Casts of weights that are kept from here would have no gradient in the update.
+    uncached = torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
+    with torch.no_grad(), evaluating(model), uncached:
+        inputs = robust_loss.pixels.inputs(views_of(adversarial, parts)).to(dtype_of(model))
+        features = forward(model, robust_loss.classifier, inputs)[1]
+    # In fp16 an overflow in a head's gradient would have the step of the whole model left out.
+    with torch.autocast(device, enabled=False):
+        losses = heads.losses(parts, features.to(dtype_of(heads)))
+    return list(zip(parts, losses, strict=True))
