@@ -100,6 +100,8 @@ def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Te
     heads = _under("heads.", best)
     if heads:
         save_weights(folder / HEADS, heads)
+    else:
+        (folder / HEADS).unlink(missing_ok=True)  # of the weights before, where a finished run goes on
 
 
 def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ class Heads(nn.Module):
         drawn: names of the tasks whose views the backbone learns from in a forward pass of their own.
         sharing: of those that alter the image in the forward pass of the classification.
         alone: of the tasks of weight 0, whose heads learn without the backbone.
+        waiting: of those among them whose heads learn nothing before the end of a run.
 
     Args:
         tasks: {name or object: weight}, or as `task_weights` takes them; None for no tasks.
@@ -67,11 +68,28 @@ class Heads(nn.Module):
         self.drawn = [name for name, task in felt.items() if not task.shares_forward]
         self.sharing = [name for name, task in felt.items() if task.shares_forward]
         self.alone = [name for name in self.tasks if name not in felt]
+        self.waiting: list[str] = []
         self.views = _views(views, len(self.drawn))
         self.patch_size = patch_size
 
     def __getitem__(self, name: str) -> nn.Module:
         return self.layers[name]
+
+    @property
+    def learnt(self) -> list[str]:
+        """Names of the tasks whose heads do not wait."""
+        return [name for name in self.tasks if name not in self.waiting]
+
+    def wait(self) -> None:
+        """Freeze the heads of the tasks of weight 0, which are fitted at the end of a run."""
+        self.waiting = self.alone
+        for name in self.waiting:
+            self[name].requires_grad_(False)
+
+    def without_waiting(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a RobustLoss without those of the heads that wait."""
+        left_out = tuple(f"heads.layers.{name}." for name in self.waiting)
+        return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
 
     @torch.no_grad()
     def go_on_with(self, others: Mapping[str, Tensor] | None) -> None:
@@ -115,9 +133,10 @@ class Heads(nn.Module):
 
     def draw_alone(self, images: Tensor, generator: torch.Generator) -> list[Part]:
         """Draw one task of weight 0 for each of a quarter of the images (N,C,H,W), spread evenly over the batch."""
-        if not self.alone:
+        if not self.alone or self.waiting:
             return []
-        count, offset = self.views_alone(len(images)), torch.randint(len(images), (1,), generator=generator)
+        count = min(len(images), max(LEAST_ALONE, round(SHARE_ALONE * len(images))))
+        offset = torch.randint(len(images), (1,), generator=generator)
         rows = (torch.arange(count) * len(images) // count + offset) % len(images)
         task_of = _shared_out(count, len(self.alone), generator)
         parts = []
@@ -126,10 +145,6 @@ class Heads(nn.Module):
             view = self.tasks[name].draw(images[mine], generator, patch_size=self.patch_size)
             parts.append(Part(name, mine, view, 0.0))
         return parts
-
-    def views_alone(self, images: int) -> int:
-        """Return the number of views that a batch of so many images has for the tasks of weight 0."""
-        return min(images, max(LEAST_ALONE, round(SHARE_ALONE * images))) if self.alone else 0
 
     def shared(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Part]]:
         """Apply the tasks whose view replaces the image, and return the images (N,C,H,W) and the parts of those tasks."""
@@ -185,7 +200,7 @@ class HeadsWatch:
     def __init__(self, model: nn.Module, heads: Heads) -> None:
         self.model, self.heads = model, heads
         self.calls, self.writes = 0, 0
-        self.before: list[Tensor] | None = None
+        self.before: list[tuple[nn.Parameter, Tensor]] | None = None
 
     def count_forward(self) -> None:
         """Count one training forward, and warn at the tenth if the heads have not changed."""
@@ -193,12 +208,11 @@ class HeadsWatch:
             return
         self.calls += 1
         if self.calls == 1:
-            self.before = [parameter.detach().clone() for parameter in self.heads.parameters()]
+            self.before = [(each, each.detach().clone()) for each in self.heads.parameters() if each.requires_grad]
             self.writes = self._writes()
         # With accumulated gradients, many forwards come before the first optimizer step.
         if self.calls >= PATIENCE and self._writes() != self.writes:
-            pairs = zip(self.before or [], self.heads.parameters(), strict=True)
-            same = [torch.equal(before, now.to(before.device)) for before, now in pairs]
+            same = [torch.equal(before, now.to(before.device)) for now, before in self.before or []]
             self.before = None
             if same and all(same):
                 warnings.warn(

@@ -87,7 +87,8 @@ class Checkpoints:
         files.save_state(self.folder, state_of(training))
         if outputs:
             last = training.weights()
-            run_folder.save_outputs(self.folder, training.validation.best.weights or last, last)
+            best = training.robust_loss.heads.without_waiting(training.validation.best.weights or last)
+            run_folder.save_outputs(self.folder, best, last)
 
 
 def state_of(training: Training) -> dict[str, Any]:

@@ -47,15 +47,14 @@ class Estimate:
         seconds_per_epoch: of an epoch on average, including validation.
         images_per_second: training images, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
-            held-out images), "last look" (at the pretext heads), and "pre-training" and "fine-tuning" (all of each, before the rest).
+            held-out images), "heads alone" (their fit, which needs `out=`), "last look" (at the pretext heads), and
+            "pre-training" and "fine-tuning" (all of each, before the rest).
         epochs, steps: their expected numbers, started epochs included, without those of the stages before.
-        passes: by part, the images in forward and backward passes of the whole run; in validations as if all held-out
-            images were classified correctly.
+        passes: by part, the images in forward and backward passes of the whole run; in validations as if all were right.
         peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that fits into free memory, extrapolated from two small batches; None where free memory is not
-            known.
+        largest_batch: that fits into free memory, extrapolated from two small batches; None where that is not known.
         cost: money by device, for `devices`.
         device: that was measured.
     """
@@ -217,19 +216,20 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
                 pace, validation = profiling.pace(training), profiling.validation_cost(training)
                 training.robust_loss.passes.compile("no")
                 passes, memory = profiling.pass_counts(training), profiling.memory(training)
+                fit = profiling.fit_cost(training)
             extent = extent_of(training, pace)
     parts = {
         "first look": first + pace.warm_up,
         "steps": extent.seconds,
         "judging": extent.validations * validation.images * validation.per_image if validation else 0.0,
+        "heads alone": fit.seconds,
         "last look": validation.images * validation.heads if validation else 0.0,
     }
-    seconds, images = sum(parts.values()), extent.images
-    passes = {part: count.times(images) for part, count in passes.items()}
+    passes = {**{part: count.times(extent.images) for part, count in passes.items()}, "heads alone": fit.passes}
     judged = extent.validations * validation.images if validation else 0
     passes["judging"] = profiling.per_validation(training.stepper.threat.eps).times(judged)
     return Estimate(
-        seconds,
+        sum(parts.values()),
         (parts["steps"] + parts["judging"]) / extent.epochs,
         distributed.world() / pace.per_image,
         parts,

@@ -12,9 +12,10 @@ from robusttune.augmentations._augment import overlaps
 from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
-from robusttune.run.log import Tracker, tell
+from robusttune.run.log import Tracker
 from robusttune.tasks import TasksLike
 from robusttune.training.doubts import doubts
+from robusttune.training.fitted_heads import fit_heads
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.settings import (
@@ -115,7 +116,7 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
         preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
             160 px four times the learning rate, and only every third epoch validated; other arguments override it.
-        tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head learns alone; "auto": by the preset; None for none.
+        tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
             the objective's cross-entropy.
@@ -190,9 +191,8 @@ def harden(
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
         keep_best_weights(training, show=progress)
+        fit_heads(training, show=progress)
         warned = doubts(training)
-        if (dropped := training.robust_loss.heads.tasks) and out is None:
-            tell(f"the heads of {', '.join(dropped)} are dropped: pass out= to keep them", progress)
         training.journal.close()
         seen_corruptions.remember(model, overlaps(None, loader))
     for doubt in warned:  # outside, so that a warning that is turned into an error does not cost the weights

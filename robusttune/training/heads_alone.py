@@ -1,4 +1,4 @@
-"""Heads of tasks of weight 0, which learn beside the backbone without changing it."""
+"""Heads of tasks of weight 0, which learn beside the backbone without changing it, in a training loop of the user's own."""
 
 from typing import TYPE_CHECKING
 
@@ -27,17 +27,24 @@ def losses_alone(
         adversarial: images (N,C,H,W) on [0,1], of which some get a view.
         generator: on the CPU.
     """
-    heads, model, device = robust_loss.heads, robust_loss.model, adversarial.device.type
+    heads, device = robust_loss.heads, adversarial.device.type
     parts = heads.draw_alone(adversarial, generator)
     if not parts:
         return []
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     # Casts of weights that are kept from here would have no gradient in the update.
     uncached = torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
-    with torch.no_grad(), evaluating(model), uncached:
-        inputs = robust_loss.pixels.inputs(views_of(adversarial, parts)).to(dtype_of(model))
-        features = forward(model, robust_loss.classifier, inputs)[1]
+    with uncached:
+        features = features_of(robust_loss, views_of(adversarial, parts))
     # In fp16 an overflow in a head's gradient would have the step of the whole model left out.
     with torch.autocast(device, enabled=False):
         losses = heads.losses(parts, features.to(dtype_of(heads)))
     return list(zip(parts, losses, strict=True))
+
+
+def features_of(robust_loss: "RobustLoss", pixels: Tensor) -> Tensor:
+    """Return the features (N,D) of pixels (N,C,H,W) on [0,1], with the model in eval mode and without gradients."""
+    model = robust_loss.model
+    with torch.no_grad(), evaluating(model):
+        inputs = robust_loss.pixels.inputs(pixels).to(dtype_of(model))
+        return forward(model, robust_loss.classifier, inputs)[1]

@@ -23,9 +23,9 @@ class PretextScore(NamedTuple):
 
 
 def pretext_scores(robust_loss: RobustLoss, loader: Loader) -> dict[str, PretextScore]:
-    """Measure each task's head on one view of each image, without attack; the model is not changed."""
-    correct = dict.fromkeys(robust_loss.heads.tasks, 0)
-    guesses = dict.fromkeys(robust_loss.heads.tasks, 0.0)
+    """Measure each head that has learnt on one view of each image, without attack; the model is not changed."""
+    correct = dict.fromkeys(robust_loss.heads.learnt, 0)
+    guesses = dict.fromkeys(correct, 0.0)
     images = 0
     generator = torch.Generator().manual_seed(robust_loss.seed)
     with torch.no_grad(), evaluating(robust_loss.model):

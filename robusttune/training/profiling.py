@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,11 +11,12 @@ from torch.utils._pytree import tree_leaves
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
-from robusttune.data.loaders import length_of
+from robusttune.data.loaders import images_an_epoch, is_exhaustible, length_of
 from robusttune.model.features import predicted_classes
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed
 from robusttune.threat import LossOf, ThreatModel
+from robusttune.training import fitted_heads
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
@@ -50,6 +52,13 @@ class Pace(NamedTuple):
     startup: float
     per_image: float
     warm_up: float
+
+
+class FitCost(NamedTuple):
+    """Passes and seconds of the fit of the heads that wait for the end of a run."""
+
+    passes: PassCount
+    seconds: float
 
 
 class Memory(NamedTuple):
@@ -142,6 +151,21 @@ def validation_cost(training: Training) -> ValidationCost | None:
     return ValidationCost(round(count), (validated + loading) / len(images), (heads + loading) / len(images))
 
 
+def fit_cost(training: Training) -> FitCost:
+    """Count the passes of the fit of the heads that wait, and measure its seconds on one batch."""
+    batches, waiting = training.batches, training.robust_loss.heads.waiting
+    if not waiting or is_exhaustible(batches.loader):
+        return FitCost(PassCount(0.0, 0.0), 0.0)
+    batch, device = batches.peeked[0], training.stepper.device
+    known = images_an_epoch(batches.loader, len(batch))
+    images = fitted_heads.MOST if known is None else min(known, fitted_heads.MOST)
+    seconds = images / len(batch) * _seconds(lambda: fitted_heads.views_of_tasks(training, [batch]), device)
+    for views in fitted_heads.views_of_tasks(training, [batch]).values():
+        many = fitted_heads.Views(_resized(views.features, images), _resized(views.targets, images), views.classes)
+        seconds += _seconds(partial(fitted_heads.fitted, many), device)
+    return FitCost(PassCount(float(images * len(waiting)), 0.0), seconds)
+
+
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     work()
     synchronize(device)
@@ -194,7 +218,7 @@ def _resized(rows: Tensor, count: int) -> Tensor:
 
 
 def pass_counts(training: Training) -> dict[str, PassCount]:
-    """Count passes per training image by part: the attack, the update, the views of pretext tasks, those for heads alone, the teacher.
+    """Count passes per training image by part: the attack, the update, the views of pretext tasks, and the teacher.
 
     The attack's passes are counted in a step of two images. Forward passes repeated by `checkpointing` are left out.
     """
@@ -213,7 +237,6 @@ def pass_counts(training: Training) -> dict[str, PassCount]:
         "attack": attack.plus(PassCount(clean, 0.0)),
         "update": once.times(updates),
         "views": per_view.times(views),
-        "heads alone": PassCount(robust_loss.heads.views_alone(batch) / batch, 0.0),
     }
     if training.teacher is not None and not training.teacher.remembers:
         counts["teacher"] = PassCount(getattr(training.batches.loader, "share", 1.0), 0.0)

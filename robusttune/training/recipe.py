@@ -53,14 +53,6 @@ class Recipe:
             return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, epochs))
         return optimizer, self.scheduler(optimizer) if callable(self.scheduler) else self.scheduler
 
-    def clip(self, robust_loss: RobustLoss) -> None:
-        """Clip the norm of the gradient, and apart from it that of the heads whose tasks have weight 0."""
-        alone = [weight for name in robust_loss.heads.alone for weight in robust_loss.heads[name].parameters()]
-        apart = {id(weight) for weight in alone}
-        for weights in ([each for each in robust_loss.parameters() if id(each) not in apart], alone):
-            if self.clip_grad is not None and weights:
-                nn.utils.clip_grad_norm_(weights, self.clip_grad)
-
     def _optimizer(self, robust_loss: RobustLoss) -> Optimizer:
         wanted = self.optimizer
         if isinstance(wanted, Optimizer):

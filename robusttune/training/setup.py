@@ -78,6 +78,7 @@ def _robust_loss(
         images=first,
         seed=settings.output.seed,
     )
+    robust_loss.heads.wait()
     check_first(robust_loss, first, labels)
     if settings.loaders.val_loader is not None and images.held is not None:
         check_held(robust_loss, images.held, settings.pixels, first.shape[1])

@@ -252,7 +252,8 @@ def _tasks(training: Training, settings: RunSettings) -> str:
     if weights and (settings.function == "harden" or adversary.norm is not None):
         weights.append(f"attack_tasks {adversary.attack_tasks}")
     weights += [f"views {settings.learning.views}"] if weights else []
-    alone = [f"{', '.join(heads.alone)} (heads alone)"] if heads.alone else []
+    when = "at the end" if training.checkpoints.folder is not None else "only with out="
+    alone = [f"{', '.join(heads.alone)} (heads alone, fitted {when})"] if heads.alone else []
     return "; ".join([*([", ".join(weights)] if weights else []), *alone]) or "none"
 
 

@@ -1,6 +1,6 @@
 """One optimiser step: accumulated batches, learning rate, radius, precision, clipping, weight averaging."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.model.devices import device_of
 from robusttune.run import distributed
@@ -78,7 +78,7 @@ class Stepper:
     def _step(self) -> None:
         if self.recipe.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            self.recipe.clip(self.robust_loss)
+            nn.utils.clip_grad_norm_(self.robust_loss.parameters(), self.recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.drop()

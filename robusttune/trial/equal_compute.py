@@ -9,7 +9,6 @@ import torch
 
 from robusttune import plugins
 from robusttune.tasks import TASKS, TasksLike
-from robusttune.tasks._heads import SHARE_ALONE
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.presets import chosen_preset, default_attack, for_purpose, images_of_a_step
@@ -43,9 +42,8 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     """Count the forward and backward passes through the model that each image of a step costs.
 
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
-    K+1+r; attacked separately or jointly (K+1)(1+r); tasks of weight 0 add a forward pass of a quarter of the images;
-    ordinary training 1; pre-training r. Images without labels are counted with the labelled ones. The judging of epochs on
-    held-out images is not counted.
+    K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. Images without labels are counted
+    with the labelled ones. The judging of epochs on held-out images is not counted, nor is the fit of heads alone.
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
@@ -59,15 +57,13 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     if kind == "pretrain":
         views, shared = _views(settings.get("tasks", TASKS), settings.get("views", "all"))
         return (views + shared) * (1 if settings.get("norm") is None else steps + 1)
-    named = tasks_of(settings)
-    tasks = felt(named)
+    tasks = felt(tasks_of(settings))
     attacked = settings.get("attack_tasks", "joint") if tasks else "none"
     views, shared = _views(tasks, settings.get("views", 1))
     of_views = views * (1 if attacked == "none" else steps + 1)
     clean = _clean_passes(settings)
     labelled = (steps + 1 + clean + FORWARD * clean) + of_views
     labelled += (1 + clean) if settings.get("awp") else 0
-    labelled += FORWARD * SHARE_ALONE * (len(tasks) < len(named))
     unlabelled = of_views + shared * (steps + 1 if attacked == "joint" else 1)
     return labelled + unlabelled * (sizes.unlabeled / sizes.batch if tasks else 0)
 

@@ -77,6 +77,17 @@ def main(folder, case):
             run(self, **given)
 
         autotune.Training.run = noted
+    heads = []
+    if case == "plain":
+        settings["tasks"] = {"rotation": 0.5, "jigsaw": 0.0}
+        module = sys.modules["robusttune.training.harden"]
+        fit = module.fit_heads
+
+        def noted_fit(training, **given):
+            fit(training, **given)
+            heads.append(training.robust_loss.heads["jigsaw"].weight.tolist())
+
+        module.fit_heads = noted_fit
     robusttune.harden(model, loader, unlabeled_loader=more, sharded=sharded, out=folder / "run", **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
@@ -84,7 +95,7 @@ def main(folder, case):
     rank = os.environ.get("RANK", "0")
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
-    facts["chosen"] = chosen
+    facts["chosen"], facts["heads"] = chosen, heads
     (folder / f"{rank}.json").write_text(json.dumps(facts))
 
 

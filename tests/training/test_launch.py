@@ -51,6 +51,7 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert all(torch.equal(first[name], second[name]) for name in first)
     facts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert facts[0] == facts[1]
+    assert len(facts[0]["heads"]) == (case == "plain")  # fitted to the images of both
     assert facts[0]["world"] == "2"
     assert facts[0]["chosen"][:1] == (["attack"] if case == "tuned" else [])
     images = [count for _, count in facts[0]["records"]]

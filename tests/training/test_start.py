@@ -69,10 +69,10 @@ OTHERS = [
         {"augment": images_dimmed, "awp": 0.005},
         {"augmentation": "images_dimmed", "attack": "pgd with 2 steps, awp 0.005"},
     ),
-    ({"tasks": {"rotation": 0, "jigsaw": 0.0}}, {"tasks": "rotation, jigsaw (heads alone)"}),
+    ({"tasks": {"rotation": 0, "jigsaw": 0.0}}, {"tasks": "rotation, jigsaw (heads alone, fitted only with out=)"}),
     (
         {"tasks": {"rotation": 0.1, "jigsaw": 0.0}, "attack_tasks": "none"},
-        {"tasks": "rotation 0.1, attack_tasks none, views 1; jigsaw (heads alone)"},
+        {"tasks": "rotation 0.1, attack_tasks none, views 1; jigsaw (heads alone, fitted only with out=)"},
     ),
     ({"augment": "noise"}, {"augmentation": "noise"}),
     ({"objective": "trades"}, {"objective": "trades"}),
