@@ -1,5 +1,6 @@
 """What the tests launch in two processes: `launched_run.py FOLDER CASE`, a user's script that says nothing of processes."""
 
+import importlib
 import json
 import os
 import sys
@@ -80,7 +81,7 @@ def main(folder, case):
     heads = []
     if case == "plain":
         settings["tasks"] = {"rotation": 0.5, "jigsaw": 0.0}
-        module = sys.modules["robusttune.training.harden"]
+        module = importlib.import_module("robusttune.training.harden")
         fit = module.fit_heads
 
         def noted_fit(training, **given):

@@ -81,7 +81,7 @@ def test_passes_are_those_that_harden_takes(settings):
     done = work_of_epochs(given, count)
     found = dict(estimate(net(), **given, epochs=3 * count).passes)
     # Of the fit at the end, which takes place once: a view of each of the 16 images for both heads.
-    assert found.pop("heads alone") == (32 if settings["tasks"] == ALONE else 0, 0)
+    assert found.pop("heads alone") == (32 if settings.get("tasks") == ALONE else 0, 0)
     assert sum(each.forward for each in found.values()) == 3 * done["forward"]
     assert sum(each.backward for each in found.values()) == 3 * done["backward"]
     trained_on = 20 if settings.get("unlabeled_loader") is MORE and "teacher" not in settings else 16
