@@ -113,8 +113,8 @@ def harden(
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
-        preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
-            160 px four times the learning rate, and only every third epoch validated; other arguments override it.
+        preset: "standard" (the default of before is "joint"), or "fast": a single-step attack, PGD-2 in the last quarter, no pretext
+            tasks, under 160 px four times the learning rate, every third epoch validated; other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head learns alone; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
