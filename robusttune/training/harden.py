@@ -137,7 +137,8 @@ def harden(
         pretrain_epochs, finetune: epochs of rotation and jigsaw on all images, and of ordinary training, which come before.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
-        accumulate, update_batch: batches joined for a step; most images of a step, beyond which a batch makes several ("auto": `Preset`).
+        accumulate, update_batch: batches that are joined for a step; most images of a step, of which a larger batch makes several
+            ("auto": by preset).
         micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
@@ -150,7 +151,7 @@ def harden(
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
             On a CUDA GPU, True also replays the attack as CUDA graphs, after a check. False switches compile="auto" off.
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
-        sharded: with several processes, whether a loader that is not a plain DataLoader yields this process's share only.
+        sharded: with several processes, whether a loader other than a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.
         resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; a new one if there is none.
         init_from: weights to start from: a file, or the folder of a run.
