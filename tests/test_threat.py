@@ -163,8 +163,7 @@ def test_objectives_give_one_loss_per_image_and_say_whether_they_need_clean_logi
     for name in plugins.names("objectives"):
         objective = plugins.instance("objectives", name)
         assert isinstance(objective.needs_clean, bool)
-        answered_by = objective.needs_clean or getattr(objective, "needs_teacher", False)
-        clean = logits.flip(0) if answered_by else None
+        clean = logits.flip(0) if objective.needs_clean else None
         for answered in (labels, torch.nn.functional.one_hot(labels, 3).float()):
             for loss in (objective.attack_loss(logits, answered, clean), objective.loss(logits, answered, clean)):
                 assert loss.shape == (5,)

@@ -9,7 +9,6 @@ seconds of the reference, six epochs of the fast recipe with 10,000 images; the 
 with the reference's; once for both norms, which differ little in it.
 """
 
-import argparse
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,16 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from examples.study import costs, imagenet
-from examples.study.cases import BATCH, SEARCHED, SETTINGS, case
-from examples.study.records import COLUMN, Facts, Study, one_thread, table, timed
+from examples.study import costs, imagenet, program
+from examples.study.cases import BATCH, SETTINGS, case
+from examples.study.records import Facts, Study, timed
 from examples.study.teachers import MovingAverage, Remembered
 from robusttune.attacks import LossOf, ThreatModel, declares
 from robusttune.model.borrowing import differentiable
 
 # The customary rates, of SGD and of AdamW.
 USUAL_RATE = {"test_resnet": 0.05, "mobilenetv3_small_050": 0.05, imagenet.MODEL: 0.05, "test_vit": 5e-4}
-PASSES = {"nfgsm": 2, "pgd10": 11}
 
 
 class Method:
@@ -211,50 +209,10 @@ STUDY = Study("search", train)
 
 def tables() -> str:
     """The table of each setting."""
-    parts = []
-    for name, setting in SETTINGS.items():
-        runs = [run for run in STUDY.runs() if run["setting"] == name and run["seed"] != costs.COST]
-        if runs:
-            order = lambda facts: list(ARMS).index(facts[0])  # noqa: E731
-            parts.append(f"**{setting.title}**\n\n{table(runs, ['arm', 'epochs'], order=order)}")
-    return "\n\n".join(parts)
+    return program.tables(STUDY, ["arm", "epochs"], lambda facts: list(ARMS).index(facts[0]))
 
 
-def main() -> None:
-    """Run what is missing, or print the tables."""
-    options = arguments()
-    if options.tables:
-        print(tables())
-        return
-    one_thread()
-    for setting in options.settings:
-        if options.cost:
-            costs.measure(
-                STUDY,
-                SETTINGS[setting].model,
-                options.arms,
-                REFERENCE,
-                partial(hardened, setting, seed=0),
-                options.rounds,
-            )
-            continue
-        for seed in options.seeds:
-            for arm in options.arms:
-                STUDY.judge({"setting": setting, "arm": arm, "seed": seed}, options.judges)
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SEARCHED))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep"])
-    parser.add_argument("--cost", action="store_true", help="measure how long a step of each arm takes")
-    parser.add_argument("--rounds", type=int, default=3, help="of alternation, for --cost")
-    parser.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__" and not program.at_equal_seconds(
+    STUDY, __doc__.splitlines()[0], list(ARMS), hardened, lambda setting: SETTINGS[setting].model
+):
+    print(tables())

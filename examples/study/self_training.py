@@ -7,14 +7,14 @@ Every arm starts from a model that was trained ordinarily on the same labels, an
 fast recipe. A run that is in the records already is not repeated, so that a study may be stopped and continued.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
-from examples.study.cases import IMAGES, SETTINGS, Case, Unlabelled, case
-from examples.study.records import COLUMN, Facts, Study, one_thread, table, timed
+from examples.study import program
+from examples.study.cases import IMAGES, Case, Unlabelled, case
+from examples.study.records import Facts, Study, one_thread, timed
 
 
 def labels_alone(case: Case) -> nn.Module:
@@ -63,22 +63,14 @@ STUDY = Study(
 
 def tables() -> str:
     """The table of each setting."""
-    parts = []
-    for name, setting in SETTINGS.items():
-        runs = [run for run in STUDY.runs() if run["setting"] == name]
-        if runs:
-            parts.append(f"**{setting.title}**\n\n" + table(runs, ["labels", "arm"], order=row))
-    return "\n\n".join(parts)
-
-
-def row(facts: tuple[int, str]) -> tuple[int, int]:
-    """The place of a row."""
-    return facts[0], list(ARMS).index(facts[1])
+    return program.tables(STUDY, ["labels", "arm"], lambda facts: (facts[0], list(ARMS).index(facts[1])))
 
 
 def main() -> None:
     """Run what is missing, or print the tables."""
-    options = arguments()
+    parser = program.parser(__doc__.splitlines()[0], list(ARMS), ["cnn-linf", "cnn-l2", "vit-linf"])
+    parser.add_argument("--labels", type=int, nargs="+", choices=[200, 1000, 5000, IMAGES], default=[200, 1000, IMAGES])
+    options = parser.parse_args()
     if options.tables:
         print(tables())
         return
@@ -86,22 +78,10 @@ def main() -> None:
     for seed in options.seeds:
         for setting in options.settings:
             for labels in options.labels:
-                for arm in options.arms or ARMS:
+                for arm in options.arms:
                     if arm in (ALL if labels == IMAGES else FEW):
                         run: Facts = {"setting": setting, "labels": labels, "arm": arm, "seed": seed}
                         STUDY.judge(run, options.judges)
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["cnn-linf", "cnn-l2", "vit-linf"])
-    parser.add_argument("--labels", type=int, nargs="+", choices=[200, 1000, 5000, IMAGES], default=[200, 1000, IMAGES])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, help="by default all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep", "strong"])
-    parser.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

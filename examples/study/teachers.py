@@ -10,19 +10,18 @@ plain training's. What gains stays; so the candidates are objects of this script
 attack sees the images, and the objective what was found for them.
 """
 
-import argparse
 import copy
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from examples.study import costs
-from examples.study.cases import BATCH, SEARCHED, SETTINGS, case
-from examples.study.records import COLUMN, COLUMNS, Facts, Study, one_thread, table, timed
+from examples.study import costs, program
+from examples.study.cases import BATCH, SETTINGS, case
+from examples.study.records import Facts, Study, timed
 from robusttune.attacks import LossOf, ThreatModel
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.model.borrowing import statistics_untouched
@@ -209,43 +208,10 @@ STUDY = Study("teachers", train)
 
 def tables() -> str:
     """The table of each setting."""
-    parts = []
-    for name, setting in SETTINGS.items():
-        runs = [run for run in STUDY.runs() if run["setting"] == name and run["seed"] != costs.COST]
-        if runs:
-            order = lambda facts: ARMS.index(facts[0])  # noqa: E731
-            parts.append(f"**{setting.title}**\n\n{table(runs, ['arm', 'steps'], COLUMNS, order)}")
-    return "\n\n".join(parts)
+    return program.tables(STUDY, ["arm", "steps"], lambda facts: ARMS.index(facts[0]))
 
 
-def main() -> None:
-    """Run what is missing, or print the tables."""
-    options = arguments()
-    if options.tables:
-        print(tables())
-        return
-    one_thread()
-    for setting in options.settings:
-        if options.cost:
-            costs.measure(STUDY, setting, options.arms, PLAIN, partial(hardened, setting, seed=0), options.rounds)
-            continue
-        for seed in options.seeds:
-            for arm in options.arms:
-                STUDY.judge({"setting": setting, "arm": arm, "seed": seed}, options.judges)
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SEARCHED))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep"])
-    parser.add_argument("--cost", action="store_true", help="measure how long a step of each arm takes")
-    parser.add_argument("--rounds", type=int, default=3, help="of alternation, for --cost")
-    parser.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__" and not program.at_equal_seconds(
+    STUDY, __doc__.splitlines()[0], ARMS, hardened, lambda setting: setting
+):
+    print(tables())

@@ -3,81 +3,34 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from robusttune.data.batches import first_batch, images_of
-from robusttune.data.loaders import is_plain, rebuilt
 from robusttune.data.pixels import Pixels
 from robusttune.model.borrowing import evaluating, restored
 from robusttune.model.devices import dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
-from robusttune.run import distributed
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.provenance import digest, fingerprint, tensor_bytes
-from robusttune.run.randomness import own_randomness
-from robusttune.types import Loader, PathLike
+from robusttune.types import PathLike
 
 # Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
 TeacherLike: TypeAlias = Literal["self"] | PathLike | nn.Module | Callable[[Tensor], Tensor]
 SELF = "self"
 REMEMBERED = 1_000_000  # labels
-NUMBERS = 50_000_000  # in logits that are remembered
 PATIENCE = 20  # batches of images that are not remembered, after which none is looked for any more
 
 logger = logging.getLogger("robusttune")
 
 
-class _Memory:
-    """Answers to images that come again; on the CPU alone, where comparing images costs less than a forward pass.
-
-    Attributes:
-        known: answers by a hash of the image; None where nothing is remembered.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.known: dict[int, Any] | None = {} if device.type == "cpu" else None
-        self.hits, self.misses = 0, 0
-
-    def of(self, images: Tensor) -> list[Any] | None:
-        """Return the answers to images (N,C,H,W); None where one of them is not known."""
-        if not self.known:
-            return None
-        answers = [self.known.get(key) for key in _keys(images)]
-        if any(answer is None for answer in answers):
-            return None
-        self.hits += 1
-        return answers
-
-    def add(self, images: Tensor, answers: Iterable[object]) -> None:
-        """Keep the answers to images, while there is room."""
-        if self.known is not None and len(self.known) < REMEMBERED:
-            self.known.update(zip(_keys(images), answers, strict=True))
-
-    def miss(self) -> None:
-        """Count a batch with images that are not known: random transforms make new ones each time."""
-        self.misses += 1
-        if self.misses > PATIENCE:
-            self.known = None
-
-    @property
-    def serves(self) -> bool:
-        """True if most batches were known."""
-        return self.known is not None and self.hits > self.misses
-
-
-def _keys(images: Tensor) -> list[int]:
-    return [hash(tensor_bytes(image)) for image in images]
-
-
 class Teacher:
-    """The teacher's labels for images as the loader yields them, and its logits.
+    """The teacher's labels for images as the loader yields them.
 
     Args:
         answers: inputs (N,C,H,W) -> logits (N,K), or an output that holds them; it gets what the trained model would get.
@@ -99,7 +52,8 @@ class Teacher:
     ) -> None:
         self.answers, self.space, self.device = answers, space, device
         self.classes, self.name, self.own = classes, name, space if own is None else own
-        self.labels, self.rows = _Memory(device), _Memory(device)
+        self.memory: dict[int, int] | None = {} if device.type == "cpu" else None
+        self.hits, self.misses = 0, 0
 
     def __call__(self, images: Tensor, *, remember: bool = False) -> Tensor:
         """Return the most likely class (N,) of each of the images (N,C,H,W), as the loader yields them.
@@ -112,50 +66,28 @@ class Teacher:
         Raises:
             ValueError: the teacher's output holds no logits, or other classes than the model's.
         """
-        known = self.labels.of(images)
-        if known is not None:
+        if self.memory is None:
+            return self._labels(images)
+        keys = [hash(tensor_bytes(image)) for image in images]
+        known = [self.memory.get(key) for key in keys]
+        if None not in known:
+            self.hits += 1
             return torch.tensor(known)
-        labels = self._logits(images).argmax(1)
-        if remember:
-            self.labels.add(images, labels.tolist())
+        labels = self._labels(images)
+        if remember and len(self.memory) < REMEMBERED:
+            self.memory.update(zip(keys, labels.tolist(), strict=True))
+        elif self.misses == PATIENCE:  # random transforms make new images each time
+            self.memory = None
         else:
-            self.labels.miss()
+            self.misses += 1
         return labels
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits (N,K) for images as the loader yields them; those of images that `learn` has seen are remembered.
-
-        Raises:
-            ValueError: see `__call__`.
-        """
-        known = self.rows.of(images)
-        if known is not None:
-            return torch.stack(known)
-        self.rows.miss()
-        return self._logits(images)
-
-    def learn(self, loader: Loader) -> None:
-        """Remember the logits for the images of a plain DataLoader, in the order of its data set, so that a resumed run has the same.
-
-        Nothing is remembered where an image that is loaded twice is not the same, or on an accelerator, or of too many images.
-        """
-        if self.rows.known is None or not is_plain(loader) or distributed.together():
-            return
-        with own_randomness(0):
-            images = len(loader.dataset)  # type: ignore[arg-type]
-            twice = [images_of(first_batch(rebuilt(loader))) for _ in range(2)]
-            if images * self.classes > NUMBERS or not torch.equal(*twice):
-                return
-            for batch in rebuilt(loader):
-                part = images_of(batch)
-                self.rows.add(part, [row.clone() for row in self._logits(part)])
 
     @property
     def remembers(self) -> bool:
-        """True if most batches after the look before the run came with images whose labels, or logits, are remembered."""
-        return self.labels.serves or self.rows.serves
+        """True if most batches after the look before the run came with images whose labels are remembered."""
+        return self.memory is not None and self.hits > self.misses
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _labels(self, images: Tensor) -> Tensor:
         inputs = self.own.inputs(self.pixels(images))
         with torch.no_grad(), ExitStack() as stack:
             if isinstance(self.answers, nn.Module):
@@ -167,7 +99,7 @@ class Teacher:
                 f"the teacher returned logits of shape {tuple(logits.shape)} for {len(images)} images, but the model has "
                 f"{self.classes} classes: the teacher must have the same ones"
             )
-        return logits
+        return logits.argmax(1)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return the pixels (N,C,H,W) on [0,1] of images as the loader yields them, on the device."""

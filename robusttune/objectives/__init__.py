@@ -15,7 +15,6 @@ class Objective(Protocol):
 
     Attributes:
         needs_clean: whether both losses need the logits of the clean images, which cost one more forward pass.
-        needs_teacher: may be left out; True if `clean_logits` of the training loss are those of the run's teacher.
     """
 
     @property
@@ -37,7 +36,7 @@ class Objective(Protocol):
         Args:
             adversarial_logits: (N,K), of the images that the attack returned.
             labels: classes (N,), or soft labels (N,K).
-            clean_logits: (N,K) with gradient; None unless `needs_clean`. With `needs_teacher`, the teacher's, without gradient.
+            clean_logits: (N,K) with gradient; None unless `needs_clean`.
         """
 
 

@@ -43,20 +43,18 @@ class PreparedBatch(NamedTuple):
         labels: (N,) or soft (N,K); None if unlabelled.
         shared: draws of the tasks that alter the images themselves.
         parts: draws of the tasks with separate views.
-        answers: the teacher's logits (N,K), for objectives that need them.
     """
 
     images: Tensor
     labels: Tensor | None
     shared: list[Part]
     parts: list[Part]
-    answers: Tensor | None
 
 
 def prepared_batch(
     robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None, generator: torch.Generator
 ) -> PreparedBatch:
-    """Check a batch, let a teacher answer, move it to the model's device, augment it in train mode, and let its tasks draw.
+    """Check a batch, move it to the model's device, augment it in train mode, and let its tasks draw.
 
     Args:
         images: (N,C,H,W) as the loader yields them.
@@ -69,7 +67,6 @@ def prepared_batch(
     check_batch(robust_loss, images, labels)
     device = device_of(robust_loss.model)
     pixels = robust_loss.pixels.pixels(images.to(device)).clone()
-    answers = robust_loss.labeller.answers(robust_loss, images, labels)
     if robust_loss.training:
         augment = augmentation.chosen_augment(robust_loss.augment, pixels)
         seen_corruptions.remember(robust_loss.model, () if augment is None else augment.overlaps)
@@ -77,7 +74,7 @@ def prepared_batch(
     pixels, shared = robust_loss.heads.shared(pixels, generator)
     if labels is not None:
         labels = checked_labels(labels, len(images)).to(device).clone()
-    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator), answers)
+    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
 
 
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:

@@ -114,8 +114,8 @@ def harden(
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
-        preset: "standard", or "fast": a single-step attack, PGD-2 in the last quarter of the run, no pretext tasks, under
-            160 px four times the learning rate, and only every third epoch validated; other arguments override it.
+        preset: "standard" (the default of before is "joint"), or "fast": a single-step attack, PGD-2 in the last quarter, no pretext
+            tasks, under 160 px four times the learning rate, every third epoch validated; other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
@@ -138,7 +138,8 @@ def harden(
         pretrain_epochs, finetune: epochs of rotation and jigsaw on all images, and of ordinary training, which come before.
         epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
-        accumulate, update_batch: batches joined for a step; most images of a step, beyond which a batch makes several ("auto": `Preset`).
+        accumulate, update_batch: batches that are joined for a step; most images of a step, of which a larger batch makes several
+            ("auto": by preset).
         micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
@@ -151,7 +152,7 @@ def harden(
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
             On a CUDA GPU, True also replays the attack as CUDA graphs, after a check. False switches compile="auto" off.
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
-        sharded: with several processes, whether a loader that is not a plain DataLoader yields this process's share only.
+        sharded: with several processes, whether a loader other than a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.
         resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; a new one if there is none.
         init_from: weights to start from: a file, or the folder of a run.

@@ -25,7 +25,6 @@ from robusttune.run import distributed
 from robusttune.training.labelling import Labelling, Likeness, labelling_of, likeness_to
 from robusttune.training.presets import images_of_a_step
 from robusttune.training.settings import RunSettings
-from robusttune.training.teacher import needs_teacher
 from robusttune.types import Loader
 
 NOTHING_NEW = "the loader has no labels, so that unlabeled_loader= adds nothing new: join both to one loader"
@@ -77,28 +76,13 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
         raise ValueError(NOTHING_NEW)
     extra = None if more is None else _batches_of(more, settings, labelled=False, name="unlabeled_loader")
     images = Images(loader, held, batches, pixels, extra)
-    anchored = needs_teacher(settings.learning.objective)
-    if loaders.teacher is None or (extra is None and batches.labelled and not anchored):
+    if loaders.teacher is None or (extra is None and batches.labelled):
         yield _cut(images, settings)
         return
     classes, names, shape = _classes_of(model, images), class_names(loaders.loader), batches.peeked[0].shape[1:]
     with teaching(loaders.teacher, model, pixels, device, classes, names, shape) as teacher:
-        yield _cut(_taught(images, teacher, settings), settings)
-
-
-def _taught(images: Images, teacher: Teacher, settings: RunSettings) -> Images:
-    """Let the teacher label the images that lack labels, and answer to those that the objective asks about."""
-    if images.unlabeled is not None:
-        taught = _mixed(images, teacher, settings)
-    elif images.batches.labelled:
-        taught = replace(images, teacher=teacher)
-    else:
-        taught = _labelled(images, teacher, settings)
-    if needs_teacher(settings.learning.objective):
-        teacher.learn(images.loader)
-        if settings.loaders.unlabeled_loader is not None:
-            teacher.learn(settings.loaders.unlabeled_loader)
-    return taught
+        labelled = _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
+        yield _cut(labelled, settings)
 
 
 def _cut(images: Images, settings: RunSettings) -> Images:

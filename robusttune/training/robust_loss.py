@@ -116,7 +116,7 @@ class RobustLoss(nn.Module):
         self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
-        self.labeller = Labeller(teacher, model, self.objective)
+        self.labeller = Labeller(teacher, model)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -173,7 +173,7 @@ class RobustLoss(nn.Module):
         """Return the mean robust loss, the logits (N,K) of the adversarial images, and the losses of the batch's parts."""
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
-            clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else batch.answers
+            clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
             losses = self.heads.losses(batch.shared, features)
             losses += self.heads.losses(batch.parts, self._forward(views, weights)[1]) if batch.parts else []
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
@@ -197,7 +197,7 @@ class RobustLoss(nn.Module):
             return None
 
         def robust() -> Tensor:
-            clean = self._forward(batch.images)[0] if self.objective.needs_clean else batch.answers
+            clean = self._forward(batch.images)[0] if self.objective.needs_clean else None
             loss: Tensor = self.objective.loss(self._forward(adversarial)[0], batch.labels, clean).mean()
             return loss
 
@@ -206,7 +206,7 @@ class RobustLoss(nn.Module):
 
     def _attacked(self, batch: PreparedBatch, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the adversarial images (N,C,H,W) and the views of the pretext tasks (M,C,H,W)."""
-        images, labels, shared, parts, _ = batch
+        images, labels, shared, parts = batch
         joint, adversarial, clean = self.attack_tasks == "joint", images, None
         once = differentiates_once(self.attack)
         with (

@@ -74,7 +74,7 @@ def _robust_loss(
         augment=chosen_augment(augment_for(adversary.purpose, learning.augment), first[:1].to(device), images.loader),
         **images.pixels.arguments(),
         classifier=learning.classifier,
-        teacher=images.teacher,  # for objectives; the images that have no labels got theirs when they were loaded
+        teacher=None,  # the images that have no labels got theirs when they were loaded
         images=first,
         seed=settings.output.seed,
     )

@@ -152,7 +152,7 @@ def _teacher(training: Training, settings: RunSettings) -> str:
     if training.teacher is None:
         return ""
     name = "the model as it is now" if training.teacher.name == SELF else training.teacher.name
-    return f"{name}, for the objective" if training.labelling is None else f"{name}; {training.labelling}"
+    return f"{name}; {training.labelling}"
 
 
 def _classes(training: Training, settings: RunSettings) -> str:
