@@ -118,8 +118,7 @@ def harden(
             tasks, under 160 px four times the learning rate, every third epoch validated; other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
-        criterion: (logits, labels) -> losses (N,), or a torch loss module, for example with class weights, that replaces
-            the objective's cross-entropy.
+        criterion: in place of the objective's cross-entropy, a torch loss module, or (logits, labels) -> losses (N,).
         attack, steps: "auto" and None choose by preset, image size and norm.
         eps_ramp: let eps grow from 0 in the first quarter of the run; "auto" does so unless the model is robust already.
         augment: "auto" ("standard" if the loader's transform can be seen and is not random, else "none"), "none", "standard"

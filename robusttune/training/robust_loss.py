@@ -163,7 +163,7 @@ class RobustLoss(nn.Module):
         return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
 
     def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
-        """Return for each task whose head has learnt a view of every image in pixels (N,C,H,W) on [0,1], and its head's logits (N,classes)."""
+        """Return for each head that has learnt a view of every image in pixels (N,C,H,W) on [0,1], and its logits (N,classes)."""
         parts = [self.heads.whole(name, pixels, generator) for name in self.heads.learnt]
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
