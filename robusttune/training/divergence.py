@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robusttune.data.loaders import is_plain
 from robusttune.measuring.chance import LEAST, Guess, first_guess
 from robusttune.run import distributed
 from robusttune.training.schedule import RAMP
@@ -51,7 +52,7 @@ def guessing(training: "Training") -> str:
     """
     batches, robust_loss, average = training.batches, training.robust_loss, training.stepper.average
     guess: Guess | None = None
-    if batches.labelled and batches.rereadable:
+    if batches.labelled and batches.rereadable and (len(batches.peeked[0]) >= LEAST or is_plain(batches.loader)):
         with nullcontext() if average is None else average.applied():
             guess = first_guess(
                 robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed
