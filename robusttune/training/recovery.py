@@ -62,9 +62,10 @@ class Recovery:
 
     def begin(self, training: "Training") -> None:
         """Keep the weights that the run starts from, or that a run without any was resumed with."""
+        fresh = not training.progress.taken  # the average need not be written to the model: it is the same
         if self.kept is None and not self.sound:
-            self._keep(training.weights(), training.epoch)
-        if not training.progress.taken and self.kept is not None:
+            self._keep(training.robust_loss.state_dict() if fresh else training.weights(), training.epoch)
+        if fresh and self.kept is not None:
             self.odd = not_finite(self.kept.weights)
 
     def after_step(self, training: "Training") -> None:
@@ -225,9 +226,8 @@ class Recovery:
         now, step = float(max(stepper.rates)), training.progress.taken
         self.event = {"diverged at step": step, "peak lr": now}
         place = f"the weights of epoch {kept.epoch}" if kept.epoch else "the weights that it started from"
-        then = (
-            "" if self._ends(training) else f", and on with a learning rate of at most {now:g} in place of {before:g}"
-        )
+        on = f", and on with a learning rate of at most {now:g} in place of {before:g}"
+        then = "" if self._ends(training) else on
         if distributed.rank() == 0:
             logger.warning("step %d: %s, so the run goes back to %s%s", step, seen, place, then)
 

@@ -226,7 +226,7 @@ def test_the_fast_preset_takes_one_step_and_no_tasks_unless_told_otherwise(caplo
     assert "apgd with 2 steps" in caplog.text
     assert "sgd lr 0.01" in caplog.text
     assert "rotation" in seen[0]
-    with pytest.raises(ValueError, match="preset is 'quick', but it must be one of 'standard', 'fast'"):
+    with pytest.raises(ValueError, match="preset is 'quick', but it must be one of 'standard', 'joint', 'fast'"):
         robusttune.harden(model, loader(), preset="quick", progress=False)
 
 
