@@ -261,6 +261,7 @@ def test_large_images_keep_their_learning_rate():
     assert default_recipe(model, large, Updates(), pace).lr == default_recipe(model, large, Updates()).lr
 
 
+@pytest.mark.slow
 def test_the_fast_preset_makes_a_model_robust():
     torch.manual_seed(0)
     images, labels = digits()

@@ -181,6 +181,7 @@ def everything(out):
     ]
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_phase_after_a_checkpoint_it_goes_on_to_the_same_records(tmp_path):
     changes = {"arms": ["nothing", "pretrained_adversarial"], "seeds": 1, "epochs": 30}
     changes["evaluation"] = ["clean", {"sweep": {"norms": ["linf"], "eps": [0.05, 0.1], "steps": 2}}]
