@@ -134,19 +134,20 @@ def table(
     lines.append("|" + "---|" * (len(groups) + len(columns) + 2))
     for facts in sorted(rows, key=order) if order else rows:
         mine = rows[facts]
-        cells = [cell([run[column] for run in mine if column in run]) for column in columns]
+        cells = [cell([run[column] for run in mine if column in run], len(mine)) for column in columns]
         seconds = [run["seconds"] for run in mine if "seconds" in run]
         shown = [f"{fact:,}" if isinstance(fact, int) else str(fact) for fact in facts]
         lines.append(f"| {' | '.join([*shown, str(len(mine)), *cells, f'{mean(seconds):.0f}' if seconds else ''])} |")
     return "\n".join(lines)
 
 
-def cell(values: Sequence[float]) -> str:
-    """The mean of shares in percent, and their standard deviation where there are several."""
+def cell(values: Sequence[float], seeds: int) -> str:
+    """The mean of shares in percent, their standard deviation where there are several, and their number where some lack."""
     if not values:
         return ""
     spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread}"
+    fewer = f" ({len(values)} seed{'s' * (len(values) > 1)})" if len(values) < seeds else ""
+    return f"{100 * mean(values):.1f}{spread}{fewer}"
 
 
 def timed(train: Callable[[], nn.Module]) -> tuple[nn.Module, Facts]:

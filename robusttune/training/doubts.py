@@ -1,4 +1,4 @@
-"""What to doubt about a run that has ended: a model that guesses, pretext heads that guess."""
+"""Warnings at the end of a run: the model, or a pretext head, is no better than guessing."""
 
 from robusttune.measuring.chance import LEAST, first_guess
 from robusttune.training.loop import Training

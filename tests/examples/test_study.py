@@ -92,6 +92,8 @@ def test_the_table_has_means_and_spreads_over_seeds(module):
     table = module("records").table
     runs = [{"arm": "a", "clean": 0.5, "seconds": 10.0}, {"arm": "a", "clean": 0.6, "seconds": 12.0}]
     assert table(runs, ["arm"]).splitlines()[2] == "| a | 2 | 55.0 ± 7.1 | 11 |"
+    runs[0]["strong"] = 0.25  # that one seed has been judged is said
+    assert table(runs, ["arm"]).splitlines()[2] == "| a | 2 | 55.0 ± 7.1 | 25.0 (1 seed) | 11 |"
 
 
 def test_an_arm_gets_the_steps_that_fit_into_the_seconds_of_the_reference(module, study):

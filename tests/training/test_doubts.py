@@ -38,6 +38,7 @@ def test_a_run_that_ends_with_a_model_that_guesses_says_so_and_what_to_try():
 
 def test_a_run_that_went_well_says_nothing():
     images, labels = easy_images()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*ended with a model that guesses")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         hardened(0.05, list(zip(images.split(64), labels.split(64), strict=True)))
+    assert not [each for each in said if "guesses" in str(each.message)]
