@@ -16,10 +16,12 @@ from robusttune.model.checks import check_model
 from robusttune.model.undoing import undone
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
+from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks import TASKS, TasksLike
+from robusttune.training.presets import EARLIER
 from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
@@ -132,7 +134,7 @@ def poc(
         if finetune:
             new_plan(request, _name(model), data).check()  # so that what does not fit shows before the fine-tuning
             model, resume = finetuned_start(model, data, space, request, Path(out), resume, progress), True
-        plan = _earlier_plan(Path(out), request, model, data) if resume else None
+        plan = _earlier_plan(Path(out), request, model, data, progress) if resume else None
         plan = plan or new_plan(request, _name(model), data)
         plan.check()
         calls = _calls(plan, data, space)
@@ -172,7 +174,7 @@ def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
         yield rewind
 
 
-def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data) -> TrialPlan | None:
+def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data, progress: bool) -> TrialPlan | None:
     """Read the plan in the folder, which comes before the arguments; None where there is none.
 
     Raises:
@@ -190,6 +192,8 @@ def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Da
                 "another folder"
             )
     _check_request(path, request)
+    if "preset" not in (plan.settings or {}):
+        tell(f"{str(path)!r} names no preset, as plans of before: its arms take preset={EARLIER!r}", progress)
     return plan
 
 
