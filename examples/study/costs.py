@@ -1,13 +1,17 @@
 """How long a step of an arm takes, as a multiple of the reference's: so that arms can be compared at equal seconds."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
 from examples.study.records import Facts, Study
+from robusttune.training.schedule import LATE
 
 COST = "cost"  # in the place of a seed
-SHORT, LONG = 6, 26  # steps; the difference in time, by the difference in number, is a step's time
+STEPS = 26  # of a run that is timed
 
 
 def measure(
@@ -24,21 +28,27 @@ def measure(
     """
     missing = [arm for arm in arms if arm != reference and ratio(study, place, arm) is None]
     times: dict[str, list[float]] = {arm: [] for arm in [reference, *missing]}
-    train(reference, steps=SHORT)  # what is loaded once
     for _ in range(rounds if missing else 0):
         for arm, taken in times.items():
-            taken.append(seconds(train, arm, LONG) - seconds(train, arm, SHORT))
+            taken.append(seconds(train, arm))
     for arm in missing:
         ratios = [mine / plain for mine, plain in zip(times[arm], times[reference], strict=True)]
         spread = [round(min(ratios), 3), round(max(ratios), 3)]
         study.add(_run(place, arm), cost=round(median(ratios), 3), spread=spread)
 
 
-def seconds(train: Callable[..., object], arm: str, steps: int) -> float:
-    """Seconds of the processor for so many steps."""
-    began = time.process_time()
-    train(arm, steps=steps)
-    return time.process_time() - began
+def seconds(train: Callable[..., object], arm: str) -> float:
+    """Seconds of the processor for one step, from one update of the weights to the next.
+
+    The mean of the medians before and after the attack may change, in their shares of a run.
+    """
+    updated: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: updated.append(time.process_time()))
+    train(arm, steps=STEPS)
+    hook.remove()
+    taken = [after - before for before, after in itertools.pairwise(updated)]
+    late = round(LATE * STEPS)
+    return LATE * median(taken[1 : late - 1]) + (1 - LATE) * median(taken[late:])
 
 
 def ratio(study: Study, place: str, arm: str) -> float | None:

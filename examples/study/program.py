@@ -39,7 +39,12 @@ def parser(title: str, arms: Sequence[str], settings: Sequence[str] = SEARCHED) 
 
 
 def at_equal_seconds(
-    study: Study, title: str, arms: Sequence[str], hardened: Callable[..., nn.Module], place: Callable[[str], str]
+    study: Study,
+    title: str,
+    arms: Sequence[str],
+    hardened: Callable[..., nn.Module],
+    place: Callable[[str], str],
+    as_long_as: Callable[[str], str] = str,
 ) -> bool:
     """Run what is missing of a study whose arms have equal seconds, or measure how long a step of each takes.
 
@@ -49,6 +54,7 @@ def at_equal_seconds(
         arms: by name, the reference first.
         hardened: (setting, arm, seed=, steps=) trains so many steps.
         place: (setting) -> what a measured cost holds for.
+        as_long_as: (arm) -> the arm whose step takes as long, which is measured in its place.
 
     Returns:
         False where tables are asked for instead.
@@ -63,7 +69,8 @@ def at_equal_seconds(
     for setting in asked.settings:
         if asked.cost:
             train = partial(hardened, setting, seed=0)
-            costs.measure(study, place(setting), asked.arms, arms[0], train, asked.rounds)
+            measured = dict.fromkeys(map(as_long_as, asked.arms))
+            costs.measure(study, place(setting), list(measured), arms[0], train, asked.rounds)
             continue
         for seed in asked.seeds:
             for arm in asked.arms:
