@@ -30,25 +30,35 @@ class Preset:
         attack: its name; "auto" for the one by image size and norm.
         tasks: pretext tasks and their weights.
         pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
+        clip_grad: largest norm of the gradient for small images; None for the backbone's customary value.
         judged: epochs from one validation on held-out images to the next; the last epoch is always validated.
         update_batch: most images of one step, in each process, for small images where optimizer, scheduler, lr and accumulate are not
             the user's; None for the loader's batches as they are.
         late: the attack of the last quarter of the run and its steps, where the first is not the user's; None for no other.
+        published: whether large images are attacked as in published recipes, which were tried at their size.
     """
 
     attack: str
     tasks: TaskWeights | None
     pace: float = 1.0
+    clip_grad: float | None = None
     judged: int = 1
     update_batch: int | None = None
     late: tuple[str, int] | None = None
+    published: bool = True
+
+    def at(self, images: Tensor) -> "Preset":
+        """Return the preset for images (N,C,H,W) of this size."""
+        return replace(self, attack="auto", judged=1, late=None) if self.published and is_large(images) else self
 
 
 EARLIER: PresetName = "joint"  # what "standard" was before `update_batch`
+HEADS_ALONE = dict.fromkeys(TASKS, 0.0)  # fitted to the model that is returned, which they leave as it is
 PRESETS = {
-    "standard": Preset("auto", TASKS),
+    "standard": Preset("nfgsm", HEADS_ALONE, pace=4.0, clip_grad=1.0, judged=3, update_batch=32, late=("pgd", 2)),
+    "thorough": Preset("auto", HEADS_ALONE, pace=4.0, clip_grad=1.0, update_batch=32),
+    "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2), published=False),
     EARLIER: Preset("auto", TASKS),
-    "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2)),
 }
 
 
@@ -153,6 +163,7 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
     Raises:
         ValueError: an unknown purpose or norm, or a radius that is not a number of at least 0.
     """
+    preset = preset.at(images)
     norm, _ = for_purpose(adversary.purpose, adversary.norm, "auto")
     eps = default_radius(adversary.purpose, norm, images) if adversary.eps is None else adversary.eps
     threat = ThreatModel(norm, eps)

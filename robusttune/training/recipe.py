@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robusttune.model.input_shapes import is_large, patch_size_of
 from robusttune.plugins import did_you_mean
+from robusttune.training.presets import EARLIER, PRESETS, Preset
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import Optimizer, OptimizerLike, Scheduler, SchedulerLike, Updates
 
@@ -124,18 +125,18 @@ def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmSchedul
     return timm_scheduler
 
 
-def default_recipe(model: nn.Module, images: Tensor, updates: Updates, pace: float = 1.0) -> Recipe:
+def default_recipe(model: nn.Module, images: Tensor, updates: Updates, preset: Preset = PRESETS[EARLIER]) -> Recipe:
     """Return the customary recipe for the backbone and the image size, with the user's values in place of the customary.
 
     Args:
         images: (N,C,H,W), as the model takes them.
         updates: the user's values; None stands for the customary one.
-        pace: a factor of the customary learning rate for small images.
+        preset: with a factor of the customary learning rate and a limit of the gradient, both for small images.
     """
     large = is_large(images)
-    ema, pace = (0.9998, 1.0) if large else (0.995, pace)
+    ema, pace, clip = (0.9998, 1.0, None) if large else (0.995, preset.pace, preset.clip_grad)
     if patch_size_of(model) is not None:
         customary = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
     else:
-        customary = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, None, ema)
+        customary = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, clip, ema)
     return replace(customary, **{name: value for name, value in vars(updates).items() if value is not None})

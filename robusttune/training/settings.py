@@ -22,7 +22,7 @@ from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
-PresetName: TypeAlias = Literal["standard", "fast", "joint"]
+PresetName: TypeAlias = Literal["standard", "thorough", "fast", "joint"]
 AttackTasks: TypeAlias = Literal["none", "separate", "joint"]
 PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]

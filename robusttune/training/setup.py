@@ -21,7 +21,7 @@ from robusttune.training.labelling import Labelling
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
-from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
+from robusttune.training.presets import EARLIER, PRESETS, Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
 from robusttune.training.ramp import ramps
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
@@ -99,10 +99,10 @@ def _training(
         validation=Validation(
             images.held,
             min_clean=settings.learning.min_clean,
-            every=preset.judged,
+            every=preset.at(images.batches.peeked[0]).judged,
             single_step=is_single_step(robust_loss.attack, attacker.steps),
         ),
-        pace=preset.pace,
+        preset=preset,
         ramp=ramp,
         late=attacker.late,
         unlabeled=images.unlabeled,
@@ -118,7 +118,7 @@ def training_of(
     place: Place,
     *,
     validation: Validation,
-    pace: float = 1.0,
+    preset: Preset = PRESETS[EARLIER],
     ramp: bool = False,
     late: Attack | None = None,
     unlabeled: Batches | None = None,
@@ -128,12 +128,12 @@ def training_of(
     """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
 
     Args:
-        pace: a factor of the customary learning rate for small images.
+        preset: for the recipe.
         validation, ramp, late, unlabeled, teacher, labelling: see `Training` and `Stepper`.
     """
     images: Tensor = batches.peeked[0]
     output = settings.output
-    recipe = default_recipe(robust_loss.model, images, settings.updates, pace)
+    recipe = default_recipe(robust_loss.model, images, settings.updates, preset)
     stepper = Stepper(
         robust_loss,
         Progress(settings.length, batches.count),

@@ -113,11 +113,11 @@ def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
 
 def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> float:
     """Return the number of gradients that the attack takes, averaged over a run."""
-    preset = chosen_preset(settings.get("preset", "standard"))
+    images = torch.empty(1, *sizes.shape)
+    preset = chosen_preset(settings.get("preset", "standard")).at(images)
     norm, _ = for_purpose(settings.get("purpose", "attacks"), settings.get("norm"), "auto")
     other_norm = "norm" in settings or "purpose" in settings
     against = ThreatModel(norm if other_norm else threat.norm, 0.0)
-    images = torch.empty(1, *sizes.shape)
     attack, steps = default_attack(images, against, settings.get("attack", "auto"), settings.get("steps"), preset)
     if steps is None:
         parameter = inspect.signature(plugins.find("attacks", attack)).parameters.get("steps")
