@@ -36,6 +36,7 @@ ARMS = {
     "l2, AugMix": {"norm": "l2", "eps": EPS["l2"], "augment": "augmix"},
     "small l2": {"purpose": "corruptions", "augment": "standard"},
     'small l2, AugMix (purpose="corruptions")': {"purpose": "corruptions"},
+    "the same, by today's default": {"preset": "standard", "purpose": "corruptions"},
 }
 COLUMNS = ("clean", "all", "noise", "blur", "weather", "digital", "fog", "contrast", "l2 attack", "linf attack")
 
@@ -53,8 +54,14 @@ def main() -> None:
         for arm, settings in ARMS.items():
             model, began = copy.deepcopy(start), time.perf_counter()
             if settings is not None:
-                shared = {"tasks": None, "epochs": options.epochs, "seed": seed, "progress": options.progress}
-                robusttune.harden(model, training, **shared, **settings)
+                shared = {
+                    "preset": "joint",
+                    "tasks": None,
+                    "epochs": options.epochs,
+                    "seed": seed,
+                    "progress": options.progress,
+                }
+                robusttune.harden(model, training, **shared | settings)
             seconds = time.perf_counter() - began
             rows.append({"arm": arm, "seed": seed, "seconds": seconds, **measured(model, testing, options)})
             print(rows[-1], flush=True)

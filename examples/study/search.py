@@ -126,12 +126,14 @@ class Arm:
         pace: the peak learning rate, as a multiple of the customary one.
         settings: arguments of `harden`.
         method: (model, steps) -> one with more settings.
+        times: how many times the reference's seconds it takes.
     """
 
     batch: int = BATCH
     pace: float = 4.0
     settings: dict[str, object] = field(default_factory=dict)
     method: Callable[[nn.Module, int], Method | Softened | Anchored] | None = None
+    times: float = 1.0
 
     @property
     def work(self) -> tuple[object, ...]:
@@ -176,6 +178,13 @@ ARMS = {
     "fast 32, rate x8, gradients clipped at 1": Arm(32, 8.0, {"clip_grad": 1.0}),
     "fast 32, rate x2, gradients clipped at 1": Arm(32, 2.0, {"clip_grad": 1.0}),
     "pgd-10 32, gradients clipped at 1": Arm(32, settings={**PGD, "clip_grad": 1.0}),
+    "fast 32, gradients clipped at 1, x4 time": Arm(32, settings={"clip_grad": 1.0}, times=4),
+    "pgd-10 32, gradients clipped at 1, x4 time": Arm(32, settings={**PGD, "clip_grad": 1.0}, times=4),
+    "pgd-10 32, gradients clipped at 1, awp, x4 time": Arm(
+        32, settings={**PGD, "clip_grad": 1.0, "awp": 0.005}, times=4
+    ),
+    "pgd-10 128, rate x2, x8 time": Arm(pace=2.0, settings=PGD, times=8),
+    "fast 32, gradients clipped at 2": Arm(32, settings={"clip_grad": 2.0}),
     "fast 32, gradients clipped at 1": Arm(32, settings={"clip_grad": 1.0}),
     "fast 64, free gradients, rate x1": Arm(64, 1.0, method=Free),
     "fast 64, n-lap": Arm(64, method=LayerPerturbation),
@@ -219,6 +228,7 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
     setting, arm, seed = str(run["setting"]), str(run["arm"]), int(str(run["seed"]))
     started(setting, seed)
     steps = costs.steps(STUDY, SETTINGS[setting].model, as_long_as(arm), SETTINGS[setting].steps, REFERENCE)
+    steps = round(steps * ARMS[arm].times)
     model, facts = timed(lambda: hardened(setting, arm, seed=seed, steps=steps))
     return model, {**facts, "steps": steps, "epochs": round(steps * ARMS[arm].batch / SETTINGS[setting].train, 2)}
 

@@ -124,7 +124,7 @@ class Batches:
         if self._peeked is not None:
             shape = list(self._peeked[0].shape)
             first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
-        return {"images": images, "batches": self.count, "shape": shape, "first": first}
+        return {"images": images, "batches": length_of(self.loader), "shape": shape, "first": first}
 
     def _parts(self, batch: CheckedBatch) -> Iterator[CheckedBatch]:
         images, labels = batch

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from robusttune.tasks._view import View, pixel_numbers, reindex
 
-__all__ = ["TASKS", "Task", "TaskWeights", "TasksLike", "View", "pixel_numbers", "reindex"]
+__all__ = ["HEADS_ALONE", "TASKS", "Task", "TaskWeights", "TasksLike", "View", "pixel_numbers", "reindex"]
 
-# The tasks and weights that "auto" stands for.
+# Tasks that a model learns from, and their usual weights.
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
+# The same tasks for heads that learn beside a model, and leave it as it would be without them.
+HEADS_ALONE = dict.fromkeys(TASKS, 0.0)
 
 
 class Task(Protocol):

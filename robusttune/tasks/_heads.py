@@ -12,7 +12,7 @@ from robusttune import plugins
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
-from robusttune.tasks import Task, TasksLike, View
+from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
 from robusttune.tasks._weights import task_weights
 from robusttune.types import PathLike
 
@@ -230,7 +230,7 @@ def _tasks(tasks: TasksLike) -> tuple[dict[str, float], dict[str, Task]]:
     """Return the weights and the tasks by their names."""
     weights: dict[str, float] = {}
     by_name: dict[str, Task] = {}
-    for key, weight in (task_weights(tasks) or {}).items():
+    for key, weight in (task_weights(tasks, HEADS_ALONE) or {}).items():
         task = plugins.instance("tasks", key)
         if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
             raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")

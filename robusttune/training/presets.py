@@ -13,7 +13,7 @@ from robusttune.plugins import configured, one_of
 from robusttune.run.about import read_run
 from robusttune.run.log import tell
 from robusttune.run.settings import COUNT, check_number
-from robusttune.tasks import TASKS, TaskWeights
+from robusttune.tasks import HEADS_ALONE, TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
@@ -30,7 +30,7 @@ class Preset:
         attack: its name; "auto" for the one by image size and norm.
         tasks: pretext tasks and their weights.
         pace: the peak learning rate of the recipe for small images, as a multiple of the customary one.
-        clip_grad: largest norm of the gradient for small images; None for the backbone's customary value.
+        clip_grad: largest norm of the gradient for small images, where the optimiser is not the user's; None for the backbone's own.
         judged: epochs from one validation on held-out images to the next; the last epoch is always validated.
         update_batch: most images of one step, in each process, for small images where optimizer, scheduler, lr and accumulate are not
             the user's; None for the loader's batches as they are.
@@ -53,7 +53,6 @@ class Preset:
 
 
 EARLIER: PresetName = "joint"  # what "standard" was before `update_batch`
-HEADS_ALONE = dict.fromkeys(TASKS, 0.0)  # fitted to the model that is returned, which they leave as it is
 PRESETS = {
     "standard": Preset("nfgsm", HEADS_ALONE, pace=4.0, clip_grad=1.0, judged=3, update_batch=32, late=("pgd", 2)),
     "thorough": Preset("auto", HEADS_ALONE, pace=4.0, clip_grad=1.0, update_batch=32),
@@ -124,14 +123,16 @@ def default_attack(
     """Choose the attack and its steps where the user says "auto".
 
     PGD-10 for small images; from 160 px PGD-7 in l2, and APGD-2 in linf, where radii are small. A preset may name another
-    attack; if the user gives steps and the preset's attack takes none, it is APGD.
+    attack, which takes no steps: where the user gives them, they are those of the above, with the fast preset of APGD.
 
     Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
     """
     if attack != "auto":
         return attack, steps
-    if preset.attack != "auto":
-        return (preset.attack, None) if steps is None else ("apgd", steps)
+    if preset.attack != "auto" and steps is None:
+        return preset.attack, None
+    if not preset.published:
+        return "apgd", steps
     if not is_large(images):
         return "pgd", steps or 10
     return ("pgd", steps or 7) if threat.norm == "l2" else ("apgd", steps or 2)

@@ -131,10 +131,12 @@ def default_recipe(model: nn.Module, images: Tensor, updates: Updates, preset: P
     Args:
         images: (N,C,H,W), as the model takes them.
         updates: the user's values; None stands for the customary one.
-        preset: with a factor of the customary learning rate and a limit of the gradient, both for small images.
+        preset: with a factor of the customary learning rate for small images, and a limit of the gradient, where the optimiser is
+            not the user's.
     """
     large = is_large(images)
     ema, pace, clip = (0.9998, 1.0, None) if large else (0.995, preset.pace, preset.clip_grad)
+    clip = clip if updates.optimizer is None else None
     if patch_size_of(model) is not None:
         customary = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
     else:

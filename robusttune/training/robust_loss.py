@@ -23,7 +23,7 @@ from robusttune.model.probe import probe
 from robusttune.objectives import ObjectiveLike
 from robusttune.run import distributed
 from robusttune.run.settings import check_settings
-from robusttune.tasks import TASKS, TasksLike
+from robusttune.tasks import HEADS_ALONE, TasksLike
 from robusttune.tasks._heads import Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
@@ -46,7 +46,7 @@ class RobustLoss(nn.Module):
     Args:
         model: images -> logits (N,K), any module; DDP goes around RobustLoss, not around the model.
         threat: the images that the adversary may choose.
-        tasks: {name or object: weight}, or names, which take 0.5; with weight 0 the head learns, the model as without it; None for none.
+        tasks: {name or object: weight}, or names, which take 0.5; None for none. With weight 0, the default, only the head learns.
         attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
             a separate attack), or "joint" (one perturbation against class and pretext loss together).
         views: views per image: how many distinct tasks each image draws, or "all"; the expected loss is the same.
@@ -83,7 +83,7 @@ class RobustLoss(nn.Module):
         model: nn.Module,
         threat: ThreatModel,
         *,
-        tasks: TasksLike = TASKS,
+        tasks: TasksLike = HEADS_ALONE,
         attack_tasks: AttackTasks = "joint",
         views: int | Literal["all"] = 1,
         objective: ObjectiveLike | None = "adversarial",

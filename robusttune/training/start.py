@@ -163,14 +163,15 @@ def _classes(training: Training, settings: RunSettings) -> str:
 
 def _images(training: Training) -> str:
     shape = training.batches.peeked[0].shape
-    loader, batches = training.batches.loader, training.batches.count
+    loader = training.batches.loader
+    batches = length_of(loader)
     images = loader.images if isinstance(loader, Mixture) else length_of(getattr(loader, "dataset", None))
     count = (
         f"{images:,}"
         if images is not None
         else "their number is not known"
         if batches is None
-        else f"{batches:,} batches"
+        else f"{batches:,} batch{'es' * (batches != 1)}"
     )
     return f"{count}, {shape[0]} in a batch, {'x'.join(map(str, shape[1:]))}"
 

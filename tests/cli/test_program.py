@@ -111,7 +111,7 @@ def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
     prices = ["--devices", "{spot: 2, own: 0.5}", "--val-split", "validation"]
     assert main(["estimate", *source, *QUICK, "--batch-size=50", "--out", "runs/e", *prices]) == 0
     shown = unpadded(capsys.readouterr().out)
-    assert "for 1 epochs, 4 steps |" in shown
+    assert "for 1 epochs, 8 steps |" in shown
     assert "| images through the model: judging | 1,200 forward, 1,000 backward |" in shown
     assert "| cost on spot |" in shown
     assert not (tmp_path / "runs").exists()

@@ -55,6 +55,8 @@ def hardens_own(settings):
         norm="linf",
         eps=0.1,
         epochs=1,
+        preset="thorough",
+        update_batch=None,
         optimizer=lambda parameters: torch.optim.SGD(parameters, 1.0),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0),
         ema=0,

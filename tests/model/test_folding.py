@@ -1,25 +1,20 @@
-"""Fast paths give the slow path's results: batch norms folded into convolutions for the attack, and presets."""
+"""Fast paths give the slow path's results: batch norms folded into convolutions for the attack."""
 
 import copy
 import logging
-import re
 
 import pytest
 import timm
 import torch
-from handwritten import digits, loader
+from handwritten import loader
 from torch import nn
 from torch.nn import functional as F
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.evaluations.sweep import sweep
 from robusttune.model.classifier import find_classifier
 from robusttune.model.features import forward
 from robusttune.model.folding import folded, pairs_of
-from robusttune.training.presets import PRESETS
-from robusttune.training.recipe import default_recipe
-from robusttune.training.settings import Updates
 
 FAMILIES = [
     "test_resnet",
@@ -204,73 +199,3 @@ def test_a_resumed_run_attacks_as_the_one_that_was_stopped(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
-
-
-@pytest.mark.filterwarnings("ignore:.*held-out accuracy")
-def test_the_fast_preset_takes_one_step_and_no_tasks_unless_told_otherwise(caplog):
-    caplog.set_level(logging.INFO, "robusttune")
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
-    seen = []
-    settings = {"norm": "linf", "eps": 0.1, "progress": False, "on_epoch": seen.append, "val_loader": loader(40)}
-    robusttune.harden(model, loader(400, 50), preset="fast", epochs=7, **settings)
-    assert "nfgsm, late in the run pgd with 2 steps" in caplog.text
-    assert "sgd lr 0.2" in caplog.text
-    assert ["held-out robust" in facts for facts in seen] == [False, False, True, False, False, True, True]
-    assert "rotation" not in seen[0]
-    caplog.clear()
-    seen.clear()
-    robusttune.harden(
-        model, loader(100, 50), preset="fast", tasks={"rotation": 0.5}, steps=2, lr=0.01, epochs=1, **settings
-    )
-    assert "apgd with 2 steps" in caplog.text
-    assert "sgd lr 0.01" in caplog.text
-    assert "rotation" in seen[0]
-    with pytest.raises(ValueError, match="preset is 'quick', but it must be one of 'standard', 'joint', 'fast'"):
-        robusttune.harden(model, loader(), preset="quick", progress=False)
-
-
-class Watched(nn.Module):
-    """A model that knows of each forward whether it was in train mode."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc, self.modes = nn.Linear(64, 10), []
-
-    def forward(self, images):
-        self.modes.append("T" if self.training else "e")
-        return self.fc(images.flatten(1))
-
-
-@pytest.mark.parametrize(
-    ("given", "late"), [({}, "eeT"), ({"attack": "nfgsm"}, "eT"), ({"preset": "standard", "attack": "nfgsm"}, "eT")]
-)
-def test_the_last_quarter_of_a_fast_run_takes_two_steps_unless_the_attack_was_given(given, late):
-    torch.manual_seed(0)
-    model, batches = Watched(), list(loader(400, 50))
-    settings = {"preset": "fast", "tasks": None, "eps_ramp": False, "epochs": 1, "progress": False}
-    robusttune.harden(model, batches, **(settings | given))
-    assert re.findall("e*T", "".join(model.modes))[-7:] == ["eT"] * 5 + [late] * 2
-
-
-def test_large_images_keep_their_learning_rate():
-    model = timm.create_model("test_resnet", num_classes=10)
-    small, large = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 224, 224)
-    pace = PRESETS["fast"].pace
-    assert default_recipe(model, small, Updates(), pace).lr == pace * default_recipe(model, small, Updates()).lr
-    assert default_recipe(model, large, Updates(), pace).lr == default_recipe(model, large, Updates()).lr
-
-
-@pytest.mark.slow
-def test_the_fast_preset_makes_a_model_robust():
-    torch.manual_seed(0)
-    images, labels = digits()
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
-    )
-    data = torch.utils.data.TensorDataset(images[300:], labels[300:])
-    batches = torch.utils.data.DataLoader(data, 64, shuffle=True)
-    robusttune.harden(model, batches, norm="linf", eps=0.1, preset="fast", epochs=8, progress=False)
-    held = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images[:300], labels[:300]), 100)
-    records = robusttune.evaluate(model, held, sweep, norm="linf", eps=0.1, progress=False)
-    assert records.where(norm="linf", eps=0.1)[0].value > 0.5

@@ -24,7 +24,7 @@ def test_a_tracker_is_told_of_each_epoch():
 
     tracker = Tracker()
     hardened(log=tracker, epochs=2)
-    assert [step for step, _ in tracker.told] == [10, 20]
+    assert [step for step, _ in tracker.told] == [20, 40]
     assert tracker.finished
     with pytest.raises(ValueError, match=r"unknown log 'tensorbord': known are .*tensorboard"):
         hardened(log="tensorbord")

@@ -8,7 +8,7 @@ from short_runs import Halves, a_loader, a_model, hardened
 
 import robusttune
 from robusttune.cli.parser import parse
-from robusttune.tasks import TASKS
+from robusttune.tasks import HEADS_ALONE, TASKS
 from robusttune.tasks._weights import task_weights
 from robusttune.training.presets import with_preset
 from robusttune.training.settings import run_settings
@@ -42,7 +42,7 @@ def test_the_shell_and_python_spell_tasks_alike(command, words, spelt, weights):
 
 @pytest.mark.parametrize("spelt", ["rotation", ["rotation", "jigsaw"], "none", "auto"])
 def test_a_run_a_loss_and_an_estimate_take_them(spelt, tmp_path):
-    weights = task_weights(spelt)
+    weights = task_weights(spelt, HEADS_ALONE)
     hardened(out=tmp_path, max_steps=1, steps=1, tasks=spelt)
     assert json.loads((tmp_path / "run.json").read_text())["arguments"]["tasks"] == weights
     hardened(out=tmp_path, max_steps=1, steps=1, tasks=weights, resume=True)  # the same run

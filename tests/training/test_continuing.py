@@ -30,7 +30,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_says_what_that_means(tmp_pa
     log = lines(tmp_path / "a")
     assert [each["epoch"] for each in log] == [1, 2, 3, 4, 5]
     rate, taken = log[2]["lr"], log[2]["step"] - 1
-    assert rate == pytest.approx(0.05 * rate_factor(taken / (steps // 2 * 5)))
+    assert rate == pytest.approx(0.2 * rate_factor(taken / (steps // 2 * 5)))
     assert all(each["eps"] == 0.3 for each in log[2:])
     facts = json.loads((tmp_path / "a/run.json").read_text())
     assert facts["arguments"]["epochs"] == 5

@@ -22,7 +22,7 @@ from robusttune.training.setup import hardening
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
-QUICK = {"steps": 2, "tune": False, "eps_ramp": False}
+QUICK = {"preset": "joint", "steps": 2, "tune": False, "eps_ramp": False}
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 
 
@@ -57,6 +57,7 @@ SETTINGS = {
     "plain": {"tasks": None},
     "apgd": {"tasks": None, "attack": "apgd"},
     "fast": {"preset": "fast", "steps": None},
+    "standard": {"preset": "standard", "steps": None, "tasks": None},
     "none": {"tasks": TASKS, "attack_tasks": "none"},
     "separate": {"tasks": TASKS, "attack_tasks": "separate", "views": "all"},
     "joint": {"tasks": TASKS},
@@ -75,9 +76,9 @@ def test_passes_are_those_that_harden_takes(settings):
     batches = [(images(8, 3, 16, 16, seed=seed), torch.zeros(8, dtype=torch.long)) for seed in range(2)]
     held = [(images(6, 3, 16, 16, seed=9), torch.zeros(6, dtype=torch.long))]
     given = {"loader": batches, "val_loader": held, "lr": 0.0, **QUICK, **settings}
-    if settings.get("preset") == "fast":
+    if settings.get("preset"):
         given["val_loader"] = None  # it is not judged after each epoch
-    count = 2 if settings.get("preset") == "fast" else 1  # whose four steps have a last quarter
+    count = 2 if settings.get("preset") else 1  # whose four steps have a last quarter
     done = work_of_epochs(given, count)
     found = dict(estimate(net(), **given, epochs=3 * count).passes)
     # Of the fit at the end, which takes place once: a view of each of the 16 images for both heads.

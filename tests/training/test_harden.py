@@ -17,10 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of head
 
 def test_images_without_labels_join_the_pretext_losses():
     model, more = a_model(), [torch.rand(20, 1, 8, 8), (torch.rand(30, 1, 8, 8), torch.zeros(30))]
-    with_more = weights_of(hardened(model, unlabeled_loader=more, teacher=None))
-    without = weights_of(hardened(a_model()))
+    tasks = ["rotation", "jigsaw"]
+    with_more = weights_of(hardened(model, tasks=tasks, unlabeled_loader=more, teacher=None))
+    without = weights_of(hardened(a_model(), tasks=tasks))
     assert not same(with_more, without)
-    again = weights_of(hardened(a_model(), unlabeled_loader=more, teacher=None))
+    again = weights_of(hardened(a_model(), tasks=tasks, unlabeled_loader=more, teacher=None))
     assert same(with_more, again)
 
 

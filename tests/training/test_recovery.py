@@ -29,7 +29,16 @@ def trained():
 
 def run(model, loader=None, **settings):
     """A run of SGD with a copy of the model and these settings, without pretext tasks; without a loader none are held out."""
-    chosen = {"tasks": None, "optimizer": "sgd", "lr": RATE, "epochs": 6, "eps_ramp": False, "steps": 1, **settings}
+    chosen = {
+        "preset": "joint",
+        "tasks": None,
+        "optimizer": "sgd",
+        "lr": RATE,
+        "epochs": 6,
+        "eps_ramp": False,
+        "steps": 1,
+        **settings,
+    }
     torch.manual_seed(0)
     return hardened(copy.deepcopy(model), list(a_loader(1000, 100)) if loader is None else loader, **chosen)
 
@@ -160,7 +169,8 @@ def ruining(model, after):
 def test_a_collapse_half_way_is_seen_and_taken_back(trained, caplog, held, seen):
     model = a_model() if held else copy.deepcopy(trained)
     loader = a_loader(1000, 40) if held else list(a_loader(1000, 100))
-    settings = {"tasks": None, "ema": 0.0, "epochs": 4, "eps_ramp": False, "steps": 1, "on_epoch": ruining(model, 2)}
+    settings = {"preset": "joint", "tasks": None, "ema": 0.0, "epochs": 4, "eps_ramp": False, "steps": 1}
+    settings["on_epoch"] = ruining(model, 2)
     torch.manual_seed(0)
     hardened(model, loader, lr=0.05 if held else 1e-3, optimizer="sgd", **settings)
     (line,) = said(caplog)

@@ -45,7 +45,7 @@ def interrupted(monkeypatch, saves):
 
 
 def quick(model=None, **settings):
-    return hardened(model, a_loader(160), **{"tasks": None, **settings})
+    return hardened(model, a_loader(160), **{"preset": "joint", "tasks": None, **settings})
 
 
 def test_a_run_with_fine_tuning_is_ordinary_training_followed_by_a_run_without():
@@ -172,7 +172,8 @@ def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
     loader, more = (DataLoader(Subset(images, rows), 20, shuffle=True) for rows in (range(100), range(100, 250)))
     names = list(tasks or ["rotation", "jigsaw"])
     heads = robusttune.pretrain(model, AllImages(loader, more, batches=(20, 20)), tasks=names, epochs=2, progress=False)
-    hardened(model, loader, tasks=None, attack=unchanged, eps=0.0, eps_ramp=False, steps=None, epochs=2)
+    ordinary = {"attack": unchanged, "eps": 0.0, "eps_ramp": False, "steps": None}
+    hardened(model, loader, preset="joint", tasks=None, epochs=2, **ordinary)
     hardened(model, loader, tasks=tasks, unlabeled_loader=more, heads=heads if tasks else None)
     assert same(weights_of(in_stages(sources=(loader, more), tasks=tasks)), weights_of(model))
 

@@ -34,7 +34,16 @@ def block(caplog):
 def test_everything_that_was_chosen_is_in_one_block(block):
     loader = a_loader(400)
     loader.dataset.classes = list("abcdefghij")
-    hardened(loader=loader, val_loader=a_loader(80), norm="linf", eps=8 / 255, eps_ramp=True, epochs=2, accumulate=2)
+    hardened(
+        loader=loader,
+        val_loader=a_loader(80),
+        norm="linf",
+        eps=8 / 255,
+        eps_ramp=True,
+        epochs=2,
+        accumulate=2,
+        steps=None,
+    )
     shown = block()
     assert shown == {
         "data": "TensorDataset",
@@ -45,11 +54,11 @@ def test_everything_that_was_chosen_is_in_one_block(block):
         "head": "6, 10 outputs",
         "pixels": "pixels on [0, 1], and so is the model's input",
         "threat": "linf, eps 8/255 (growing)",
-        "attack": "pgd with 2 steps",
+        "attack": "nfgsm, late in the run pgd with 2 steps",
         "objective": "adversarial",
-        "tasks": "rotation 0.5, jigsaw 0.5, attack_tasks joint, views 1",
+        "tasks": "rotation, jigsaw (heads alone, fitted only with out=)",
         "augmentation": "none",
-        "optimiser": "sgd lr 0.05, weight decay 0.0005, weights averaged at 0.995",
+        "optimiser": "sgd lr 0.2, weight decay 0.0005, gradients clipped at 1, weights averaged at 0.995",
         "length": "2 epochs, 10 steps, of 2 batches each",
         "precision": "fp32",
         "device": f"cpu, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}",
@@ -69,6 +78,8 @@ OTHERS = [
         {"augment": images_dimmed, "awp": 0.005},
         {"augmentation": "images_dimmed", "attack": "pgd with 2 steps, awp 0.005"},
     ),
+    ({"preset": "joint"}, {"preset": "joint", "tasks": "rotation 0.5, jigsaw 0.5, attack_tasks joint, views 1"}),
+    ({"preset": "thorough", "steps": None}, {"preset": "thorough", "attack": "pgd with 10 steps"}),
     ({"tasks": {"rotation": 0, "jigsaw": 0.0}}, {"tasks": "rotation, jigsaw (heads alone, fitted only with out=)"}),
     (
         {"tasks": {"rotation": 0.1, "jigsaw": 0.0}, "attack_tasks": "none"},
@@ -82,8 +93,14 @@ OTHERS = [
         {"threat": "l2, eps 0.01443, for corruptions"},
     ),
     ({"optimizer": "adamw", "lr": 0.1, "ema": 0}, {"optimiser": "adamw lr 0.1, weight decay 0.0005"}),
-    ({"unlabeled_loader": a_loader(80), "teacher": None}, {"without labels": "80 images, for the pretext tasks alone"}),
-    ({"max_steps": 3, "time_budget": 90.0}, {"length": "at most 1 epoch, 3 steps, 1 min 30 s"}),
+    (
+        {"unlabeled_loader": a_loader(80), "teacher": None, "tasks": "rotation"},
+        {"without labels": "80 images, for the pretext tasks alone"},
+    ),
+    (
+        {"max_steps": 3, "time_budget": 90.0},
+        {"length": "at most 1 epoch, 3 steps, of at most 32 images each, 1 min 30 s"},
+    ),
 ]
 
 
@@ -101,7 +118,7 @@ def test_images_that_are_held_back_are_counted_and_a_run_without_any_says_so(blo
     assert shown["held out"] == "40 of the training images, to choose the epoch by"
     hardened(loader=[next(iter(a_loader(80)))], max_steps=1)
     shown = block()
-    assert (shown["data"], shown["images"]) == ("list", "1 batches, 40 in a batch, 1x8x8")
+    assert (shown["data"], shown["images"]) == ("list", "1 batch, 40 in a batch, 1x8x8")
     assert shown["held out"].startswith(
         "none, so the last epoch will be kept: pass val_loader= to choose the best one (5%"
     )
@@ -116,7 +133,7 @@ def test_a_resumed_run_names_its_step_and_its_folder(block, tmp_path):
     assert "weights" not in block()
     hardened(out=tmp_path / "a", epochs=2, resume=True)
     shown = block()
-    assert shown["weights"] == "of step 10 of the run that is resumed"
+    assert shown["weights"] == "of step 20 of the run that is resumed"
     assert shown["folder"] == str(tmp_path / "a")
 
 

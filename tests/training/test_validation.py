@@ -34,7 +34,8 @@ def test_the_best_holds_the_clean_floor_first():
 
 def test_the_epoch_with_the_best_held_out_score_is_the_one_returned(tmp_path):
     seen = []
-    model = hardened(loader=a_loader(1000), epochs=4, lr=0.5, out=tmp_path / "run", on_epoch=seen.append, tasks=None)
+    settings = {"preset": "joint", "tasks": None, "epochs": 4, "lr": 0.5}
+    model = hardened(loader=a_loader(1000), out=tmp_path / "run", on_epoch=seen.append, **settings)
     scores = [facts["held-out robust"] for facts in seen]
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["held-out robust"] for line in lines] == scores
@@ -88,7 +89,7 @@ def test_single_step_training_that_collapses_is_told_and_goes_on_with_several_st
     weakening.bounded = False
     seen = []
     settings = {"attack": weakening, "steps": None, "tasks": None, "eps": 0.6, "eps_ramp": False, "ema": 0, "lr": 0.1}
-    hardened(loader=a_loader(1000, 20), epochs=16, on_epoch=seen.append, **settings)
+    hardened(loader=a_loader(1000, 20), preset="joint", epochs=16, on_epoch=seen.append, **settings)
     robust = [facts["held-out robust"] for facts in seen]
     assert "single-step training has overfitted catastrophically" in caplog.text, robust
     assert len(called) < 16 * 48  # the fallback has taken its place
