@@ -184,6 +184,8 @@ ARMS = {
         32, settings={**PGD, "clip_grad": 1.0, "awp": 0.005}, times=4
     ),
     "pgd-10 128, rate x2, x8 time": Arm(pace=2.0, settings=PGD, times=8),
+    "fast 32, one step throughout": Arm(32, settings={"attack": "nfgsm"}),
+    "fast 32, gradients clipped at 1, one step throughout": Arm(32, settings={"attack": "nfgsm", "clip_grad": 1.0}),
     "fast 32, gradients clipped at 2": Arm(32, settings={"clip_grad": 2.0}),
     "fast 32, gradients clipped at 1": Arm(32, settings={"clip_grad": 1.0}),
     "fast 64, free gradients, rate x1": Arm(64, 1.0, method=Free),

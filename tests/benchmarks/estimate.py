@@ -26,11 +26,12 @@ from robusttune.training import profiling
 
 NEAR = 0.25
 SETTINGS = {
+    "standard": {"epochs": 4},
     "fast": {"preset": "fast", "epochs": 4},
-    "plain PGD-10": {"tasks": None, "epochs": 1},
-    "joint": {"epochs": 1},
-    "trades": {"tasks": None, "objective": "trades", "epochs": 1},
-    "plain, 12 steps": {"tasks": None, "epochs": 3, "max_steps": 12},
+    "plain PGD-10": {"preset": "joint", "tasks": None, "epochs": 1},
+    "joint": {"preset": "joint", "epochs": 1},
+    "trades": {"preset": "joint", "tasks": None, "objective": "trades", "epochs": 1},
+    "plain, 12 steps": {"preset": "joint", "tasks": None, "epochs": 3, "max_steps": 12},
 }
 
 

@@ -28,7 +28,14 @@ from robusttune.measuring.intervals import wilson
 SIZES = (32, 128)
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast", "brightness", "fog", "pixelate", "jpeg_compression")
 SEVERITIES = (1, 3, 5)
-SETTINGS = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "attack": "nfgsm", "norm": "linf", "eps": 0.1}
+SETTINGS = {
+    "preset": "joint",
+    "tasks": {"rotation": 0.5},
+    "attack_tasks": "none",
+    "attack": "nfgsm",
+    "norm": "linf",
+    "eps": 0.1,
+}
 
 
 def main() -> None:

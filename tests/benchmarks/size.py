@@ -31,7 +31,7 @@ RUN = """
     model = timm.create_model("test_resnet", num_classes=10, in_chans=1)
     data = torch.utils.data.TensorDataset(torch.rand(images, 1, 32, 32), torch.arange(images) % 10)
     loader = torch.utils.data.DataLoader(data, 64, shuffle=True)
-    settings = {"tasks": None, "norm": "linf", "eps_ramp": False, "val_loader": [next(iter(loader))], "tune": False}
+    settings = {"preset": "joint", "tasks": None, "norm": "linf", "eps_ramp": False, "val_loader": [next(iter(loader))], "tune": False}
     robusttune.harden(model, loader, steps=1, epochs=1, max_steps=2, progress=False, **settings)
     before = peak()
     began = time.process_time()

@@ -38,7 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = train(new_model(options.model, *shape_and_classes(training), SIDE), training, 4, progress=False)
     settings = {"norm": options.norm, "eps": EPS[options.norm], "progress": False}
-    robusttune.harden(model, training, tasks=None, epochs=options.epochs, **settings)
+    robusttune.harden(model, training, preset="joint", tasks=None, epochs=options.epochs, **settings)
     records = robusttune.evaluate(model, testing, ["clean", "strong", "autoattack"], **settings)
     costs = records.facts["evaluations"]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

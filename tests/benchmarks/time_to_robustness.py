@@ -92,7 +92,7 @@ def hardened(arm: str, seed: int, start, training, options: argparse.Namespace):
     if kept and kept.exists():
         load_model(model, kept)
         return model.eval(), None
-    pgd = {"tasks": None, "attack": "pgd", "steps": 10}
+    pgd = {"preset": "joint", "tasks": None, "attack": "pgd", "steps": 10}
     kinds = {"pgd": {**pgd, "lr": options.lr}, "customary": pgd, "fast": {"preset": "fast"}}
     kinds |= {f"{kind}-bf16": {**kinds[kind], "precision": "bf16"} for kind in ("pgd", "fast")}
     began = time.process_time()

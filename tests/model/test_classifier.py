@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from robusttune.model.classifier import find_classifier
 from robusttune.model.features import forward, logits_of
 from robusttune.model.input_shapes import patch_size_of, sample_inputs
+from robusttune.tasks import TASKS
 from robusttune.threat import ThreatModel
 from robusttune.training.robust_loss import RobustLoss
 
@@ -181,7 +182,8 @@ def check_training(model, images, classifier):
     assert len(reached(features, model)) >= 0.98 * len(trunk)
     before = outside(model)
 
-    robust_loss = RobustLoss(model, ThreatModel("linf", 4 / 255), steps=1, views="all", images=images)
+    threat = ThreatModel("linf", 4 / 255)
+    robust_loss = RobustLoss(model, threat, tasks=TASKS, steps=1, views="all", images=images)
     out = robust_loss(images, torch.arange(len(images)))
     assert {"loss", "robust", "rotation", "jigsaw"} <= out.keys()
     assert all(term.isfinite().all() for term in out.values())
