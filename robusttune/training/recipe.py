@@ -125,15 +125,16 @@ def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmSchedul
     return timm_scheduler
 
 
-def default_recipe(model: nn.Module, images: Tensor, updates: Updates, preset: Preset = PRESETS[EARLIER]) -> Recipe:
+def default_recipe(model: nn.Module, images: Tensor, updates: Updates, preset: Preset | None = None) -> Recipe:
     """Return the customary recipe for the backbone and the image size, with the user's values in place of the customary.
 
     Args:
         images: (N,C,H,W), as the model takes them.
         updates: the user's values; None stands for the customary one.
         preset: with a factor of the customary learning rate for small images, and a limit of the gradient, where the optimiser is
-            not the user's.
+            not the user's; None for neither.
     """
+    preset = preset or PRESETS[EARLIER]
     large = is_large(images)
     ema, pace, clip = (0.9998, 1.0, None) if large else (0.995, preset.pace, preset.clip_grad)
     clip = clip if updates.optimizer is None else None

@@ -21,16 +21,7 @@ from robusttune.training.labelling import Labelling
 from robusttune.training.loop import Training
 from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
-from robusttune.training.presets import (
-    EARLIER,
-    PRESETS,
-    Attacker,
-    Preset,
-    augment_for,
-    chosen_attacker,
-    chosen_preset,
-    is_single_step,
-)
+from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
 from robusttune.training.ramp import ramps
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
@@ -127,7 +118,7 @@ def training_of(
     place: Place,
     *,
     validation: Validation,
-    preset: Preset = PRESETS[EARLIER],
+    preset: Preset | None = None,
     ramp: bool = False,
     late: Attack | None = None,
     unlabeled: Batches | None = None,
