@@ -51,7 +51,7 @@ def main() -> None:
         channels, classes = shape_and_classes(training)
         start = new_model(options.model, channels, classes, SIDE)
         train(start, training, options.ordinary_epochs, progress=options.progress)
-        for arm, settings in ARMS.items():
+        for arm, settings in ((arm, ARMS[arm]) for arm in options.arms):
             model, began = copy.deepcopy(start), time.perf_counter()
             if settings is not None:
                 shared = {
@@ -116,6 +116,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="fashion-mnist" if FASHION_MNIST.exists() else "digits")
     parser.add_argument("--model", default="test_resnet", help="any timm model")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3, help="of hardening")
     parser.add_argument("--ordinary-epochs", type=int, default=4, help="of ordinary training before it")
