@@ -147,7 +147,15 @@ def run(tmp_path_factory):
     model = nn.Sequential(*layers, nn.Linear(256, 6))
     batches = [(images[rows], (torch.arange(6).repeat(8))[rows]) for rows in torch.randperm(48).split(16)]
     folder = tmp_path_factory.mktemp("run") / "run"
-    settings = {"norm": "l2", "eps": 0.05, "steps": 1, "epochs": 40, "augment": "none", "progress": False}
+    settings = {
+        "preset": "joint",
+        "norm": "l2",
+        "eps": 0.05,
+        "steps": 1,
+        "epochs": 40,
+        "augment": "none",
+        "progress": False,
+    }
     robusttune.harden(model, batches, tasks={"rotation": 1.0}, val_loader=batches[:1], out=folder, **settings)
     return model, batches, folder
 
