@@ -68,7 +68,16 @@ def test_fgsm_on_fashion_mnist_collapses_and_is_caught(caplog, monkeypatch):
     torch.manual_seed(0)
     loader, _ = images.loaders("fashion-mnist", train=4000, test=32)
     seen = []
-    settings = {"tasks": None, "eps_ramp": False, "ema": 0, "lr": 0.3, "epochs": 9, "progress": False}
+    settings = {
+        "preset": "joint",
+        "tasks": None,
+        "eps_ramp": False,
+        "ema": 0,
+        "lr": 0.3,
+        "epochs": 9,
+        "tune": False,
+        "progress": False,
+    }
     robusttune.harden(new_model("test_resnet", 1, 10, images.SIDE), loader, norm="linf", eps=0.3,
                       attack=partial(nfgsm, noise=0.0), on_epoch=seen.append, **settings)  # fmt: skip
     robust = [facts["held-out robust"] for facts in seen]
