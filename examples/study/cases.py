@@ -160,7 +160,7 @@ def case(setting: str, labels: int | None, seed: int) -> Case:
 
 @lru_cache(maxsize=1)
 def test_loader(setting: str) -> DataLoader:
-    """The first images for testing, of Fashion-MNIST the official test set's; no study trains or chooses on them."""
+    """The first images for testing, of Fashion-MNIST the official test set's; no run trains on them or chooses its epoch by them."""
     known = SETTINGS[setting]
     return DataLoader(first(_read(known)[1], min(known.test, TEST)), 250)
 

@@ -119,7 +119,7 @@ class Anchored(Remembered):
 
 @dataclass(frozen=True)
 class Arm:
-    """Settings that differ from those of the reference: the fast recipe without held-out images.
+    """Settings that differ from those of the reference: the fast recipe.
 
     Attributes:
         batch: images of a step.

@@ -295,6 +295,6 @@ def advice(seen: str, why: str = "") -> FloatingPointError:
     """Return the error for a run that cannot go on: what was seen, and what to do."""
     more = f" ({why})" if why else ""
     return FloatingPointError(
-        f"{seen}: lower lr=, pass clip_grad=1.0, or look for broken images in that batch{more}; the model has its old "
+        f"{seen}: lower lr= or clip_grad= (a limit of the gradient), or look for broken images in that batch{more}; the model has its old "
         "weights back"
     )

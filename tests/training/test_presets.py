@@ -2,6 +2,7 @@
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -110,3 +111,15 @@ def test_the_fast_preset_makes_a_model_robust():
     held = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images[:300], labels[:300]), 100)
     records = robusttune.evaluate(model, held, sweep, norm="linf", eps=0.1, progress=False)
     assert records.where(norm="linf", eps=0.1)[0].value > 0.5
+
+
+def test_the_page_states_what_each_preset_chooses():
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r'^\| `"(\w+)"` \| (.*) \|$', page, re.MULTILINE))
+    assert rows.keys() == PRESETS.keys()
+    for name, preset in PRESETS.items():
+        attack, images, rates, _ = rows[name].split(" | ")
+        assert rates == f"{0.05 * preset.pace:g} / {0.0005 * preset.pace:g}"
+        assert images == ("the loader's batch" if preset.update_batch is None else f"{preset.update_batch} images")
+        single = attack.startswith("N-FGSM") or attack == 'as `"standard"`'
+        assert single == (preset.attack == "nfgsm")
