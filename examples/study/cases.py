@@ -17,6 +17,7 @@ import robusttune
 from examples.images import SIDE, digits, fashion_mnist, first
 from examples.ordinary import new_model, train
 from examples.study import imagenet
+from examples.study.clothes import pairs, two_classes
 from examples.study.photographs import PHOTOGRAPHS, photographs
 from robusttune.run.settings import shown_radius
 
@@ -75,6 +76,8 @@ class Data(NamedTuple):
 DATA = {
     "Fashion-MNIST": Data(lambda setting: fashion_mnist(), 1, 10),
     "digits": Data(lambda setting: digits(), 1, 10),
+    "two classes": Data(lambda setting: two_classes(), 1, 2),
+    "pairs": Data(lambda setting: pairs(), 1, 100),
     "photographs": Data(
         lambda setting: photographs(setting.side, train=setting.train, test=setting.test), 3, len(PHOTOGRAPHS)
     ),
@@ -158,11 +161,11 @@ def case(setting: str, labels: int | None, seed: int) -> Case:
     return Case(known, images, Subset(images, order[:labels]), Subset(images, order[labels:]), seed)
 
 
-@lru_cache(maxsize=1)
-def test_loader(setting: str) -> DataLoader:
-    """The first images for testing, of Fashion-MNIST the official test set's; no run trains on them or chooses its epoch by them."""
+@lru_cache(maxsize=2)
+def unseen(setting: str, images: int | None = None) -> DataLoader:
+    """A loader of the first images for testing, of Fashion-MNIST the official test set's; no run trains on them or chooses its epoch by them."""
     known = SETTINGS[setting]
-    return DataLoader(first(_read(known)[1], min(known.test, TEST)), 250)
+    return DataLoader(first(_read(known)[1], min(known.test, images or TEST)), 250)
 
 
 @lru_cache(maxsize=1)

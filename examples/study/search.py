@@ -23,8 +23,11 @@ from examples.study import costs, imagenet, program
 from examples.study.cases import BATCH, SETTINGS, case
 from examples.study.records import Facts, Study, timed
 from examples.study.teachers import MovingAverage, Remembered
-from robusttune.attacks import LossOf, ThreatModel, declares
+from robusttune.attacks import Attack, LossOf, ThreatModel, declares
+from robusttune.attacks.nfgsm import nfgsm
+from robusttune.attacks.pgd import pgd
 from robusttune.model.borrowing import differentiable
+from robusttune.training import schedule
 
 # The customary rates, of SGD and of AdamW.
 USUAL_RATE = {"test_resnet": 0.05, "mobilenetv3_small_050": 0.05, imagenet.MODEL: 0.05, "test_vit": 5e-4}
@@ -101,6 +104,32 @@ class LayerPerturbation(Method):
         self.moved = []
 
 
+class Late(Method):
+    """One attack, and in the last quarter PGD.
+
+    Args:
+        pgd_steps: of PGD.
+        radius: of PGD, as a multiple of eps.
+        early: the attack before.
+    """
+
+    def __init__(
+        self, model: nn.Module, steps: int, pgd_steps: int, radius: float = 1.0, early: Attack = nfgsm
+    ) -> None:
+        super().__init__(model, steps)
+        self.pgd_steps, self.radius, self.early = pgd_steps, radius, early
+        self.taken = -1  # before its first step, `harden` tries an attack of the user's once
+
+    @declares(bounded=False, differentiates_once=True)
+    def attack(self, loss_of: LossOf, images: Tensor, threat: ThreatModel, *, generator: torch.Generator) -> Tensor:
+        """The attack that is due."""
+        self.taken += 1
+        if self.taken - 1 < schedule.LATE * self.steps:
+            return self.early(loss_of, images, threat, generator=generator)
+        wider = ThreatModel(threat.norm, self.radius * threat.eps)
+        return pgd(loss_of, images, wider, generator=generator, steps=self.pgd_steps)
+
+
 class Softened(MovingAverage):
     """ADR's soft labels; see the study of teachers."""
 
@@ -115,6 +144,12 @@ class Anchored(Remembered):
     def settings(self) -> dict[str, object]:
         """Arguments of `harden`."""
         return {"objective": self, "attack": self.attack}
+
+
+PGD_5_LATE = partial(Late, pgd_steps=5)
+WIDER_LATE = partial(Late, pgd_steps=2, radius=1.25)
+WIDEST_LATE = partial(Late, pgd_steps=2, radius=1.5)
+PGD_10_WIDER_LATE = partial(Late, pgd_steps=10, radius=1.25, early=pgd)
 
 
 @dataclass(frozen=True)
@@ -137,8 +172,9 @@ class Arm:
 
     @property
     def work(self) -> tuple[object, ...]:
-        """What the time of a step depends on."""
-        return self.batch, self.method, {name: value for name, value in self.settings.items() if name not in NUMBERS}
+        """What the time of a step depends on; a radius changes nothing about it."""
+        method = None if self.method in (WIDER_LATE, WIDEST_LATE, PGD_10_WIDER_LATE) else self.method
+        return self.batch, method, {name: value for name, value in self.settings.items() if name not in NUMBERS}
 
 
 NUMBERS = ("lr", "ema", "eps_ramp", "criterion", "clip_grad")  # settings that leave the time of a step as it is
@@ -164,6 +200,11 @@ ARMS = {
     "fast 16, rate x2": Arm(16, 2.0),
     "fast 64, one step throughout": Arm(64, settings={"attack": "nfgsm"}),
     "pgd-2 64": Arm(64, settings={"attack": "pgd", "steps": 2}),
+    "pgd-2 32, gradients clipped at 1, at 1.25 eps late": Arm(
+        32,
+        settings={"clip_grad": 1.0},
+        method=partial(Late, pgd_steps=2, radius=1.25, early=partial(pgd, steps=2)),
+    ),
     "fast 64, smoothing 0.1": Arm(
         64, settings={"criterion": partial(F.cross_entropy, reduction="none", label_smoothing=0.1)}
     ),
@@ -180,12 +221,30 @@ ARMS = {
     "pgd-10 32, gradients clipped at 1": Arm(32, settings={**PGD, "clip_grad": 1.0}),
     "fast 32, gradients clipped at 1, x4 time": Arm(32, settings={"clip_grad": 1.0}, times=4),
     "pgd-10 32, gradients clipped at 1, x4 time": Arm(32, settings={**PGD, "clip_grad": 1.0}, times=4),
+    "pgd-10 32, gradients clipped at 1, at 1.25 eps late": Arm(
+        32, settings={**PGD, "clip_grad": 1.0}, method=PGD_10_WIDER_LATE
+    ),
+    "pgd-10 32, gradients clipped at 1, at 1.25 eps late, x4 time": Arm(
+        32, settings={**PGD, "clip_grad": 1.0}, method=PGD_10_WIDER_LATE, times=4
+    ),
     "pgd-10 32, gradients clipped at 1, awp, x4 time": Arm(
         32, settings={**PGD, "clip_grad": 1.0, "awp": 0.005}, times=4
     ),
     "pgd-10 128, rate x2, x8 time": Arm(pace=2.0, settings=PGD, times=8),
     "fast 32, one step throughout": Arm(32, settings={"attack": "nfgsm"}),
     "fast 32, gradients clipped at 1, one step throughout": Arm(32, settings={"attack": "nfgsm", "clip_grad": 1.0}),
+    "fast 32, gradients clipped at 1, one step throughout, x4 time": Arm(
+        32, settings={"attack": "nfgsm", "clip_grad": 1.0}, times=4
+    ),
+    "fast 32, gradients clipped at 1, pgd-5 late": Arm(32, settings={"clip_grad": 1.0}, method=PGD_5_LATE),
+    "fast 32, gradients clipped at 1, pgd-2 at 1.5 eps late": Arm(32, settings={"clip_grad": 1.0}, method=WIDEST_LATE),
+    "fast 32, pgd-2 at 1.25 eps late": Arm(32, method=WIDER_LATE),
+    "fast 32, pgd-2 at 1.5 eps late": Arm(32, method=WIDEST_LATE),
+    "fast 32, gradients clipped at 1, pgd-2 at 1.25 eps late": Arm(32, settings={"clip_grad": 1.0}, method=WIDER_LATE),
+    "fast 32, gradients clipped at 1, pgd-2 at 1.25 eps late, x4 time": Arm(
+        32, settings={"clip_grad": 1.0}, method=WIDER_LATE, times=4
+    ),
+    "fast 32, gradients clipped at 1, bf16": Arm(32, settings={"clip_grad": 1.0, "precision": "bf16"}),
     "fast 32, gradients clipped at 2": Arm(32, settings={"clip_grad": 2.0}),
     "fast 32, gradients clipped at 1": Arm(32, settings={"clip_grad": 1.0}),
     "fast 64, free gradients, rate x1": Arm(64, 1.0, method=Free),
@@ -195,6 +254,21 @@ ARMS = {
     "fast 64, adamw 0.002": Arm(64, settings={**ADAMW, "lr": 2e-3}),
     "fast 64, adamw 0.0005": Arm(64, settings={**ADAMW, "lr": 5e-4}),
     "fast 32, adamw 0.001": Arm(32, settings={**ADAMW, "lr": 1e-3}),
+}
+
+
+# The arms that count: by model, what each is.
+FINALISTS = {
+    "test_resnet": {
+        "the default": "fast 32, gradients clipped at 1, pgd-2 at 1.25 eps late",
+        "PGD-10 at its best": "pgd-10 32, gradients clipped at 1",
+        "the default before": "default so far",
+    },
+    "test_vit": {
+        "the default": "fast 32, pgd-2 at 1.25 eps late",
+        "PGD-10 at its best": "pgd-10 32, rate x4",
+        "the default before": "default so far",
+    },
 }
 
 

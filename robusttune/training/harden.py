@@ -114,7 +114,7 @@ def harden(
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
-        preset: "standard" (a single-step attack, PGD-2 in the last quarter, steps of 32 images), "thorough" (PGD-10), both as published
+        preset: "standard" (a single-step attack, PGD-2 in a wider ball at the end, steps of 32 images), "thorough" (PGD-10), both as published
             from 160 px on; "fast" (steps of a whole batch, any size), "joint" (the default of before). Other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.

@@ -54,8 +54,8 @@ class Preset:
 
 EARLIER: PresetName = "joint"  # what "standard" was before `update_batch`
 PRESETS = {
-    "standard": Preset("nfgsm", HEADS_ALONE, pace=4.0, clip_grad=1.0, judged=3, update_batch=32, late=("pgd", 2)),
-    "thorough": Preset("auto", HEADS_ALONE, pace=4.0, clip_grad=1.0, update_batch=32),
+    "standard": Preset("nfgsm", HEADS_ALONE, pace=4.0, clip_grad=1.0, judged=3, update_batch=32, late=("wide_pgd", 2)),
+    "thorough": Preset("auto", HEADS_ALONE, pace=4.0, clip_grad=1.0, update_batch=32, late=("wide_pgd", 10)),
     "fast": Preset("nfgsm", None, pace=4.0, judged=3, late=("pgd", 2), published=False),
     EARLIER: Preset("auto", TASKS),
 }

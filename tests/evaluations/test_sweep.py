@@ -40,11 +40,11 @@ def test_the_sweep_finds_the_closed_form_accuracy_of_a_linear_model(norm):
     assert values[0] - values[-1] > 0.3
 
 
-@pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0)], ids=["name", "partial"])
+@pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0), "wide_pgd"], ids=["name", "partial", "wide"])
 @pytest.mark.parametrize("steps", [None, 50])
 def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):
     model, images, labels = linear()
-    with pytest.raises(ValueError, match=r"nfgsm.*leaves the ball.*evaluate with attack='pgd' or 'apgd'"):
+    with pytest.raises(ValueError, match=r"(nfgsm|wide_pgd).*leaves the ball.*evaluate with attack='pgd' or 'apgd'"):
         robusttune.evaluate(model, [(images, labels)], partial(sweep, attack=attack, steps=steps), progress=False)
 
 

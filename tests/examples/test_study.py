@@ -1,5 +1,6 @@
 """The studies: pages show the tables that the records make, and a run is trained once and judged as often as is asked."""
 
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ def module(monkeypatch):
     return lambda name: importlib.import_module(f"examples.study.{name}")
 
 
+def test_the_picture_of_the_search_shows_the_records(module):
+    plots = module("plots")
+    assert f"records {plots.fingerprint()}" in plots.FILE.read_text(encoding="utf-8"), "run -m examples.study.pages"
+
+
 def test_pages_show_the_tables_that_the_records_make(module):
     pages = module("pages")
     assert pages.pages()
@@ -40,7 +46,7 @@ def cases(module):
     cases = module("cases")
     yield cases
     cases.case.cache_clear()
-    cases.test_loader.cache_clear()
+    cases.unseen.cache_clear()
 
 
 @pytest.fixture
@@ -114,6 +120,20 @@ def test_the_title_of_each_setting_is_its_own(cases):
     assert cases.SETTINGS["photographs-linf"].title == "test_resnet, linf 8/255, photographs, 4,000 images of 32 px"
 
 
+def test_the_arm_that_is_called_the_default_trains_as_the_default_does(cases, module, monkeypatch):
+    need_fashion_mnist()
+    search = module("search")
+    for setting, arm in (("cnn-l2", search.FINALISTS["test_resnet"]), ("vit-linf", search.FINALISTS["test_vit"])):
+        known = cases.case(setting, None, 0)
+        torch.manual_seed(0)
+        start = known.setting.new().eval()
+        monkeypatch.setattr(search, "started", lambda *_, start=start: start)
+        theirs = search.hardened(setting, arm["the default"], seed=0, steps=8)
+        ours = known.hardened(copy.deepcopy(start), known.images, batch=32, max_steps=8, preset="standard")
+        for name, weight in ours.state_dict().items():
+            assert torch.equal(weight, theirs.state_dict()[name]), (setting, name)
+
+
 NEEDS = {"Fashion-MNIST": need_fashion_mnist, "digits": lambda: pytest.importorskip("sklearn")}
 NEEDS["photographs"] = lambda: pytest.importorskip("skimage")
 
@@ -131,7 +151,7 @@ def test_each_kind_of_setting_trains_and_is_judged_on_its_own_images(cases, monk
     monkeypatch.setattr(cases, "FIRST_STEPS", 1)
     case = cases.case(name, None, 0)
     model = case.hardened(case.start(case.images), case.images, max_steps=1)
-    images, _ = next(iter(cases.test_loader(name)))
+    images, _ = next(iter(cases.unseen(name)))
     assert (len(case.images), images.shape[2:]) == (40, (setting.side, setting.side))
     assert model(images).shape == (8, 8 if setting.data == "photographs" else 10)
     assert 0 <= module("records").judged(model, name, "sweep")["1 eps"] <= 1

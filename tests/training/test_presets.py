@@ -121,5 +121,9 @@ def test_the_page_states_what_each_preset_chooses():
         attack, images, rates, _ = rows[name].split(" | ")
         assert rates == f"{0.05 * preset.pace:g} / {0.0005 * preset.pace:g}"
         assert images == ("the loader's batch" if preset.update_batch is None else f"{preset.update_batch} images")
-        single = attack.startswith("N-FGSM") or attack == 'as `"standard"`'
-        assert single == (preset.attack == "nfgsm")
+        assert attack.startswith("N-FGSM") == (preset.attack == "nfgsm")
+        late = (
+            None if preset.late is None else ("`wide_pgd`" if preset.late[0] == "wide_pgd" else "PGD", preset.late[1])
+        )
+        shown = re.search(r"in the last quarter (\S+) with (\d+) steps", attack)
+        assert late == (shown and (shown[1], int(shown[2])))

@@ -54,7 +54,7 @@ def test_everything_that_was_chosen_is_in_one_block(block):
         "head": "6, 10 outputs",
         "pixels": "pixels on [0, 1], and so is the model's input",
         "threat": "linf, eps 8/255 (growing)",
-        "attack": "nfgsm, late in the run pgd with 2 steps",
+        "attack": "nfgsm, late in the run wide_pgd with 2 steps",
         "objective": "adversarial",
         "tasks": "rotation, jigsaw (heads alone, fitted only with out=)",
         "augmentation": "none",
