@@ -181,8 +181,12 @@ def facts_of(situation: Situation) -> Facts:
     log = logging.getLogger("robusttune")
     log.addHandler(warned)
     with tempfile.TemporaryDirectory() as folder:
-        model, facts = timed(lambda: situation.hardened(model, out=folder))
-        lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+        try:
+            model, facts = timed(lambda: situation.hardened(model, out=folder))
+        except (ValueError, RuntimeError) as error:  # the model has its old weights
+            facts = {"seconds": 0.0, "refused": str(error)}
+        written = Path(folder) / "log.jsonl"
+        lines = [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
     log.removeHandler(warned)
     back = sum("diverged at step" in line for line in lines)
     after = judged(model.eval(), situation.setting)
