@@ -127,6 +127,10 @@ class Case(NamedTuple):
             robusttune.pretrain(
                 model, self.loader(self.images), epochs=PRETRAINING, lr=0.1, seed=self.seed, progress=False
             )
+        return self.trained(model, images)
+
+    def trained(self, model: nn.Module, images: Dataset) -> nn.Module:
+        """The model after ordinary training in place on these images."""
         loader = self.loader(images)
         return train(model, loader, max(1, round(self.setting.length * FIRST_STEPS / len(loader))), progress=False)
 

@@ -17,12 +17,15 @@ from torch import nn
 
 import robusttune
 from examples.study.cases import SETTINGS, unseen
+from robusttune.corruptions import FAMILIES
 from robusttune.evaluations.autoattack import autoattack
+from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 
 ROOT = Path(__file__).parents[2]
 FACTORS = (0.5, 1.0, 1.5)  # of the training radius
+FURTHER = (0.25, 0.75, 1.25, 2.0)  # by the judge "far"
 COLUMNS = ("clean", "0.5 eps", "1 eps", "1.5 eps", "strong", "autoattack")
 ATTACKED = 500  # of the test images, by AutoAttack, which takes 1 to 2 seconds for an image that withstands it
 TITLES = {"1 eps": "eps", "autoattack": f"AutoAttack, {ATTACKED} images"}
@@ -98,23 +101,30 @@ def name_of(run: Facts, like: Facts | None = None) -> str:
 def judged(model: nn.Module, setting: str, judge: str) -> dict[str, float]:
     """Shares of the test images classified correctly: unchanged and in a sweep past the radius, or under one attack."""
     norm, eps = SETTINGS[setting].norm, SETTINGS[setting].eps
-    radii = [factor * eps for factor in FACTORS]
+    factors = FURTHER if judge == "far" else FACTORS
+    radii = [factor * eps for factor in factors]
     which = {
         "sweep": ["clean", partial(sweep, norms=[norm], eps=radii, steps=20)],
+        "far": [partial(sweep, norms=[norm], eps=radii, steps=20)],
+        "corruptions": [corruptions],
         "strong": [partial(strong, targets=3)],
         "autoattack": [autoattack],
     }[judge]
     images = unseen(setting, ATTACKED if judge == "autoattack" else None)
     records = robusttune.evaluate(model, images, which, norm=norm, eps=eps, progress=False)
+    if judge == "corruptions":
+        means = {each.setting.get("over"): each.value for each in records if each.metric == "accuracy"}
+        return {family: means[family] for family in FAMILIES}
     values = [each.value for each in records if each.metric == "accuracy"]
-    if judge != "sweep":
+    if judge not in ("sweep", "far"):
         return {judge: values[-1]}
     at = {each.setting["eps"]: each.value for each in records if each.evaluation == "sweep"}
-    names = [column for column in COLUMNS if column.endswith(" eps")]
-    return {"clean": values[0], **{name: at[radius] for name, radius in zip(names, radii, strict=True)}}
+    found = {f"{factor:g} eps": at[radius] for factor, radius in zip(factors, radii, strict=True)}
+    return {"clean": values[0], **found} if judge == "sweep" else found
 
 
-COLUMN = {"sweep": "1 eps", "strong": "strong", "autoattack": "autoattack"}  # where a judge's answer is seen
+# Where a judge's answer is seen.
+COLUMN = {"sweep": "1 eps", "strong": "strong", "autoattack": "autoattack", "far": "2 eps", "corruptions": "noise"}
 
 
 def table(

@@ -134,6 +134,62 @@ def test_the_arm_that_is_called_the_default_trains_as_the_default_does(cases, mo
             assert torch.equal(weight, theirs.state_dict()[name]), (setting, name)
 
 
+@pytest.mark.slow
+def test_each_question_trains_and_is_judged(cases, module, monkeypatch, tmp_path):
+    need_fashion_mnist()
+    questions = module("questions")
+    monkeypatch.setattr(cases, "TEST", 16)
+    monkeypatch.setattr(cases, "FIRST_STEPS", 1)
+    monkeypatch.setitem(cases.SETTINGS, "cnn-linf", cases.SETTINGS["cnn-linf"]._replace(train=160))
+    monkeypatch.setattr(questions, "STEPS", 2)
+    study = questions.STUDY
+    monkeypatch.setattr(study, "file", tmp_path / "questions.jsonl")
+    monkeypatch.setattr(study, "weights", tmp_path / "weights")
+    asked = [
+        ("weight", "patch_rotation 0.5", ["far"]),
+        ("start", "labels, tasks inside", ["sweep"]),
+        ("ood", "before", []),
+    ]
+    for question, arm, judges in asked:
+        study.judge(
+            {"question": question, "setting": "cnn-linf", "labels": 160, "arm": arm, "seed": 0}, judges or ["sweep"]
+        )
+    known = {run["question"]: run for run in study.runs()}
+    assert 0 <= known["weight"]["2 eps"] <= known["weight"]["0.25 eps"] <= 1
+    assert "1.5 eps" in known["start"]
+    assert 0.5 < known["ood"]["digits"] <= 1
+    assert "patch_rotation 0.5" in questions.tables()
+
+
+@pytest.mark.slow
+def test_the_heads_of_a_model_as_it_is_leave_it_as_it_is(cases, module, monkeypatch):
+    need_fashion_mnist()
+    questions = module("questions")
+    monkeypatch.setattr(cases, "FIRST_STEPS", 1)
+    monkeypatch.setitem(cases.SETTINGS, "cnn-linf", cases.SETTINGS["cnn-linf"]._replace(train=160))
+    case = cases.case("cnn-linf", None, 0)
+    before = case.start(case.images).state_dict()
+    after, _ = questions.told_apart(case, "before")
+    counted = {name for name in before if name.endswith("num_batches_tracked")}
+    for name, weight in after.state_dict().items():
+        assert name in counted or torch.equal(weight, before[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2 classes", "100 classes", "early stages frozen", "robust already", "test_vit"])
+def test_a_situation_is_hardened_and_judged(module, monkeypatch, name):
+    need_fashion_mnist()
+    situations = module("situations")
+    monkeypatch.setattr(situations, "TESTED", 20)
+    monkeypatch.setattr(situations, "trained", lambda setting: setting.new())
+    known = situations.SITUATIONS[name]
+    situation = known._replace(setting=known.setting._replace(train=100), epochs=1)
+    facts = situations.facts_of(situation)
+    assert 0 <= facts["robust after"] <= facts["clean after"] <= 1
+    assert facts["went back"] == 0
+    assert facts["seconds"] > 0
+
+
 NEEDS = {"Fashion-MNIST": need_fashion_mnist, "digits": lambda: pytest.importorskip("sklearn")}
 NEEDS["photographs"] = lambda: pytest.importorskip("skimage")
 
