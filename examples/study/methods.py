@@ -131,3 +131,12 @@ PGD_5_LATE = partial(Late, pgd_steps=5)
 WIDER_LATE = partial(Late, pgd_steps=2, radius=1.25)
 WIDEST_LATE = partial(Late, pgd_steps=2, radius=1.5)
 PGD_10_WIDER_LATE = partial(Late, pgd_steps=10, radius=1.25, early=pgd)
+PGD_2_WIDER_LATE = partial(Late, pgd_steps=2, radius=1.25, early=partial(pgd, steps=2))
+# Gradients that an attack takes of an image in a step, the mean over a run.
+GRADIENTS = {
+    PGD_5_LATE: 2.0,
+    WIDER_LATE: 1.25,
+    WIDEST_LATE: 1.25,
+    PGD_10_WIDER_LATE: 10.0,
+    PGD_2_WIDER_LATE: 2.0,
+}

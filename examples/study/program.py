@@ -8,20 +8,27 @@ from torch import nn
 
 from examples.study import costs
 from examples.study.cases import SEARCHED, SETTINGS
-from examples.study.records import COLUMN, Study, one_thread, table
+from examples.study.records import COLUMN, Facts, Study, one_thread, table
 
 
-def tables(study: Study, groups: Sequence[str], order: Callable[..., object]) -> str:
+def tables(
+    study: Study,
+    groups: Sequence[str],
+    order: Callable[..., object],
+    more: Callable[[Facts], Facts] = lambda run: {},
+) -> str:
     """The table of each setting.
 
     Args:
         study: whose records are shown.
         groups: facts that the runs of a row share.
         order: sort key of a row's facts.
+        more: facts of a run that follow from those that are known.
     """
     parts = []
     for name, setting in SETTINGS.items():
         runs = [run for run in study.runs() if run["setting"] == name and run["seed"] != costs.COST]
+        runs = [{**run, **more(run)} for run in runs]
         if runs:
             parts.append(f"**{setting.title}**\n\n{table(runs, groups, order=order)}")
     return "\n\n".join(parts)

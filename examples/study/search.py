@@ -20,19 +20,19 @@ from torch.nn import functional as F
 from examples.study import costs, imagenet, program
 from examples.study.cases import BATCH, SETTINGS, case
 from examples.study.methods import (
+    GRADIENTS,
+    PGD_2_WIDER_LATE,
     PGD_5_LATE,
     PGD_10_WIDER_LATE,
     WIDER_LATE,
     WIDEST_LATE,
     Anchored,
     Free,
-    Late,
     LayerPerturbation,
     Method,
     Softened,
 )
 from examples.study.records import Facts, Study, timed
-from robusttune.attacks.pgd import pgd
 
 # The customary rates, of SGD and of AdamW.
 USUAL_RATE = {"test_resnet": 0.05, "mobilenetv3_small_050": 0.05, imagenet.MODEL: 0.05, "test_vit": 5e-4}
@@ -62,6 +62,17 @@ class Arm:
         method = None if self.method in (WIDER_LATE, WIDEST_LATE, PGD_10_WIDER_LATE) else self.method
         return self.batch, method, {name: value for name, value in self.settings.items() if name not in NUMBERS}
 
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes for each image of a step, the mean over a run; those of a teacher alone are left out."""
+        if self.method is not None:
+            gradients = GRADIENTS.get(self.method, 1.0)
+        elif "attack" in self.settings:
+            gradients = self.settings.get("steps", 1.0)
+        else:
+            gradients = 10.0 if self.settings.get("preset") == "joint" else 1.25
+        return (gradients + 1 + ("awp" in self.settings)) * (2 if self.settings.get("tasks") else 1)
+
 
 NUMBERS = ("lr", "ema", "eps_ramp", "criterion", "clip_grad")  # settings that leave the time of a step as it is
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "clip_grad": 1.0}
@@ -89,7 +100,7 @@ ARMS = {
     "pgd-2 32, gradients clipped at 1, at 1.25 eps late": Arm(
         32,
         settings={"clip_grad": 1.0},
-        method=partial(Late, pgd_steps=2, radius=1.25, early=partial(pgd, steps=2)),
+        method=PGD_2_WIDER_LATE,
     ),
     "fast 64, smoothing 0.1": Arm(
         64, settings={"criterion": partial(F.cross_entropy, reduction="none", label_smoothing=0.1)}
@@ -200,7 +211,12 @@ STUDY = Study("search", train)
 
 def tables() -> str:
     """The table of each setting."""
-    return program.tables(STUDY, ["arm", "epochs"], lambda facts: list(ARMS).index(facts[0]))
+    return program.tables(
+        STUDY,
+        ["arm", "epochs", "passes"],
+        lambda facts: list(ARMS).index(facts[0]),
+        lambda run: {"passes": round(float(str(run["epochs"])) * ARMS[str(run["arm"])].passes, 1)},
+    )
 
 
 if __name__ == "__main__" and not program.at_equal_seconds(
