@@ -5,7 +5,7 @@ from typing import Protocol
 
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
-from robusttune.measuring.passes import Passes, attack_passes, takes
+from robusttune.measuring.passes import Passes, attack_passes, checked_by, takes
 from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
@@ -22,6 +22,7 @@ __all__ = [
     "accuracy",
     "attack_passes",
     "balanced",
+    "checked_by",
     "named",
     "repeated",
     "takes",
@@ -34,7 +35,7 @@ class Evaluation(Protocol):
 
     Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
     package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
-    is measured. One that says with `takes` how many passes through the model it takes for each image gets a progress bar
+    is measured; what else it needs it checks with `checked_by`, just as early. One that says with `takes` how many passes through the model it takes for each image gets a progress bar
     with the time that is left, and `estimate` knows what it costs.
     """
 

@@ -13,7 +13,7 @@ from robusttune.corruptions._benchmark import SAVED_AT, Condition, family_of, ge
 from robusttune.corruptions._published import Published
 from robusttune.data import sharding
 from robusttune.data.batches import check_classes
-from robusttune.evaluations import Z95, Passes, Record, Subject, accuracy, repeated, takes
+from robusttune.evaluations import Z95, Passes, Record, Subject, accuracy, checked_by, repeated, takes
 from robusttune.evaluations import _mean_corruption_error as mce
 from robusttune.evaluations._mean_corruption_error import Key
 from robusttune.measuring.record import Setting
@@ -47,6 +47,22 @@ def _passes(
     return Passes(len(conditions), beside=beside)
 
 
+def _check(
+    subject: Subject,
+    *,
+    names: Sequence[CorruptionLike] | None,
+    severities: Sequence[int],
+    preset: int | None,
+    published: PathLike | None,
+    wnids: Sequence[str] | None,
+) -> None:
+    if published is None:
+        _conditions(subject, names, severities, jpeg_save=False, preset=preset)
+    else:
+        Published(published, wnids=wnids)
+
+
+@checked_by(_check)
 @takes(_passes)
 def corruptions(
     subject: Subject,

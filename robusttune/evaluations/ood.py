@@ -8,8 +8,8 @@ from torch import Tensor
 
 from robusttune.data.batches import errors_at, images_of
 from robusttune.data.pixels import check_space
-from robusttune.evaluations import Z95, Passes, Record, Subject, takes, wilson
-from robusttune.measuring.ood_score import ood_score, turns_of
+from robusttune.evaluations import Z95, Passes, Record, Subject, checked_by, takes, wilson
+from robusttune.measuring.ood_score import check_heads, ood_score, turns_of
 from robusttune.measuring.passes import count_images
 from robusttune.types import Loader
 
@@ -18,12 +18,19 @@ __all__ = ["ood"]
 KEPT = 0.95
 
 
+def _check(subject: Subject, *, others: Loader | None) -> None:
+    if others is None:
+        raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
+    check_heads(subject)
+
+
 def _passes(subject: Subject, *, others: Loader | None) -> Passes | None:
     count = None if others is None else count_images(others, getattr(others, "batch_size", None) or 0)
     each = 1 + len(turns_of(subject.shape))
     return Passes(each, once=count * each) if count else None
 
 
+@checked_by(_check)
 @takes(_passes)
 def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     """Measure how well the score separates other images from the loader's: AUROC, and the false positive rate FPR95.
@@ -42,8 +49,8 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
 
     Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
     """
-    if others is None:
-        raise ValueError("ood compares with images from elsewhere: pass functools.partial(ood, others=their_loader)")
+    _check(subject, others=others)
+    assert others is not None
     inside = [ood_score(subject, pixels) for pixels, _ in subject.batches()]
     outside = [ood_score(subject, pixels) for pixels in _pixels_of(subject, others)]
     if not inside or not outside:

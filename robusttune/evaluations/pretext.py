@@ -3,15 +3,21 @@
 import torch
 from torch.nn import functional as F
 
-from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
+from robusttune.evaluations import Passes, Record, Subject, accuracy, checked_by, takes
 
 __all__ = ["pretext"]
+
+
+def _check(subject: Subject) -> None:
+    if subject.heads is None:
+        raise ValueError("pretext needs heads: pass heads=, the folder of the run that trained them")
 
 
 def _passes(subject: Subject) -> Passes:
     return Passes(0 if subject.heads is None else len(subject.heads.tasks))
 
 
+@checked_by(_check)
 @takes(_passes)
 def pretext(subject: Subject) -> list[Record]:
     """Measure each pretext head's accuracy and loss on one view of each image, beside the accuracy of guessing.
@@ -19,8 +25,8 @@ def pretext(subject: Subject) -> list[Record]:
     Raises:
         ValueError: there are no heads.
     """
-    if subject.heads is None:
-        raise ValueError("pretext needs heads: pass heads=, the folder of the run that trained them")
+    _check(subject)
+    assert subject.heads is not None
     generator = torch.Generator().manual_seed(subject.seed)
     right: dict[str, list[bool]] = {}
     losses: dict[str, float] = {}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
-from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, takes
+from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, checked_by, takes
 from robusttune.norms import NormLike, canonical, default_eps, radii
 from robusttune.threat import ThreatModel
 
@@ -32,6 +32,16 @@ def _passes(
     return Passes(1).plus(each, len(losses) * len(threats))
 
 
+def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
+    if not stays_in_ball(plugins.find("attacks", attack)):
+        raise ValueError(
+            f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
+            "evaluate with attack='pgd' or 'apgd'"
+        )
+    plugins.configured("attacks", attack, steps=steps)
+
+
+@checked_by(_check)
 @takes(_passes)
 def sweep(
     subject: Subject,
@@ -61,11 +71,7 @@ def sweep(
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
-    if not stays_in_ball(plugins.find("attacks", attack)):
-        raise ValueError(
-            f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
-            "evaluate with attack='pgd' or 'apgd'"
-        )
+    _check(subject, attack=attack, steps=steps)
     configured = plugins.configured("attacks", attack, steps=steps)
     swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}

@@ -20,7 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
-from robusttune.measuring.passes import count_images, part_of
+from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import FILE, Records
@@ -239,6 +239,8 @@ def _all_measured(
     show = partial(tell, progress=progress)
     if agreement is not None:
         check_without_labels(evaluations)
+    for _, evaluation in evaluations:
+        check_evaluation(evaluation, subject)
     with _clock(evaluations, subject, batch, progress) as clock:
         said = show if agreement is None else lambda text: show(reworded(text))
         subject = replace(subject, clock=clock, tell=said)

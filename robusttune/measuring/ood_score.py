@@ -9,6 +9,20 @@ from torch.nn import functional as F
 from robusttune.measuring.subject import Subject
 
 
+def check_heads(subject: Subject) -> None:
+    """Check that there is a rotation head.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if subject.heads is None:
+        raise ValueError("ood needs a rotation head: pass heads=, the folder of the run that trained it")
+    if "rotation" not in subject.heads.tasks:
+        raise ValueError(
+            f"ood needs a rotation head, but there are {', '.join(subject.heads.tasks)}: train one with harden"
+        )
+
+
 def ood_score(subject: Subject, pixels: Tensor) -> Tensor:
     """Return the out-of-distribution score (N,) of images (N,C,H,W) on [0,1]; the higher, the less familiar.
 
@@ -20,15 +34,12 @@ def ood_score(subject: Subject, pixels: Tensor) -> Tensor:
 
     Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
     """
-    if subject.heads is not None and "rotation" not in subject.heads.tasks:
-        raise ValueError(
-            f"ood needs a rotation head, but there are {', '.join(subject.heads.tasks)}: train one with harden"
-        )
+    check_heads(subject)
+    assert subject.heads is not None
     turns = turns_of(pixels.shape[1:])
     total = torch.zeros(len(pixels), device=pixels.device)
     for number, turn in enumerate(turns):
         features = subject.features(torch.rot90(pixels, turn, (2, 3)))
-        assert subject.heads is not None
         with torch.no_grad():
             answers = subject.heads["rotation"](features)[:, : len(turns)]
         total += F.cross_entropy(answers.float(), torch.full_like(total, number, dtype=torch.long), reduction="none")

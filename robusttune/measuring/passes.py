@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -70,25 +70,55 @@ def takes(passes: Callable[..., Passes | None]) -> Callable[[Function], Function
     return decorated
 
 
+def checked_by(check: Callable[..., None]) -> Callable[[Function], Function]:
+    """Decorate an evaluation with a check that is made before any evaluation begins, so that hours of others are not lost.
+
+    Args:
+        check: a function of the subject and of those settings of the evaluation that it names as parameters; it raises what
+            the evaluation would raise.
+    """
+
+    def decorated(evaluation: Function) -> Function:
+        vars(evaluation)["check"] = check
+        return evaluation
+
+    return decorated
+
+
+def check_evaluation(evaluation: object, subject: Subject) -> None:
+    """Make the check that an evaluation was decorated with, if there is one.
+
+    Raises:
+        ValueError: the evaluation cannot measure this subject, or its settings do not fit.
+    """
+    _declared(evaluation, "check", subject)
+
+
 def passes_of(evaluation: object, subject: Subject) -> Passes | None:
     """Return the passes of an evaluation, with its settings and their defaults; None where it does not say them.
 
     Raises:
         ValueError: a setting does not fit.
     """
+    try:
+        passes: Passes | None = _declared(evaluation, "passes", subject)
+    except _NotKnownError:
+        return None
+    return passes
+
+
+def _declared(evaluation: object, what: str, subject: Subject) -> Any:
+    """Call what an evaluation declares, with the subject and the evaluation's settings; None where it declares nothing."""
     settings: dict[str, object] = {}
     while isinstance(evaluation, partial):
         settings = {**evaluation.keywords, **settings}
         evaluation = evaluation.func
-    declared: Callable[..., Passes | None] | None = getattr(evaluation, "passes", None)
+    declared: Callable[..., object] | None = getattr(evaluation, what, None)
     if declared is None or not callable(evaluation):
         return None
     defaults = {name: each.default for name, each in inspect.signature(evaluation).parameters.items()}
     _, *wanted = inspect.signature(declared).parameters
-    try:
-        return declared(subject, **{name: settings.get(name, defaults[name]) for name in wanted})
-    except _NotKnownError:
-        return None
+    return declared(subject, **{name: settings.get(name, defaults[name]) for name in wanted})
 
 
 def part_of(title: str, evaluation: object, subject: Subject, images: int | None) -> Part:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import robusttune
 from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.certified import certified, radius_of
+from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.noise import noise
 from robusttune.evaluations.ood import _area, ood
 from robusttune.evaluations.sanity import sanity
@@ -174,6 +175,28 @@ def test_pretext_counts_heads_beside_a_guess(run):
     assert measured("pretext", model=model, batches=batches, heads=heads)[0] == record
     with pytest.raises(ValueError, match="pretext needs heads: pass heads="):
         measured("pretext", model=model, batches=batches)
+
+
+@pytest.mark.parametrize(
+    ("second", "match"),
+    [
+        ("pretext", "pretext needs heads: pass heads="),
+        (partial(ood, others=[torch.rand(4, 3, 16, 16)]), "ood needs a rotation head: pass heads="),
+        ("ood", "ood compares with images from elsewhere"),
+        (partial(sweep, attack="nfgsm"), "nfgsm leaves the ball"),
+        (partial(sweep, attack="pdg"), "pdg"),
+        (partial(corruptions, names=["foog"]), "foog"),
+        (partial(corruptions, severities=[6]), r"severities=\[6\]"),
+        (partial(corruptions, published="not-there"), "published='not-there' is no folder"),
+    ],
+    ids=["heads", "rotation head", "others", "ball", "attack", "corruption", "severity", "folder"],
+)
+def test_nothing_is_measured_where_a_later_evaluation_cannot_be(run, second, match):
+    model, batches, _ = run
+    seen = []
+    with pytest.raises(ValueError, match=match):
+        measured([lambda subject: seen.append(subject) or [], second], model=model, batches=batches)
+    assert seen == []
 
 
 def test_images_from_elsewhere_are_told_apart(run):
