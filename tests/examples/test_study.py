@@ -124,6 +124,7 @@ def test_the_arm_that_is_called_the_default_trains_as_the_default_does(cases, mo
     need_fashion_mnist()
     search = module("search")
     for setting, arm in (("cnn-l2", search.FINALISTS["test_resnet"]), ("vit-linf", search.FINALISTS["test_vit"])):
+        monkeypatch.setitem(cases.SETTINGS, setting, cases.SETTINGS[setting]._replace(train=300))
         known = cases.case(setting, None, 0)
         torch.manual_seed(0)
         start = known.setting.new().eval()
