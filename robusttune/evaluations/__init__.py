@@ -35,8 +35,9 @@ class Evaluation(Protocol):
 
     Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
     package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
-    is measured; what else it needs it checks with `checked_by`, just as early. One that says with `takes` how many passes through the model it takes for each image gets a progress bar
-    with the time that is left, and `estimate` knows what it costs.
+    is measured; heads, settings and files it checks with `checked_by`, just as early. One that says with `takes` how many
+    passes through the model it takes for each image gets a progress bar with the time that is left, and `estimate` knows
+    what it costs.
     """
 
     def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:

@@ -79,7 +79,7 @@ def checked_by(check: Callable[..., None]) -> Callable[[Function], Function]:
     """
 
     def decorated(evaluation: Function) -> Function:
-        vars(evaluation)["check"] = check
+        vars(evaluation)["checked_by"] = check
         return evaluation
 
     return decorated
@@ -91,7 +91,7 @@ def check_evaluation(evaluation: object, subject: Subject) -> None:
     Raises:
         ValueError: the evaluation cannot measure this subject, or its settings do not fit.
     """
-    _declared(evaluation, "check", subject)
+    _declared(evaluation, "checked_by", subject)
 
 
 def passes_of(evaluation: object, subject: Subject) -> Passes | None:
