@@ -35,8 +35,8 @@ ARMS = {
     "l2": {"norm": "l2", "eps": EPS["l2"], "augment": "standard"},
     "l2, AugMix": {"norm": "l2", "eps": EPS["l2"], "augment": "augmix"},
     "small l2": {"purpose": "corruptions", "augment": "standard"},
-    'small l2, AugMix (purpose="corruptions")': {"purpose": "corruptions"},
-    "the same, by today's default": {"preset": "standard", "purpose": "corruptions"},
+    "small l2, AugMix, PGD-10": {"purpose": "corruptions"},
+    'the same, by today\'s default (purpose="corruptions")': {"preset": "standard", "purpose": "corruptions"},
 }
 COLUMNS = ("clean", "all", "noise", "blur", "weather", "digital", "fog", "contrast", "l2 attack", "linf attack")
 
