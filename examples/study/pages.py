@@ -1,4 +1,4 @@
-"""Write the tables of the studies into the pages that show them, and draw their picture: python -m examples.study.pages
+"""Write the tables of the studies into the pages that show them, and draw their pictures: python -m examples.study.pages
 
 A page says where: between the lines `<!-- tables: search -->` and `<!-- end -->`.
 """
@@ -29,7 +29,7 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    plots.draw(plots.FILE)
+    plots.draw()
     for page in pages():
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
         print(page.relative_to(ROOT))

@@ -1,22 +1,24 @@
-"""Draw the picture of the search: accuracy against the radius of the arms that count, before all others in grey."""
+"""Draw the pictures of the search: accuracy against the radius, all arms; and against time, those that count."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from examples.study.cases import SEARCHED
 from examples.study.records import FACTORS, ROOT, Facts
-from examples.study.search import FINALISTS, STUDY
+from examples.study.search import FINALISTS, STUDY, TIMES
 from robusttune.measuring.sections._figure import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("clean", *(f"{factor:g} eps" for factor in FACTORS))
-FILE = ROOT / "docs" / "search.svg"
+FILE, TIME_FILE = ROOT / "docs" / "search.svg", ROOT / "docs" / "search-time.svg"
 PLACES = (0.0, *FACTORS)
+SECONDS = (10, 20, 40, 80, 160, 320)  # marks of the axis
 COLOURS = {"the default": "C0", "PGD-10 at its best": "C1", "the default before": "0.2"}
 
 
@@ -27,34 +29,61 @@ def drawn() -> list[Facts]:
 
 
 def fingerprint() -> str:
-    """A hash of the numbers that the picture shows, which stands in its file."""
+    """A hash of the numbers that the pictures show, which stands in their files."""
     facts = sorted([run["setting"], run["arm"], run["seed"], *(run[column] for column in COLUMNS)] for run in drawn())
     return hashlib.blake2b(json.dumps([facts, FINALISTS]).encode(), digest_size=8).hexdigest()
 
 
-def draw(file: Path) -> None:
-    """Write the picture of the records: a panel for each of the four settings.
+def draw() -> None:
+    """Write both pictures of the records, with a panel for each setting.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(10, 7)
+    _draw(FILE, _against_radius, list(SEARCHED))
+    _draw(TIME_FILE, _against_time, [name for name in SEARCHED if _timed(name)])
+
+
+def _draw(file: Path, panel: Callable[["Axes", str], None], settings: list[str]) -> None:
+    rows = -(-len(settings) // 2)
+    figure = new_figure(10, 3.5 * rows)
     import matplotlib as mpl
 
-    runs = drawn()
-    for axis, (setting, known) in zip(figure.subplots(2, 2, sharey=True).flat, SEARCHED.items(), strict=True):
-        _panel(axis, known.model, [run for run in runs if run["setting"] == setting])
-        axis.set_title(known.title, fontsize=10)
+    for axis, setting in zip(figure.subplots(rows, 2, sharey=True, squeeze=False).flat, settings, strict=False):
+        panel(axis, setting)
+        axis.set_title(SEARCHED[setting].title, fontsize=10)
+        axis.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(labels) == 3 else 2)
     with mpl.rc_context({"svg.hashsalt": "search"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Description": f"records {fingerprint()}"})
 
 
-def _panel(axis: "Axes", model: str, runs: list[Facts]) -> None:
-    arms: dict[str, list[Facts]] = {}
-    for run in runs:
-        if not str(run["arm"]).endswith("time"):
+def _timed(setting: str) -> list[Facts]:
+    """The runs of a setting that differ from finalists in their length alone."""
+    return [run for run in drawn() if run["setting"] == setting and str(run["arm"]).endswith(" time")]
+
+
+def _against_time(axis: "Axes", setting: str) -> None:
+    finalists = FINALISTS[SEARCHED[setting].model]
+    runs = [run for run in drawn() if run["setting"] == setting and run["seed"] == 0]
+    for label in ("the default", "PGD-10 at its best"):
+        names = [finalists[label], *(f"{finalists[label]}, x{times:g} time" for times in TIMES)]
+        mine = sorted((run for run in runs if run["arm"] in names), key=lambda run: float(run["seconds"]))
+        for column, style in (("1 eps", "-"), ("1.5 eps", ":")):
+            shares = [100 * float(run[column]) for run in mine]
+            title = f"{label}, {'radius' if column == '1 eps' else '1.5 times the radius'}"
+            look = {"color": COLOURS[label], "marker": "o", "markersize": 3, "linestyle": style}
+            axis.plot([float(run["seconds"]) for run in mine], shares, label=title, **look)
+    axis.set(ylim=(0, 100), xscale="log", xlabel="seconds of the processor", ylabel="accuracy (%)")
+    axis.set_xticks(SECONDS, [str(mark) for mark in SECONDS])
+    axis.minorticks_off()
+
+
+def _against_radius(axis: "Axes", setting: str) -> None:
+    model, arms = SEARCHED[setting].model, dict[str, list[Facts]]()
+    for run in drawn():
+        if run["setting"] == setting and not str(run["arm"]).endswith(" time"):
             arms.setdefault(str(run["arm"]), []).append(run)
     labels = {arm: label for label, arm in FINALISTS[model].items()}
     for arm, seeds in arms.items():
@@ -66,4 +95,3 @@ def _panel(axis: "Axes", model: str, runs: list[Facts]) -> None:
         look = {"color": COLOURS[labels[arm]], "marker": "o", "markersize": 3, "capsize": 2}
         axis.errorbar(PLACES, means, spread, label=labels[arm], **look)
     axis.set(ylim=(0, 100), xlabel="radius, as a multiple of eps", ylabel="accuracy (%)", xticks=PLACES)
-    axis.grid(alpha=0.3)

@@ -22,9 +22,10 @@ def module(monkeypatch):
     return lambda name: importlib.import_module(f"examples.study.{name}")
 
 
-def test_the_picture_of_the_search_shows_the_records(module):
+def test_the_pictures_of_the_search_show_the_records(module):
     plots = module("plots")
-    assert f"records {plots.fingerprint()}" in plots.FILE.read_text(encoding="utf-8"), "run -m examples.study.pages"
+    for file in (plots.FILE, plots.TIME_FILE):
+        assert f"records {plots.fingerprint()}" in file.read_text(encoding="utf-8"), "run -m examples.study.pages"
 
 
 def test_pages_show_the_tables_that_the_records_make(module):
