@@ -79,7 +79,10 @@ OTHERS = [
         {"augmentation": "images_dimmed", "attack": "pgd with 2 steps, awp 0.005"},
     ),
     ({"preset": "joint"}, {"preset": "joint", "tasks": "rotation 0.5, jigsaw 0.5, attack_tasks joint, views 1"}),
-    ({"preset": "thorough", "steps": None}, {"preset": "thorough", "attack": "pgd with 10 steps"}),
+    (
+        {"preset": "thorough", "steps": None},
+        {"attack": "pgd with 10 steps, late in the run wide_pgd with 10 steps", "preset": "thorough"},
+    ),
     ({"tasks": {"rotation": 0, "jigsaw": 0.0}}, {"tasks": "rotation, jigsaw (heads alone, fitted only with out=)"}),
     (
         {"tasks": {"rotation": 0.1, "jigsaw": 0.0}, "attack_tasks": "none"},
