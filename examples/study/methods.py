@@ -10,6 +10,7 @@ from examples.study.teachers import MovingAverage, Remembered
 from robusttune.attacks import Attack, LossOf, ThreatModel, declares
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.attacks.pgd import pgd
+from robusttune.attacks.wide_pgd import wide_pgd
 from robusttune.model.borrowing import differentiable
 from robusttune.training import schedule
 
@@ -107,8 +108,7 @@ class Late(Method):
         self.taken += 1
         if self.taken - 1 < schedule.LATE * self.steps:
             return self.early(loss_of, images, threat, generator=generator)
-        wider = ThreatModel(threat.norm, self.radius * threat.eps)
-        return pgd(loss_of, images, wider, generator=generator, steps=self.pgd_steps)
+        return wide_pgd(loss_of, images, threat, generator=generator, steps=self.pgd_steps, width=self.radius)
 
 
 class Softened(MovingAverage):

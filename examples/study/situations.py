@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 import robusttune
 from examples.images import first
-from examples.ordinary import train
-from examples.study.cases import DATA, Setting
+from examples.study.cases import DATA, Case, Setting
 from examples.study.records import Facts, Study, one_thread, timed
 from robusttune.evaluations.sweep import sweep
 
@@ -54,7 +53,8 @@ class Situation(NamedTuple):
         """The model after hardening in place."""
         setting = self.setting
         chosen = {"norm": setting.norm, "eps": setting.eps, "epochs": self.epochs, **self.settings, **more}
-        return robusttune.harden(model, loader(setting, self.batch), seed=0, progress=False, **chosen)
+        case = case_of(setting)
+        return robusttune.harden(model, case.loader(case.images, self.batch), seed=0, progress=False, **chosen)
 
 
 def untrained(situation: Situation, model: nn.Module) -> nn.Module:
@@ -135,27 +135,26 @@ SITUATIONS = {
 }
 
 
+def case_of(setting: Setting) -> Case:
+    """The images of a setting, all with their labels."""
+    images = first(_images(setting.data, setting.side)[0], setting.train)
+    return Case(setting, images, images, Subset(images, []), 0)
+
+
 @lru_cache(maxsize=1)
-def _data(name: str, setting: Setting) -> tuple[object, object]:
-    return DATA[name].read(setting)
-
-
-def loader(setting: Setting, batch: int) -> DataLoader:
-    """The training images, in a random order."""
-    training, _ = _data(setting.data, setting._replace(norm="", eps=0))
-    return DataLoader(first(training, setting.train), batch, shuffle=True, generator=torch.Generator().manual_seed(0))
+def _images(data: str, side: int) -> tuple[Dataset, Dataset]:
+    return DATA[data].read(USUAL._replace(data=data, side=side, train=PHOTOGRAPHS.train))
 
 
 def trained(setting: Setting) -> nn.Module:
     """The net after ordinary training."""
-    torch.manual_seed(0)
-    batches = loader(setting, 128)
-    return train(setting.new(), batches, max(1, round(setting.length * 400 / len(batches))), progress=False)
+    case = case_of(setting)
+    return case.start(case.images)
 
 
 def judged(model: nn.Module, setting: Setting) -> dict[str, float]:
     """Accuracy on images that no run has trained on, unchanged and under APGD with 20 steps at the radius."""
-    _, testing = _data(setting.data, setting._replace(norm="", eps=0))
+    _, testing = _images(setting.data, setting.side)
     attack = partial(sweep, norms=[setting.norm], eps=[setting.eps], steps=20)
     unseen = DataLoader(first(testing, TESTED), 250)
     records = robusttune.evaluate(model, unseen, ["clean", attack], norm=setting.norm, eps=setting.eps, progress=False)

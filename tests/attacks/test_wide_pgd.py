@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from attack_problems import generator
 from third_parties import a_batch, a_loss
 
 from robusttune.attacks.pgd import pgd
@@ -10,10 +11,6 @@ from robusttune.threat import LossOf, ThreatModel
 
 RADII = {"linf": 0.1, "l2": 0.5}
 every_norm = pytest.mark.parametrize("norm", RADII)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def bowl(candidates):
