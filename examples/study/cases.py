@@ -125,7 +125,13 @@ class Case(NamedTuple):
             imagenet.load(model)
         if pretrained:
             robusttune.pretrain(
-                model, self.loader(self.images), epochs=PRETRAINING, lr=0.1, seed=self.seed, progress=False
+                model,
+                self.loader(self.images),
+                epochs=PRETRAINING,
+                lr=0.1,
+                seed=self.seed,
+                device="cpu",
+                progress=False,
             )
         return self.trained(model, images)
 
@@ -137,6 +143,7 @@ class Case(NamedTuple):
     def hardened(self, model: nn.Module, images: Dataset, *, batch: int = BATCH, **settings: object) -> nn.Module:
         """The model after the setting's steps of the fast recipe, or what the settings say otherwise."""
         chosen = {"preset": "fast", "tasks": None, "epochs": 10_000, "max_steps": self.setting.steps, "tune": False}
+        chosen["device"] = "cpu"  # seconds are of the processor; judges use an accelerator where there is one
         chosen |= {"norm": self.setting.norm, "eps": self.setting.eps, **settings}
         return robusttune.harden(model, self.loader(images, batch), seed=self.seed, progress=False, **chosen)
 

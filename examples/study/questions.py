@@ -59,7 +59,8 @@ def after(case: Case, *, pretext: str | None = None, supervised: bool = True, ta
     model = case.setting.new()
     if pretext is not None:
         against = {"norm": case.setting.norm, "eps": case.setting.eps} if pretext == "adversarial" else {}
-        settings = {"epochs": PRETRAINING, "lr": 0.1, "seed": case.seed, "progress": False, **against}
+        settings = {"epochs": PRETRAINING, "lr": 0.1, "seed": case.seed, "device": "cpu", "progress": False}
+        settings |= against
         robusttune.pretrain(model, case.loader(case.images), **settings)
     if supervised:
         model = case.trained(model, case.labelled)

@@ -52,7 +52,8 @@ class Situation(NamedTuple):
     def hardened(self, model: nn.Module, **more: object) -> nn.Module:
         """The model after hardening in place."""
         setting = self.setting
-        chosen = {"norm": setting.norm, "eps": setting.eps, "epochs": self.epochs, **self.settings, **more}
+        chosen = {"norm": setting.norm, "eps": setting.eps, "epochs": self.epochs, "device": "cpu"}
+        chosen |= {**self.settings, **more}
         case = case_of(setting)
         return robusttune.harden(model, case.loader(case.images, self.batch), seed=0, progress=False, **chosen)
 
@@ -216,7 +217,8 @@ def tables() -> str:
             shares = [
                 f"{100 * run[f'{what} {when}']:.1f}" for what in ("clean", "robust") for when in ("before", "after")
             ]
-            lines.append(f"| {name} | {' | '.join(shares)} | {run['went back'] or ''} | {run['seconds']:.0f} |")
+            seconds = f"{run['seconds']:.0f}" if "seconds" in run else ""
+            lines.append(f"| {name} | {' | '.join(shares)} | {run['went back'] or ''} | {seconds} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
