@@ -1,5 +1,6 @@
 """CUDA graphs of an attack's forward and backward passes, replayed without launching each kernel from the host."""
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -21,8 +22,10 @@ MOST = 4  # graphs, each of which keeps its activations in memory
 
 def captured(run: Run, sample: tuple[Tensor]) -> Run:
     """Capture a function as CUDA graphs for inputs of the sample's shape; the sample becomes the graphs' input buffer."""
+    make: Any = torch.cuda.make_graphed_callables
+    mode = "capture_error_mode"  # torch 2.11 and earlier do not have it
     # Other threads, such as one that pins memory for a loader, may allocate during the capture.
-    graphed: Any = torch.cuda.make_graphed_callables(run, sample, capture_error_mode="thread_local")
+    graphed: Any = make(run, sample, **({mode: "thread_local"} if mode in inspect.signature(make).parameters else {}))
     replayed: Run = graphed
     return replayed
 

@@ -35,12 +35,16 @@ class Average:
         """Move the average towards the model's present weights."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        means, present = [], []
         for name, tensor in self._followed().items():
             average = self.shadow[name]
             if _has_mean(average):
-                average.lerp_(tensor.detach(), share)
+                means.append(average)
+                present.append(tensor.detach())
             else:
                 overwrite(average, tensor)
+        if means:
+            torch._foreach_lerp_(means, present, share)  # one launch on a GPU
 
     @contextmanager
     def applied(self) -> Iterator[None]:

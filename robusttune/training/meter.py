@@ -27,9 +27,8 @@ class Meter:
         """Add the loss terms of one batch, which has this number of images."""
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
-            terms["robust accuracy"] = (
-                out["output"].detach().argmax(1) == hard_labels(labels.to(out["output"].device))
-            ).sum()
+            answers = out["output"].detach().argmax(1)
+            terms["robust accuracy"] = (answers == hard_labels(labels.to(answers.device, non_blocking=True))).sum()
         broken = ~torch.isfinite(out["loss"].detach())
         self._count(broken, images)
         for key, value in terms.items():
