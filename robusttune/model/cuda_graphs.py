@@ -49,13 +49,14 @@ class Graphs:
 
     Args:
         capture: (function, (sample,)) -> a function of inputs with the sample's shape, differentiable once.
+        level: of the line in the log if no graph can be used.
 
     Attributes:
         works: False once a graph differed or could not be captured.
     """
 
-    def __init__(self, capture: Capture = captured) -> None:
-        self.capture = capture
+    def __init__(self, capture: Capture = captured, *, level: int = logging.WARNING) -> None:
+        self.capture, self.level = capture, level
         self.works = True
         self._calls: Counter[_Key] = Counter()
         self._graphs: dict[_Key, _Graph] = {}
@@ -95,7 +96,9 @@ class Graphs:
                 raise RuntimeError(f"its gradient is {difference:.2g} away from the model's own")
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            logger.warning("the attack cannot be replayed as a CUDA graph here, so it goes on without: %s", reason)
+            logger.log(
+                self.level, "the attack cannot be replayed as a CUDA graph here, so it goes on without: %s", reason
+            )
             self.works = False
             self._graphs.clear()
             return

@@ -41,6 +41,8 @@ class Folded:
 
     def __init__(self, model: nn.Module, classifier: Classifier, pairs: list[_Pair]) -> None:
         self.model, self.classifier, self.pairs = model, classifier, pairs
+        norms: list[Any] = [model.get_submodule(pair.norm) for pair in pairs]
+        self.epsilons = [float(norm.eps) for norm in norms]
         shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
         with evaluating(
             model
@@ -56,20 +58,30 @@ class Folded:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Fold the model's present weights and statistics into the copy."""
-        for pair in self.pairs:
-            convolution: Any = self.model.get_submodule(pair.convolution)
-            norm: Any = self.model.get_submodule(pair.norm)
-            folded: Any = self.copy.get_submodule(pair.convolution)
-            scale = torch.rsqrt(norm.running_var + norm.eps)
-            scale = scale if norm.weight is None else scale * norm.weight
-            shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
-            folded.weight.copy_(convolution.weight * scale.view(-1, 1, 1, 1))
-            folded.bias.copy_(shift * scale if norm.bias is None else shift * scale + norm.bias)
+        """Fold the model's present weights and statistics into the copy; all layers together, as a GPU waits for launches."""
+        norms: list[Any] = [self.model.get_submodule(pair.norm) for pair in self.pairs]
+        convolutions: list[Any] = [self.model.get_submodule(pair.convolution) for pair in self.pairs]
+        copies: list[Any] = [self.copy.get_submodule(pair.convolution) for pair in self.pairs]
+        means = [norm.running_mean for norm in norms]
+        sizes, shapes = [len(mean) for mean in means], [(-1, 1, 1, 1)] * len(means)
+        scale = torch.rsqrt(torch.cat(torch._foreach_add([norm.running_var for norm in norms], self.epsilons)))
+        scale = scale * _joined([norm.weight for norm in norms], means, 1.0)
+        shift = _joined([convolution.bias for convolution in convolutions], means, 0.0) - torch.cat(means)
+        shift = shift * scale + _joined([norm.bias for norm in norms], means, 0.0)
+        scales = list(map(Tensor.view, scale.split(sizes), shapes))
+        weights = torch._foreach_mul([convolution.weight for convolution in convolutions], scales)
+        torch._foreach_copy_([folded.weight for folded in copies], weights)
+        torch._foreach_copy_([folded.bias for folded in copies], list(shift.split(sizes)))
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
         return forward(self.copy, self.classifier, inputs)
+
+
+def _joined(values: list[Tensor | None], like: list[Tensor], default: float) -> Tensor:
+    """Return vectors one after the other, with the default in the place of each that is None."""
+    pairs = zip(values, like, strict=True)
+    return torch.cat([torch.full_like(other, default) if value is None else value for value, other in pairs])
 
 
 def folded(model: nn.Module, classifier: Classifier, inputs: Tensor) -> Folded | None:

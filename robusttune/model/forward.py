@@ -89,6 +89,15 @@ class ForwardRunner:
         self.graphs = graphs
 
     @contextmanager
+    def unreplayed(self) -> Iterator[None]:
+        """Replay no graphs inside the context."""
+        kept, self.graphs = self.graphs, None
+        try:
+            yield
+        finally:
+            self.graphs = kept
+
+    @contextmanager
     def under_attack(self, *, differentiated_once: bool) -> Iterator[None]:
         """Use the folded, compiled or graphed forward while an attack runs: in eval mode, without gradients of weights.
 

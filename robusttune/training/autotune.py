@@ -1,6 +1,9 @@
 """The fast path of a run: folding and compilation for the attack, chosen by timing a few steps at its start."""
 
+import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from statistics import median
 
 import torch
@@ -33,12 +36,15 @@ def choose_fast_path(training: Training, speed: Speed, *, resumed: bool, show: b
     """
     if speed.checkpointing:
         return
-    if speed.tune is True and speed.compile is not True and training.stepper.device.type == "cuda":
+    graphed = speed.compile is not True and training.stepper.device.type == "cuda"
+    if speed.tune is True and graphed:
         training.robust_loss.passes.replay(Graphs())
     if resumed:
         return
     images, labels = training.batches.peeked
     _fold(speed.tune, training, images, show)
+    if speed.tune == "auto" and graphed:
+        _replay(training, images, labels, show)
     if speed.compile is True:
         training.robust_loss.passes.compile("whole")
     elif speed.compile == "auto" and speed.tune is not False:
@@ -83,6 +89,21 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
         return distributed.agreed(how_much_faster(copy, plain, inputs), device)
 
 
+def _replay(training: Training, images: Tensor, labels: Tensor | None, show: bool) -> None:
+    """Replay the attack as CUDA graphs, if the run is long enough and timing shows that this is faster."""
+    passes, steps = training.robust_loss.passes, training.progress.steps
+    if steps is None or steps < WORTH_MEASURING:
+        return
+    graphs = Graphs(level=logging.INFO)
+    passes.replay(graphs)
+    gain = _gain(training, images, labels, passes.unreplayed)
+    works = distributed.summed([graphs.works], training.stepper.device)[0] == distributed.world()
+    if works and gain >= PAYS:
+        tell(f"the attack is replayed as CUDA graphs, which makes its steps {gain:.1f} times as fast", show)
+    else:
+        passes.replay(None)
+
+
 def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bool) -> None:
     """Compile the attack's passes, if the run is long enough and timing shows that they are faster."""
     passes, device, progress = training.robust_loss.passes, training.stepper.device, training.progress
@@ -100,7 +121,7 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     began = time.perf_counter()
     _seconds(training, images, labels)
     cost = time.perf_counter() - began - seconds
-    gain = _gain_of_compiling(training, images, labels)
+    gain = _gain(training, images, labels, passes.uncompiled)
     works = distributed.summed([passes.compiled != "no"], device)[0] == distributed.world()
     if works and gain >= KEPT:
         tell(
@@ -114,11 +135,15 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     passes.compile("no")
 
 
-def _gain_of_compiling(training: Training, images: Tensor, labels: Tensor | None) -> float:
-    """Measure the speed-up of a step by the compiled attack: the median ratio of alternating measurements."""
-    passes, ratios = training.robust_loss.passes, []
+def _gain(
+    training: Training, images: Tensor, labels: Tensor | None, plainly: Callable[[], AbstractContextManager[None]]
+) -> float:
+    """Measure the speed-up of a step over one inside a context: the median ratio of alternating measurements."""
+    ratios = []
+    for _ in range(2):  # the second time, graphs are captured
+        _seconds(training, images, labels)
     for _ in range(TURNS):
-        with passes.uncompiled():
+        with plainly():
             without = _seconds(training, images, labels)
         ratios.append(without / _seconds(training, images, labels))
     return distributed.agreed(median(ratios), training.stepper.device)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robusttune.model.cuda_graphs import Graphs
 from robusttune.run import distributed, files, randomness
 from robusttune.run import folder as run_folder
 from robusttune.run.log import tell
@@ -105,6 +106,7 @@ def state_of(training: Training) -> dict[str, Any]:
         "epoch_states": training.epoch_states,
         "folded": training.robust_loss.passes.folded is not None,
         "compiled": training.robust_loss.passes.compiled,
+        "replayed": training.robust_loss.passes.graphs is not None,
         "states": randomness.random_states(training.batches.loader),
     }
 
@@ -127,6 +129,8 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     # A new measurement might choose another fast path.
     training.robust_loss.fold(training.batches.peeked[0] if state["folded"] else None)
     training.robust_loss.passes.compile(state["compiled"])
+    if state.get("replayed") and training.stepper.device.type == "cuda":
+        training.robust_loss.passes.replay(Graphs())
     training.epoch_states = state["epoch_states"]
     randomness.restore_random_states(state["states"], training.batches.loader)
     training.journal.rewind(training.epoch)

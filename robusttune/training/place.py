@@ -18,6 +18,7 @@ from robusttune.run import distributed
 from robusttune.run import folder as run_folder
 from robusttune.run.log import tell
 from robusttune.training.checks import check_choices
+from robusttune.training.precision import chosen_precision
 from robusttune.training.settings import Output, Speed
 
 
@@ -45,7 +46,8 @@ def laid_out(model: nn.Module, batches: Batches, pixels: Pixels, speed: Speed, d
     """Keep the model in the memory format that `speed` asks for, or that the model can take, inside this context."""
     images = batches.peeked[0][:2]
     inputs = pixels.inputs(pixels.pixels(images.cpu())).to(device, dtype_of(model))
-    with formatted(model, chosen_format(speed.channels_last, model, inputs)):
+    short = chosen_precision(speed.precision, device).name != "fp32"
+    with formatted(model, chosen_format(speed.channels_last, model, inputs, short=short)):
         yield
 
 

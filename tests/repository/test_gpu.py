@@ -1,6 +1,8 @@
 """The core path on an accelerator: placement, bf16, and agreement with the CPU. `pytest -m gpu`"""
 
 import copy
+import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -67,7 +69,7 @@ def test_attacks_stay_in_the_ball_and_repeat_themselves(norm):
     model, threat = a_model().to(ACCELERATOR).eval(), ThreatModel(norm, 0.1)
     loss_of = LossOf(lambda x: nn.functional.cross_entropy(model(x), labels, reduction="none"))
     runs = [pgd(loss_of, images, threat, generator=torch.Generator(ACCELERATOR).manual_seed(3)) for _ in range(2)]
-    assert torch.equal(*runs)
+    assert torch.allclose(*runs, atol=1e-5)  # sums on a GPU may take another order
     assert (threat.size(runs[0], images) <= 0.1 + 1e-5).all()
     assert (loss_of(runs[0]) > loss_of(images)).all()
 
@@ -99,7 +101,7 @@ def test_a_model_that_is_there_stays_there_and_evaluates_as_on_the_cpu():
     assert next(model.parameters()).device.type == ACCELERATOR.type
     there = robusttune.evaluate(model, a_loader(), "clean", progress=False)
     here = robusttune.evaluate(model.cpu(), a_loader(), "clean", device="cpu", progress=False)
-    assert there.value == pytest.approx(here.value, abs=0.005)
+    assert there.value == pytest.approx(here.value, abs=0.02)  # TF32 tips answers that hang in the balance
 
 
 def test_augmentations_run_there_and_leave_its_random_state():
@@ -144,6 +146,18 @@ def test_corruptions_there_are_those_of_the_cpu(name, severity):
     assert torch.equal(there, again)
 
 
+@contextmanager
+def no_waiting():
+    """Make each wait for the device inside this context an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("name", plugins.names("corruptions"))
 def test_corruptions_wait_for_the_device_only_the_first_time(name):
     if ACCELERATOR.type != "cuda":
@@ -151,11 +165,8 @@ def test_corruptions_wait_for_the_device_only_the_first_time(name):
     images, generator = photographs(64).to(ACCELERATOR), torch.Generator(ACCELERATOR).manual_seed(0)
     corruption = plugins.find("corruptions", name)
     corruption(images, 3, generator)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         corruption(images, 3, generator)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", plugins.names("augmentations"))
