@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +26,11 @@ def captured(run: Run, sample: tuple[Tensor]) -> Run:
     make: Any = torch.cuda.make_graphed_callables
     mode = "capture_error_mode"  # torch 2.11 and earlier do not have it
     # Other threads, such as one that pins memory for a loader, may allocate during the capture.
-    graphed: Any = make(run, sample, **({mode: "thread_local"} if mode in inspect.signature(make).parameters else {}))
+    known = {mode: "thread_local"} if mode in inspect.signature(make).parameters else {}
+    with warnings.catch_warnings():
+        # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
+        graphed: Any = make(run, sample, **known)
     replayed: Run = graphed
     return replayed
 

@@ -149,7 +149,7 @@ def harden(
         channels_last: memory format during the run; "auto" for convolutional models that can work in it.
         tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
             200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
-            On a CUDA GPU, True also replays the attack as CUDA graphs, after a check. False switches compile="auto" off.
+            On a CUDA GPU the attack is replayed as CUDA graphs likewise, after a check. False switches compile="auto" off.
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
         sharded: with several processes, whether a loader other than a plain DataLoader yields this process's share only.
         out: a folder for checkpoints, heads, logs; None for none.

@@ -3,6 +3,7 @@
 import copy
 import logging
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -283,6 +284,27 @@ def test_bad_choices_are_told_before_a_folder_is_written(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name} is 'fast', but it must be True, False or 'auto'"):
         robusttune.harden(a_net(), loader(), out=tmp_path / "run", progress=False, **{name: "fast"})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("gain", "works", "kept"), [(2.0, True, True), (1.05, True, False), (2.0, False, False)])
+def test_graphs_are_replayed_where_they_work_and_pay(monkeypatch, caplog, gain, works, kept):
+    def seconds(training, images, labels):
+        if passes.graphs is None:
+            return 1.0
+        passes.graphs.works = works
+        return 1 / gain
+
+    monkeypatch.setattr(autotune, "_seconds", seconds)
+    passes = a_loss(a_net())[0].passes
+    training = SimpleNamespace(
+        robust_loss=SimpleNamespace(passes=passes),
+        progress=SimpleNamespace(steps=autotune.WORTH_MEASURING),
+        stepper=SimpleNamespace(device=torch.device("cpu")),
+    )
+    with caplog.at_level("INFO", "robusttune"):
+        autotune._replay(training, None, None, show=False)
+    assert (passes.graphs is not None) == kept
+    assert ("CUDA graphs, which makes its steps 2.0 times as fast" in caplog.text) == kept
 
 
 def test_passes_fold_and_compile_in_either_order(graphs):
