@@ -86,6 +86,7 @@ ARMS = {
     "pgd-10 64, rate x4": Arm(64, settings=PGD),
     "pgd-10 32, rate x4": Arm(32, settings=PGD),
     "pgd-10 32, rate x2": Arm(32, 2.0, settings=PGD),
+    "pgd-10 32, rate x1": Arm(32, 1.0, settings=PGD),
     "fast 128, rate x8": Arm(pace=8.0),
     "fast 64": Arm(64),
     "fast 64, rate x2": Arm(64, 2.0),

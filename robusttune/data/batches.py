@@ -104,7 +104,7 @@ def check_images(images: object, *, wait: bool = False) -> None:
         )
         raise ValueError(f"images are {images.dtype}, but floats or uint8 are needed: {advice}")
     readable = images.is_floating_point() and (wait or images.device.type == "cpu")
-    if readable and not bool(torch.stack(torch.aminmax(images.detach())).isfinite().all()):  # NaN is both, then
+    if readable and not bool(torch.stack(torch.aminmax(images.detach())).isfinite().all()):  # a NaN makes both NaN
         raise ValueError("images hold NaN or infinite values: look for broken files or a division by zero std")
 
 

@@ -52,6 +52,11 @@ class Batches:
             raise RuntimeError("no batch is read ahead: call first() before the first epoch")
         return self._peeked
 
+    @property
+    def part(self) -> CheckedBatch:
+        """The first of the parts of `peeked` that are trained on: all of it, unless batches are cut."""
+        return next(self._parts(self.peeked))
+
     def first(self) -> CheckedBatch:
         """Read the first batch and keep it as `peeked`.
 

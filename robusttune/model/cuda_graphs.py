@@ -1,10 +1,12 @@
 """CUDA graphs of an attack's forward and backward passes, replayed without launching each kernel from the host."""
 
-import inspect
+import gc
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,16 +25,27 @@ MOST = 4  # graphs, each of which keeps its activations in memory
 
 def captured(run: Run, sample: tuple[Tensor]) -> Run:
     """Capture a function as CUDA graphs for inputs of the sample's shape; the sample becomes the graphs' input buffer."""
-    make: Any = torch.cuda.make_graphed_callables
-    mode = "capture_error_mode"  # torch 2.11 and earlier do not have it
-    # Other threads, such as one that pins memory for a loader, may allocate during the capture.
-    known = {mode: "thread_local"} if mode in inspect.signature(make).parameters else {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _others_may_allocate():
         # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
-        graphed: Any = make(run, sample, **known)
+        graphed: Any = torch.cuda.make_graphed_callables(run, sample)
     replayed: Run = graphed
     return replayed
+
+
+@contextmanager
+def _others_may_allocate() -> Iterator[None]:
+    """Let other threads, such as one that pins memory for a loader, allocate during captures inside this context.
+
+    `make_graphed_callables` has no argument for that with torch 2.11 and earlier.
+    """
+    module: Any = torch.cuda
+    graph = module.graph
+    module.graph = partial(graph, capture_error_mode="thread_local")
+    try:
+        yield
+    finally:
+        module.graph = graph
 
 
 class _Key(NamedTuple):
@@ -58,11 +71,12 @@ class Graphs:
 
     Attributes:
         works: False once a graph differed or could not be captured.
+        bytes: that the graphs keep on the device.
     """
 
     def __init__(self, capture: Capture = captured, *, level: int = logging.WARNING) -> None:
         self.capture, self.level = capture, level
-        self.works = True
+        self.works, self.bytes = True, 0
         self._calls: Counter[_Key] = Counter()
         self._graphs: dict[_Key, _Graph] = {}
         self._weights: tuple[int, ...] = ()
@@ -72,9 +86,16 @@ class Graphs:
         dense = [tensor for tensor in tensors_of(model) if tensor.layout == torch.strided]
         weights = tuple(tensor.data_ptr() for tensor in dense)
         if weights != self._weights:
-            self._graphs.clear()
-            self._calls.clear()
+            self.clear()
         self._weights = weights
+
+    def clear(self) -> None:
+        """Drop all graphs, and give their memory back."""
+        self._calls.clear()
+        if self._graphs:
+            self._graphs.clear()
+            gc.collect()  # torch keeps a graph in a circle of references
+        self.bytes = 0
 
     def __call__(self, run: Run, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of `run` for inputs (N,C,H,W)."""
@@ -94,7 +115,9 @@ class Graphs:
     def _add(self, key: _Key, run: Run, inputs: Tensor) -> None:
         try:
             sample = inputs.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+            before = _reserved(inputs.device)
             graph = _Graph(self.capture(run, (sample,)))
+            self.bytes += _reserved(inputs.device) - before
             # With the sample's values, a graph that never reads its input again would seem right.
             difference = _difference(graph.run, run, inputs.detach().flip(0) * 0.9 + 0.05)
             if not difference <= CLOSE.get(key.autocast or key.dtype, 1e-3):
@@ -105,11 +128,17 @@ class Graphs:
                 self.level, "the attack cannot be replayed as a CUDA graph here, so it goes on without: %s", reason
             )
             self.works = False
-            self._graphs.clear()
+        if not self.works:  # the error, which holds what was captured, is gone by now
+            self.clear()
             return
         if not self._graphs:
             logger.info("the attack's passes are replayed as CUDA graphs")
         self._graphs[key] = graph
+
+
+def _reserved(device: torch.device) -> int:
+    """Return the bytes that torch holds on a CUDA device; 0 for others."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 
 class _Graph:

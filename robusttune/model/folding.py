@@ -41,8 +41,12 @@ class Folded:
 
     def __init__(self, model: nn.Module, classifier: Classifier, pairs: list[_Pair]) -> None:
         self.model, self.classifier, self.pairs = model, classifier, pairs
-        norms: list[Any] = [model.get_submodule(pair.norm) for pair in pairs]
-        self.epsilons = [float(norm.eps) for norm in norms]
+        alike: dict[object, list[_Pair]] = {}
+        for pair in pairs:
+            alike.setdefault(
+                _formats(model.get_submodule(pair.norm), model.get_submodule(pair.convolution)), []
+            ).append(pair)
+        self.alike = list(alike.values())
         shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
         with evaluating(
             model
@@ -58,24 +62,36 @@ class Folded:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Fold the model's present weights and statistics into the copy; all layers together, as a GPU waits for launches."""
-        norms: list[Any] = [self.model.get_submodule(pair.norm) for pair in self.pairs]
-        convolutions: list[Any] = [self.model.get_submodule(pair.convolution) for pair in self.pairs]
-        copies: list[Any] = [self.copy.get_submodule(pair.convolution) for pair in self.pairs]
+        """Fold the model's present weights and statistics into the copy."""
+        for pairs in self.alike:
+            self._fold(pairs)
+
+    def _fold(self, pairs: list[_Pair]) -> None:
+        """Fold layers of one device and number format together, since each launch takes time on a GPU."""
+        norms: list[Any] = [self.model.get_submodule(pair.norm) for pair in pairs]
+        convolutions: list[Any] = [self.model.get_submodule(pair.convolution) for pair in pairs]
+        copies: list[Any] = [self.copy.get_submodule(pair.convolution) for pair in pairs]
+        epsilons = [float(norm.eps) for norm in norms]
         means = [norm.running_mean for norm in norms]
         sizes, shapes = [len(mean) for mean in means], [(-1, 1, 1, 1)] * len(means)
-        scale = torch.rsqrt(torch.cat(torch._foreach_add([norm.running_var for norm in norms], self.epsilons)))
+        scale = torch.rsqrt(torch.cat(torch._foreach_add([norm.running_var for norm in norms], epsilons)))
         scale = scale * _joined([norm.weight for norm in norms], means, 1.0)
         shift = _joined([convolution.bias for convolution in convolutions], means, 0.0) - torch.cat(means)
         shift = shift * scale + _joined([norm.bias for norm in norms], means, 0.0)
-        scales = list(map(Tensor.view, scale.split(sizes), shapes))
-        weights = torch._foreach_mul([convolution.weight for convolution in convolutions], scales)
-        torch._foreach_copy_([folded.weight for folded in copies], weights)
-        torch._foreach_copy_([folded.bias for folded in copies], list(shift.split(sizes)))
+        scales = list(map(Tensor.view, torch.split(scale, sizes), shapes))
+        for convolution, folded, factor in zip(convolutions, copies, scales, strict=True):
+            folded.weight.copy_(convolution.weight * factor)
+        torch._foreach_copy_([folded.bias for folded in copies], list(torch.split(shift, sizes)))
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
         return forward(self.copy, self.classifier, inputs)
+
+
+def _formats(norm: Any, convolution: Any) -> tuple[object, ...]:
+    """Return devices and number formats of the tensors that folding reads; None for those that are missing."""
+    tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias, convolution.weight, convolution.bias)
+    return tuple(None if tensor is None else (tensor.device, tensor.dtype) for tensor in tensors)
 
 
 def _joined(values: list[Tensor | None], like: list[Tensor], default: float) -> Tensor:

@@ -85,8 +85,17 @@ class ForwardRunner:
             self.compiled = kept
 
     def replay(self, graphs: Graphs | None) -> None:
-        """Replay these CUDA graphs in attacks; None to replay none."""
+        """Replay these CUDA graphs in attacks; None to replay none, and to give the memory of those before back."""
+        if self.graphs is not None and self.graphs is not graphs:
+            self.graphs.clear()
         self.graphs = graphs
+
+    def release(self) -> int:
+        """Compile nothing and replay no graphs any more; returns the bytes that graphs kept on the device."""
+        kept = 0 if self.graphs is None else self.graphs.bytes
+        self.compile("no")
+        self.replay(None)
+        return kept
 
     @contextmanager
     def unreplayed(self) -> Iterator[None]:

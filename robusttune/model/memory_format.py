@@ -56,7 +56,8 @@ def chosen_format(channels_last: AutoBool, model: nn.Module, inputs: Tensor, *, 
         return channels_last
     if channels_last != "auto":
         raise ValueError(f"channels_last is {channels_last!r}, but it must be True, False or 'auto'")
-    if inputs.device.type == "cuda" and not (may_fold or inputs.dtype.itemsize == 2):
+    slow = inputs.device.type == "cuda" and inputs.dtype.itemsize > 2 and not may_fold
+    if slow and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return False
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) < CONVOLUTIONAL or compiled(model):
         return False

@@ -9,6 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from robusttune.attacks import differentiates_once
 from robusttune.model.borrowing import attacking, evaluating
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import forward
@@ -41,7 +42,7 @@ def choose_fast_path(training: Training, speed: Speed, *, resumed: bool, show: b
         training.robust_loss.passes.replay(Graphs())
     if resumed:
         return
-    images, labels = training.batches.peeked
+    images, labels = training.batches.part
     _fold(speed.tune, training, images, show)
     if speed.tune == "auto" and graphed:
         _replay(training, images, labels, show)
@@ -92,13 +93,19 @@ def _gain_of_folding(training: Training, images: Tensor) -> float:
 def _replay(training: Training, images: Tensor, labels: Tensor | None, show: bool) -> None:
     """Replay the attack as CUDA graphs, if the run is long enough and timing shows that this is faster."""
     passes, steps = training.robust_loss.passes, training.progress.steps
-    if steps is None or steps < WORTH_MEASURING:
+    if steps is None or steps < WORTH_MEASURING or not differentiates_once(training.robust_loss.attack):
         return
-    graphs = Graphs(level=logging.INFO)
+    graphs, ratios = Graphs(level=logging.INFO), [0.0]
     passes.replay(graphs)
-    gain = _gain(training, images, labels, passes.unreplayed)
+    try:
+        for _ in range(2):  # the second time, graphs are captured
+            _seconds(training, images, labels)
+        ratios = _ratios(training, images, labels, passes.unreplayed)
+    except torch.OutOfMemoryError:  # the run itself may fit
+        passes.replay(None)
+    gain = distributed.agreed(median(ratios), training.stepper.device)
     works = distributed.summed([graphs.works], training.stepper.device)[0] == distributed.world()
-    if works and gain >= PAYS:
+    if works and gain >= PAYS and passes.graphs is not None:
         tell(f"the attack is replayed as CUDA graphs, which makes its steps {gain:.1f} times as fast", show)
     else:
         passes.replay(None)
@@ -121,9 +128,11 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     began = time.perf_counter()
     _seconds(training, images, labels)
     cost = time.perf_counter() - began - seconds
-    gain = _gain(training, images, labels, passes.uncompiled)
+    ratios = _ratios(training, images, labels, passes.uncompiled)
+    gain = distributed.agreed(median(ratios), device)
     works = distributed.summed([passes.compiled != "no"], device)[0] == distributed.world()
     if works and gain >= KEPT:
+        passes.replay(None)  # what is compiled is not replayed
         tell(
             f"attacks are compiled, which makes them {gain:.2f} times as fast and took {cost:.0f} s of the "
             f"{left / 60:.0f} minutes expected",
@@ -135,18 +144,16 @@ def _compile(training: Training, images: Tensor, labels: Tensor | None, show: bo
     passes.compile("no")
 
 
-def _gain(
+def _ratios(
     training: Training, images: Tensor, labels: Tensor | None, plainly: Callable[[], AbstractContextManager[None]]
-) -> float:
-    """Measure the speed-up of a step over one inside a context: the median ratio of alternating measurements."""
+) -> list[float]:
+    """Measure how many times as fast as inside a context a step is outside it, in turns."""
     ratios = []
-    for _ in range(2):  # the second time, graphs are captured
-        _seconds(training, images, labels)
     for _ in range(TURNS):
         with plainly():
             without = _seconds(training, images, labels)
         ratios.append(without / _seconds(training, images, labels))
-    return distributed.agreed(median(ratios), training.stepper.device)
+    return ratios
 
 
 def _seconds(training: Training, images: Tensor, labels: Tensor | None) -> float:

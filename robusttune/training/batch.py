@@ -32,7 +32,10 @@ class LoadedBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "LoadedBatch":
         """Copy the batch to a device, without waiting for the copies."""
-        return LoadedBatch(*(part if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
+        # The CPU would read a copy from a device before it has arrived.
+        return LoadedBatch(
+            *(None if part is None else part.to(device, non_blocking=part.device.type == "cpu") for part in self)  # type: ignore[arg-type]
+        )
 
 
 class PreparedBatch(NamedTuple):

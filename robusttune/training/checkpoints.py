@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     training.robust_loss.fold(training.batches.peeked[0] if state["folded"] else None)
     training.robust_loss.passes.compile(state["compiled"])
     if state.get("replayed") and training.stepper.device.type == "cuda":
-        training.robust_loss.passes.replay(Graphs())
+        training.robust_loss.passes.replay(Graphs(level=logging.INFO))
     training.epoch_states = state["epoch_states"]
     randomness.restore_random_states(state["states"], training.batches.loader)
     training.journal.rewind(training.epoch)

@@ -214,7 +214,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
                 speed = replace(wanted.speed, compile=wanted.speed.compile is True)
                 choose_fast_path(training, speed, resumed=False, show=False)
                 pace, validation = profiling.pace(training), profiling.validation_cost(training)
-                training.robust_loss.passes.compile("no")
+                replayed = training.robust_loss.passes.release()
                 passes, memory = profiling.pass_counts(training), profiling.memory(training)
                 fit = profiling.fit_cost(training)
             extent = extent_of(training, pace)
@@ -236,7 +236,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         extent.epochs,
         extent.steps,
         passes,
-        memory.peak,
+        memory.peak + replayed,
         COUNTED if device.type == "cpu" else MEASURED,
         len(training.batches.peeked[0]),
         memory.largest_batch,

@@ -28,7 +28,9 @@ class Meter:
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
             answers = out["output"].detach().argmax(1)
-            terms["robust accuracy"] = (answers == hard_labels(labels.to(answers.device, non_blocking=True))).sum()
+            waits = labels.device.type != "cpu"  # else the CPU would read what has not arrived yet
+            there = labels.to(answers.device, non_blocking=not waits)
+            terms["robust accuracy"] = (answers == hard_labels(there)).sum()
         broken = ~torch.isfinite(out["loss"].detach())
         self._count(broken, images)
         for key, value in terms.items():

@@ -46,7 +46,8 @@ def laid_out(model: nn.Module, batches: Batches, pixels: Pixels, speed: Speed, d
     """Keep the model in the memory format that `speed` asks for, or that the model can take, inside this context."""
     images = batches.peeked[0][:2]
     inputs = pixels.inputs(pixels.pixels(images.cpu())).to(device, dtype_of(model))
-    may_fold = speed.tune is not False or chosen_precision(speed.precision, device).name != "fp32"
+    folds = speed.tune is not False and not speed.checkpointing
+    may_fold = folds or chosen_precision(speed.precision, device).name != "fp32"
     with formatted(model, chosen_format(speed.channels_last, model, inputs, may_fold=may_fold)):
         yield
 

@@ -169,4 +169,4 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)
     finally:
-        training.robust_loss.passes.compile("no")
+        training.robust_loss.passes.release()

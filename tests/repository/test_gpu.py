@@ -1,6 +1,7 @@
 """The core path on an accelerator: placement, bf16, and agreement with the CPU. `pytest -m gpu`"""
 
 import copy
+import gc
 import warnings
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from robusttune.attacks.pgd import pgd
 from robusttune.augmentations._augment import applied, chosen_augment
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.devices import available_accelerator
+from robusttune.training import autotune
 from robusttune.training.precision import chosen_precision
 
 ACCELERATOR = available_accelerator()
@@ -69,7 +71,8 @@ def test_attacks_stay_in_the_ball_and_repeat_themselves(norm):
     model, threat = a_model().to(ACCELERATOR).eval(), ThreatModel(norm, 0.1)
     loss_of = LossOf(lambda x: nn.functional.cross_entropy(model(x), labels, reduction="none"))
     runs = [pgd(loss_of, images, threat, generator=torch.Generator(ACCELERATOR).manual_seed(3)) for _ in range(2)]
-    assert torch.allclose(*runs, atol=1e-5)  # sums on a GPU may take another order
+    # Sums on a GPU may take another order, which turns the sign of a gradient near 0.
+    assert torch.isclose(*runs, atol=1e-5).float().mean() > 0.99
     assert (threat.size(runs[0], images) <= 0.1 + 1e-5).all()
     assert (loss_of(runs[0]) > loss_of(images)).all()
 
@@ -260,6 +263,23 @@ def test_harden_replays_graphs_and_updates_fused(precision, caplog):
         assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     assert "the attack's passes are replayed as CUDA graphs" in caplog.text
     assert "CUDA graph here" not in caplog.text
+
+
+@needs_cuda
+def test_graphs_are_chosen_by_timing_and_leave_no_memory_behind(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(autotune, "WORTH_MEASURING", 2)
+    caplog.set_level("INFO", "robusttune")
+    loader = DataLoader(TensorDataset(*a_batch(800)), 80, shuffle=True, pin_memory=True, num_workers=2)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    settings = {"norm": "l2", "steps": 5, "tune": "auto", "progress": False, "out": tmp_path / "run"}
+    robusttune.harden(a_model(), loader, epochs=2, **settings)
+    robusttune.harden(a_model(), loader, epochs=3, resume=True, **settings)
+    assert "CUDA graph here" not in caplog.text
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + 2**21
 
 
 @needs_cuda

@@ -16,6 +16,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
+from robusttune.attacks.pgd import pgd
 from robusttune.model.forward import ForwardRunner
 from robusttune.training import autotune, recipe
 from robusttune.training.precision import chosen_precision
@@ -297,7 +298,7 @@ def test_graphs_are_replayed_where_they_work_and_pay(monkeypatch, caplog, gain, 
     monkeypatch.setattr(autotune, "_seconds", seconds)
     passes = a_loss(a_net())[0].passes
     training = SimpleNamespace(
-        robust_loss=SimpleNamespace(passes=passes),
+        robust_loss=SimpleNamespace(passes=passes, attack=pgd),
         progress=SimpleNamespace(steps=autotune.WORTH_MEASURING),
         stepper=SimpleNamespace(device=torch.device("cpu")),
     )
