@@ -28,8 +28,7 @@ def captured(run: Run, sample: tuple[Tensor]) -> Run:
     with warnings.catch_warnings(), _others_may_allocate():
         # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
-        graphed: Any = torch.cuda.make_graphed_callables(run, sample)
-    replayed: Run = graphed
+        replayed: Run = torch.cuda.make_graphed_callables(run, sample)  # type: ignore[assignment]
     return replayed
 
 

@@ -68,9 +68,15 @@ class Folded:
 
     def _fold(self, pairs: list[_Pair]) -> None:
         """Fold layers of one device and number format together, since each launch takes time on a GPU."""
-        norms: list[Any] = [self.model.get_submodule(pair.norm) for pair in pairs]
-        convolutions: list[Any] = [self.model.get_submodule(pair.convolution) for pair in pairs]
-        copies: list[Any] = [self.copy.get_submodule(pair.convolution) for pair in pairs]
+        layers: Any = [
+            (
+                self.model.get_submodule(pair.norm),
+                self.model.get_submodule(pair.convolution),
+                self.copy.get_submodule(pair.convolution),
+            )
+            for pair in pairs
+        ]
+        norms, convolutions, copies = zip(*layers, strict=True)
         epsilons = [float(norm.eps) for norm in norms]
         means = [norm.running_mean for norm in norms]
         sizes, shapes = [len(mean) for mean in means], [(-1, 1, 1, 1)] * len(means)
@@ -88,10 +94,9 @@ class Folded:
         return forward(self.copy, self.classifier, inputs)
 
 
-def _formats(norm: Any, convolution: Any) -> tuple[object, ...]:
-    """Return devices and number formats of the tensors that folding reads; None for those that are missing."""
-    tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias, convolution.weight, convolution.bias)
-    return tuple(None if tensor is None else (tensor.device, tensor.dtype) for tensor in tensors)
+def _formats(*layers: nn.Module) -> tuple[object, ...]:
+    """Return names, devices and number formats of the layers' tensors."""
+    return tuple((name, each.device, each.dtype) for layer in layers for name, each in layer.state_dict().items())
 
 
 def _joined(values: list[Tensor | None], like: list[Tensor], default: float) -> Tensor:
