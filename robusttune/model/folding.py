@@ -43,14 +43,12 @@ class Folded:
         self.model, self.classifier, self.pairs = model, classifier, pairs
         alike: dict[object, list[_Pair]] = {}
         for pair in pairs:
-            alike.setdefault(
-                _formats(model.get_submodule(pair.norm), model.get_submodule(pair.convolution)), []
-            ).append(pair)
+            formats = _formats(model.get_submodule(pair.norm), model.get_submodule(pair.convolution))
+            alike.setdefault(formats, []).append(pair)
         self.alike = list(alike.values())
         shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-        with evaluating(
-            model
-        ):  # in eval mode already, the copy's own `eval` does not change shared weights a second time
+        # In eval mode already, the copy's own `eval` does not change shared weights a second time.
+        with evaluating(model):
             self.copy = copy.deepcopy(model, shared).eval()
         for pair in pairs:
             convolution: Any = self.copy.get_submodule(pair.convolution)
@@ -79,14 +77,13 @@ class Folded:
         norms, convolutions, copies = zip(*layers, strict=True)
         epsilons = [float(norm.eps) for norm in norms]
         means = [norm.running_mean for norm in norms]
-        sizes, shapes = [len(mean) for mean in means], [(-1, 1, 1, 1)] * len(means)
+        sizes = [len(mean) for mean in means]
         scale = torch.rsqrt(torch.cat(torch._foreach_add([norm.running_var for norm in norms], epsilons)))
         scale = scale * _joined([norm.weight for norm in norms], means, 1.0)
         shift = _joined([convolution.bias for convolution in convolutions], means, 0.0) - torch.cat(means)
         shift = shift * scale + _joined([norm.bias for norm in norms], means, 0.0)
-        scales = list(map(Tensor.view, torch.split(scale, sizes), shapes))
-        for convolution, folded, factor in zip(convolutions, copies, scales, strict=True):
-            folded.weight.copy_(convolution.weight * factor)
+        for convolution, folded, factor in zip(convolutions, copies, torch.split(scale, sizes), strict=True):
+            folded.weight.copy_(convolution.weight * factor.view(-1, 1, 1, 1))
         torch._foreach_copy_([folded.bias for folded in copies], list(torch.split(shift, sizes)))
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
