@@ -76,7 +76,7 @@ def descriptions(place: str) -> dict[str, str]:
 
     Example:
         >>> descriptions("training/harden.py:harden")["lr"]
-        'of a named optimiser.'
+        'of a named optimiser; left out, those that are customary for "sgd", "momentum" or "adamw".'
     """
     entries = _entries(place)
     for other, where in REFERENCES.items():

@@ -114,12 +114,12 @@ def harden(
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
-        preset: "standard" (a single-step attack, PGD-2 in a wider ball at the end, steps of 32 images), "thorough" (PGD-10), both as published
-            from 160 px on; "fast" (steps of a whole batch, any size), "joint" (the default of before). Other arguments override it.
+        preset: "standard" (N-FGSM, then PGD-2 in a wider ball, steps of 32 images), "thorough" (the same with PGD-10), both alike and as
+            published from 160 px on; "fast" (whole batches, any size), "joint" (the default before). Other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: in place of the objective's cross-entropy, a torch loss module, or (logits, labels) -> losses (N,).
-        attack, steps: "auto" and None choose by preset, image size and norm.
+        attack, steps: the attack, and its number of steps; "auto" and None choose by preset, image size and norm.
         eps_ramp: let eps grow from 0 in the first quarter of the run; "auto" does so unless the model is robust already.
         augment: "auto" ("standard" if the loader's transform can be seen and is not random, else "none"), "none", "standard"
             (crop, flip), "augmix", "prime", "noise", a corruption, or a callable or Kornia module on (N,C,H,W) in [0,1].
@@ -134,11 +134,11 @@ def harden(
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
-        pretrain_epochs, finetune: epochs of rotation and jigsaw on all images, and of ordinary training, which come before.
-        epochs, max_steps, time_budget: the first that is reached ends the run; time_budget in seconds of training.
+        pretrain_epochs, finetune: epochs before: pretrain_epochs of rotation and jigsaw on all images, then finetune of ordinary training.
+        epochs, max_steps, time_budget: length in epochs, optimiser steps, seconds of training; what is reached first ends the run.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
-        accumulate, update_batch: batches that are joined for a step; most images of a step, of which a larger batch makes several
-            ("auto": by preset).
+        accumulate: batches that are joined for one step.
+        update_batch: most images of a step, of which a larger batch makes several; None for whole batches; "auto": by preset.
         micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the moving average of weights, per step; 0 for none.
@@ -157,7 +157,7 @@ def harden(
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of everything random; global random states are left unchanged.
-        log, progress: "tensorboard", "wandb" or another tracker of accelerate; whether to show a progress bar.
+        log, progress: log to "tensorboard", "wandb" or another tracker of accelerate; progress=False prints nothing.
         on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
         notes: more entries of `run.json` in `out`, such as the commit of your training code.
 

@@ -16,6 +16,7 @@ from robusttune.training.settings import Optimizer, OptimizerLike, Scheduler, Sc
 
 FUSED = ("sgd", "momentum", "adam", "adamw")  # timm's names of torch's own
 FUSED_ON = {"cuda"}
+RATES = {"sgd": 0.05, "momentum": 0.05, "adamw": 5e-4}  # customary ones of named optimisers
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Recipe:
 
     Attributes:
         optimizer: a name that timm knows, a torch optimiser, or (parameters) -> one.
-        lr, weight_decay: of a named optimiser.
-        clip_grad: largest norm of the gradient; None for no limit.
+        lr, weight_decay: of a named optimiser; left out, those that are customary for "sgd", "momentum" or "adamw".
+        clip_grad: largest norm of the gradient; None for no limit, in `harden` for the customary one.
         ema: decay of the moving average of weights, per step; 0 for none.
         scheduler: None for a short rise and half a cosine; a name that timm knows, a torch scheduler, or (optimizer) ->
             one, which is stepped after each epoch.
@@ -133,13 +134,20 @@ def default_recipe(model: nn.Module, images: Tensor, updates: Updates, preset: P
         updates: the user's values; None stands for the customary one.
         preset: with a factor of the customary learning rate for small images, and a limit of the gradient, where the optimiser is
             not the user's; None for neither.
+
+    Raises:
+        ValueError: a named optimiser without a rate, for which none is customary.
     """
     preset = preset or PRESETS[EARLIER]
     large = is_large(images)
     ema, pace, clip = (0.9998, 1.0, None) if large else (0.995, preset.pace, preset.clip_grad)
     clip = clip if updates.optimizer is None else None
-    if patch_size_of(model) is not None:
-        customary = Recipe("adamw", pace * 5e-4, 0.05, 1.0, ema)
-    else:
-        customary = Recipe("sgd", pace * 0.05, 1e-4 if large else 5e-4, clip, ema)
+    patches, named = patch_size_of(model) is not None, updates.optimizer if isinstance(updates.optimizer, str) else None
+    name = named if named in RATES else "adamw" if patches else "sgd"
+    if named not in (None, *RATES) and named in list_optimizers() and updates.lr is None:
+        raise ValueError(
+            f"no learning rate is customary for optimizer={named!r}, only for {', '.join(RATES)}: pass lr="
+        )
+    decay = 0.05 if name == "adamw" else 1e-4 if large else 5e-4
+    customary = Recipe(name, pace * RATES[name], decay, 1.0 if patches else clip, ema)
     return replace(customary, **{name: value for name, value in vars(updates).items() if value is not None})

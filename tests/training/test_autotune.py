@@ -339,7 +339,7 @@ def test_a_fused_optimizer_takes_the_steps_of_the_plain_one(monkeypatch):
         for one, other in zip(*(each.values() for each in weights), strict=True):
             assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
     assert (
-        not recipe.default_recipe(model, torch.rand(1, 1, 8, 8), Updates(optimizer="lamb"))
+        not recipe.default_recipe(model, torch.rand(1, 1, 8, 8), Updates(optimizer="lamb", lr=0.1))
         .build(model, 1)[0]
         .defaults.get("fused")
     )

@@ -98,6 +98,28 @@ def test_the_users_optimizer_has_no_limit_of_the_gradient_that_nobody_asked_for(
     assert default_recipe(model, images, Updates(optimizer="sgd"), preset).clip_grad is None
 
 
+@pytest.mark.parametrize(
+    ("name", "optimizer", "expected"),
+    [
+        ("test_resnet", "adamw", ("adamw", 0.002, 0.05)),
+        ("test_resnet", None, ("sgd", 0.2, 5e-4)),
+        ("test_vit", "momentum", ("momentum", 0.2, 5e-4)),
+        ("test_vit", None, ("adamw", 0.002, 0.05)),
+    ],
+)
+def test_the_rate_is_that_of_the_named_optimizer(name, optimizer, expected):
+    model, images = timm.create_model(name, num_classes=10), torch.rand(1, 3, 32, 32)
+    recipe = default_recipe(model, images, Updates(optimizer=optimizer), PRESETS["standard"])
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == expected
+
+
+def test_no_rate_is_guessed_for_another_optimizer():
+    model, images = timm.create_model("test_resnet", num_classes=10), torch.rand(1, 3, 32, 32)
+    with pytest.raises(ValueError, match="no learning rate is customary for optimizer='lamb'.*pass lr="):
+        default_recipe(model, images, Updates(optimizer="lamb"))
+    assert default_recipe(model, images, Updates(optimizer="lamb", lr=0.01)).lr == 0.01
+
+
 @pytest.mark.slow
 def test_the_fast_preset_makes_a_model_robust():
     torch.manual_seed(0)

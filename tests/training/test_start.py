@@ -95,7 +95,7 @@ OTHERS = [
         {"purpose": "corruptions", "norm": None, "eps": None, "augment": "none"},
         {"threat": "l2, eps 0.01443, for corruptions"},
     ),
-    ({"optimizer": "adamw", "lr": 0.1, "ema": 0}, {"optimiser": "adamw lr 0.1, weight decay 0.0005"}),
+    ({"optimizer": "adamw", "lr": 0.1, "ema": 0}, {"optimiser": "adamw lr 0.1, weight decay 0.05"}),
     (
         {"unlabeled_loader": a_loader(80), "teacher": None, "tasks": "rotation"},
         {"without labels": "80 images, for the pretext tasks alone"},
