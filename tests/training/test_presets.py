@@ -115,7 +115,7 @@ def test_the_rate_is_that_of_the_named_optimizer(name, optimizer, expected):
 
 def test_no_rate_is_guessed_for_another_optimizer():
     model, images = timm.create_model("test_resnet", num_classes=10), torch.rand(1, 3, 32, 32)
-    with pytest.raises(ValueError, match="no learning rate is customary for optimizer='lamb'.*pass lr="):
+    with pytest.raises(ValueError, match=r"no learning rate is customary for optimizer='lamb'.*pass lr="):
         default_recipe(model, images, Updates(optimizer="lamb"))
     assert default_recipe(model, images, Updates(optimizer="lamb", lr=0.01)).lr == 0.01
 
