@@ -176,7 +176,8 @@ def case(setting: str, labels: int | None, seed: int) -> Case:
 def unseen(setting: str, images: int | None = None) -> DataLoader:
     """A loader of the first images for testing, of Fashion-MNIST the official test set's; no run trains on them or chooses its epoch by them."""
     known = SETTINGS[setting]
-    return DataLoader(first(_read(known)[1], min(known.test, images or TEST)), 250)
+    # An attack of the small CNN goes through 125 images at a time a fifth faster than through 250, on one core.
+    return DataLoader(first(_read(known)[1], min(known.test, images or TEST)), 125 if images else 250)
 
 
 @lru_cache(maxsize=1)
