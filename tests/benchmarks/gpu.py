@@ -105,7 +105,7 @@ def page(parts, about):
         for what, kept in (("failed", found.get("failed")), ("last lines", found.get("lines"))):
             lines += [f"- {what}:", "", "```", *kept[-12:], "```"] if kept else []
         lines.append("")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def about(options):
