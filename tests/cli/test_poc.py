@@ -124,6 +124,7 @@ def test_a_plan_over_budget_exits_with_1_and_says_what_to_drop(there, capsys):
     assert not (there / "runs/poc/arms").exists()
 
 
+@pytest.mark.slow
 def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own_place(there, capsys):
     given = ["--threats", "l2", "{linf: 4/255}", "--corruptions", "fog", "noise", "--arms", "nothing", "rotation_joint"]
     more = ["--unlabeled", "flat", "--plan-only", "true"]

@@ -268,9 +268,8 @@ def once(start, name, make):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name", [name if name == "plain" else pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_script_makes_a_model_robust(name, start, examples, monkeypatch, capsys):
     import loops
 

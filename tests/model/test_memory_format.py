@@ -37,7 +37,7 @@ def test_a_model_that_no_other_format_fits_is_left_in_its_own():
     inside = []
     hardened(model, on_epoch=lambda _: inside.append(model.body[1].weight.is_contiguous()))
     assert inside == [True]
-    robusttune.evaluate(model, a_loader(), ("clean", "sweep"), eps=0.1, progress=False)
+    robusttune.evaluate(model, a_loader(), "clean", progress=False)
     robusttune.pretrain(model, [images for images, _ in a_loader()], epochs=1, progress=False)
     with pytest.raises(ValueError, match="view size is not compatible"):
         hardened(model, channels_last=True)

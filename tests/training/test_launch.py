@@ -40,7 +40,7 @@ def launched(launcher, folder, case, port, script="launched_run.py"):
         ("torchrun", "plain", 29611),
         pytest.param("torchrun", "sampler", 29612, marks=pytest.mark.slow),
         ("accelerate", "taught", 29613),
-        ("torchrun", "tuned", 29615),
+        pytest.param("torchrun", "tuned", 29615, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path, launcher, case, port):
