@@ -1,11 +1,12 @@
 """CUDA graphs of an attack's forward and backward passes, replayed without launching each kernel from the host."""
 
 import gc
+import inspect
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,27 +21,28 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 Capture = Callable[[Run, tuple[Tensor]], Run]
 
 CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
+MODE = "capture_error_mode"
 MOST = 4  # graphs, each of which keeps its activations in memory
 
 
 def captured(run: Run, sample: tuple[Tensor]) -> Run:
     """Capture a function as CUDA graphs for inputs of the sample's shape; the sample becomes the graphs' input buffer."""
-    with warnings.catch_warnings(), _others_may_allocate():
+    # Other threads, such as one that pins memory for a loader, may allocate during the capture.
+    make: Any = torch.cuda.make_graphed_callables
+    asked = {MODE: "thread_local"} if MODE in inspect.signature(make).parameters else {}
+    with warnings.catch_warnings(), nullcontext() if asked else _others_may_allocate():
         # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
-        replayed: Run = torch.cuda.make_graphed_callables(run, sample)  # type: ignore[assignment]
+        replayed: Run = make(run, sample, **asked)
     return replayed
 
 
 @contextmanager
 def _others_may_allocate() -> Iterator[None]:
-    """Let other threads, such as one that pins memory for a loader, allocate during captures inside this context.
-
-    `make_graphed_callables` has no argument for that with torch 2.11 and earlier.
-    """
+    """Let other threads allocate during captures inside this context, for `make_graphed_callables` of torch before 2.12."""
     module: Any = torch.cuda
     graph = module.graph
-    module.graph = partial(graph, capture_error_mode="thread_local")
+    module.graph = partial(graph, **{MODE: "thread_local"})
     try:
         yield
     finally:

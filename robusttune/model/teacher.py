@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robusttune.data.pixels import Pixels
 from robusttune.model.borrowing import evaluating, restored
-from robusttune.model.devices import dtype_of, placed, tensors_of
+from robusttune.model.devices import dtype_of, placed, sent, tensors_of
 from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.run.about import EarlierRun, check_same_names
@@ -103,7 +103,7 @@ class Teacher:
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return the pixels (N,C,H,W) on [0,1] of images as the loader yields them, on the device."""
-        return self.space.pixels(images.to(self.device, non_blocking=True))
+        return self.space.pixels(sent(images, self.device))
 
     def facts(self, images: Tensor) -> dict[str, str]:
         """Return what `run.json` keeps of the teacher: its name, and a hash of its weights or of a function's answers to images."""

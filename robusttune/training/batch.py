@@ -10,7 +10,7 @@ from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_space
 from robusttune.model import seen_corruptions
 from robusttune.model.checks import check_batch_norm
-from robusttune.model.devices import device_of
+from robusttune.model.devices import device_of, sent
 from robusttune.tasks._heads import Part
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ class LoadedBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "LoadedBatch":
         """Copy the batch to a device, without waiting for the copies."""
-        # The CPU would read a copy from a device before it has arrived.
-        return LoadedBatch(
-            *(None if part is None else part.to(device, non_blocking=part.device.type == "cpu") for part in self)  # type: ignore[arg-type]
-        )
+        return LoadedBatch(*(None if part is None else sent(part, device) for part in self))  # type: ignore[arg-type]
 
 
 class PreparedBatch(NamedTuple):

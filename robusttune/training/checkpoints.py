@@ -152,6 +152,7 @@ def _stepper_state(stepper: Stepper) -> dict[str, Any]:
 
 def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
     robust_loss = stepper.robust_loss
+    _check_decay(stepper, state["optimizer"])
     robust_loss.load_state_dict(files.completed(state["weights"], robust_loss.state_dict()))
     stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
     stepper.optimizer.load_state_dict(state["optimizer"])
@@ -160,3 +161,16 @@ def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
     stepper.scaler.load_state_dict(state["scaler"])
     if stepper.average is not None:
         stepper.average.load_state_dict(state["average"])
+
+
+def _check_decay(stepper: Stepper, saved: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a run of an earlier version took other customary values for its named optimiser."""
+    before, now = (
+        sorted({group.get("weight_decay", 0) for group in groups})
+        for groups in (saved["param_groups"], stepper.optimizer.param_groups)
+    )
+    if isinstance(stepper.recipe.optimizer, str) and before != now:
+        raise ValueError(
+            f"the run was begun with weight decay {max(before):g}, and now {stepper.recipe} would be taken: another version chose "
+            "other values for this optimizer. Go on with that version, or begin anew with resume=False"
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.batches import hard_labels
+from robusttune.model.devices import sent
 from robusttune.run import distributed
 
 READ_EVERY = 10
@@ -28,9 +29,7 @@ class Meter:
         terms = {key: value.detach() * images for key, value in out.items() if key != "output"}
         if labels is not None:
             answers = out["output"].detach().argmax(1)
-            waits = labels.device.type != "cpu"  # else the CPU would read what has not arrived yet
-            there = labels.to(answers.device, non_blocking=not waits)
-            terms["robust accuracy"] = (answers == hard_labels(there)).sum()
+            terms["robust accuracy"] = (answers == hard_labels(sent(labels, answers.device))).sum()
         broken = ~torch.isfinite(out["loss"].detach())
         self._count(broken, images)
         for key, value in terms.items():

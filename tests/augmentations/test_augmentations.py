@@ -92,7 +92,8 @@ def test_nothing_waits_for_the_device(name):
     augment.first = nn.Identity()  # Kornia's crop and flip
     augment(images)
     with NoWaiting(but="lift_fresh"):  # lists of choices made on the CPU are sent without waiting
-        augment(images)
+        changed = augment(images)
+    assert not torch.equal(changed, images)
 
 
 def seen_by(monkeypatch, images, seed=0):

@@ -92,7 +92,7 @@ def page(parts, about):
     """Markdown: the machine, then for each part a table, single facts, and what is missing."""
     lines = [about, ""]
     for name, found in parts.items():
-        lines += [f"## {name}, {found['seconds']:.0f} s", ""]
+        lines += [f"## {name}", "", f"{found['seconds']:.0f} s", ""]
         rows = found["rows"]
         keys = [key for row in rows for key in row if not isinstance(row[key], list) and key != "warm"]
         keys = list(dict.fromkeys(keys))

@@ -175,10 +175,11 @@ def test_a_grey_image_stays_close_to_its_grey_colours(name):
 def test_nothing_waits_for_the_device_once_constants_are_there(name, severity):
     images = photographs(32)
     corrupted(name, images, severity)
-    generator = seeded()
+    generator, corruption = seeded(), plugins.find("corruptions", name)
     # On the CPU spatter asks whether all edges are found, which an accelerator is not asked.
     with NoWaiting(but="equal.default" if name == "spatter" else None):
-        plugins.find("corruptions", name)(images, severity, generator)
+        changed = corruption(images, severity, generator)
+    assert torch.equal(changed, corruption(images, severity, seeded()))
 
 
 def test_the_check_for_waiting_sees_it():

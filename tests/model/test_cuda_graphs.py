@@ -10,7 +10,7 @@ from torch import nn
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
-from robusttune.model.cuda_graphs import MOST, Graphs
+from robusttune.model.cuda_graphs import MOST, Graphs, captured
 
 
 class Counted:
@@ -206,3 +206,27 @@ def test_harden_replays_graphs_on_a_gpu_alone(caplog):
     batches = [(images[:40], labels[:40])] * 4
     robusttune.harden(a_net(torch.float32), batches, norm="l2", epochs=1, steps=2, tune=True, progress=False)
     assert "CUDA graph" not in caplog.text
+
+
+@pytest.mark.parametrize("has_the_argument", [True, False])
+def test_other_threads_may_allocate_during_a_capture_with_any_torch(monkeypatch, has_the_argument):
+    """As torch 2.12 captures, which passes its own argument on, and as 2.11 does, which passes none."""
+    modes = []
+
+    class Graph:
+        def __init__(self, capture_error_mode="global"):
+            modes.append(capture_error_mode)
+
+    def later(run, sample, capture_error_mode="global"):
+        torch.cuda.graph(capture_error_mode=capture_error_mode)
+        return run
+
+    def earlier(run, sample):
+        torch.cuda.graph()
+        return run
+
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", later if has_the_argument else earlier)
+    captured(lambda inputs: (inputs,), (torch.rand(1, 1, 8, 8),))
+    assert modes == ["thread_local"]
+    assert torch.cuda.graph is Graph

@@ -72,6 +72,7 @@ BAD_SETTINGS = [
         {"unlabeled_loader": [images()], "teacher": None},
         "unlabeled_loader= without a teacher is for the pretext losses, but there are no tasks: pass teacher='self'",
     ),
+    ({"optimizer": "lamb"}, "no learning rate is customary for optimizer='lamb'.*pass lr="),
     ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd' .*: timm knows .*adamw.*sgd"),
     ({"scheduler": "cosin"}, "unknown scheduler 'cosin': timm knows cosine, tanh, step"),
     (

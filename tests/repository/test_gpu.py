@@ -165,11 +165,12 @@ def no_waiting():
 def test_corruptions_wait_for_the_device_only_the_first_time(name):
     if ACCELERATOR.type != "cuda":
         pytest.skip("only CUDA tells of waiting")
-    images, generator = photographs(64).to(ACCELERATOR), torch.Generator(ACCELERATOR).manual_seed(0)
+    images, generator = photographs(64).to(ACCELERATOR), torch.Generator(ACCELERATOR)
     corruption = plugins.find("corruptions", name)
-    corruption(images, 3, generator)
+    first = corruption(images, 3, generator.manual_seed(0))
     with no_waiting():
-        corruption(images, 3, generator)
+        again = corruption(images, 3, generator.manual_seed(0))
+    assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("name", plugins.names("augmentations"))

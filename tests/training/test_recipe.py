@@ -1,11 +1,14 @@
 """Optimisers and schedulers, by name and as objects, and the parameters that they train."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from short_runs import a_model, hardened, weights_of
 from torch import nn
+
+from robusttune.training import recipe, setup
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -59,3 +62,19 @@ def test_adapters_train_and_what_is_frozen_stays():
     changed = {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
     assert changed == {"6.down.weight", "6.up.weight"}
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == changed
+
+
+def test_a_run_whose_optimizer_had_other_customary_values_is_not_resumed(tmp_path, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def stop(_):
+        raise Enough
+
+    settings = {"optimizer": "adamw", "lr": 1e-3, "epochs": 2, "out": tmp_path / "run"}
+    with pytest.raises(Enough):
+        hardened(on_epoch=stop, **settings)
+    usual = recipe.default_recipe
+    monkeypatch.setattr(setup, "default_recipe", lambda *given: replace(usual(*given), weight_decay=5e-4))
+    with pytest.raises(ValueError, match=r"begun with weight decay 0\.05.*resume=False"):
+        hardened(resume=True, **settings)
