@@ -5,7 +5,7 @@
 
 The same command continues after an interruption. For all of Fashion-MNIST, on a machine with a GPU:
 
-    python examples/trial.py --train 60000 --test 10000 --images 2000 --epochs 20 --seeds 5 --budget 0 --out runs/full
+    python examples/trial.py --train 60000 --test 10000 --images 3000 --epochs 20 --seeds 8 --budget 0 --out runs/full
 """
 
 import argparse
@@ -49,6 +49,9 @@ def main() -> None:
         budget=options.budget or None,
         out=options.out,
         plan_only=options.plan_only,
+        needs=options.needs,
+        allow_weak=options.allow_weak,
+        executor=options.executor,
         resume=True,
         progress=options.progress,
     )
@@ -67,6 +70,7 @@ def numbers(trial: Trial) -> list[dict]:
             "seconds": round(result.seconds, 1),
             "clean": result.records.where("clean")[0].value,
             **{f"{r.setting['norm']} {r.setting['eps']:g}": r.value for r in result.records.where("sweep")},
+            **{f"strong, {r.setting['norm']} {r.setting['eps']:g}": r.value for r in result.records.where("strong")},
             **{r.setting["over"]: r.value for r in result.records.where("corruptions") if "over" in r.setting},
         }
         for result in trial.results
@@ -79,13 +83,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="fashion-mnist" if FASHION_MNIST.exists() else "digits")
     parser.add_argument("--model", default="test_resnet", help="any timm model")
     parser.add_argument("--train", type=int, default=2_000, help="training images")
-    parser.add_argument("--test", type=int, default=1_000, help="test images, of which --images are used")
-    parser.add_argument("--images", type=int, default=200, help="test images that arms are measured on")
+    parser.add_argument(
+        "--test", type=int, default=1_000, help="test images, of which --images are used, and others to screen arms"
+    )
+    parser.add_argument("--images", type=int, default=600, help="test images that the arms that go on are measured on")
     parser.add_argument("--ordinary-epochs", type=int, default=8, help="of ordinary training before the trial")
     parser.add_argument(
         "--epochs", type=float, default=2, help="of adversarial training; other arms take as many passes"
     )
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument(
+        "--seeds", type=int, help="of the arms that go on, at most; by default what the budget pays for"
+    )
+    parser.add_argument("--needs", nargs="+", default=["attack"], help="what the trial must answer")
+    parser.add_argument(
+        "--allow-weak", action="store_true", help="run a plan that finds not even a difference of five points"
+    )
+    parser.add_argument("--executor", help="processes:2, ray or slurm: several trainings at a time")
     parser.add_argument(
         "--arms", nargs="+", help=f"of {', '.join(plugins.names('trial.arms'))}; rotation_joint and such, too"
     )

@@ -200,7 +200,7 @@ def run_poc(
         arms: the arms to compare, by name, or {name: phases}; by default all.
         evaluation: what to measure instead, by name or {name: {setting: value}}.
         test_split: the split of the data to measure on; by default a fifth of the images is kept for that.
-        unlabeled: more images, for pretext tasks; named as in --data.
+        unlabeled: images without labels, for self-training and pretext tasks; named as in --data.
         unlabeled_split: the split of these images.
     """
     splits = {"test_split": test_split, "unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
@@ -227,8 +227,14 @@ def run_poc(
     )
     say_unread(loader, test, more)
     if arguments["plan_only"]:
-        cost = TrialPlan.read(path.parent).estimated
-        print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like\nnext: {following}")
+        plan = TrialPlan.read(path.parent)
+        cost, power = plan.estimated, (Trial.load(path.parent).power or {}).get("chance to find")
+        print(f"plan: {path}, {cost['in all'] if cost else 'of unknown cost'}; edit it if you like")
+        if power:
+            print(
+                f"it finds a difference between arms of {', '.join(f'{each} in {power[each]}' for each in power)} of trials"
+            )
+        print(f"next: {following}")
         return 0
     decision = decide.decide(Trial.load(arguments["out"]))
     print(f"{decision.verdict.value}. {decision.reason}\npage: {path.with_suffix('.html')}")

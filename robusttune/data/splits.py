@@ -33,6 +33,21 @@ def held_back(loader: Loader, share: float, seed: int) -> tuple[Loader, Loader |
     return rest, rebuilt(loader, dataset=Subset(loader.dataset, sorted(order[:held])))
 
 
+def parted(loader: Loader, images: int, seed: int) -> tuple[Loader, Loader]:
+    """Return a loader of this many images to measure on, drawn at random, and one of the others.
+
+    Any loader but a plain DataLoader, and one without other images, is returned twice.
+    """
+    if not is_plain(loader):
+        return loader, loader
+    order = _drawn_order(loader, seed)
+    parts = sorted(order[:images]), sorted(order[images:])
+    if not all(parts):
+        return loader, loader
+    first, second = (rebuilt(loader, dataset=Subset(loader.dataset, part)) for part in parts)
+    return first, second
+
+
 def subset_of(loader: Loader, images: int, seed: int) -> Loader:
     """Return a loader of at most this many images: of a plain DataLoader drawn at random, of any other the first.
 

@@ -3,12 +3,14 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from robusttune.types import Loader
+
+States: TypeAlias = dict[str, Any]  # as a checkpoint holds them
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(arrays)
 
 
-def random_states(loader: Loader | None) -> dict[str, Any]:
+def random_states(loader: Loader | None) -> States:
     """Copy the random states of torch, CUDA, numpy and Python, and of the loader's generators, for a checkpoint."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {

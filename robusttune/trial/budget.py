@@ -8,27 +8,74 @@ from typing import NamedTuple, TypeAlias
 
 from robusttune.trial.decision.significance import FEWEST_SEEDS
 from robusttune.trial.plan import HOUR, PlannedEvaluation, TrialPlan
+from robusttune.trial.screening import Screening, looks_for, screening_of
 
 LEAST = 0.1  # of epochs and test images, below which nothing is suggested
+MOST_SEEDS = 20
 HALVINGS = 10  # of the interval in which the largest share lies
 
 
 class Cost(NamedTuple):
-    """Seconds of one arm with one seed: training, evaluation, and a fixed part that grows with neither."""
+    """Seconds of one arm with one seed: training, evaluation, and a fixed part that grows with neither.
+
+    `more` is what is measured with the seeds of the first look alone.
+    """
 
     training: float
     measuring: float
     fixed: float = 0.0
+    more: float = 0.0
+
+    def seconds(self, seeds: int, first: int) -> float:
+        """Return the seconds of some seeds, of which the first ones are measured more closely."""
+        return seeds * (self.training + self.measuring + self.fixed) + min(seeds, first) * self.more
 
 
 CostsOf: TypeAlias = Callable[[TrialPlan], Mapping[str, Cost]]
 SecondsOf: TypeAlias = Callable[[TrialPlan], float]
 
 
-def total_seconds(plan: TrialPlan, costs: Mapping[str, Cost]) -> float:
-    """Sum the seconds of all arms with all seeds; an arm that does not train is measured once."""
-    count = len(plan.seeds)
-    return sum(sum(costs[arm]) * (count if phases else 1) for arm, phases in plan.arms.items())
+def total_seconds(plan: TrialPlan, costs_of: CostsOf) -> float:
+    """Sum the seconds of all stages, at most: with looks, a trial may end before its last seed.
+
+    Args:
+        plan: of the trial.
+        costs_of: the cost of each arm of a plan of one stage, with one seed.
+    """
+    first = screening_of(plan)
+    return (0.0 if first is None else stage_seconds(first, costs_of(first))) + stage_seconds(plan, costs_of(plan))
+
+
+def stage_seconds(plan: TrialPlan, costs: Mapping[str, Cost]) -> float:
+    """Sum the seconds of the arms with all seeds; an arm that does not train is measured once.
+
+    Where a screening chooses the arms, the plain one and the dearest of the others are counted.
+    """
+    count, first = len(plan.seeds), len(plan.first_seeds)
+    untrained = sum(costs[arm].seconds(1, 1) for arm, phases in plan.arms.items() if not phases)
+    trained = {arm: costs[arm].seconds(count, first) for arm, phases in plan.arms.items() if phases}
+    if plan.screening is not None:
+        keep, plain = Screening.of(plan.screening).keep, plan.plain_arm
+        dearest = sorted(trained, key=lambda arm: (arm != plain, -trained[arm]))[:keep]
+        trained = {arm: trained[arm] for arm in dearest}
+    return untrained + sum(trained.values())
+
+
+def fitting_seeds(plan: TrialPlan, costs_of: CostsOf) -> TrialPlan:
+    """Return the plan with as many seeds of the second stage as its budget holds, three to twenty."""
+    for count in range(MOST_SEEDS, FEWEST_SEEDS, -1):
+        longer = with_seeds(plan, count)
+        if total_seconds(longer, costs_of) <= plan.seconds_allowed:
+            return longer
+    return with_seeds(plan, FEWEST_SEEDS)
+
+
+def with_seeds(plan: TrialPlan, count: int) -> TrialPlan:
+    """Return the plan with the seeds from 0 on, or with the first of its own where it has so many."""
+    used = [] if plan.screening is None else Screening.of(plan.screening).seeds
+    free = [seed for seed in range(count + len(used)) if seed not in used][:count]
+    seeds = plan.seeds[:count] if len(plan.seeds) >= count else free
+    return replace(plan, seeds=seeds, looks=None if plan.looks is None else looks_for(count))
 
 
 def with_price(seconds: float, plan: TrialPlan) -> str:
@@ -50,7 +97,7 @@ def check_budget(plan: TrialPlan, costs_of: CostsOf, path: Path) -> None:
         costs_of: the cost of each arm of a plan with one seed.
         path: of the plan's file.
     """
-    seconds, allowed = total_seconds(plan, costs_of(plan)), plan.seconds_allowed
+    seconds, allowed = total_seconds(plan, costs_of), plan.seconds_allowed
     if seconds <= allowed:
         return
     ways = list(ways_under(plan, costs_of, allowed))
@@ -72,7 +119,7 @@ def ways_under(plan: TrialPlan, costs_of: CostsOf, allowed: float) -> Iterator[s
     """
 
     def seconds_of(edited: TrialPlan) -> float:
-        return total_seconds(edited, costs_of(edited))
+        return total_seconds(edited, costs_of)
 
     single = [
         text for way in (_fewer_seeds, _fewer_arms, _shorter, _fewer_images) for text in way(plan, seconds_of, allowed)
@@ -82,7 +129,7 @@ def ways_under(plan: TrialPlan, costs_of: CostsOf, allowed: float) -> Iterator[s
 
 def _fewer_seeds(plan: TrialPlan, seconds_of: SecondsOf, allowed: float) -> Iterator[str]:
     for count in range(len(plan.seeds) - 1, 0, -1):
-        seconds = seconds_of(replace(plan, seeds=plan.seeds[:count]))
+        seconds = seconds_of(with_seeds(plan, count))
         if seconds <= allowed:
             few = ", too few to tell differences from chance" if count < FEWEST_SEEDS else ""
             yield f"{count} instead of {len(plan.seeds)} seeds ({with_price(seconds, plan)}{few})"

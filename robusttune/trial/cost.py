@@ -22,12 +22,13 @@ from robusttune.run.files import write_text
 from robusttune.run.log import quiet, tell
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
-from robusttune.trial.budget import Cost, total_seconds, with_price
+from robusttune.trial.budget import Cost, stage_seconds, total_seconds, with_price
 from robusttune.trial.data import Data, InputSpace
-from robusttune.trial.phases import Call
+from robusttune.trial.phases import Call, calls_of
 from robusttune.trial.plan import Estimate, TrialPlan
 from robusttune.trial.results import digest
-from robusttune.types import Loader
+from robusttune.trial.screening import screening_of
+from robusttune.types import Json, Loader
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out
@@ -55,21 +56,48 @@ class Costs:
         self.path, self.model, self.data, self.space, self.progress = folder / FILE, model, data, space, progress
         self.known: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def of(self, plan: TrialPlan, calls: Mapping[str, Sequence[Call]]) -> dict[str, Cost]:
-        """Return the cost of each arm of the plan with one seed.
+    def calls(self, plan: TrialPlan) -> dict[str, list[Call]]:
+        """Return the calls of each arm of a plan of one stage."""
+        return {arm: calls_of(plan, arm, self.data, self.space) for arm in plan.arms}
+
+    def seconds(self, plan: TrialPlan) -> float:
+        """Return the cost of all stages, at most."""
+        return total_seconds(plan, self.of)
+
+    def estimated(self, plan: TrialPlan) -> Estimate:
+        """Return the entry of the plan that states its cost, of one seed of each arm in each stage."""
+        first = screening_of(plan)
+        entry: Estimate = {
+            "in all": with_price(self.seconds(plan), plan),
+            "seconds with one seed": _of_stage(self.calls(plan), self.of(plan)),
+        }
+        if first is not None:
+            entry["in all"] = f"at most {entry['in all']}"
+            entry["of the screening"] = with_price(stage_seconds(first, self.of(first)), plan)
+            entry["seconds with one seed of the screening"] = _of_stage(self.calls(first), self.of(first))
+        return entry
+
+    def of(self, plan: TrialPlan) -> dict[str, Cost]:
+        """Return the cost of each arm of a plan of one stage with one seed.
 
         Attacks on arms that were trained against an adversary are counted with their upper bound, as if every image
         withstood all of them. For other arms, they are measured on the model as it is.
         """
         about = (plan.model, plan.data)
-        items = [self._item(item, plan.threat or ("linf", 0.0), about) for item in plan.evaluation.items]
+        items, more = (
+            [self._item(item, plan.threat or ("linf", 0.0), about) for item in group]
+            for group in (plan.evaluation.items, plan.evaluation.more)
+        )
         costs = {}
-        for arm, of_arm in calls.items():
+        for arm, of_arm in self.calls(plan).items():
             hardened = any(call.kind == "harden" for call in of_arm)
-            measuring = plan.evaluation.images * sum(bound if hardened else now for now, bound in items)
+            measuring, closely = (
+                plan.evaluation.images * sum(bound if hardened else now for now, bound in group)
+                for group in (items, more)
+            )
             phases = [self._phase(arm, call, about) for call in of_arm]
             training, fixed = map(sum, zip(*phases, strict=True)) if phases else (0.0, 0.0)
-            costs[arm] = Cost(training, measuring, fixed)
+            costs[arm] = Cost(training, measuring, fixed, closely)
         return costs
 
     def _phase(self, arm: str, call: Call, about: tuple[object, ...]) -> tuple[float, float]:
@@ -187,15 +215,15 @@ def _tiny(eps: Any) -> Any:
     return [TINY * radius for radius in eps] if isinstance(eps, list | tuple) else TINY * eps
 
 
-def estimated(plan: TrialPlan, calls: Mapping[str, Sequence[Call]], costs: Mapping[str, Cost]) -> Estimate:
-    """Return the entry of the plan that states its cost."""
-    arms: dict[str, dict[str, Any]] = {}
+def _of_stage(calls: Mapping[str, Sequence[Call]], costs: Mapping[str, Cost]) -> dict[str, dict[str, Json]]:
+    arms: dict[str, dict[str, Json]] = {}
     for arm, of_arm in calls.items():
-        training, measuring, fixed = costs[arm]
+        training, measuring, fixed, more = costs[arm]
         arms[arm] = {"training": round(training + fixed, 1), "measuring": round(measuring, 1)}
+        arms[arm] |= {"measuring more": round(more, 1)} if more else {}
         if of_arm:
             arms[arm]["phases"] = [
                 {"steps": call.length.steps, "epochs": call.length.epochs, "passes": round(call.length.passes, 2)}
                 for call in of_arm
             ]
-    return {"in all": with_price(total_seconds(plan, costs), plan), "seconds with one seed": arms}
+    return arms

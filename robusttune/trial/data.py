@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from robusttune.data.epochs import Batches
 from robusttune.data.loaders import check_loader, length_of
-from robusttune.data.splits import held_back
+from robusttune.data.splits import held_back, parted
 from robusttune.trial.equal_compute import Sizes
 from robusttune.trial.plan import DataFacts
 from robusttune.types import Channels, DeviceLike, Loader
@@ -52,6 +52,22 @@ class Data(NamedTuple):
             "test images": length_of(getattr(self.test, "dataset", None)),
             "unlabelled images": length_of(getattr(self.unlabeled, "dataset", None)),
         }
+
+
+def of_stages(data: Data, screening: int | None) -> tuple[Data, Data]:
+    """Return the data of the first and of the second stage: the same training images, and other test images.
+
+    An arm that was chosen on some images has an advantage on them. Where the test images cannot be divided, both stages have
+    all of them, and the decision is corrected for every arm that was screened.
+
+    Args:
+        data: of the trial.
+        screening: number of test images of the first stage; None where there is one stage.
+    """
+    if screening is None:
+        return data, data
+    first, second = parted(data.test, screening, 0)
+    return data._replace(test=first), data._replace(test=second)
 
 
 def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader: Loader | None = None) -> Data:

@@ -43,7 +43,7 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
 
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
     K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. Images without labels are counted
-    with the labelled ones. The judging of epochs on held-out images is not counted, nor is the fit of heads alone.
+    with the labelled ones; a teacher costs a forward pass of each. The judging of epochs on held-out images is not counted, nor is the fit of heads alone.
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
@@ -64,6 +64,9 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     clean = _clean_passes(settings)
     labelled = (steps + 1 + clean + FORWARD * clean) + of_views
     labelled += (1 + clean) if settings.get("awp") else 0
+    if settings.get("teacher") is not None:  # the images without labels take places of a batch
+        more = sizes.unlabeled * sizes.unlabeled_batches
+        return labelled + FORWARD * more / (more + sizes.batch * sizes.batches)
     unlabelled = of_views + shared * (steps + 1 if attacked == "joint" else 1)
     return labelled + unlabelled * (sizes.unlabeled / sizes.batch if tasks else 0)
 
@@ -89,6 +92,8 @@ def lengths(
         cost = passes_per_image(kind, of_phase if kind == "pretrain" else merged, sizes, threat)
         alone = kind == "pretrain" and sizes.unlabeled > 0
         batch, batches = (sizes.unlabeled, sizes.unlabeled_batches) if alone else (sizes.batch, sizes.batches)
+        if kind == "harden" and merged.get("teacher") is not None:
+            batches += math.ceil(sizes.unlabeled * sizes.unlabeled_batches / batch)
         steps, per_epoch = _steps(share * whole / (cost * batch), batches, int(merged.get("accumulate", 1)))
         parts = _parts(merged, sizes) if kind == "harden" else 1
         steps, per_epoch = steps * parts, per_epoch * parts

@@ -51,7 +51,7 @@ class Call:
         length: steps and epochs.
         space: the model's input and its place.
         held: loader of images to judge epochs on; None for the function's default.
-        unlabeled: loader of images without labels, for pretext tasks; None for none.
+        unlabeled: loader of images without labels, for pretext tasks or a teacher; None for none.
     """
 
     kind: PhaseKind
@@ -173,7 +173,14 @@ def _call(
         return Call(kind, images, settings, length, space)
     if kind == "ordinary":
         return ordinary_call(settings, length, data, space)
-    unlabeled = data.unlabeled if felt(tasks_of(settings)) else None
+    taught = settings.get("teacher") is not None
+    if taught and data.unlabeled is None:
+        raise ValueError(
+            "an arm has a teacher, but there are no images without labels: pass unlabeled_loader=, or drop the arm"
+        )
+    unlabeled = data.unlabeled if taught or felt(tasks_of(settings)) else None
+    if unlabeled is not None and not taught and plan.needs is not None:  # trials of before had the model label them
+        settings["teacher"] = None  # the images are for the pretext tasks alone
     return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
 
 

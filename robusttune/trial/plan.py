@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import yaml
 
-from robusttune import plugins
-from robusttune.norms import canonical
 from robusttune.run.files import write_text
-from robusttune.run.settings import POSITIVE, in_range, numbers, with_fractions
-from robusttune.threat import ThreatModel
+from robusttune.run.settings import numbers, with_fractions
 from robusttune.trial.arms import Arms, Phases, Settings
-from robusttune.trial.arms._phase import Item, name_and_settings, shares
-from robusttune.trial.decision.criteria import criteria
-from robusttune.types import PathLike
+from robusttune.trial.arms._phase import Item, name_and_settings
+from robusttune.trial.decision.criteria import check_needs, criteria
+from robusttune.trial.plan_checks import check_arms, check_budget, check_evaluation, check_seeds, check_threats
+from robusttune.trial.screening import check_stages, looks_for
+from robusttune.types import Json, PathLike
 
 PLAN = "plan.yaml"
 HOUR = 3600
@@ -24,7 +23,9 @@ HEAD = """\
 # The plan of a staged trial. Edit what you like (drop or add arms, seeds, items; change epochs), then go on with
 # resume=True, or --resume: what is finished and still fits is kept. Arms are lists of phases, {pretrain | ordinary |
 # harden: {setting: value}} with the settings of those functions; `settings` go to all of them, and `share` is a phase's
-# share of its arm's compute. Arms train against the first of the threats. `estimated` and `rule` are written, not read.
+# share of its arm's compute. Arms train against the first of the threats. All arms are screened in short runs; those that
+# are kept are confirmed with `seeds`, and the trial ends at the first of the `looks` (after so many seeds) at which its
+# answer to the `needs` stands. `estimated` and `rule` are written, not read.
 
 """
 
@@ -43,15 +44,39 @@ DataFacts = TypedDict(
 )
 # Either seconds, or money and its price.
 Budget = TypedDict("Budget", {"seconds": float, "money": float, "price an hour": float}, total=False)
-Estimate = TypedDict("Estimate", {"in all": str, "seconds with one seed": dict[str, dict[str, Any]]})
+OfArms: TypeAlias = dict[str, dict[str, Json]]
+Estimate = TypedDict(
+    "Estimate",
+    {
+        "in all": str,
+        "seconds with one seed": OfArms,
+        "of the screening": str,
+        "seconds with one seed of the screening": OfArms,
+    },
+    total=False,
+)
+
+
+Power = TypedDict(
+    "Power",
+    {"scatter": str, "chance to find": dict[str, str], "8 times in 10": dict[str, str], "not known": str},
+    total=False,
+)
 
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """The evaluation of every arm: `images` test images, on which `items` are measured."""
+    """The evaluation of every arm.
+
+    Attributes:
+        images: number of test images.
+        items: that are measured with every seed.
+        more: exploratory items: measured with the seeds of the first look alone.
+    """
 
     images: int
     items: list[Item]
+    more: list[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +92,10 @@ class TrialPlan:
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
         settings: of `harden`, for all arms; without a preset, that of plans of before: "joint".
         arms: phases by the arm's name.
-        evaluation: of every arm.
+        needs: what the trial must answer: "attack", "clean", a norm, or a family of corruptions; None for all that was measured.
+        screening: a first stage that chooses arms, see `robusttune.trial.screening.Screening`; None for none.
+        looks: numbers of seeds after which the trial is looked at, and may end; None for all seeds at once.
+        evaluation: of every arm, in the second stage if there are two.
         decision: settings of `robusttune.trial.decision.decide.decide`.
         rule: how compute is shared out, in words.
         estimated: cost of the trial.
@@ -81,6 +109,9 @@ class TrialPlan:
     epochs: float
     settings: Settings | None = None
     arms: Arms
+    needs: list[str] | None = None
+    screening: Settings | None = None
+    looks: list[int] | None = None
     evaluation: PlannedEvaluation
     decision: Settings | None = None
     rule: str | None = None
@@ -115,16 +146,23 @@ class TrialPlan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialPlan":
         """Build a plan from the content of its file: a missing entry is None, an unknown one is left out."""
-        entries: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
+        entries: dict[str, Any] = {each.name: values.get(each.name) for each in fields(cls)}
         evaluation = values["evaluation"]
-        entries["evaluation"] = PlannedEvaluation(evaluation.get("images"), evaluation.get("items") or [])
+        looks, seeds = entries["looks"], entries["seeds"]
+        if isinstance(looks, list) and isinstance(seeds, list) and looks and looks[-1] != len(seeds):
+            entries["looks"] = looks_for(len(seeds))  # seeds were added or dropped in the file
+        entries["evaluation"] = PlannedEvaluation(
+            evaluation.get("images"), evaluation.get("items") or [], evaluation.get("more") or []
+        )
         return cls(**entries)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of the plan's file, without the decision and the estimate where there are none."""
-        entries = {field.name: getattr(self, field.name) for field in fields(self)}
-        entries["evaluation"] = {"images": self.evaluation.images, "items": self.evaluation.items}
-        optional = ("decision", "estimated")
+        """Return the content of the plan's file, without what this trial does not have."""
+        entries = {each.name: getattr(self, each.name) for each in fields(self)}
+        entries["evaluation"] = {
+            name: value for name, value in vars(self.evaluation).items() if value or name != "more"
+        }
+        optional = ("decision", "estimated", "needs", "screening", "looks")
         return {name: value for name, value in entries.items() if value is not None or name not in optional}
 
     def write(self, folder: Path) -> Path:
@@ -135,7 +173,9 @@ class TrialPlan:
         """
         values = _without_anchors(self.as_dict())
         values["threats"] = with_fractions(values["threats"])
-        values["evaluation"] = _with_radii(values["evaluation"])
+        for stage in ("screening", "evaluation"):
+            if stage in values:
+                values[stage] = _with_radii(values[stage])
         try:
             text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
         except yaml.representer.RepresenterError as error:
@@ -158,9 +198,22 @@ class TrialPlan:
 
     @property
     def plain_arm(self) -> str | None:
-        """Name of the arm of adversarial training alone, the baseline of arms with pretext tasks."""
+        """Name of the arm of adversarial training alone, the baseline of the others: of several the one with the fewest settings."""
         default_eps = 1.0 if self.threat is None else self.threat[1]
-        return next((str(arm) for arm, phases in self.arms.items() if _is_plain(phases, default_eps)), None)
+        plain = [str(arm) for arm, phases in self.arms.items() if _is_plain(phases, default_eps)]
+        if self.needs is None:  # as in trials of before
+            return next(iter(plain), None)
+        alone = [arm for arm in plain if name_and_settings(self.arms[arm][0])[1].get("teacher") is None]
+        return min(alone, key=lambda arm: len(name_and_settings(self.arms[arm][0])[1]), default=None)
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """The seeds of the first look."""
+        return self.seeds[: self.looks[0]] if self.looks else self.seeds
+
+    def items_with(self, seed: int) -> list[Item]:
+        """Return the evaluation items that are measured with a seed."""
+        return [*self.evaluation.items, *(self.evaluation.more if seed in self.first_seeds else [])]
 
     @property
     def price(self) -> float | None:
@@ -187,12 +240,14 @@ class TrialPlan:
         Raises:
             ValueError: values out of range, or unknown evaluations, norms or criteria.
         """
-        _check_seeds(self.seeds)
-        _check_arms(self.arms)
-        _check_evaluation(self.epochs, self.evaluation)
+        check_seeds(self.seeds)
+        check_arms(self.arms)
+        check_evaluation(self.epochs, self.evaluation)
         criteria(self.decision)
-        _check_budget(self.budget)
-        _check_threats(self.threats)
+        check_needs(self.needs)
+        check_budget(self.budget)
+        check_threats(self.threats)
+        check_stages(self)
 
 
 def _is_plain(phases: Phases, default_eps: float) -> bool:
@@ -215,47 +270,3 @@ def _without_anchors(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: _without_anchors(value) for key, value in values.items()}
     return [_without_anchors(value) for value in values] if isinstance(values, list | tuple) else values
-
-
-def _check_seeds(seeds: list[int]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
-        raise ValueError(f"seeds are {seeds!r}, but different whole numbers are needed, such as [0, 1, 2]")
-
-
-def _check_arms(arms: Arms) -> None:
-    if not arms:
-        raise ValueError(f"there are no arms: name some out of {', '.join(plugins.names('trial.arms'))}")
-    for name, phases in arms.items():
-        if not isinstance(phases, list):
-            raise ValueError(f"arm {name!r} is {phases!r}, but a list of phases is needed, [] for no training")
-        if "/" in str(name) or not str(name).strip(". "):
-            raise ValueError(f"arm {name!r} cannot be the name of a folder: rename it")
-        shares(phases)
-
-
-def _check_evaluation(epochs: float, evaluation: PlannedEvaluation) -> None:
-    for name, value in (("epochs", epochs), ("images", evaluation.images)):
-        if not in_range(value, POSITIVE):
-            raise ValueError(f"{name} is {value!r} in the plan, but a number above 0 is needed")
-    if not evaluation.items:
-        raise ValueError(f"there are no evaluation items: name some out of {', '.join(plugins.names('evaluations'))}")
-    for item in evaluation.items:
-        name, settings = name_and_settings(item)
-        plugins.configured("evaluations", name, **settings)
-
-
-def _check_budget(budget: Budget | None) -> None:
-    if budget is None:
-        return
-    known = isinstance(budget, Mapping) and set(budget) in ({"seconds"}, {"money", "price an hour"})
-    if not known or not all(in_range(value, POSITIVE) for value in budget.values()):
-        raise ValueError(
-            f"budget is {budget!r} in the plan, but {{seconds: …}} or {{money: …, price an hour: …}} above 0 is needed, or null"
-        )
-
-
-def _check_threats(threats: Mapping[str, float] | None) -> None:
-    if not isinstance(threats, Mapping) or not threats:
-        raise ValueError(f"threats is {threats!r} in the plan, but radii by norm are needed, such as {{linf: 8/255}}")
-    for norm, eps in threats.items():
-        ThreatModel(canonical(norm), eps)

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from robusttune import plugins
-from robusttune.corruptions import FAMILIES
-from robusttune.corruptions._benchmark import family_of, standard_names
 from robusttune.norms import NormLike, default_eps
-from robusttune.run.settings import number, numbers, shown_radius
-from robusttune.tasks import TasksLike
+from robusttune.run.settings import numbers
+from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.data import Data
+from robusttune.trial.decision.criteria import check_needs
 from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
+from robusttune.trial.plan_items import chosen_corruptions, needed_items, other_items, rounded, screened
+from robusttune.trial.screening import FEWEST, KEEP, SHORTER, Screening, fresh_seeds, looks_for
+from robusttune.trial.screening import SEEDS as FIRST_SEEDS
 
-MULTIPLES = (0.5, 1.0, 1.5, 2.0)  # of a threat's radius, at which arms are attacked
-STEPS, SEVERITIES = 20, (1, 3, 5)
+SEEDS = 8
 RULE = (
     "Every arm starts from the weights in start.safetensors and takes, with each seed, as many forward and backward passes "
     "as `epochs` epochs of adversarial training without pretext tasks do. With K steps of attack an image costs K+1 passes "
@@ -41,7 +42,9 @@ class PlanRequest:
     corruptions: str | Sequence[str]
     arms: ArmLike | Sequence[ArmLike] | None
     tasks: Mapping[str, float] | None
-    seeds: Sequence[int]
+    needs: str | Sequence[str]
+    screening: Settings | bool | None
+    seeds: Sequence[int] | None
     finetune: int
     epochs: float
     images: int
@@ -65,20 +68,46 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     """
     threats = chosen_threats(request.threats, data.sizes.shape)
     corruptions = chosen_corruptions(request.corruptions)
-    items = items_of(threats, corruptions) if request.evaluation is None else list(request.evaluation)
+    needs = [request.needs] if isinstance(request.needs, str) else list(request.needs)
+    check_needs(needs)
+    items, more = list(request.evaluation or []), list[Item]()
+    if request.evaluation is None:
+        items, more = needed_items(threats, needs), other_items(threats, needs, corruptions)
+    arms = chosen_arms(request.arms, request.tasks, unlabelled=data.unlabeled is not None)
+    if data.unlabeled is None and any(map(_has_teacher, arms.values())):
+        raise ValueError(
+            "an arm has a teacher, but there are no images without labels: pass unlabeled_loader=, or drop the arm"
+        )
+    seeds = _free_seeds(request.screening) if request.seeds is None else list(request.seeds)
+    there = data.facts().get("test images")
+    own = request.screening.get("images") if isinstance(request.screening, Mapping) else None
+    images, first = shared_out(request.images, there, own)
+    screening = chosen_screening(request, arms, seeds, first, screened(threats, needs))
     return TrialPlan(
         model=model,
         data=data.facts(),
         budget=chosen_budget(request.budget, request.price),
         threats=threats,
-        seeds=list(request.seeds),
+        seeds=seeds,
         epochs=request.epochs,
         settings={"preset": "standard", **(request.settings or {})},
-        arms=chosen_arms(request.arms, request.tasks or {}),
-        evaluation=PlannedEvaluation(request.images, items),
+        arms=arms,
+        needs=needs,
+        screening=screening,
+        looks=looks_for(len(seeds)),
+        evaluation=PlannedEvaluation(
+            images if screening else min(request.images, there or request.images), items, more
+        ),
         decision=None if request.decision is None else dict(request.decision),
         rule=RULE,
     )
+
+
+def _free_seeds(screening: Settings | bool | None) -> list[int]:
+    """Return seeds that the screening does not take."""
+    own = screening.get("seeds") if isinstance(screening, Mapping) else None
+    used = own if isinstance(own, list | tuple) else []
+    return [seed for seed in range(SEEDS + len(used)) if seed not in used][:SEEDS]
 
 
 def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]:
@@ -108,64 +137,36 @@ def chosen_threats(threats: Threats, shape: tuple[int, ...]) -> dict[str, float]
     return radii
 
 
-def rounded(radius: float) -> float:
-    """Round a number to a multiple of 1/255 that it is, or else to ten digits, as people would write it.
-
-    Example:
-        >>> rounded(1.5 * 0.1), rounded(4 * (2 / 255)) == 8 / 255
-        (0.15, True)
-    """
-    shown = shown_radius(radius)
-    return number(shown) if "/" in shown else float(f"{radius:.10g}")
-
-
-def chosen_corruptions(names: str | Sequence[str]) -> list[str]:
-    """Return names of corruptions, with the members of a family in its place.
-
-    Raises:
-        ValueError: an unknown name.
-
-    Example:
-        >>> chosen_corruptions(["fog", "noise"])
-        ['fog', 'gaussian_noise', 'impulse_noise', 'shot_noise']
-    """
-    result: list[str] = []
-    for name in [names] if isinstance(names, str) else names:
-        if name not in FAMILIES:
-            _check_corruption(name)
-        result += [member for member in standard_names() if family_of(member) == name] if name in FAMILIES else [name]
-    return list(dict.fromkeys(result))
-
-
-def _check_corruption(name: str) -> None:
-    known = plugins.names("corruptions")
-    if name not in known:
-        raise ValueError(
-            f"unknown corruption {name!r}: families are {', '.join(FAMILIES)}, corruptions {', '.join(known)}"
-        )
-
-
-def chosen_arms(arms: ArmLike | Sequence[ArmLike] | None, tasks: Mapping[str, float]) -> Arms:
+def chosen_arms(
+    arms: ArmLike | Sequence[ArmLike] | None, tasks: Mapping[str, float] | None, *, unlabelled: bool = False
+) -> Arms:
     """Return the phases of each arm by name, the arms with fewest phases first unless the user gave an order.
 
     Args:
         arms: None for all; or names of arms or of files in `robusttune/trial/arms`, functions as there, {name: phases}, or
             a list of such.
-        tasks: pretext tasks and their weights.
+        tasks: pretext tasks and their weights; None for arms with a task where they are named alone.
+        unlabelled: there are images without labels, for arms with a teacher.
 
     Raises:
         ValueError: an unknown name.
     """
-    families = {name: _family(name)(tasks) for name in plugins.names("trial.arms")}
+    families = {name: _family(name)(TASKS if tasks is None else tasks) for name in plugins.names("trial.arms")}
     if arms is None:
-        every = {arm: phases for family in families.values() for arm, phases in family.items()}
+        usual = {name: _family(name)(tasks or {}) for name in families}
+        every = {arm: phases for family in usual.values() for arm, phases in family.items()}
+        every = {arm: phases for arm, phases in every.items() if unlabelled or not _has_teacher(phases)}
         return dict(sorted(every.items(), key=lambda named: _complexity(named[1])))
     single = isinstance(arms, str | Mapping) or callable(arms)
     requested: Iterable[ArmLike] = [arms] if single else arms  # type: ignore[list-item, assignment]
     chosen: Arms = {}
     for arm in requested:
-        chosen |= _arms_of(arm, tasks, families)
+        chosen |= _arms_of(arm, TASKS if tasks is None else tasks, families)
     return chosen
+
+
+def _has_teacher(phases: Sequence[Phase]) -> bool:
+    return any(settings.get("teacher") is not None for _, settings in map(name_and_settings, phases))
 
 
 def _family(name: str) -> Arm:
@@ -195,15 +196,50 @@ def _complexity(phases: Sequence[Phase]) -> tuple[bool, int]:
     )
 
 
-def items_of(threats: Mapping[str, float], corruptions: Sequence[str]) -> list[Item]:
-    """Return evaluation items: unchanged images, each threat below, at and above its radius, and corruptions."""
-    items: list[Item] = ["clean"]
-    for norm, eps in threats.items():
-        radii = [rounded(multiple * eps) for multiple in MULTIPLES]
-        items.append({"sweep": {"norms": [norm], "eps": radii, "steps": STEPS}})
-    if corruptions:
-        items.append({"corruptions": {"names": list(corruptions), "severities": list(SEVERITIES)}})
-    return items
+def shared_out(images: int, there: int | None, first: int | None = None) -> tuple[int, int]:
+    """Return the numbers of held-out images for the second stage and for the screening, which takes none of those.
+
+    Args:
+        images: asked for in the second stage.
+        there: how many there are; None where it is not known.
+        first: for the screening; None for a third as many as in the second stage.
+
+    Example:
+        >>> shared_out(3000, 10_000), shared_out(3000, 1500)
+        ((3000, 1000), (1000, 500))
+    """
+    if first is None:
+        first = max(1, min(images if there is None else there, images) // SHORTER)
+    return (images if there is None else max(1, min(images, there - first))), first
+
+
+def chosen_screening(
+    request: PlanRequest, arms: Arms, seeds: Sequence[int], images: int, items: list[Item]
+) -> Settings | None:
+    """Return the plan's entry for the first stage; None without one, and where a single arm trains.
+
+    Raises:
+        ValueError: settings that do not fit.
+    """
+    if not (request.screening is None or isinstance(request.screening, bool | Mapping)):
+        raise ValueError(
+            f"screening is {request.screening!r}, but settings such as {{'keep': 4}}, or False for none, are needed"
+        )
+    trained = sum(bool(phases) for phases in arms.values())
+    if request.screening is False or trained < FEWEST:
+        return None
+    own = request.screening if isinstance(request.screening, Mapping) else {}
+    usual = {
+        "seeds": fresh_seeds(FIRST_SEEDS, seeds),
+        "epochs": float(f"{max(request.epochs / SHORTER, min(request.epochs, 1)):.3g}"),
+        "images": images,
+        "items": items,
+        "keep": min(KEEP, trained),
+    }
+    chosen = {**usual, **own}
+    if isinstance(chosen["seeds"], int):
+        chosen["seeds"] = fresh_seeds(chosen["seeds"], seeds)
+    return Screening.of(chosen).as_dict()
 
 
 def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:

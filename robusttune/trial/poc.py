@@ -1,6 +1,5 @@
 """The staged trial: a plan with its cost, arms at equal compute, and a page to decide by."""
 
-import copy
 import importlib.util
 import inspect
 import json
@@ -20,21 +19,21 @@ from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
-from robusttune.tasks import TASKS, TasksLike
+from robusttune.tasks import TasksLike
 from robusttune.training.presets import EARLIER
 from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
-from robusttune.trial.budget import check_budget
-from robusttune.trial.cost import Costs, estimated
+from robusttune.trial.budget import check_budget, fitting_seeds
+from robusttune.trial.conduct import Conduct
+from robusttune.trial.cost import Costs
 from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
-from robusttune.trial.phases import Call, calls_of
+from robusttune.trial.executors import ExecutorLike, check_executor
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_seeds, chosen_tasks, new_plan
-from robusttune.trial.results import START, Trial
+from robusttune.trial.results import START
 from robusttune.trial.start import finetuned_start, warn_of_chance
-from robusttune.trial.unfinished import measure, train, unfinished
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 
@@ -47,11 +46,13 @@ def poc(
     test_loader: Loader | None = None,
     unlabeled_loader: Loader | None = None,
     arms: ArmLike | Sequence[ArmLike] | None = None,
-    tasks: TasksLike = TASKS,
-    seeds: int | Sequence[int] = 3,
+    tasks: TasksLike = None,
+    needs: str | Sequence[str] = "attack",
+    screening: Settings | bool | None = None,
+    seeds: int | Sequence[int] | None = None,
     finetune: int = 0,
     epochs: float = 3,
-    images: int = 1000,
+    images: int = 3000,
     evaluation: Sequence[Item] | None = None,
     budget: float | None = None,
     price: float | None = None,
@@ -64,15 +65,19 @@ def poc(
     device: DeviceLike = "auto",
     out: PathLike = "runs/poc",
     plan_only: bool = False,
+    allow_weak: bool = False,
     resume: bool = False,
+    executor: ExecutorLike = None,
     progress: bool = True,
     notes: Mapping[str, Json] | None = None,
 ) -> Path:
     """Try several ways of training on the user's data; return the path of a page to decide by. The model does not change.
 
-    First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost. Then every arm is
-    trained and measured, seed by seed, from the model's weights, at equal compute and on the same images. What was
-    finished before a kill is not repeated. `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
+    First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost, and after a pilot of a few
+    short runs the differences that it can find. Then all arms are screened in short runs. Those that can still win are
+    trained and measured seed by seed, with other seeds and on other images, until the answer to the needs stands. All arms
+    start from the model's weights, at equal compute. What was finished before a kill is not repeated.
+    `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
 
     Args:
         model: images -> logits (N,K): where every arm starts.
@@ -81,15 +86,24 @@ def poc(
             attacked by all, below, at and above their radii, and by norms that are not named.
         corruptions: to measure, by name, or by family: "noise", "blur", "weather", "digital".
         test_loader: images to measure on, never used for training; by default a fifth of a plain DataLoader's images.
-        unlabeled_loader: more images, for pretext tasks; pre-training uses these alone.
+        unlabeled_loader: images without labels, for self-training and pretext tasks; pre-training uses these alone.
         arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
-            "rotation_joint"; {name: phases} for an arm of yours, as in the plan; all by default.
-        tasks: pretext tasks and their weights, as for `harden`: names alone take the weight 0.5.
-        seeds: how many, or a list of which, such as [0, 1, 2]; with fewer than three, no difference can be significant.
+            "rotation_joint"; {name: phases} for an arm of yours, as in the plan. By default doing nothing, ordinary training,
+            adversarial training by default, by PGD with ten steps, by the preset "fast" and after ordinary training,
+            self-training where there are images without labels, and those with `tasks`.
+        tasks: pretext tasks and their weights, as for `harden`, for arms that try them in each place: names alone take the
+            weight 0.5.
+        needs: what the trial must answer, and is corrected for: "attack" (the first threat, at its radius), "clean", another
+            norm, or a family of corruptions. All else that is measured is exploratory.
+        screening: settings of the first stage (`robusttune.trial.screening.Screening`), such as {"seeds": 3, "keep": 4}: how
+            many short runs of each arm, and how many arms go on. By default two seeds, a third of the epochs, and three
+            arms; False for none.
+        seeds: of the arms that go on: how many at most, or a list of which, such as [0, 1, 2]. By default as many as the
+            budget holds, up to 20, and 8 without a budget. With fewer than three, no difference can be significant.
         finetune: epochs of ordinary training of the model, before the plan is written and its cost is measured; every arm
             starts from the result. For a model whose classifier is new.
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        images: number of test images to measure on.
+        images: number of test images to measure on, if there are so many; the screening takes others, a third as many.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
         budget: limit of the whole trial's cost, in seconds; with a price, in money.
         price: of an hour.
@@ -98,16 +112,22 @@ def poc(
             `robusttune.trial.decision.decide.decide`.
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
-        plan_only: write the plan alone, and return its path.
+        plan_only: write the plan and run its pilot alone, and return the plan's path.
+        allow_weak: run a plan that finds not even a difference of five points between arms 8 times in 10.
         resume: continue the trial in `out`, by its plan as it is now.
+        executor: where the trainings of a stage run at the same time: "processes:2" (in so many processes of this machine),
+            "ray", "slurm" (submitit), or an object with `submit`, as a pool of `concurrent.futures`. The records are those
+            of one after the other, bit for bit on the CPU. The model and the loaders must be such that pickle can send them.
         progress: show progress.
         notes: more entries of `run.json` in `out`.
 
     Raises:
-        ValueError: arguments or a plan that do not fit, or a plan over the budget; the error lists what to drop.
+        ValueError: arguments or a plan that do not fit, a plan over the budget, or one that can find too little; the error
+            lists what to change.
         ImportError: a package of the page is not installed.
     """
     check_model(model)
+    check_executor(executor)
     check_settings({"notes": notes, "finetune": finetune})
     if not plan_only:
         _check_installed()
@@ -118,7 +138,9 @@ def poc(
         corruptions=corruptions,
         arms=arms,
         tasks=chosen_tasks(tasks),
-        seeds=chosen_seeds(seeds),
+        needs=needs,
+        screening=screening,
+        seeds=None if seeds is None else chosen_seeds(seeds),
         finetune=finetune,
         epochs=epochs,
         images=images,
@@ -137,21 +159,20 @@ def poc(
         plan = _earlier_plan(Path(out), request, model, data, progress) if resume else None
         plan = plan or new_plan(request, _name(model), data)
         plan.check()
-        calls = _calls(plan, data, space)
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
         warn_of_chance(model, data, space, finetuned=(folder / FOLDER).exists(), progress=progress)
         costs = Costs(folder, model, data, space, progress=progress)
-        _start(folder, request, plan, model, calls, costs, notes or {})
-        check_budget(plan, lambda edited: costs.of(edited, _calls(edited, data, space)), folder / PLAN)
+        if not (folder / PLAN).exists():
+            plan = fitting_seeds(plan, costs.of) if seeds is None and budget is not None else plan
+            plan = replace(plan, estimated=costs.estimated(plan))
+            _start(folder, request, plan, model, notes or {})
+        check_budget(plan, costs.of, folder / PLAN)
+        conduct = Conduct(folder, model, data, space, rewind, progress, executor)
+        conduct.pilot(plan, costs.seconds, allow_weak=allow_weak or plan_only)
         if plan_only:
             return folder / PLAN
-        for place in unfinished(folder, plan, progress):
-            arm = copy.deepcopy(model)
-            rewind()
-            train(arm, calls[place.arm], place, plan, progress)
-            measure(arm, place, plan, data, space, progress)
-        return decide.write(decide.decide(Trial.load(folder)), folder)
+        return decide.write(conduct.run(plan, costs.seconds), folder)
 
 
 def _check_installed() -> None:
@@ -213,29 +234,15 @@ def _check_request(path: Path, request: PlanRequest) -> None:
 
 def _spelt(arguments: Mapping[str, object]) -> dict[str, object]:
     """Return arguments in which two spellings of the same seeds are the same."""
-    return {name: chosen_seeds(value) if name == "seeds" else value for name, value in arguments.items()}  # type: ignore[arg-type]
+    seeds = arguments.get("seeds")
+    return {**arguments, "seeds": None if seeds is None else chosen_seeds(seeds)}  # type: ignore[arg-type]
 
 
-def _calls(plan: TrialPlan, data: Data, space: InputSpace) -> dict[str, list[Call]]:
-    return {arm: calls_of(plan, arm, data, space) for arm in plan.arms}
-
-
-def _start(
-    folder: Path,
-    request: PlanRequest,
-    plan: TrialPlan,
-    model: nn.Module,
-    calls: Mapping[str, Sequence[Call]],
-    costs: Costs,
-    notes: Mapping[str, Json],
-) -> None:
-    """Measure the plan's cost; in a new folder, write the model's weights, the arguments with notes, and the plan."""
-    known = costs.of(plan, calls)
-    if (folder / PLAN).exists():
-        return
+def _start(folder: Path, request: PlanRequest, plan: TrialPlan, model: nn.Module, notes: Mapping[str, Json]) -> None:
+    """Write the model's weights, the arguments with notes, and the plan."""
     files.save_weights(folder / START, _tensors(model))
     run_folder.write_run(folder, run_folder.with_notes({"arguments": vars(request)}, notes))
-    replace(plan, estimated=estimated(plan, calls, known)).write(folder)
+    plan.write(folder)
 
 
 def _name(model: nn.Module) -> str:

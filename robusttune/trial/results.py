@@ -10,13 +10,15 @@ from pathlib import Path
 from robusttune.measuring import failures
 from robusttune.measuring.records import Records
 from robusttune.run import log
+from robusttune.run.files import write_text
 from robusttune.run.folder import as_json
 from robusttune.trial.arms import Phase
 from robusttune.trial.arms._phase import Item, name_and_settings
-from robusttune.trial.plan import TrialPlan
+from robusttune.trial.plan import Power, TrialPlan
+from robusttune.trial.screening import screening_of
 from robusttune.types import PathLike
 
-START, RECORDS = "start.safetensors", "records.jsonl"
+START, RECORDS, LOOKS, POWER = "start.safetensors", "records.jsonl", "looks.json", "power.json"
 
 
 @dataclass(frozen=True)
@@ -42,29 +44,75 @@ class Trial:
 
     Attributes:
         plan: the content of `plan.yaml`.
-        results: by arm and seed, in the plan's order; unfinished ones are missing.
+        results: by arm and seed, in the plan's order; unfinished ones are missing. With two stages, those of the second.
+        first: plan and results of the first stage; None where there is one stage.
+        kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
+        power: which differences the trial finds; None where that was not asked.
+        changed: True where the plan was changed after a look at the results.
     """
 
     plan: TrialPlan
     results: list[Result]
+    first: "Trial | None" = None
+    kept: tuple[str, ...] | None = None
+    power: Power | None = None
+    changed: bool = False
 
     @classmethod
-    def load(cls, folder: PathLike) -> "Trial":
+    def load(cls, folder: PathLike, plan: TrialPlan | None = None) -> "Trial":
         """Read a folder of `robusttune.poc`; results of arms, seeds or items that are not in the plan are left out.
+
+        Args:
+            folder: of the trial.
+            plan: of the trial; None for the one in the folder.
 
         Raises:
             ValueError: there is no plan, or it cannot be read.
         """
-        plan = TrialPlan.read(folder)
+        plan = TrialPlan.read(folder) if plan is None else plan
+        first, place = screening_of(plan), Path(folder)
+        power = json.loads((place / POWER).read_text(encoding="utf-8")) if (place / POWER).exists() else None
+        return replace(
+            cls.of(plan, place),
+            first=None if first is None else cls.of(first, place),
+            power=power,
+            changed=plan.looks is not None and any(look["plan"] != _asked(plan) for look in _looks_taken(place)),
+        )
+
+    @classmethod
+    def of(cls, plan: TrialPlan, folder: Path) -> "Trial":
+        """Read the results of one stage, by its plan."""
         pairs = [(arm, seed) for arm in plan.arms for seed in plan.seeds]
-        results = [result_of(Path(folder), plan, arm, seed) for arm, seed in pairs]
+        results = [result_of(folder, plan, arm, seed) for arm, seed in pairs]
         return cls(plan, [result for result in results if result is not None])
+
+
+def note_look(folder: Path, plan: TrialPlan, look: int) -> None:
+    """Write down that the results were tested after so many seeds, and by which plan."""
+    taken = _looks_taken(folder)
+    if look not in [each["seeds"] for each in taken]:
+        write_text(folder / LOOKS, json.dumps([*taken, {"seeds": look, "plan": _asked(plan)}], indent=1))
+
+
+def _looks_taken(folder: Path) -> list[dict[str, object]]:
+    path = folder / LOOKS
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def _asked(plan: TrialPlan) -> str:
+    """Return what a test depends on, besides the results."""
+    return digest([plan.needs, plan.seeds, plan.looks, plan.decision, plan.screening, list(plan.arms)])
+
+
+def write_power(folder: Path, power: Power) -> None:
+    """Write which differences the trial finds, beside the plan, which is left as people have edited it."""
+    write_text(folder / POWER, json.dumps(power, indent=1))
 
 
 def result_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Result | None:
     """Read the result of an arm with a seed; None where an evaluation item is missing."""
     place = place_of(folder, plan, arm, seed)
-    files = [item_place(place, plan, item) / RECORDS for item in plan.evaluation.items]
+    files = [item_place(place, plan, item) / RECORDS for item in plan.items_with(seed)]
     if not all(path.exists() for path in files):
         return None
     return Result(arm, seed, joined([Records.load(path) for path in files]), seconds_of(place, plan.arms[arm]))
@@ -82,7 +130,9 @@ def place_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Path:
 def item_place(place: Path, plan: TrialPlan, item: Item) -> Path:
     """Return the folder of an evaluation item's records, inside the folder of an arm and seed."""
     name, _ = name_and_settings(item)
-    request = [item, plan.evaluation.images, plan.data, plan.model, plan.threat]
+    request: list[object] = [item, plan.evaluation.images, plan.data, plan.model, plan.threat]
+    if plan.looks is not None:  # with two stages, on images that the first one did not take
+        request.append(["second stage", (plan.screening or {}).get("images")])
     return place / "evaluation" / f"{name}-{digest(request)}"
 
 

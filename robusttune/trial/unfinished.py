@@ -1,6 +1,8 @@
 """Training and evaluation of the arms and seeds of a trial that have no result yet."""
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,25 +26,40 @@ class Place(NamedTuple):
     folder: Path
 
 
-def unfinished(folder: Path, plan: TrialPlan, progress: bool) -> Iterator[Place]:
-    """Yield arms and seeds without a result: seed by seed, so that finished arms can be compared at any time."""
+def unfinished(folder: Path, plan: TrialPlan, stage: str, progress: bool) -> Iterator[Place]:
+    """Yield arms and seeds without a result: seed by seed, so that finished arms can be compared at any time.
+
+    An arm that does not train has one folder for all seeds, and is yielded once.
+    """
+    yielded = set[Path]()
     pairs = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
     for number, (arm, seed) in enumerate(pairs, 1):
-        if result_of(folder, plan, arm, seed) is None:
-            tell(f"arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
-            yield Place(arm, seed, place_of(folder, plan, arm, seed))
+        place = Place(arm, seed, place_of(folder, plan, arm, seed))
+        if place.folder not in yielded and result_of(folder, plan, arm, seed) is None:
+            yielded.add(place.folder)
+            tell(f"{stage}: arm {arm}, seed {seed} ({number} of {len(pairs)})", progress)
+            yield place
 
 
 def train(model: nn.Module, calls: Sequence[Call], place: Place, plan: TrialPlan, progress: bool) -> None:
-    """Train the model in all phases of an arm."""
+    """Train the model in all phases of an arm; in a later phase, too, the teacher "self" is the model as it came in."""
+    start = copy.deepcopy(model) if any(map(_taught_by_itself, calls[1:])) else None
+    calls = [
+        replace(call, settings={**call.settings, "teacher": start}) if number and _taught_by_itself(call) else call
+        for number, call in enumerate(calls)
+    ]
     for number, (call, phase) in enumerate(zip(calls, plan.arms[place.arm], strict=True)):
         call.run(model, phase_place(place.folder, number, phase), place.seed, progress=progress)
+
+
+def _taught_by_itself(call: Call) -> bool:
+    return call.settings.get("teacher") == "self"
 
 
 def measure(model: nn.Module, place: Place, plan: TrialPlan, data: Data, space: InputSpace, progress: bool) -> None:
     """Measure all items without records, on the same images and with the same random numbers for every arm."""
     norm, eps = plan.threat or ("linf", None)
-    for item in plan.evaluation.items:
+    for item in plan.items_with(place.seed):
         folder = item_place(place.folder, plan, item)
         if (folder / RECORDS).exists():
             continue

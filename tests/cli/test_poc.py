@@ -195,7 +195,7 @@ def test_after_ctrl_c_inside_an_arm_the_same_command_goes_on(there, capsys):
     (there / "stopped_trial.py").write_text(STOPPED)
     (there / "stop").touch()
     command = ["poc", "--config", "poc.yaml", "--model", "stopped_trial:Stopped", "--seeds", "0", "1"]
-    command += ["--evaluation", "clean"]
+    command += ["--evaluation", "clean", "--needs", "clean"]
     assert main(command) == 130
     assert "--resume goes on" in capsys.readouterr().err
     assert not (there / "runs/poc/decision.md").exists()

@@ -67,7 +67,7 @@ def followed(plan, way):
 )
 def test_every_way_that_is_told_brings_the_plan_under(seeds, epochs, images, step, image, around, share):
     costs_of = costs_with(step, image, around)
-    whole = total_seconds(plan_of(seeds, epochs, images), costs_of(plan_of(seeds, epochs, images)))
+    whole = total_seconds(plan_of(seeds, epochs, images), costs_of)
     plan = plan_of(seeds, epochs, images, budget=share * whole)
     ways = list(ways_under(plan, costs_of, share * whole))
     with pytest.raises(ValueError, match="the plan would take about") as refused:

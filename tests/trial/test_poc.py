@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from small_trials import ARMS, SIDE, everything, loader, small, tried, values
 
 import robusttune
 from robusttune import plugins
@@ -21,42 +21,17 @@ from robusttune.run import files
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
 from robusttune.trial.arms._phase import name_and_settings, shares
+from robusttune.trial.data import InputSpace, divided
 from robusttune.trial.decision.decide import decide
 from robusttune.trial.decision.metrics import Metric
+from robusttune.trial.decision.verdict import Verdict
 from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
 from robusttune.trial.plan import PlannedEvaluation, TrialPlan
-from robusttune.trial.plan_defaults import chosen_arms, chosen_seeds, chosen_threats, items_of
+from robusttune.trial.plan_defaults import chosen_arms, chosen_seeds, chosen_threats
+from robusttune.trial.plan_items import other_items
 from robusttune.trial.results import RECORDS, Trial
 
-SIDE, IMAGES = 16, 64
-ARMS = ["nothing", "adversarial", "rotation_joint"]
-
-
-def loader(count=IMAGES, seed=0):
-    drawn = torch.Generator().manual_seed(seed)
-    images, labels = torch.rand(count, 1, SIDE, SIDE, generator=drawn), torch.arange(count) % 3
-    return DataLoader(TensorDataset(images, labels), batch_size=32)
-
-
-def small():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
-        ).eval()
-
-
-def tried(out, **changes):
-    given = {
-        "threats": {"linf": 0.1}, "arms": ARMS, "tasks": {"rotation": 0.5}, "seeds": 2, "epochs": 1, "images": 32,
-        "evaluation": ["clean"], "test_loader": loader(seed=1), "mean": [0.0], "std": [1.0], "device": "cpu",
-        "settings": {"steps": 2}, "progress": False,
-    }  # fmt: skip
-    return robusttune.poc(small(), loader(), out=out, **{**given, **changes})
-
-
-def values(out):
-    return [(r.arm, r.seed, r.records.where("clean")[0].value) for r in Trial.load(out).results]
+SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
 def test_all_arms_start_from_the_model_that_was_fine_tuned_once(tmp_path, caplog, monkeypatch):
@@ -115,9 +90,7 @@ def test_plan_over_budget_is_refused_with_what_to_drop(tmp_path):
 
 def test_killed_trial_goes_on_to_the_same_results(tmp_path):
     tried(tmp_path / "whole")
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_poc; test_poc.tried(sys.argv[1])"
-    )
+    code = f"import sys; sys.path.insert(0, {SUPPORT!r}); import small_trials; small_trials.tried(sys.argv[1])"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")], env=dict(os.environ))
     started = time.monotonic()
     while not list((tmp_path / "killed").rglob(RECORDS)) and process.poll() is None:
@@ -173,22 +146,14 @@ def test_price_without_budget_is_refused(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-def everything(out):
-    """All records of all arms and seeds."""
-    return [
-        (r.arm, r.seed, [(each.evaluation, each.metric, each.setting, each.value) for each in r.records])
-        for r in Trial.load(out).results
-    ]
-
-
 @pytest.mark.slow
 def test_killed_in_the_second_phase_after_a_checkpoint_it_goes_on_to_the_same_records(tmp_path):
     changes = {"arms": ["nothing", "pretrained_adversarial"], "seeds": 1, "epochs": 30}
     changes["evaluation"] = ["clean", {"sweep": {"norms": ["linf"], "eps": [0.05, 0.1], "steps": 2}}]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_poc; "
-        f"test_poc.tried(sys.argv[1], **{changes!r})"
+        f"import sys; sys.path.insert(0, {SUPPORT!r}); import small_trials; "
+        f"small_trials.tried(sys.argv[1], **{changes!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(killed)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     started = time.monotonic()
@@ -230,20 +195,19 @@ def test_pretraining_sees_images_without_labels_alone(tmp_path, monkeypatch):
 def test_arms_of_ones_own_criteria_and_settings_stand_in_the_plan(tmp_path):
     own = {"mine": [{"ordinary": {"lr": 0.01}}], "nothing": []}
     out = tmp_path / "t"
-    tried(
-        out, arms=own, decision={"worthwhile": 0.05, "matters": "clean"}, settings={"preset": "fast", "accumulate": 2}
-    )
+    tried(out, arms=own, decision={"worthwhile": 0.05, "clean_loss": 0.1}, settings={"preset": "fast", "accumulate": 2})
     plan = yaml.safe_load((out / "plan.yaml").read_text())
     assert plan["arms"] == own
-    assert plan["decision"] == {"worthwhile": 0.05, "matters": "clean"}
+    assert plan["decision"] == {"worthwhile": 0.05, "clean_loss": 0.1}
     assert {arm for arm, _, _ in values(out)} == set(own)
     assert decide(Trial.load(out)).worthwhile == 0.05
     assert decide(Trial.load(out), worthwhile=0.1).worthwhile == 0.1
 
 
 def test_radii_are_written_as_people_write_them():
-    items = items_of({"linf": 0.1}, ["fog"])
-    assert items[1]["sweep"]["eps"] == [0.05, 0.1, 0.15, 0.2]
+    items = other_items({"linf": 0.1, "l2": 1.0}, ["attack"], ["fog"])
+    assert items[0]["sweep"]["eps"] == [0.05, 0.15, 0.2]  # its radius is measured with every seed, by a stronger attack
+    assert items[1]["sweep"]["eps"] == [0.5, 1.0, 1.5, 2.0]
 
 
 PLANS = [
@@ -265,6 +229,9 @@ PLANS = [
     ({"settings": {"notes": {"by": "me"}}}, "notes is set by the trial, the same for all arms: leave it out"),
     ({"decision": {"worth": 0.1}}, r"there is no 'worth' \(did you mean 'worthwhile'\?\)"),
     ({"decision": {"matters": ["speed"]}}, "matters is .*, but some of clean, attack, corruption are needed"),
+    ({"decision": {"matters": ["clean"]}}, "decision names what matters, but this trial answers its needs"),
+    ({"needs": None}, "needs are missing beside looks"),
+    ({"evaluation": {"images": 5000, "items": ["clean"]}}, "the plan asks for 5000 held-out images, but there are 64"),
     ({"decision": {"clean_loss": 2}}, "clean_loss is 2, but a share of images between 0 and 1"),
 ]
 
@@ -307,13 +274,187 @@ def test_seeds_are_a_number_or_a_list_and_both_are_the_same_trial(tmp_path):
 
 def test_a_plan_shows_radii_as_they_were_given_and_reads_them_back(tmp_path):
     threats = chosen_threats({"linf": 8 / 255, "l2": 0.25}, (1, SIDE, SIDE))
-    evaluation = PlannedEvaluation(10, items_of(threats, ["fog"]))
+    evaluation = PlannedEvaluation(10, ["clean"], other_items(threats, ["l2"], ["fog"]))
     path = TrialPlan(threats=threats, seeds=[0], epochs=1, arms={"nothing": []}, evaluation=evaluation).write(tmp_path)
     text = path.read_text()
     assert "threats: {linf: 8/255, l2: 0.25}" in text
     assert "eps: [4/255, 8/255, 12/255, 16/255]" in text
-    assert "eps: [0.125, 0.25, 0.375, 0.5]" in text
+    assert "eps: [0.125, 0.375, 0.5]" in text
     plan = TrialPlan.read(path.parent)
     assert plan.threats == {"linf": 8 / 255, "l2": 0.25}
-    assert plan.evaluation.items[1]["sweep"]["eps"] == pytest.approx([4 / 255, 8 / 255, 12 / 255, 16 / 255])
+    assert plan.evaluation.more[0]["sweep"]["eps"] == pytest.approx([4 / 255, 8 / 255, 12 / 255, 16 / 255])
     assert str(Metric("attack", "linf", 0.03137254902)) == "linf 8/255"
+
+
+STAGED = {
+    "arms": ["nothing", "adversarial", "fast", "rotation_none", "ordinary"],
+    "screening": None,
+    "seeds": 3,
+    "allow_weak": True,
+}
+
+
+def test_all_arms_are_screened_and_those_that_are_kept_are_confirmed_on_other_images(tmp_path, caplog):
+    out = tmp_path / "t"
+    with pytest.raises(ValueError, match=r"finds a difference of 5 points between arms in \d+% of trials"):
+        tried(out, **{**STAGED, "allow_weak": False})
+    pilot = {each.parent.name for each in out.glob("arms/*/seed-10*")}
+    assert pilot == {"adversarial", "fast", "rotation_none"}  # the others are not trained before the plan is refused
+    plan = yaml.safe_load((out / "plan.yaml").read_text())
+    assert plan["looks"] == [3]
+    assert plan["screening"]["seeds"] == [100, 101]
+    assert set(Trial.load(out).power["chance to find"]) == {"2 points", "3 points", "5 points"}
+    tried(out, resume=True, **STAGED)
+    whole = Trial.load(out)
+    assert {each.arm for each in whole.first.results} == set(STAGED["arms"])
+    kept = {each.arm for each in whole.results}
+    assert len(kept) == 4
+    assert {"nothing", "adversarial"} <= kept
+    images = [{hash for result in each.results for hash in result.records.hashes} for each in (whole, whole.first)]
+    assert all(images)
+    assert not images[0] & images[1]
+    (out / "decision.md").unlink()
+    written = {each: each.stat().st_mtime_ns for each in out.rglob("*.jsonl")}
+    tried(out, resume=True, **STAGED)
+    assert "## Screening" in (out / "decision.md").read_text()
+    assert written == {each: each.stat().st_mtime_ns for each in out.rglob("*.jsonl")}  # nothing is run twice
+
+
+def test_a_trial_ends_at_the_look_after_which_its_answer_stands(tmp_path, monkeypatch):
+    out = tmp_path / "t"
+    monkeypatch.setattr("robusttune.trial.decision.sequential.Standing.answered", lambda self, pairs: self.seeds >= 4)
+    go_on = (Verdict.GO_ON, "Take it.", ("adversarial",))
+    monkeypatch.setattr("robusttune.trial.decision.decide.judged", lambda *given: go_on)
+    tried(out, arms=["nothing", "adversarial"], seeds=6)
+    assert yaml.safe_load((out / "plan.yaml").read_text())["looks"] == [3, 4, 5, 6]
+    assert {seed for arm, seed, _ in values(out) if arm != "nothing"} == {0, 1, 2, 3}
+    text = (out / "decision.md").read_text()
+    assert "It has 4 of 6 seeds. The answer stood before the last one." in text
+    assert "is left out" not in text
+
+
+def test_what_is_no_need_is_measured_with_the_first_seeds_alone(tmp_path):
+    out = tmp_path / "t"
+    changes = {"arms": ["nothing", "adversarial"], "seeds": 4}
+    plan = yaml.safe_load(tried(out, plan_only=True, **changes).read_text())
+    plan["evaluation"]["more"] = [{"sweep": {"norms": ["linf"], "eps": [0.05], "steps": 1}}]
+    (out / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    tried(out, resume=True, **changes)
+    swept = {(each.arm, each.seed): bool(each.records.where("sweep")) for each in Trial.load(out).results}
+    assert swept == {(arm, seed): seed < 3 for arm in ("nothing", "adversarial") for seed in range(4)}
+    text = (out / "decision.md").read_text()
+    assert "## Exploratory" in text
+    assert "plan was changed" not in text
+    plan["seeds"] = list(range(5))
+    (out / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    tried(out, resume=True, **changes)
+    assert (
+        "**Do not rely on this**: the plan was changed after a look at the results" in (out / "decision.md").read_text()
+    )
+
+
+def test_a_budget_chooses_the_seeds_and_nothing_else_does(tmp_path):
+    arms = ["nothing", "adversarial"]
+    first = tried(
+        tmp_path / "own", arms=None, tasks=None, seeds=None, budget=1e6, screening={"seeds": [3, 4]}, plan_only=True
+    )
+    own = yaml.safe_load(first.read_text())
+    assert not {3, 4} & set(own["seeds"])
+    assert len(own["seeds"]) == 20
+    free = yaml.safe_load(tried(tmp_path / "free", arms=arms, seeds=None, plan_only=True).read_text())
+    assert free["seeds"] == list(range(8))
+    paid = yaml.safe_load(tried(tmp_path / "paid", arms=arms, seeds=None, budget=1e6, plan_only=True).read_text())
+    assert paid["seeds"] == list(range(20))
+    assert paid["looks"] == [3, 9, 14, 20]
+    with pytest.raises(ValueError, match="but the budget is"):
+        tried(tmp_path / "poor", arms=arms, seeds=None, budget=0.001)
+    assert len(yaml.safe_load((tmp_path / "poor/plan.yaml").read_text())["seeds"]) == 3
+
+
+def test_a_need_that_no_item_measures_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(
+        ValueError, match="must answer 'attack', but no item of the evaluation measures attacks of norm linf"
+    ):
+        tried(tmp_path / "t", needs="attack")
+    assert not (tmp_path / "t").exists()
+
+
+def test_images_without_labels_are_for_self_training_or_for_pretext_tasks_alone(tmp_path):
+    more = loader(96, seed=2)
+    plan = yaml.safe_load(
+        tried(tmp_path / "t", arms=None, tasks=None, unlabeled_loader=more, plan_only=True).read_text()
+    )
+    assert set(plan["arms"]) == {
+        *("nothing", "adversarial", "pgd", "fast", "ordinary", "ordinary_adversarial"),
+        *("self_training", "pretrained_self_training"),
+    }
+    data = divided(loader(), loader(seed=1), more)
+    given = TrialPlan.read(tmp_path / "t")
+    given = replace(given, arms={**given.arms, **chosen_arms("rotation_none", {"rotation": 0.5})})
+    teachers = {
+        arm: phases.calls_of(given, arm, data, InputSpace())[-1]
+        for arm in ("adversarial", "self_training", "rotation_none")
+    }
+    assert {arm: (call.unlabeled is more, call.settings.get("teacher")) for arm, call in teachers.items()} == {
+        "adversarial": (False, None), "self_training": (True, "self"), "rotation_none": (True, None)
+    }  # fmt: skip
+    assert "teacher" in teachers["rotation_none"].settings  # said, as the default is the model itself
+    with pytest.raises(ValueError, match="an arm has a teacher, but there are no images without labels"):
+        tried(tmp_path / "none", arms=["nothing", "self_training"])
+
+
+@pytest.mark.slow
+def test_self_training_is_an_arm_that_runs_and_the_model_as_it_came_in_labels(tmp_path, monkeypatch):
+    teachers = []
+    harden = phases.harden
+
+    @wraps(harden)
+    def watched(model, images, **settings):
+        if isinstance(settings.get("teacher"), torch.nn.Module):
+            teachers.append(settings["teacher"].state_dict())
+        return harden(model, images, **settings)
+
+    monkeypatch.setattr(phases, "harden", watched)
+    tried(
+        tmp_path / "t",
+        arms=["nothing", "adversarial", "self_training", "pretrained_self_training"],
+        unlabeled_loader=loader(96, seed=2),
+    )
+    assert {arm for arm, _, _ in values(tmp_path / "t")} == {
+        "nothing",
+        "adversarial",
+        "self_training",
+        "pretrained_self_training",
+    }
+    assert len(teachers) == 2  # after pre-training, with each seed
+    for teacher in teachers:
+        assert all(torch.equal(tensor, small().state_dict()[name]) for name, tensor in teacher.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_at_any_moment_of_both_stages_a_trial_goes_on_to_the_same_records(moment, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    tried(whole, **STAGED)
+    stages = sorted(each.stat().st_mtime for each in whole.rglob(RECORDS))
+    part = (moment + 0.5) / 6 * (stages[-1] - (whole / "plan.yaml").stat().st_mtime)
+    code = (
+        f"import sys; sys.path.insert(0, {SUPPORT!r}); import small_trials; "
+        f"small_trials.tried(sys.argv[1], **{STAGED!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(killed)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (killed / "plan.yaml").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(max(part, 0))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    tried(killed, resume=True, **STAGED)
+    assert everything(killed) == everything(whole)
+    for folder in (whole, killed):
+        assert [each.arm for each in Trial.load(folder).first.results]
+    firsts = [
+        [(r.arm, r.seed, [each.value for each in r.records]) for r in Trial.load(folder).first.results]
+        for folder in (whole, killed)
+    ]
+    assert firsts[0] == firsts[1]

@@ -59,6 +59,11 @@ def tasks_of(settings: Settings) -> TaskWeights:
     return task_weights(settings.get("tasks", "auto"), preset.tasks) or {}
 
 
+def meets_adversary(phases: Phases) -> bool:
+    """Return True if any phase trains against an adversary."""
+    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
+
+
 def shares(phases: Sequence[Phase]) -> list[float]:
     """Return each phase's share of its arm's compute; phases without one divide the rest equally.
 

@@ -43,7 +43,7 @@ def not_tested(decision: Decision) -> list[str]:
 
 
 def _threats(decision: Decision) -> Iterator[str]:
-    attacks = [metric for metric in decision.measured.metrics if metric.kind == ATTACK]
+    attacks = [metric for metric in decision.metrics if metric.kind == ATTACK]
     norms = dict.fromkeys(metric.norm for metric in attacks)
     missing = [norm for norm in plugins.names("norms") if norm not in norms]
     if missing:
@@ -64,7 +64,7 @@ def _threats(decision: Decision) -> Iterator[str]:
 
 
 def _corruptions(decision: Decision) -> Iterator[str]:
-    measured = {metric.family for metric in decision.measured.metrics if metric.kind == CORRUPTION}
+    measured = {metric.family for metric in decision.metrics if metric.kind == CORRUPTION}
     missing = [family for family in FAMILIES if family not in measured]
     if missing:
         yield f"Corruptions of the famil{'ies' if len(missing) > 1 else 'y'} {', '.join(missing)}."
@@ -104,7 +104,7 @@ def _backbone(decision: Decision) -> str:
 
 def questions(decision: Decision) -> list[str]:
     """List questions that people have to answer, as no trial can."""
-    attacks = [metric for metric in decision.measured.metrics if metric.kind == ATTACK]
+    attacks = [metric for metric in decision.metrics if metric.kind == ATTACK]
     trained = [metric for metric in attacks if metric.trained and metric.position == "at"]
     radius = str(trained[0]) if trained else "the radius tested"
     return [
@@ -145,6 +145,8 @@ def items(decision: Decision) -> str:
 
 
 def _evaluations(decision: Decision) -> set[str]:
-    """Return names of the evaluations that every arm and seed has."""
-    by_result = [{record.evaluation for record in result.records} for result in decision.trial.results]
+    """Return names of the evaluations that every arm has, with all seeds or with those of the first look."""
+    first = decision.trial.plan.first_seeds
+    results = [result for result in decision.trial.results if result.seed in first]
+    by_result = [{record.evaluation for record in result.records} for result in results]
     return set.intersection(*by_result) if by_result else set()

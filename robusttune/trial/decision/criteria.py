@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from robusttune import plugins
+from robusttune.corruptions import FAMILIES
 from robusttune.plugins import did_you_mean
 from robusttune.run.settings import POSITIVE, SHARE, in_range
 
@@ -10,7 +12,19 @@ MetricKind: TypeAlias = Literal["clean", "attack", "corruption"]
 CLEAN: Final = "clean"
 ATTACK: Final = "attack"
 CORRUPTION: Final = "corruption"
+ATTACKS = ("sweep", "strong", "autoattack")  # evaluations
 KINDS: tuple[MetricKind, ...] = (CLEAN, ATTACK, CORRUPTION)
+
+
+def check_needs(needs: object) -> None:
+    """Raise a ValueError for needs that are not names of what a trial measures."""
+    known = [CLEAN, ATTACK, *plugins.names("norms"), *FAMILIES]
+    if needs is None:
+        return
+    wrong = [need for need in needs if need not in known] if isinstance(needs, list | tuple) else [needs]
+    if wrong or not needs:
+        hint = did_you_mean(str(wrong[0]), known) if wrong else ""
+        raise ValueError(f"needs are {needs!r}{hint}, but some of {', '.join(known)} are needed")
 
 
 class Criteria(NamedTuple):

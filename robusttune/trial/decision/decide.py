@@ -1,20 +1,33 @@
 """Decides from a finished trial whether to go on, and with which arms."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from robusttune.measuring.html import page
 from robusttune.run.files import write_text
+from robusttune.trial.decision.answer import Rivals, reason_to_take
+from robusttune.trial.decision.confirmed import confirmed, exploratory
 from robusttune.trial.decision.criteria import Criteria, MetricKind, criteria
 from robusttune.trial.decision.findings import Findings, findings_of
-from robusttune.trial.decision.metrics import Accuracies, accuracies_of
-from robusttune.trial.decision.next_stage import NextStage, chosen_seeds, next_stage
+from robusttune.trial.decision.metrics import Accuracies, Metric, accuracies_of, needed
+from robusttune.trial.decision.next_stage import NextStage, chosen_seeds, in_time, next_stage, seeds_in_words
 from robusttune.trial.decision.page import markdown
+from robusttune.trial.decision.screened import second_stage
 from robusttune.trial.decision.significance import FEWEST_SEEDS, pair_scatter
-from robusttune.trial.decision.verdict import Decision, Verdict, baselines, judged
+from robusttune.trial.decision.verdict import (
+    Decision,
+    Evidence,
+    Verdict,
+    baselines,
+    judged,
+    ranked_arms,
+    reason_to_go_on,
+    with_results,
+)
 from robusttune.trial.results import Trial
 from robusttune.types import PathLike
 
@@ -33,7 +46,8 @@ def decide(
     """Decide from a trial: go on with some arms, do nothing, or not enough data to tell.
 
     An arm's accuracies are compared with those of two baselines with the same seeds: doing nothing, and adversarial
-    training without pretext task. All comparisons are corrected together.
+    training without pretext task. The comparisons on what the trial was to answer are corrected together, over all looks;
+    those of trials of before, which name no needs, all together.
 
     The arguments come before the criteria of the plan's `decision`, and those before the defaults.
 
@@ -58,14 +72,47 @@ def decide(
         "epochs": epochs,
     }
     passed = {name: value for name, value in arguments.items() if value is not None}
+    if matters is not None and trial.plan.looks is not None:
+        raise ValueError("matters= is for trials of before: this one answers its needs, which stand in its plan")
     asked = criteria({**(trial.plan.decision or {}), **passed})
+    trial = second_stage(trial)
     measured = accuracies_of(trial)
-    findings = findings_of(measured, baselines(trial, measured))
-    verdict, reason, candidates = judged(
-        trial, measured, findings, worthwhile=asked.worthwhile, clean_loss=asked.clean_loss, matters=asked.matters
+    evidence, ranked, reason = (_at_once if trial.plan.looks is None else _with_looks)(trial, measured, asked)
+    verdict, words, candidates = judged(measured, evidence, ranked, reason)
+    decision = Decision(
+        verdict, words, candidates, trial, measured, evidence.findings, asked.worthwhile, asked.clean_loss
     )
-    decision = Decision(verdict, reason, candidates, trial, measured, findings, asked.worthwhile, asked.clean_loss)
-    return replace(decision, next=_next(decision, asked))
+    sight = None if trial.plan.looks is None else exploratory(trial, measured, baselines(trial, measured))
+    stage = _next(decision, asked)
+    if stage is not None and decision.verdict is Verdict.NOT_ENOUGH and len(measured.seeds) >= FEWEST_SEEDS:
+        missing = seeds_in_words(stage, decision.worthwhile, measured.images)
+        cost = in_time(stage.training + stage.evaluation)
+        decision = replace(decision, reason=f"{words} What is missing: a stage of {cost}, its seeds {missing}")
+    return replace(decision, next=stage, sight=sight)
+
+
+# Comparisons and criteria, the arms in order, and the words in which to say that some are to be taken.
+_Found = tuple[Evidence, Sequence[str], Callable[[Evidence, Sequence[str]], str]]
+
+
+def _at_once(trial: Trial, measured: Accuracies, asked: Criteria) -> _Found:
+    """Compare all arms on all that matters, after all seeds: as trials of before."""
+    findings = findings_of(measured, baselines(trial, measured))
+    metrics = [metric for metric in measured.metrics if metric.kind in asked.matters]
+    nothing = with_results(trial.plan.untrained_arm, measured)
+    evidence = Evidence(findings, nothing, metrics, asked.worthwhile, asked.clean_loss)
+    return evidence, ranked_arms(trial, measured, findings, metrics), reason_to_go_on
+
+
+def _with_looks(trial: Trial, measured: Accuracies, asked: Criteria) -> _Found:
+    """Compare the arms that were kept on the needs of the trial, at each look."""
+    findings = confirmed(trial, measured, baselines(trial, measured), asked.worthwhile)
+    metrics = needed(trial.plan, measured.metrics)
+    nothing, plain = (with_results(arm, measured) for arm in (trial.plan.untrained_arm, trial.plan.plain_arm))
+    evidence = Evidence(findings, nothing, metrics, asked.worthwhile, asked.clean_loss)
+    rivals = Rivals(findings, plain or nothing or "", metrics, asked.worthwhile)
+    arms = [arm for arm in measured.arms if arm not in (nothing, plain)]
+    return evidence, rivals.ranked(arms, plain), partial(reason_to_take, rivals, arms, plain)
 
 
 def write(decision: Decision, folder: PathLike) -> Path:
@@ -99,8 +146,9 @@ def _next(decision: Decision, asked: Criteria) -> NextStage | None:
     repeated = others if len(measured.seeds) < FEWEST_SEEDS else others[:REPEATED]
     arms = [arm for arm in measured.arms if arm in first or arm in repeated]
     trained = sum(arm != decision.nothing for arm in arms)
-    variance, of_images = _scatter(measured, decision.findings)
-    comparisons = max(1, len(measured.metrics) * (2 * trained - 1))
+    variance, of_images = _scatter(measured, decision.findings, needed(decision.trial.plan, measured.metrics))
+    metrics = needed(decision.trial.plan, measured.metrics) or measured.metrics
+    comparisons = max(1, len(metrics) * (2 * trained - 1))
     return next_stage(
         arms,
         chosen_seeds(variance, of_images, decision.worthwhile, comparisons=comparisons, arms=trained),
@@ -118,13 +166,16 @@ def _evaluation_seconds(trial: Trial) -> float:
     return float(np.mean([sum(cost.get("seconds", 0.0) for cost in by_evaluation.values()) for by_evaluation in costs]))
 
 
-def _scatter(measured: Accuracies, findings: Findings) -> tuple[float | None, float]:
+def _scatter(measured: Accuracies, findings: Findings, needs: Sequence[Metric]) -> tuple[float | None, float]:
     """Return the variance of a difference of two arms from seed to seed (None if unknown), and the images' part of it.
 
-    The metric is the attack that arms train against, at its radius; without it, the one that scatters most.
+    The metrics are those that the trial was to answer; of a trial of before the attack that arms train against, at its radius; without it, the one that scatters most.
     """
     trained = [arm for arm in range(len(measured.arms)) if arm not in measured.untrained]
-    main = [column for column, metric in enumerate(measured.metrics) if metric.trained and metric.position == "at"]
+    main = [measured.metrics.index(metric) for metric in needs]
+    main = main or [
+        column for column, metric in enumerate(measured.metrics) if metric.trained and metric.position == "at"
+    ]
     columns = main or list(range(len(measured.metrics)))
     of_images = float(findings.images_part[columns].max() ** 2)
     if len(measured.seeds) < 2 or len(trained) < 2:

@@ -17,7 +17,7 @@ from robusttune.trial.decision.significance import (
     differences,
     half_width,
     holm,
-    images_variance,
+    images_part,
 )
 
 
@@ -29,9 +29,11 @@ class Comparison:
         arm, baseline: by name.
         metric: on which both are compared.
         value: accuracy of the arm minus that of the baseline, mean over seeds.
-        low, high: its 95% interval, of this difference by itself.
-        p: p-value, Holm-corrected for all comparisons with baselines in the trial.
+        low, high: its 95% interval, of this difference by itself; of a need, in a trial with looks, of all needs at every look.
+        p: p-value, Holm-corrected for all comparisons with baselines in the trial; of a need, in a trial with looks, by itself.
         real: True if p is below 5%: at most one trial in twenty has a false one.
+        exploratory: True for one that no need of the trial named, in a trial with looks: it is corrected beside the others
+            of its kind alone, and has to be confirmed.
     """
 
     arm: str
@@ -42,6 +44,7 @@ class Comparison:
     high: float
     p: float
     real: bool
+    exploratory: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Findings:
         comparisons: of every other arm with each baseline.
         apart: True where two arms differ significantly (A, A, N), corrected for all pairs and metrics.
         images_part: standard deviation of a difference that comes from the images (N,), the median over pairs of arms.
+        answered: True where more seeds would not change the answer to the trial's needs.
     """
 
     comparisons: tuple[Comparison, ...]
     apart: NDArray[np.bool_]
     images_part: Numbers
+    answered: bool = False
 
     def comparison(self, arm: str, baseline: str, metric: Metric) -> Comparison | None:
         """Return the comparison of an arm with a baseline; None where there is none."""
@@ -82,7 +87,7 @@ def leaders(measured: Accuracies, findings: Findings, column: int) -> list[int]:
 def findings_of(measured: Accuracies, baselines: Sequence[str]) -> Findings:
     """Test all arms against the baselines and each other, by t tests over seeds, corrected for their number."""
     pairs = list(combinations(range(len(measured.arms)), 2))
-    images = _images_part(measured, pairs)
+    images = images_part(measured.right, measured.spread, pairs)
     typical = np.sqrt(np.median(images, axis=0))
     apart = np.zeros((len(measured.arms), len(measured.arms), len(measured.metrics)), dtype=bool)
     if len(measured.seeds) < FEWEST_SEEDS:
@@ -115,24 +120,19 @@ def _comparisons(
 def _rows(measured: Accuracies, baselines: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[_Row]:
     """List each arm with each baseline; two baselines are compared once."""
     rows = []
-    numbers = [measured.arms.index(baseline) for baseline in baselines]
-    for position, baseline in enumerate(numbers):
-        for arm in range(len(measured.arms)):
-            if arm in numbers[: position + 1]:
-                continue
-            forward = (baseline, arm) in pairs
-            pair = pairs.index((baseline, arm) if forward else (arm, baseline))
-            rows.append(_Row(arm, baseline, pair, 1 if forward else -1))
+    for baseline, arm in against(measured, baselines):
+        forward = (baseline, arm) in pairs
+        pair = pairs.index((baseline, arm) if forward else (arm, baseline))
+        rows.append(_Row(arm, baseline, pair, 1 if forward else -1))
     return rows
 
 
-def _images_part(measured: Accuracies, pairs: Sequence[tuple[int, int]]) -> Numbers:
-    """Return the variance of each difference (P, N) that comes from the images."""
-    variances = np.empty((len(pairs), len(measured.metrics)))
-    spread = (measured.spread**2).mean(axis=1)
-    for column, right in enumerate(measured.right):
-        for row, (first, second) in enumerate(pairs):
-            # Without single images, each arm counts as measured on other images.
-            apart = spread[first, column] + spread[second, column]
-            variances[row, column] = apart if right is None else images_variance(right[first], right[second])
-    return variances
+def against(measured: Accuracies, baselines: Sequence[str]) -> list[tuple[int, int]]:
+    """List the numbers of each baseline with every other arm; two baselines are compared once."""
+    numbers = [measured.arms.index(baseline) for baseline in baselines]
+    return [
+        (baseline, arm)
+        for position, baseline in enumerate(numbers)
+        for arm in range(len(measured.arms))
+        if arm not in numbers[: position + 1]
+    ]

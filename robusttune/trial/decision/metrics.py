@@ -1,7 +1,7 @@
 """Metrics of a staged trial, and every arm's accuracy on them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,14 +12,13 @@ from robusttune.measuring.intervals import Z95
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
 from robusttune.run.settings import shown_radius
-from robusttune.trial.decision.criteria import ATTACK, CLEAN, CORRUPTION, MetricKind
+from robusttune.trial.decision.criteria import ATTACK, ATTACKS, CLEAN, CORRUPTION, MetricKind
 from robusttune.trial.decision.significance import Numbers
 from robusttune.trial.plan import TrialPlan
 from robusttune.trial.results import Result, Trial
 
 Position: TypeAlias = Literal["below", "at", "above"]
 
-ATTACKS = ("sweep", "strong", "autoattack")
 WIDER = 2.0  # of radii above the training radius, the one nearest to twice that radius is used
 
 
@@ -47,6 +46,13 @@ class Metric:
         return self.family if self.kind == CORRUPTION else CLEAN
 
 
+def label(metric: Metric) -> str:
+    """Name a metric in a few words."""
+    if metric.kind == ATTACK:
+        return f"{metric} ({'radius' if metric.position == 'at' else metric.position})"
+    return f"{metric} corruptions" if metric.kind == CORRUPTION else str(metric)
+
+
 @dataclass(frozen=True)
 class Accuracies:
     """Accuracies of all arms of a trial, with A arms, S seeds, N metrics and M images.
@@ -72,6 +78,21 @@ class Accuracies:
     images: int
     untrained: frozenset[int]
     left_out: tuple[str, ...]
+
+    def part(self, *, metrics: Sequence[Metric] | None = None, seeds: int | None = None) -> "Accuracies":
+        """Return the accuracies on some of the metrics alone, and with the first seeds alone."""
+        chosen = tuple(self.metrics if metrics is None else metrics)
+        columns = [self.metrics.index(metric) for metric in chosen]
+        singles = [self.right[column] for column in columns]
+        return replace(
+            self,
+            metrics=chosen,
+            seeds=self.seeds[:seeds],
+            values=self.values[:, :seeds, columns],
+            spread=self.spread[:, :seeds, columns],
+            right=tuple(None if each is None else each[:, :seeds] for each in singles),
+            seconds=self.seconds[:, :seeds],
+        )
 
 
 class _Answers(NamedTuple):
@@ -132,6 +153,30 @@ def metrics_of(records: Records, plan: TrialPlan) -> list[Metric]:
     families = {family_of(record.setting["corruption"]) for record in records if "corruption" in record.setting}
     metrics += [Metric(CORRUPTION, family=family) for family in sorted(families, key=_order)]
     return metrics
+
+
+def needed(plan: TrialPlan, metrics: Sequence[Metric]) -> list[Metric]:
+    """Select the metrics that the plan's needs name: those that the trial must answer.
+
+    Raises:
+        ValueError: a need was not measured.
+    """
+    chosen: list[Metric] = []
+    for need in plan.needs or []:
+        found = [metric for metric in metrics if _answers_to(need, metric)]
+        if not found:
+            raise ValueError(
+                f"the trial must answer {need!r}, but measured {', '.join(map(str, metrics))} alone: let the plan's items measure "
+                "it, or change its needs"
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _answers_to(need: str, metric: Metric) -> bool:
+    if metric.kind == ATTACK:
+        return metric.position == "at" and (metric.trained if need == ATTACK else metric.norm == need)
+    return need == (metric.family if metric.kind == CORRUPTION else CLEAN)
 
 
 def _positions(eps_values: Sequence[float], radius: float) -> dict[Position, float]:
@@ -209,9 +254,14 @@ def _stacked(shares: Sequence[Numbers | None], shape: tuple[int, ...]) -> Number
 
 
 def _left_out(trial: Trial, arms: Sequence[str], seeds: Sequence[int], known: set[tuple[str, int]]) -> list[str]:
-    """Describe the arms and seeds of the plan that are not compared."""
-    lines = [f"{arm} has no results yet" for arm in trial.plan.arms if arm not in arms]
-    for seed in (seed for seed in trial.plan.seeds if seed not in seeds):
+    """Describe the arms and seeds of the plan that are not compared; with looks, a trial may end before its last seed."""
+    missing_arms = [arm for arm in trial.plan.arms if arm not in arms]
+    dropped = [arm for arm in missing_arms if trial.kept is not None and arm not in trial.kept]
+    lines = [f"{arm} was screened, and did not go on" for arm in dropped]
+    lines += [f"{arm} has no results yet" for arm in missing_arms if arm not in dropped]
+    trained = {seed for arm, seed in known if trial.plan.arms[arm]}
+    begun = trained if trial.plan.looks else set(trial.plan.seeds)
+    for seed in (seed for seed in trial.plan.seeds if seed in begun and seed not in seeds):
         missing = [arm for arm in arms if (arm, seed) not in known]
         lines.append(f"seed {seed} is left out, as {', '.join(missing)} has no results with it yet")
     return lines

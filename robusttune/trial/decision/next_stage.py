@@ -135,3 +135,37 @@ def next_stage(
         money=None if plan.price is None else (training + measuring) / HOUR * float(plan.price),
         per_arm=per_arm,
     )
+
+
+def seeds_in_words(stage: NextStage, wanted: float, images: int) -> str:
+    """State how many seeds the next stage has, and what they find.
+
+    Args:
+        stage: that is planned.
+        wanted: the difference to be found, a share.
+        images: number of held-out images in the trial.
+    """
+    if stage.difference is None:
+        return f"{stage.seeds}, as the scatter is not known yet."
+    if stage.difference <= wanted:
+        return f"{stage.seeds}. By the scatter seen here, they find a difference of {100 * wanted:.3g} points 8 times in 10."
+    smallest = stage.min_detectable or 0.0
+    reason = "takes more than 20 seeds"
+    if smallest > wanted:
+        enough = int(np.ceil(images * (smallest / wanted) ** 2 / 100)) * 100
+        reason = f"takes more than {enough:,} held-out images, with however many seeds"
+    found = f"{stage.seeds}, which find a difference of {100 * stage.difference:.1f} points 8 times in 10"
+    return f"{found}; to find {100 * wanted:.3g} points {reason}."
+
+
+def in_time(seconds: float) -> str:
+    """Format seconds for people.
+
+    Example:
+        >>> in_time(90), in_time(600), in_time(40 * 3600)
+        ('90 s', '10 min', '40 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    value, unit = (seconds / 60, "min") if seconds < 2 * HOUR else (seconds / HOUR, "h")
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"

@@ -8,14 +8,14 @@ import numpy as np
 from robusttune.measuring.record import percent
 from robusttune.run.markdown import markdown_table
 from robusttune.trial.decision import checklists
-from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
-from robusttune.trial.decision.findings import Comparison, leaders
-from robusttune.trial.decision.metrics import Accuracies, Metric
-from robusttune.trial.decision.next_stage import NextStage
+from robusttune.trial.decision.findings import Comparison, Findings, leaders
+from robusttune.trial.decision.metrics import Accuracies, Metric, label, needed
+from robusttune.trial.decision.next_stage import in_time, seeds_in_words
+from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, next_command, screening, stages
 from robusttune.trial.decision.pareto import draw, front, goals
+from robusttune.trial.decision.picture import draw_arms
 from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
 from robusttune.trial.decision.verdict import Decision, Verdict, pretext_arms
-from robusttune.trial.plan import HOUR
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
@@ -33,11 +33,14 @@ def markdown(decision: Decision, folder: Path) -> str:
     parts = [
         "# What the trial says",
         _verdict(decision),
+        *screening(decision.trial),
         "## The arms",
+        _picture(decision, folder),
         _arms(decision.measured),
         "## Which arm for which need",
-        _needs(decision),
+        _needs(decision, decision.measured, decision.findings),
         *_matrices(decision),
+        *_first_sight(decision),
         "## Cost, clean and robust accuracy",
         _front(decision, folder),
         "## What was not tested",
@@ -67,6 +70,7 @@ def _verdict(decision: Decision) -> str:
         "- Accuracies under attack are upper bounds, as a stronger attack may find more. Nothing here promises a gain "
         "elsewhere: it is what was measured on these images.",
         *(f"- {reason}." for reason in measured.left_out),
+        *stages(decision),
     ]
     return "\n".join(lines)
 
@@ -81,7 +85,10 @@ def _pretext(decision: Decision) -> str:
     real = [
         comparison
         for comparison in decision.findings.comparisons
-        if comparison.baseline == decision.plain and comparison.arm in arms and comparison.real
+        if comparison.baseline == decision.plain
+        and comparison.arm in arms
+        and comparison.real
+        and not comparison.exploratory
     ]
     changes: dict[str, list[str]] = {}
     for comparison in real:
@@ -93,11 +100,12 @@ def _pretext(decision: Decision) -> str:
     return f"Pretext tasks, compared with {decision.plain}, by more than chance: {listed}. All else is noise."
 
 
-def label(metric: Metric) -> str:
-    """Name a metric in a few words."""
-    if metric.kind == ATTACK:
-        return f"{metric} ({'radius' if metric.position == 'at' else metric.position})"
-    return f"{metric} corruptions" if metric.kind == CORRUPTION else str(metric)
+def _picture(decision: Decision, folder: Path) -> str:
+    """Return the picture of the arms on what the trial was to answer; without needs, on the front's goals."""
+    measured = decision.measured
+    needs = needed(decision.trial.plan, measured.metrics) or goals(measured)
+    bars = "the 95% interval over seeds" if len(measured.seeds) >= FEWEST_SEEDS else "the range over seeds"
+    return f"![accuracy of each arm]({draw_arms(measured, needs, folder)})\n\nBars are {bars}."
 
 
 def _arms(measured: Accuracies) -> str:
@@ -108,7 +116,7 @@ def _arms(measured: Accuracies) -> str:
         trained = number not in measured.untrained
         columns = range(len(measured.metrics))
         cells = [_over_seeds(measured.values[number, :, column], trained, enough) for column in columns]
-        rows.append([arm, *cells, _time(float(measured.seconds[number].mean())) if trained else "none"])
+        rows.append([arm, *cells, in_time(float(measured.seconds[number].mean())) if trained else "none"])
     head = ["arm", *map(label, measured.metrics), "training, a seed"]
     against = [str(metric) for metric in measured.metrics if metric.trained and metric.position == "at"]
     note = f" Arms that meet an adversary train against {against[0]}." if against else ""
@@ -126,8 +134,7 @@ def _over_seeds(values: Numbers, trained: bool, enough: bool) -> str:
     return f"{mean:.1f} ({100 * float(values.min()):.1f}–{100 * float(values.max()):.1f})"
 
 
-def _needs(decision: Decision) -> str:
-    measured, findings = decision.measured, decision.findings
+def _needs(decision: Decision, measured: Accuracies, findings: Findings) -> str:
     against = [arm for arm in (decision.nothing, decision.plain) if arm is not None]
     rows = []
     for column, metric in enumerate(measured.metrics):
@@ -136,27 +143,31 @@ def _needs(decision: Decision) -> str:
             rows.append([label(metric), "all alike", percent(float(means[0])), *("–" for _ in against), "–"])
             continue
         best, *same = [measured.arms[arm] for arm in leaders(measured, findings, column)]
-        beside = [_beside(decision, best, baseline, metric) for baseline in against]
+        beside = [_beside(findings, best, baseline, metric) for baseline in against]
         others = (", ".join(same) or "–") if findings.comparisons else "not enough data"
         rows.append([label(metric), best, percent(float(means[measured.arms.index(best)])), *beside, others])
     head = ["need", "highest", "mean", *(f"over {arm}" for arm in against), "no significant difference"]
+    if decision.trial.plan.looks is not None:
+        head[-1] += " (exploratory)"
     return markdown_table(head, rows)
 
 
-def _beside(decision: Decision, arm: str, baseline: str, metric: Metric) -> str:
+def _beside(findings: Findings, arm: str, baseline: str, metric: Metric) -> str:
     if arm == baseline:
         return "–"
-    comparison = decision.findings.comparison(arm, baseline, metric)
+    comparison = findings.comparison(arm, baseline, metric)
     if comparison is not None:
         return _difference(comparison)
     # Two baselines are compared once, the second with the first.
-    comparison = decision.findings.comparison(baseline, arm, metric)
+    comparison = findings.comparison(baseline, arm, metric)
     return "not enough data" if comparison is None else _difference(comparison, sign=-1)
 
 
 def _difference(comparison: Comparison, *, sign: int = 1, words: bool = True) -> str:
     points = round(100 * sign * comparison.value, 1) + 0.0  # no -0.0
     text = f"{points:+.1f} ±{50 * (comparison.high - comparison.low):.1f}"
+    if comparison.real and comparison.exploratory:
+        return f"{text}{', exploratory' if words else '*'}"
     if comparison.real:
         return f"**{text}{', real' * words}**"
     return f"{text}{', noise' * words}"
@@ -164,15 +175,37 @@ def _difference(comparison: Comparison, *, sign: int = 1, words: bool = True) ->
 
 def _matrices(decision: Decision) -> list[str]:
     """Return tables of every arm's difference from each baseline, for every metric."""
-    comparisons, metrics = decision.findings.comparisons, decision.measured.metrics
-    if not comparisons:
+    if not decision.findings.comparisons:
         return []
-    parts = ["## Is the difference real, or noise?", HOW]
+    looks = decision.trial.plan.looks
+    how = HOW if looks is None else HOW_WITH_LOOKS.format(looks=", ".join(map(str, looks)))
+    first = "" if looks is None else ", * is significant, but exploratory"
+    note = f"bold is real{first}, all else noise"
+    return ["## Is the difference real, or noise?", how, *_tables(decision.measured, decision.findings, note)]
+
+
+def _first_sight(decision: Decision) -> list[str]:
+    """Return what was measured with the seeds of the first look alone."""
+    if decision.sight is None:
+        return []
+    measured, findings = decision.sight
+    seeds = len(measured.seeds)
+    return [
+        "## Exploratory",
+        f"Measured with the first {seeds} seed{'s' * (seeds > 1)} alone. It shows where to look; no choice between arms rests on it.",
+        _arms(measured),
+        _needs(decision, measured, findings),
+        *_tables(measured, findings, "* is significant, but exploratory, all else noise"),
+    ]
+
+
+def _tables(measured: Accuracies, findings: Findings, note: str) -> list[str]:
+    comparisons, metrics, parts = findings.comparisons, measured.metrics, []
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         cells = {(test.arm, test.metric): test for test in comparisons if test.baseline == baseline}
         arms = dict.fromkeys(arm for arm, _ in cells)
         rows = [[arm, *(_difference(cells[arm, metric], words=False) for metric in metrics)] for arm in arms]
-        parts += [f"Points of accuracy over **{baseline}**; bold is real, all else noise:"]
+        parts += [f"Points of accuracy over **{baseline}**; {note}:"]
         parts += [markdown_table(["arm", *map(label, metrics)], rows)]
     return parts
 
@@ -212,39 +245,19 @@ def _next(decision: Decision) -> str:
         return "None. Ask again when the threat, the data or the model changes, or a larger trial is worth its cost."
     lines = [
         f"- **Arms**: {', '.join(stage.arms)}; arms without pretext task always go along.",
-        f"- **Seeds**: {_seeds(decision, stage)}",
+        f"- **Seeds**: {seeds_in_words(stage, decision.worthwhile, decision.measured.images)}",
     ]
     data = "as many images" if stage.images is None else f"{stage.images:,} images"
     lines += [
-        f"- **Training**: on {data}, {stage.epochs} epochs, {_time(stage.training)}; measuring {_time(stage.evaluation)}."
+        f"- **Training**: on {data}, {stage.epochs} epochs, {in_time(stage.training)}; measuring {in_time(stage.evaluation)}."
     ]
-    whole = f"- **Estimated cost**: {_time(stage.training + stage.evaluation)} on the machine of this trial"
+    whole = f"- **Estimated cost**: {in_time(stage.training + stage.evaluation)} on the machine of this trial"
     lines += [f"{whole}, {stage.money:,.2f} at the plan's price." if stage.money is not None else f"{whole}."]
     trained = {arm: seconds for arm, seconds in stage.per_arm.items() if seconds > 0}
-    rows = [[f"{times}×", *(_time(times * seconds) for seconds in trained.values())] for times in (1, 10, 100)]
+    rows = [[f"{times}×", *(in_time(times * seconds) for seconds in trained.values())] for times in (1, 10, 100)]
     table = markdown_table(["images × epochs", *trained], rows)
-    return "\n".join(lines) + f"\n\nTraining of one seed, as images and epochs grow:\n\n{table}"
-
-
-def _seeds(decision: Decision, stage: NextStage) -> str:
-    if stage.difference is None:
-        return f"{stage.seeds}, as the scatter is not known yet."
-    wanted, detected = 100 * decision.worthwhile, 100 * stage.difference
-    if stage.difference <= decision.worthwhile:
-        return f"{stage.seeds}. By the scatter seen here, they find a difference of {wanted:.3g} points 8 times in 10."
-    smallest = stage.min_detectable or 0.0
-    reason = "takes more than 20 seeds"
-    if smallest > decision.worthwhile:
-        enough = int(np.ceil(decision.measured.images * (smallest / decision.worthwhile) ** 2 / 100)) * 100
-        reason = f"takes more than {enough:,} held-out images, with however many seeds"
-    return f"{stage.seeds}, which find a difference of {detected:.1f} points 8 times in 10; to find {wanted:.3g} points {reason}."
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    value, unit = (seconds / 60, "min") if seconds < 2 * HOUR else (seconds / HOUR, "h")
-    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+    command = f"As a command, with other seeds and what `poc` was given before:\n\n```python\n{next_command(decision, stage)}\n```"
+    return "\n".join(lines) + f"\n\n{command}\n\nTraining of one seed, as images and epochs grow:\n\n{table}"
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ class _Axis(NamedTuple):
 
 
 def _plot(arms: Sequence[str], best: Sequence[str], across: _Axis, up: _Axis) -> "Figure":
-    figure = _figure(4.6, 4.6)
+    figure = figure_of(4.6, 4.6)
     panel = figure.subplots()
     for number, arm in enumerate(arms):
         _point(panel, across.values[number], up.values[number], number, label=arm, best=arm in best)
@@ -105,7 +105,7 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (3600.0, "hours") if seconds > 2 * 3600 else (60.0, "minutes") if seconds > 120 else (1.0, "seconds")
 
 
-def _figure(width: float, height: float) -> "Figure":
+def figure_of(width: float, height: float) -> "Figure":
     """Create a figure outside pyplot's global state."""
     try:
         from matplotlib.figure import Figure

@@ -84,6 +84,24 @@ def images_variance(first: Numbers, second: Numbers) -> Numbers:
     return least
 
 
+def images_part(right: Sequence[Numbers | None], spread: Numbers, pairs: Sequence[tuple[int, int]]) -> Numbers:
+    """Return the variance (P,N) of each difference of two arms that comes from the choice of test images.
+
+    Args:
+        right: for each of N metrics the share of right answers to each image (A,S,M); None where it is not known.
+        spread: standard errors (A,S,N) of each accuracy by the number of images, for metrics without single images: there
+            each arm counts as measured on other images.
+        pairs: (first, second) arms by number.
+    """
+    variances = np.empty((len(pairs), len(right)))
+    alone = (spread**2).mean(axis=1)
+    for column, shares in enumerate(right):
+        for row, (first, second) in enumerate(pairs):
+            apart = alone[first, column] + alone[second, column]
+            variances[row, column] = apart if shares is None else images_variance(shares[first], shares[second])
+    return variances
+
+
 def holm(p: Numbers) -> Numbers:
     """Return Holm-adjusted p-values over the last two axes (family-wise error rate 5% if those below 5% are significant).
 
@@ -119,6 +137,22 @@ def student() -> Any:
     except ImportError as error:
         raise ImportError("testing significance needs scipy: pip install 'robusttune[poc]'") from error
     return t
+
+
+def normal() -> Any:
+    """Import the normal distribution, an object of scipy, which has no types; see `student`."""
+    student()
+    from scipy.stats import norm
+
+    return norm
+
+
+def chi2() -> Any:
+    """Import the chi-squared distribution; see `normal`."""
+    student()
+    from scipy.stats import chi2
+
+    return chi2
 
 
 def pair_scatter(values: Numbers) -> Numbers:

@@ -1,6 +1,6 @@
 """Verdict of a trial: go on, do nothing, or not enough data, and the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from robusttune.tasks._weights import felt
 from robusttune.training.presets import EARLIER
 from robusttune.trial.arms import Phase, Settings
-from robusttune.trial.arms._phase import name_and_settings, tasks_of
+from robusttune.trial.arms._phase import meets_adversary, name_and_settings, tasks_of
 from robusttune.trial.decision.criteria import CLEAN
 from robusttune.trial.decision.findings import Comparison, Findings
 from robusttune.trial.decision.metrics import Accuracies, Metric
@@ -39,6 +39,7 @@ class Decision:
         worthwhile: the smallest gain of accuracy that is worth it, a share.
         clean_loss: the largest loss of clean accuracy that is accepted; None for any.
         next: the next stage; None where there is none.
+        sight: accuracies and tests of what was measured with the seeds of the first look alone; None where there is nothing.
     """
 
     verdict: Verdict
@@ -50,32 +51,38 @@ class Decision:
     worthwhile: float
     clean_loss: float | None
     next: NextStage | None = None
+    sight: tuple[Accuracies, Findings] | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics that were measured, with all seeds or with the first ones."""
+        return (*self.measured.metrics, *(self.sight[0].metrics if self.sight else ()))
 
     @property
     def nothing(self) -> str | None:
         """The arm that does nothing, if it has results."""
-        return _with_results(self.trial.plan.untrained_arm, self.measured)
+        return with_results(self.trial.plan.untrained_arm, self.measured)
 
     @property
     def plain(self) -> str | None:
         """The arm of adversarial training without pretext task, if it has results."""
-        return _with_results(self.trial.plan.plain_arm, self.measured)
+        return with_results(self.trial.plan.plain_arm, self.measured)
 
 
 @dataclass(frozen=True)
-class _Evidence:
+class Evidence:
     """Comparisons that a verdict is based on, and the criteria for them.
 
     Attributes:
         findings: significance tests.
-        nothing: the arm that does nothing.
+        nothing: the arm that does nothing; None without one.
         metrics: on which a gain counts.
         worthwhile: the smallest gain that counts, a share.
         clean_loss: the largest loss of clean accuracy that is accepted; None for any.
     """
 
     findings: Findings
-    nothing: str
+    nothing: str | None
     metrics: Sequence[Metric]
     worthwhile: float
     clean_loss: float | None
@@ -90,7 +97,7 @@ class _Evidence:
 
     def on_clean(self, arm: str) -> Comparison | None:
         """Return the comparison with doing nothing on clean images."""
-        return self.findings.comparison(arm, self.nothing, Metric(CLEAN))
+        return self.findings.comparison(arm, self.nothing or "", Metric(CLEAN))
 
     def loss(self, arm: str) -> CleanLoss:
         """Judge an arm's loss of clean accuracy."""
@@ -100,63 +107,66 @@ class _Evidence:
         return "refused" if clean is not None and clean.high < -self.clean_loss else "unclear"
 
     def _comparisons(self, arm: str) -> list[Comparison]:
-        tests = [self.findings.comparison(arm, self.nothing, metric) for metric in self.metrics]
+        tests = [self.findings.comparison(arm, self.nothing or "", metric) for metric in self.metrics]
         return [test for test in tests if test is not None]
 
 
 def baselines(trial: Trial, measured: Accuracies) -> list[str]:
     """List the arms that others have to beat: doing nothing, and adversarial training without pretext task."""
-    arms = [_with_results(arm, measured) for arm in (trial.plan.untrained_arm, trial.plan.plain_arm)]
+    arms = [with_results(arm, measured) for arm in (trial.plan.untrained_arm, trial.plan.plain_arm)]
     return [arm for arm in arms if arm is not None]
 
 
 def judged(
-    trial: Trial,
-    measured: Accuracies,
-    findings: Findings,
-    *,
-    worthwhile: float,
-    clean_loss: float | None,
-    matters: Sequence[str],
+    measured: Accuracies, evidence: Evidence, ranked: Sequence[str], reason: Callable[[Evidence, Sequence[str]], str]
 ) -> tuple[Verdict, str, tuple[str, ...]]:
-    """Return the verdict, its reason, and the arms to go on with."""
-    nothing, seeds = _with_results(trial.plan.untrained_arm, measured), len(measured.seeds)
-    metrics = [metric for metric in measured.metrics if metric.kind in matters]
-    ranked = _ranked(trial, measured, findings, metrics)
+    """Return the verdict, its reason, and the arms to go on with.
+
+    Args:
+        measured: accuracies of the arms.
+        evidence: comparisons and criteria.
+        ranked: all arms but the one that does nothing, the most promising first.
+        reason: to go on with some arms, in words.
+    """
+    seeds = len(measured.seeds)
     if seeds < FEWEST_SEEDS:
-        reason = (
+        few = (
             f"All arms share {seeds} seed{'s' * (seeds > 1)}, and at least {FEWEST_SEEDS} are needed to see how much a result "
             "changes from one training to the next."
         )
-        return Verdict.NOT_ENOUGH, reason, ranked
-    if nothing is None or not metrics:
+        return Verdict.NOT_ENOUGH, few, tuple(ranked)
+    if evidence.nothing is None or not evidence.metrics:
         missing = (
-            "no arm that does nothing" if nothing is None else f"no accuracy on what matters ({', '.join(matters)})"
+            "no arm that does nothing" if evidence.nothing is None else "no accuracy on what matters for the decision"
         )
-        return Verdict.NOT_ENOUGH, f"There is {missing}, so it is not known whether hardening pays.", ranked
-    return _by_gains(_Evidence(findings, nothing, metrics, worthwhile, clean_loss), ranked)
+        return Verdict.NOT_ENOUGH, f"There is {missing}, so it is not known whether hardening pays.", tuple(ranked)
+    if not evidence.findings.comparisons:
+        return Verdict.NOT_ENOUGH, "The trial has not reached its first look.", tuple(ranked)
+    return _by_gains(evidence, ranked, reason)
 
 
-def _by_gains(evidence: _Evidence, ranked: Sequence[str]) -> tuple[Verdict, str, tuple[str, ...]]:
+def _by_gains(
+    evidence: Evidence, ranked: Sequence[str], reason: Callable[[Evidence, Sequence[str]], str]
+) -> tuple[Verdict, str, tuple[str, ...]]:
     """Judge by the gains over doing nothing and the losses of clean accuracy."""
     gaining = [arm for arm in ranked if evidence.gains(arm)]
     accepted = tuple(arm for arm in gaining if evidence.loss(arm) == "accepted")
     if accepted:
-        return Verdict.GO_ON, _reason_to_go_on(evidence, accepted[0]), accepted
+        return Verdict.GO_ON, reason(evidence, accepted), accepted
     unclear = tuple(arm for arm in gaining if evidence.loss(arm) == "unclear")
     if unclear:
-        reason = (
-            f"{_listed(unclear)} gained more than chance, but it is not known yet whether clean accuracy falls by more than "
-            f"the {_points(evidence.clean_loss)} that are accepted."
+        words = (
+            f"{listed(unclear)} gained more than chance, but it is not known yet whether clean accuracy falls by more than "
+            f"the {points(evidence.clean_loss)} that are accepted."
         )
-        return Verdict.NOT_ENOUGH, reason, unclear
+        return Verdict.NOT_ENOUGH, words, unclear
     possible = tuple(arm for arm in ranked if evidence.loss(arm) != "refused" and evidence.may_gain(arm))
     if possible:
-        reason = (
-            f"No arm gained {_points(evidence.worthwhile)} or more over doing nothing by more than chance, but such a gain "
-            f"is not ruled out for {_listed(possible)}."
+        words = (
+            f"No arm gained {points(evidence.worthwhile)} or more over doing nothing by more than chance, but such a gain "
+            f"is not ruled out for {listed(possible)}."
         )
-        return Verdict.NOT_ENOUGH, reason, possible
+        return Verdict.NOT_ENOUGH, words, possible
     return Verdict.DO_NOTHING, _reason_to_do_nothing(evidence, ranked, gaining), ()
 
 
@@ -167,7 +177,7 @@ def pretext_arms(trial: Trial, measured: Accuracies) -> list[str]:
     return [
         arm
         for arm, of_arm in phases.items()
-        if _is_adversarial(of_arm) and any(_has_pretext(phase, common) for phase in of_arm)
+        if meets_adversary(of_arm) and any(_has_pretext(phase, common) for phase in of_arm)
     ]
 
 
@@ -176,22 +186,18 @@ def _has_pretext(phase: Phase, common: Settings) -> bool:
     return name == "pretrain" or (name == "harden" and bool(felt(tasks_of({**common, **settings}))))
 
 
-def _is_adversarial(phases: Sequence[Phase]) -> bool:
-    return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
-
-
-def _with_results(arm: str | None, measured: Accuracies) -> str | None:
+def with_results(arm: str | None, measured: Accuracies) -> str | None:
     return arm if arm in measured.arms else None
 
 
-def _ranked(trial: Trial, measured: Accuracies, findings: Findings, metrics: Sequence[Metric]) -> tuple[str, ...]:
+def ranked_arms(trial: Trial, measured: Accuracies, findings: Findings, metrics: Sequence[Metric]) -> tuple[str, ...]:
     """Sort all arms but the one that does nothing, the most promising first.
 
     The key is the number of metrics on which an arm is significantly better than adversarial training without pretext
     task (or, without that arm, than doing nothing), minus those on which it is worse; among equals, the cheapest first.
     """
-    nothing = _with_results(trial.plan.untrained_arm, measured)
-    baseline = _with_results(trial.plan.plain_arm, measured) or nothing
+    nothing = with_results(trial.plan.untrained_arm, measured)
+    baseline = with_results(trial.plan.plain_arm, measured) or nothing
     tests = [test for test in findings.comparisons if test.baseline == baseline and test.metric in metrics]
     real = [test for test in tests if test.real]
     net = {arm: sum(1 if test.value > 0 else -1 for test in real if test.arm == arm) for arm in measured.arms}
@@ -199,7 +205,9 @@ def _ranked(trial: Trial, measured: Accuracies, findings: Findings, metrics: Seq
     return tuple(sorted((arm for arm in measured.arms if arm != nothing), key=lambda arm: (-net[arm], seconds[arm])))
 
 
-def _reason_to_go_on(evidence: _Evidence, arm: str) -> str:
+def reason_to_go_on(evidence: Evidence, arms: Sequence[str]) -> str:
+    """State what the first of the arms gained."""
+    arm = arms[0]
     gains = sorted(evidence.gains(arm), key=lambda test: -test.value)
     best, clean = gains[0], evidence.on_clean(arm)
     loss = "" if clean is None else f" On clean images the difference is {difference(clean)}."
@@ -209,14 +217,14 @@ def _reason_to_go_on(evidence: _Evidence, arm: str) -> str:
     )
 
 
-def _reason_to_do_nothing(evidence: _Evidence, ranked: Sequence[str], gaining: Sequence[str]) -> str:
+def _reason_to_do_nothing(evidence: Evidence, ranked: Sequence[str], gaining: Sequence[str]) -> str:
     if gaining:
         return (
-            f"{_listed(gaining)} gained more than chance, but every such arm loses more than the "
-            f"{_points(evidence.clean_loss)} of clean accuracy that are accepted."
+            f"{listed(gaining)} gained more than chance, but every such arm loses more than the "
+            f"{points(evidence.clean_loss)} of clean accuracy that are accepted."
         )
     return (
-        f"None of {_listed(ranked)} gained over doing nothing, and a gain of {_points(evidence.worthwhile)} or more on what "
+        f"None of {listed(ranked)} gained over doing nothing, and a gain of {points(evidence.worthwhile)} or more on what "
         "was measured is ruled out for each of them."
     )
 
@@ -227,9 +235,9 @@ def difference(comparison: Comparison) -> str:
     return f"{100 * comparison.value:+.1f} points ({100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}), {kind}"
 
 
-def _points(share: float | None) -> str:
+def points(share: float | None) -> str:
     return f"{100 * (share or 0):.3g} points"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

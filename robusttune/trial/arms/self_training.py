@@ -1,0 +1,15 @@
+"""Adversarial training on labelled images, and on others that the model has labelled itself."""
+
+from collections.abc import Mapping
+
+from robusttune.trial.arms import Arms
+
+__all__ = ["self_training"]
+
+
+def self_training(tasks: Mapping[str, float]) -> Arms:
+    """Train against the adversary, with images without labels beside the labelled ones; the model as it came in labels them.
+
+    Source: after Carmon et al., arXiv:1905.13736, where a network is trained to give the labels.
+    """
+    return {"self_training": [{"harden": {"tasks": None, "teacher": "self"}}]}

@@ -1,0 +1,120 @@
+"""Jobs of a trial elsewhere: the same records as one after the other, and a worker that is killed costs nothing."""
+
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+
+import pytest
+import torch
+from small_trials import KilledOnce, everything, loader, tried
+
+from robusttune.trial import executors
+from robusttune.trial.executors import check_executor
+from robusttune.trial.results import Trial
+
+CHANGES = {"arms": ["nothing", "adversarial", "rotation_joint"], "seeds": 2}
+
+
+class InPlace:
+    """An executor of somebody else, with `submit` alone."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, run, /, *arguments):
+        self.jobs.append(arguments[0])
+        future = Future()
+        try:
+            future.set_result(run(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "t"
+    tried(out, **CHANGES)
+    return everything(out)
+
+
+def shuffled():
+    """Images in an order that a generator of the loader draws, which every job must find as it was."""
+    plain = loader()
+    return torch.utils.data.DataLoader(
+        plain.dataset, batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(5)
+    )
+
+
+def test_an_executor_of_somebody_else_gives_the_records_of_one_after_the_other(whole, tmp_path):
+    other = InPlace()
+    tried(tmp_path / "t", executor=other, **CHANGES)
+    assert everything(tmp_path / "t") == whole
+    assert len(other.jobs) == 5  # two arms with two seeds, and doing nothing
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_give_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr("small_trials.loader", lambda count=64, seed=0: shuffled())
+    for name, executor in (("one", None), ("two", "processes:2")):
+        tried(tmp_path / name, executor=executor, **CHANGES)
+    assert everything(tmp_path / "one") == everything(tmp_path / "two")
+    assert len(everything(tmp_path / "one")) == 6
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_its_job_tried_again(tmp_path, caplog):
+    job = KilledOnce(tmp_path / "mark")
+    executors.run_jobs([job], "processes:1", progress=False)
+    assert (tmp_path / "mark").exists()
+    assert "1 jobs did not end, as a worker was killed: trying again" in caplog.text
+
+
+def test_a_pool_that_breaks_is_told_with_what_to_do():
+    class Broken:
+        def submit(self, run, /, *arguments):
+            raise BrokenExecutor
+
+    with pytest.raises(RuntimeError, match=r"workers were killed while they ran killed with seed 0.*resume=True"):
+        executors.run_jobs([KilledOnce(None)], Broken(), progress=False)
+
+
+def test_what_is_no_executor_is_refused_before_anything_is_run(tmp_path):
+    for wrong in ("processes", "processes:0", "process:2", 3, object()):
+        with pytest.raises(
+            ValueError, match=r"executor is .*, but 'processes:2', 'ray', 'slurm' or an object with submit\(\)"
+        ):
+            check_executor(wrong)
+    with pytest.raises(ValueError, match="executor is 'dask'"):
+        tried(tmp_path / "t", executor="dask")
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_be_sent_says_what_to_change(tmp_path):
+    with (
+        ProcessPoolExecutor(1) as pool,
+        pytest.raises(ValueError, match=r"a job cannot be sent to another process.*top level"),
+    ):
+        executors.run_jobs([KilledOnce(lambda: None)], pool, progress=False)
+
+
+def test_an_error_of_a_job_is_raised_when_the_others_have_ended(tmp_path):
+    class Odd(InPlace):
+        def submit(self, run, /, *arguments):
+            if arguments[0].place.arm == "adversarial":
+                future = Future()
+                future.set_exception(OSError("disk full"))
+                return future
+            return super().submit(run, *arguments)
+
+    with pytest.raises(OSError, match="disk full"):
+        tried(tmp_path / "t", executor=Odd(), **CHANGES)
+    done = {(each.arm, each.seed) for each in Trial.load(tmp_path / "t").results}
+    assert done == {("nothing", 0), ("nothing", 1), ("rotation_joint", 0), ("rotation_joint", 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_ray_and_submitit_give_the_same_records(name, whole, tmp_path):
+    pytest.importorskip("ray" if name == "ray" else "submitit")
+    tried(tmp_path / "t", executor=name, **CHANGES)
+    assert everything(tmp_path / "t") == whole
