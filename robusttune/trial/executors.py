@@ -1,6 +1,8 @@
 """Executors of a trial's jobs: one after the other, a pool of processes, Ray, Slurm, or whatever has `submit`."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -140,7 +142,7 @@ def _opened(executor: Executor | str, jobs: Sequence[Job]) -> Iterator[Executor]
         devices = context.SimpleQueue()
         for number in range(int(count)):
             devices.put(number)
-        with ProcessPoolExecutor(int(count), context, _own_device, (devices,)) as pool:
+        with ProcessPoolExecutor(int(count), context, _prepared, (devices,)) as pool:
             yield pool
     elif kind == "ray":
         yield _Ray()
@@ -148,11 +150,20 @@ def _opened(executor: Executor | str, jobs: Sequence[Job]) -> Iterator[Executor]
         yield _slurm(jobs)
 
 
-def _own_device(devices: "SimpleQueue[int]") -> None:
-    """Let this worker use one accelerator alone; further workers share them in turn."""
+def _prepared(devices: "SimpleQueue[int]") -> None:
+    """Let this worker use one accelerator alone, where others take the rest in turn, and end when the trial's process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = devices.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def _end_with_parent() -> None:
+    """End this worker when the trial's process was killed, so that none is left that writes beside one that goes on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Ray:

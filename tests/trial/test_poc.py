@@ -432,15 +432,16 @@ def test_self_training_is_an_arm_that_runs_and_the_model_as_it_came_in_labels(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("moment", range(20))
 def test_killed_at_any_moment_of_both_stages_a_trial_goes_on_to_the_same_records(moment, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     tried(whole, **STAGED)
     stages = sorted(each.stat().st_mtime for each in whole.rglob(RECORDS))
-    part = (moment + 0.5) / 6 * (stages[-1] - (whole / "plan.yaml").stat().st_mtime)
+    part = (moment + 0.5) / 20 * (stages[-1] - (whole / "plan.yaml").stat().st_mtime)
+    executor = "processes:2" if moment % 2 else None
     code = (
         f"import sys; sys.path.insert(0, {SUPPORT!r}); import small_trials; "
-        f"small_trials.tried(sys.argv[1], **{STAGED!r})"
+        f"small_trials.tried(sys.argv[1], executor={executor!r}, **{STAGED!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(killed)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (killed / "plan.yaml").exists():
@@ -449,6 +450,7 @@ def test_killed_at_any_moment_of_both_stages_a_trial_goes_on_to_the_same_records
     time.sleep(max(part, 0))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(0.5)  # its workers end by themselves
     tried(killed, resume=True, **STAGED)
     assert everything(killed) == everything(whole)
     for folder in (whole, killed):
