@@ -55,7 +55,7 @@ REFUSED = [
     ({"screening": {**SCREENING, "seeds": [100, 100]}}, r"seeds of the screening are \[100, 100\], but different"),
     ({"looks": [1, 4]}, "the first look is after 1 seeds, but 3 are needed"),
     ({"needs": None}, "needs are missing beside looks"),
-    ({"needs": ["atttack"]}, r"needs are \['atttack'\] \(did you mean 'attack'\?\)"),
+    ({"needs": ["attacks"]}, r"needs are \['attacks'\] \(did you mean 'attack'\?\)"),
     (
         {"needs": ["attack"]},
         "must answer 'attack', but no item of the screening measures attacks of norm linf at its radius",
