@@ -40,6 +40,7 @@ def test_the_chance_grows_with_the_difference_the_seeds_and_the_images():
     assert chance(plan(seeds=2), SCATTER, 0.5) == 0  # too few to see any scatter
 
 
+@pytest.mark.slow
 def test_the_chance_agrees_with_trials_that_are_simulated():
     three = {arm: ARMS[arm] for arm in ("nothing", "ordinary", "adversarial")}
     truth = hardened()[:3]

@@ -190,8 +190,9 @@ def test_what_the_first_seeds_alone_were_measured_on_is_shown_and_decides_nothin
 
 
 def test_a_need_that_was_not_measured_is_told():
-    given = staged(hardened(), needs=("blur", "l2"))
-    assert [str(each) for each in decide(given).measured.metrics if each in decide(given).metrics]
+    given = staged(hardened(), images=200, needs=("blur", "l2"))
+    asked = {str(each.metric) for each in decide(given).findings.comparisons if not each.exploratory}
+    assert asked == {"blur", "l2 1"}
     wrong = replace(given, plan=replace(given.plan, needs=["weather", "attack", "gone"]))
     with pytest.raises(ValueError, match="the trial must answer 'gone', but measured"):
         decide(wrong)

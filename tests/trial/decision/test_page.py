@@ -83,7 +83,7 @@ def test_a_parser_reads_every_part(page):
 def test_nothing_runs_off_the_page(width, page, tmp_path):
     facts = shown_in(page[0], width, tmp_path)
     assert facts["wide"] <= width
-    assert len(facts["pictures"]) == 3
+    assert len(facts["pictures"]) == 4  # the arms, and the front's three
     for natural, right in facts["pictures"]:
         assert natural > 100, "a picture did not load"
         assert right <= width
