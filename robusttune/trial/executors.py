@@ -22,7 +22,7 @@ KINDS = ("processes:2", "ray", "slurm")
 
 
 class Result(Protocol):
-    """What `submit` returns: a future of `concurrent.futures`, or another object that waits for a result."""
+    """Future of a job, as `submit` returns it: that of `concurrent.futures`, or any object with `result`."""
 
     def result(self) -> object:
         """Return what the job returned, or raise what it raised."""

@@ -42,7 +42,10 @@ def unfinished(folder: Path, plan: TrialPlan, stage: str, progress: bool) -> Ite
 
 
 def train(model: nn.Module, calls: Sequence[Call], place: Place, plan: TrialPlan, progress: bool) -> None:
-    """Train the model in all phases of an arm; in a later phase, too, the teacher "self" is the model as it came in."""
+    """Train the model in all phases of an arm.
+
+    The teacher "self" is the model from before the first phase, in later phases, too.
+    """
     start = copy.deepcopy(model) if any(map(_taught_by_itself, calls[1:])) else None
     calls = [
         replace(call, settings={**call.settings, "teacher": start}) if number and _taught_by_itself(call) else call

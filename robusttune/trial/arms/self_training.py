@@ -8,7 +8,7 @@ __all__ = ["self_training"]
 
 
 def self_training(tasks: Mapping[str, float]) -> Arms:
-    """Train against the adversary, with images without labels beside the labelled ones; the model as it came in labels them.
+    """Train against the adversary on labelled images and on unlabelled ones, whose labels the model gives before training.
 
     Source: after Carmon et al., arXiv:1905.13736, where a network is trained to give the labels.
     """

@@ -34,6 +34,10 @@ class Rivals:
         real = [test.value > 0 for test in self.tests(arm) if test.real]
         return bool(real) and all(real)
 
+    def mixed(self, arm: str) -> bool:
+        """Return True if the arm is better on a need, and worse on another, by more than chance."""
+        return {test.value > 0 for test in self.tests(arm) if test.real} == {True, False}
+
     def is_open(self, arm: str) -> bool:
         """Return True if a worthwhile gain is neither shown nor ruled out."""
         return not self.better(arm) and any(test.high >= self.worthwhile and not test.real for test in self.tests(arm))
@@ -76,9 +80,12 @@ def reason_to_take(
     elif arm == plain:
         open_ones = [each for each in arms if rivals.is_open(each)]
         better = [each for each in arms if rivals.better(each)]
-        rest = [each for each in arms if each not in (*open_ones, *better)]
+        mixed = [each for each in arms if each not in open_ones and rivals.mixed(each)]
+        rest = [each for each in arms if each not in (*open_ones, *better, *mixed)]
         if better:
             parts.append(f"{listed(better)} gained more, but loses more clean accuracy than is accepted.")
+        if mixed:
+            parts.append(f"{listed(mixed)} is better on one need and worse on another.")
         if open_ones:
             parts.append(f"A gain of {gains} or more over it by {listed(open_ones)} is neither shown nor ruled out.")
         if rest:

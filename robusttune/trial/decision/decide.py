@@ -169,7 +169,8 @@ def _evaluation_seconds(trial: Trial) -> float:
 def _scatter(measured: Accuracies, findings: Findings, needs: Sequence[Metric]) -> tuple[float | None, float]:
     """Return the variance of a difference of two arms from seed to seed (None if unknown), and the images' part of it.
 
-    The metrics are those that the trial was to answer; of a trial of before the attack that arms train against, at its radius; without it, the one that scatters most.
+    The metrics are the needs of the trial. A trial of before has none: then it is the attack that arms train against, at its
+    radius, and without that the metric that scatters most.
     """
     trained = [arm for arm in range(len(measured.arms)) if arm not in measured.untrained]
     main = [measured.metrics.index(metric) for metric in needs]

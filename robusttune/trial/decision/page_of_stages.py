@@ -77,7 +77,9 @@ def next_command(decision: Decision, stage: NextStage) -> str:
         "screening": False,
         "seeds": list(range(max(used) + 1, max(used) + 1 + stage.seeds)),
         "epochs": stage.epochs,
+        "images": plan.evaluation.images,
         "settings": dict(plan.settings or {}),
+        "decision": plan.decision and dict(plan.decision),
         "out": "runs/next",
     }
     shown = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())

@@ -1,4 +1,4 @@
-"""What the first stage of a trial says: the arms that can still win."""
+"""Selection of the arms that go on after the screening."""
 
 from dataclasses import replace
 

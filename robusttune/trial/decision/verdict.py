@@ -187,6 +187,7 @@ def _has_pretext(phase: Phase, common: Settings) -> bool:
 
 
 def with_results(arm: str | None, measured: Accuracies) -> str | None:
+    """Return the arm if it has results, else None."""
     return arm if arm in measured.arms else None
 
 
@@ -236,8 +237,10 @@ def difference(comparison: Comparison) -> str:
 
 
 def points(share: float | None) -> str:
+    """Format a share of images as points of accuracy."""
     return f"{100 * (share or 0):.3g} points"
 
 
 def listed(names: Sequence[str]) -> str:
+    """Join names with commas and "and"."""
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

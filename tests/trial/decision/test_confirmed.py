@@ -1,5 +1,7 @@
 """A trial in stages: which arms are kept, when its answer stands, and what it says."""
 
+import inspect
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,8 @@ from robusttune.trial.decision.metrics import Metric, accuracies_of
 from robusttune.trial.decision.screened import kept_arms
 from robusttune.trial.decision.sequential import standing
 from robusttune.trial.decision.verdict import Verdict
+from robusttune.trial.plan_defaults import chosen_arms, chosen_threats
+from robusttune.trial.poc import poc
 from robusttune.trial.results import Trial
 
 pytest.importorskip("scipy")
@@ -233,3 +237,16 @@ def test_not_enough_data_says_how_much_is_missing():
     decision = decide(staged(truth, images=200))
     assert decision.verdict is Verdict.NOT_ENOUGH
     assert "What is missing:" in decision.reason
+
+
+def test_the_next_stage_is_a_call_that_can_be_pasted(tmp_path):
+    given = staged(hardened(0.1))
+    given = replace(given, plan=replace(given.plan, decision={"worthwhile": 0.03}))
+    text = write(decide(given), tmp_path).read_text(encoding="utf-8")
+    (call,) = re.findall(r"```python\nrobusttune\.poc\((.*?)\)\n```", text, re.DOTALL)
+    given = eval(f"dict({call.replace('model,', '', 1).replace('loader,', '', 1).strip()})")
+    assert chosen_threats(given["threats"], (1, 32, 32)) == {"linf": 0.1, "l2": 1.0}
+    assert list(chosen_arms(given["arms"], None)) == [next(iter(each)) for each in given["arms"]]
+    assert min(given["seeds"]) > 5
+    assert given["decision"] == {"worthwhile": 0.03}
+    assert set(given) <= set(inspect.signature(poc).parameters)
