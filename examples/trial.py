@@ -84,9 +84,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="test_resnet", help="any timm model")
     parser.add_argument("--train", type=int, default=2_000, help="training images")
     parser.add_argument(
-        "--test", type=int, default=1_000, help="test images, of which --images are used, and others to screen arms"
+        "--test", type=int, default=3_000, help="test images, of which --images are used, and others to screen arms"
     )
-    parser.add_argument("--images", type=int, default=600, help="test images that the arms that go on are measured on")
+    parser.add_argument("--images", type=int, default=2_000, help="test images that the arms that go on are measured on")
     parser.add_argument("--ordinary-epochs", type=int, default=8, help="of ordinary training before the trial")
     parser.add_argument(
         "--epochs", type=float, default=2, help="of adversarial training; other arms take as many passes"
@@ -103,7 +103,7 @@ def arguments() -> argparse.Namespace:
         "--arms", nargs="+", help=f"of {', '.join(plugins.names('trial.arms'))}; rotation_joint and such, too"
     )
     parser.add_argument("--corruptions", nargs="+", default=["noise", "blur", "weather", "digital"])
-    parser.add_argument("--budget", type=float, default=1_200, help="seconds; 0 for no limit")
+    parser.add_argument("--budget", type=float, default=3_600, help="seconds; 0 for no limit")
     parser.add_argument("--out", type=Path, default=Path("runs/trial"))
     parser.add_argument("--plan-only", action="store_true")
     parser.add_argument("--progress", action="store_true")
