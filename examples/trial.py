@@ -86,7 +86,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--test", type=int, default=3_000, help="test images, of which --images are used, and others to screen arms"
     )
-    parser.add_argument("--images", type=int, default=2_000, help="test images that the arms that go on are measured on")
+    parser.add_argument(
+        "--images", type=int, default=2_000, help="test images that the arms that go on are measured on"
+    )
     parser.add_argument("--ordinary-epochs", type=int, default=8, help="of ordinary training before the trial")
     parser.add_argument(
         "--epochs", type=float, default=2, help="of adversarial training; other arms take as many passes"
