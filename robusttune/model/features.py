@@ -37,10 +37,15 @@ def predicted_classes(model: nn.Module, space: Pixels, images: Tensor) -> Tensor
         space: the maps from the loader's images to the model's input, on the model's device.
         images: (N,C,H,W), as the loader yields them.
     """
+    return predicted_logits(model, space, images).argmax(1)
+
+
+def predicted_logits(model: nn.Module, space: Pixels, images: Tensor) -> Tensor:
+    """Return the logits (N,K), on the CPU, that a model predicts in eval mode; see `predicted_classes`."""
     device = device_of(model)
     with torch.no_grad(), restored(model, weights=False), evaluating(model):
         inputs = space.inputs(space.pixels(images.to(device))).to(dtype_of(model))
-        return logits_of(model(inputs)).argmax(1).cpu()
+        return logits_of(model(inputs)).cpu()
 
 
 def logits_of(output: object) -> Tensor:

@@ -86,7 +86,7 @@ def with_price(seconds: float, plan: TrialPlan) -> str:
         >>> with_price(5400, TrialPlan.from_dict(paid))
         '5,400 s (3.00)'
     """
-    return f"{seconds:,.0f} s" + ("" if plan.price is None else f" ({seconds / HOUR * plan.price:.2f})")
+    return f"{seconds:,.0f} s" + ("" if plan.price is None else f" ({plan.money(seconds / HOUR, plan.price)})")
 
 
 def check_budget(plan: TrialPlan, costs_of: CostsOf, path: Path) -> None:

@@ -42,8 +42,13 @@ DataFacts = TypedDict(
     },
     total=False,
 )
-# Either seconds, or money and its price.
-Budget = TypedDict("Budget", {"seconds": float, "money": float, "price an hour": float}, total=False)
+Cloud = TypedDict("Cloud", {"price an hour": float, "times as fast": float})
+# Either seconds, or money and its price, or neither; and what is needed to state costs in money.
+Budget = TypedDict(
+    "Budget",
+    {"seconds": float, "money": float, "price an hour": float, "currency": str, "cloud": Cloud},
+    total=False,
+)
 OfArms: TypeAlias = dict[str, dict[str, Json]]
 Estimate = TypedDict(
     "Estimate",
@@ -220,6 +225,16 @@ class TrialPlan:
         """Money for an hour, where the budget is in money."""
         return (self.budget or {}).get("price an hour")
 
+    def money(self, hours: float, price: float) -> str:
+        """Return the cost of hours at a price, in the plan's currency.
+
+        Example:
+            >>> TrialPlan(seeds=[0], epochs=1, arms={}, evaluation=PlannedEvaluation(1, []), budget={"currency": "EUR"}).money(1.5, 2)
+            '3.00 EUR'
+        """
+        currency = (self.budget or {}).get("currency", "")
+        return f"{hours * price:,.2f} {currency}".strip()
+
     @property
     def training_images(self) -> int | None:
         """Number of images to train on, where it is known."""
@@ -228,11 +243,10 @@ class TrialPlan:
     @property
     def seconds_allowed(self) -> float:
         """The budget in seconds; infinite without one."""
-        if self.budget is None:
-            return math.inf
-        if "seconds" in self.budget:
-            return float(self.budget["seconds"])
-        return float(HOUR * self.budget["money"] / self.budget["price an hour"])
+        budget = self.budget or {}
+        if "money" in budget:
+            return float(HOUR * budget["money"] / budget["price an hour"])
+        return float(budget.get("seconds", math.inf))
 
     def check(self) -> None:
         """Check all that can be checked without the model; settings of phases are checked where they are used.

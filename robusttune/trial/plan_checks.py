@@ -50,13 +50,26 @@ def check_evaluation(epochs: float, evaluation: "PlannedEvaluation") -> None:
 
 
 def check_budget(budget: "Budget | None") -> None:
-    """Raise a ValueError for a budget that is neither seconds nor money with a price."""
+    """Raise a ValueError for a budget that is neither seconds nor money with a price, or whose currency or cloud makes no sense."""
     if budget is None:
         return
-    known = isinstance(budget, Mapping) and set(budget) in ({"seconds"}, {"money", "price an hour"})
-    if not known or not all(in_range(value, POSITIVE) for value in budget.values()):
+    limits = dict(budget) if isinstance(budget, Mapping) else {"": None}
+    currency, cloud = limits.pop("currency", ""), limits.pop("cloud", None)
+    known = set(limits) in (set(), {"seconds"}, {"money", "price an hour"})
+    if not known or not all(in_range(value, POSITIVE) for value in limits.values()):
         raise ValueError(
             f"budget is {budget!r} in the plan, but {{seconds: …}} or {{money: …, price an hour: …}} above 0 is needed, or null"
+        )
+    if not isinstance(currency, str):
+        raise ValueError(f"currency is {currency!r} in the plan's budget, but a name is needed, such as EUR")
+    keys = {"price an hour", "times as fast"}
+    fits = (
+        isinstance(cloud, Mapping) and set(cloud) == keys and all(in_range(each, POSITIVE) for each in cloud.values())
+    )
+    if cloud is not None and not fits:
+        raise ValueError(
+            f"cloud is {cloud!r} in the plan's budget, but {{price an hour: …, times as fast: …}} above 0 is needed: what a rented "
+            "machine costs, and how many times as fast as this one it is"
         )
 
 

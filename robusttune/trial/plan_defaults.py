@@ -51,6 +51,8 @@ class PlanRequest:
     evaluation: Sequence[Item] | None
     budget: float | None
     price: float | None
+    currency: str | None
+    cloud: Mapping[str, float] | None
     settings: Settings | None
     decision: Settings | None
 
@@ -86,7 +88,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     return TrialPlan(
         model=model,
         data=data.facts(),
-        budget=chosen_budget(request.budget, request.price),
+        budget=chosen_budget(request.budget, request.price, request.currency, request.cloud),
         threats=threats,
         seeds=seeds,
         epochs=request.epochs,
@@ -278,14 +280,21 @@ def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:
     return None if weights is None else named
 
 
-def chosen_budget(budget: float | None, price: float | None) -> Budget | None:
-    """Return the budget as the plan has it: seconds, or money and its price an hour.
+def chosen_budget(
+    limit: float | None, price: float | None, currency: str | None = None, cloud: Mapping[str, float] | None = None
+) -> Budget | None:
+    """Return the budget as the plan has it: seconds, or money and its price an hour; a currency, and what a rented machine costs.
 
     Raises:
         ValueError: a price without a budget.
     """
-    if price is not None and budget is None:
+    if price is not None and limit is None:
         raise ValueError("price= needs budget=: pass the money that the trial may cost, too")
-    if budget is None:
-        return None
-    return {"seconds": budget} if price is None else {"money": budget, "price an hour": price}
+    budget: Budget = {}
+    if limit is not None:
+        budget = {"seconds": limit} if price is None else {"money": limit, "price an hour": price}
+    if currency is not None:
+        budget["currency"] = currency
+    if cloud is not None:
+        budget["cloud"] = dict(cloud)  # type: ignore[typeddict-item]  # checked with the plan
+    return budget or None

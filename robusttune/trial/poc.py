@@ -21,7 +21,6 @@ from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks import TasksLike
 from robusttune.training.presets import EARLIER
-from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget, fitting_seeds
@@ -33,7 +32,7 @@ from robusttune.trial.executors import ExecutorLike, check_executor
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_seeds, chosen_tasks, new_plan
 from robusttune.trial.results import START
-from robusttune.trial.start import finetuned_start, warn_of_chance
+from robusttune.trial.start import check_start, finetuned_start
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 
@@ -56,6 +55,8 @@ def poc(
     evaluation: Sequence[Item] | None = None,
     budget: float | None = None,
     price: float | None = None,
+    currency: str | None = None,
+    cloud: Mapping[str, float] | None = None,
     settings: Settings | None = None,
     decision: Settings | None = None,
     mean: Channels | None = None,
@@ -106,7 +107,10 @@ def poc(
         images: number of test images to measure on, if there are so many; the screening takes others, a third as many.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
         budget: limit of the whole trial's cost, in seconds; with a price, in money.
-        price: of an hour.
+        price: of an hour on this machine.
+        currency: of prices, such as "EUR", for the page.
+        cloud: {"price an hour": 2.5, "times as fast": 12}, to compare a rented machine with this one on the page: its price, and
+            how many times as fast it trains (`robusttune estimate` on both tells).
         settings: of `harden`, for all arms, such as {"lr": 0.01}.
         decision: criteria, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
             `robusttune.trial.decision.decide.decide`.
@@ -147,6 +151,8 @@ def poc(
         evaluation=evaluation,
         budget=budget,
         price=price,
+        currency=currency,
+        cloud=cloud,
         settings=settings,
         decision=decision,
     )
@@ -161,7 +167,8 @@ def poc(
         plan.check()
         folder = run_folder.prepared(Path(out), resume)
         assert folder is not None
-        warn_of_chance(model, data, space, finetuned=(folder / FOLDER).exists(), progress=progress)
+        weak = allow_weak or plan_only
+        check_start(model, data, space, plan, folder, allow_weak=weak, progress=progress)
         costs = Costs(folder, model, data, space, progress=progress)
         if not (folder / PLAN).exists():
             plan = fitting_seeds(plan, costs.of) if seeds is None and budget is not None else plan
@@ -169,7 +176,7 @@ def poc(
             _start(folder, request, plan, model, notes or {})
         check_budget(plan, costs.of, folder / PLAN)
         conduct = Conduct(folder, model, data, space, rewind, progress, executor)
-        conduct.pilot(plan, costs.seconds, allow_weak=allow_weak or plan_only)
+        conduct.pilot(plan, costs.seconds, allow_weak=weak)
         if plan_only:
             return folder / PLAN
         return decide.write(conduct.run(plan, costs.seconds), folder)

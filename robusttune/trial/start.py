@@ -1,22 +1,33 @@
-"""The model that every arm of a trial starts from."""
+"""The model that every arm of a trial starts from, and a look at it and at the held-out images before anything is spent."""
 
 import copy
+import math
 from pathlib import Path
+from statistics import NormalDist
 
+import torch
 from torch import nn
 
+from robusttune.data.batches import check_classes, hard_labels, stream
+from robusttune.data.class_names import class_names, shown
 from robusttune.data.epochs import Batches
 from robusttune.data.pixels import find_pixels
 from robusttune.measuring.chance import UNTRAINED, first_guess
+from robusttune.measuring.record import named
 from robusttune.model.devices import chosen_device, placed
+from robusttune.model.features import predicted_logits
 from robusttune.run import folder as run_folder
 from robusttune.run.log import warn
+from robusttune.run.randomness import random_states, restore_random_states
 from robusttune.training.checks import LONGER
 from robusttune.training.stages import FOLDER, check_earlier
 from robusttune.trial.data import Data, InputSpace
+from robusttune.trial.decision.significance import LEVEL
 from robusttune.trial.equal_compute import Length
 from robusttune.trial.phases import ordinary_call, settings_for
+from robusttune.trial.plan import TrialPlan
 from robusttune.trial.plan_defaults import PlanRequest
+from robusttune.trial.power import ENOUGH, LARGEST
 
 
 def finetuned_start(
@@ -43,13 +54,78 @@ def finetuned_start(
     return start
 
 
-def warn_of_chance(model: nn.Module, data: Data, space: InputSpace, *, finetuned: bool, progress: bool) -> None:
-    """Warn of a model that seems not to be trained on the classes of the images, as all arms start from it."""
+def _check_held_out(data: Data, plan: TrialPlan, outputs: int, *, allow_weak: bool, progress: bool) -> None:
+    """Check the classes of the held-out images, and whether they are enough for any answer; see `check_start`."""
+    trained, held = class_names(data.loader), class_names(data.test)
+    if trained is not None and held is not None and trained != held:
+        raise ValueError(
+            f"the classes of loader are {shown(trained)}, those of test_loader {shown(held)}: a label would mean two things, so "
+            "give both the same classes in the same order"
+        )
+    states = random_states(data.test)
+    labels = torch.cat([hard_labels(labels) for _, labels in stream(data.test)])
+    restore_random_states(states, data.test)
+    check_classes(labels, outputs)
+    missing = sorted(set(range(len(trained or range(outputs)))) - set(labels.tolist()))
+    if missing:
+        names = shown([named(each, trained or ()) for each in missing])
+        warn(
+            f"no held-out image is of the class{'es' * (len(missing) > 1)} {names}: the trial says nothing about these",
+            progress,
+        )
+    few = too_few(plan)
+    if few and not (allow_weak or plan.screening is None):
+        raise ValueError(f"{few}, or pass allow_weak=True")
+    if few:
+        warn(few, progress)
+
+
+def too_few(plan: TrialPlan) -> str | None:
+    """Say that a plan has too few held-out images to find a difference of five points, whatever its arms and seeds; None if not.
+
+    Two arms differ on at least as many images as their accuracies do. So even with endless seeds the standard error of a
+    difference d on M images is at least sqrt(d(1-d)/M).
+    """
+    images, difference = plan.evaluation.images, LARGEST / 100
+    normal = NormalDist()
+    enough = (normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(ENOUGH)) ** 2 * (1 - difference) / difference
+    if images >= enough:
+        return None
+    return (
+        f"{images} held-out images are too few for any answer: a difference of {LARGEST} points takes at least "
+        f"{math.ceil(enough)}, with however many seeds; hold more back, or pass a larger test_loader"
+    )
+
+
+def check_start(
+    model: nn.Module,
+    data: Data,
+    space: InputSpace,
+    plan: TrialPlan,
+    out: Path,
+    *,
+    allow_weak: bool,
+    progress: bool,
+) -> None:
+    """Look at the model and the held-out images before anything is spent.
+
+    Args:
+        model: that every arm starts from. A warning is logged if it only guesses.
+        data, space, plan: of the trial.
+        out: folder of the trial, in which a fine-tuning may stand.
+        allow_weak: only warn of too few images for any answer.
+        progress: show warnings.
+
+    Raises:
+        ValueError: labels that the model has no output for, other classes than those of training, or too few images.
+    """
     images, labels = Batches(data.loader).first()
     pixels = find_pixels(images, data.loader, mean=space.mean, std=space.std, normalized=space.normalized, model=model)
     device = chosen_device(model, space.device)
     with placed(model, device):
+        outputs = predicted_logits(model, pixels.to(device), images[:1]).shape[1]
+        _check_held_out(data, plan, outputs, allow_weak=allow_weak, progress=progress)
         guess = first_guess(model, pixels.to(device), images, labels, data.loader, 0)
     if guess:
         advice = f"{UNTRAINED}pass finetune=EPOCHS to train it before all arms, or load trained weights"
-        warn(f"{guess}: {LONGER if finetuned else advice}", progress)
+        warn(f"{guess}: {LONGER if (out / FOLDER).exists() else advice}", progress)

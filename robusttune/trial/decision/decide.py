@@ -15,6 +15,8 @@ from robusttune.trial.decision.criteria import Criteria, MetricKind, criteria
 from robusttune.trial.decision.findings import Findings, findings_of
 from robusttune.trial.decision.metrics import Accuracies, Metric, accuracies_of, needed
 from robusttune.trial.decision.next_stage import NextStage, chosen_seeds, in_time, next_stage, seeds_in_words
+from robusttune.trial.decision.one_side import STYLE as ONE_SIDE
+from robusttune.trial.decision.one_side import one_side
 from robusttune.trial.decision.page import markdown
 from robusttune.trial.decision.screened import second_stage
 from robusttune.trial.decision.significance import FEWEST_SEEDS, pair_scatter
@@ -116,7 +118,7 @@ def _with_looks(trial: Trial, measured: Accuracies, asked: Criteria) -> _Found:
 
 
 def write(decision: Decision, folder: PathLike) -> Path:
-    """Write a decision as pages and return the path of the first: `decision.md` with its plots, and `decision.html`.
+    """Write a decision as pages: `decision.md` with its plots, `decision.html`, and `one-side.html`, which is one side of A4.
 
     Args:
         decision: the result of `decide`.
@@ -124,6 +126,9 @@ def write(decision: Decision, folder: PathLike) -> Path:
 
     Raises:
         ImportError: matplotlib or markdown is not installed.
+
+    Returns:
+        The path of `decision.md`.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -132,6 +137,7 @@ def write(decision: Decision, folder: PathLike) -> Path:
     path = place / "decision.md"
     write_text(path, text)
     write_text(place / "decision.html", html)
+    write_text(place / "one-side.html", page(one_side(decision, place), place, title="Decision", style=ONE_SIDE))
     return path
 
 

@@ -158,6 +158,33 @@ def seeds_in_words(stage: NextStage, wanted: float, images: int) -> str:
     return f"{found}; to find {100 * wanted:.3g} points {reason}."
 
 
+def costs_in_words(stage: NextStage, plan: TrialPlan) -> list[str]:
+    """State what the next stage costs on the machine of the trial, and on a rented one where the plan has its price and pace."""
+    seconds, budget = stage.training + stage.evaluation, plan.budget or {}
+    own = f"on the machine of this trial {in_time(seconds)}"
+    if plan.price is not None and stage.money is not None:
+        own += f" and {plan.money(1, stage.money)}, at {plan.money(1, plan.price)} an hour"
+    cloud = budget.get("cloud")
+    if cloud is None:
+        hint = (
+            ""
+            if plan.price is not None
+            else " No price is known: `price=` and `cloud=` of `robusttune.poc` compare costs."
+        )
+        return [f"{own[0].upper()}{own[1:]}.{hint}"]
+    hours = seconds / cloud["times as fast"] / HOUR
+    price, paid = cloud["price an hour"], hours * cloud["price an hour"]
+    rented = (
+        f"on a rented one, {cloud['times as fast']:g} times as fast, {in_time(hours * HOUR)} and {plan.money(1, paid)}, at "
+        f"{plan.money(1, price)} an hour"
+    )
+    lines = [f"{own[0].upper()}{own[1:]}; {rented}."]
+    if stage.money is not None:
+        less = "Renting" if paid < stage.money else "This machine"
+        lines.append(f"{less} is cheaper by {plan.money(1, abs(paid - stage.money))}.")
+    return lines
+
+
 def in_time(seconds: float) -> str:
     """Format seconds for people.
 

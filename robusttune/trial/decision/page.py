@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from robusttune.measuring.glossary import explained
 from robusttune.measuring.record import percent
 from robusttune.run.markdown import markdown_table
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.findings import Comparison, Findings, leaders
 from robusttune.trial.decision.metrics import Accuracies, Metric, label, needed
-from robusttune.trial.decision.next_stage import in_time, seeds_in_words
+from robusttune.trial.decision.next_stage import costs_in_words, in_time, seeds_in_words
 from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, next_command, screening, stages
 from robusttune.trial.decision.pareto import draw, front, goals
 from robusttune.trial.decision.picture import draw_arms
@@ -52,7 +53,8 @@ def markdown(decision: Decision, folder: Path) -> str:
         "## Standard evaluation items",
         checklists.items(decision),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part)
+    return f"{text}\n\n## Words\n\n{_bullets(f'**{word}**: {meaning}' for word, meaning in explained(text).items())}\n"
 
 
 def _verdict(decision: Decision) -> str:
@@ -251,8 +253,7 @@ def _next(decision: Decision) -> str:
     lines += [
         f"- **Training**: on {data}, {stage.epochs} epochs, {in_time(stage.training)}; measuring {in_time(stage.evaluation)}."
     ]
-    whole = f"- **Estimated cost**: {in_time(stage.training + stage.evaluation)} on the machine of this trial"
-    lines += [f"{whole}, {stage.money:,.2f} at the plan's price." if stage.money is not None else f"{whole}."]
+    lines += [f"- **Estimated cost**: {' '.join(costs_in_words(stage, decision.trial.plan))}"]
     trained = {arm: seconds for arm, seconds in stage.per_arm.items() if seconds > 0}
     rows = [[f"{times}×", *(in_time(times * seconds) for seconds in trained.values())] for times in (1, 10, 100)]
     table = markdown_table(["images × epochs", *trained], rows)

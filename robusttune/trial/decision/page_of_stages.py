@@ -82,5 +82,5 @@ def next_command(decision: Decision, stage: NextStage) -> str:
         "decision": plan.decision and dict(plan.decision),
         "out": "runs/next",
     }
-    shown = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())
+    shown = "".join(f"    {name}={value!r},\n" for name, value in arguments.items() if value is not None)
     return f"robusttune.poc(\n    model,\n    loader,\n{shown})"

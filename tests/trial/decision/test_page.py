@@ -20,6 +20,7 @@ HEADINGS = [
     "Next stage",
     "Questions before production",
     "Standard evaluation items",
+    "Words",
 ]
 
 

@@ -1,0 +1,106 @@
+"""What the words of reports and pages mean, in a sentence each."""
+
+import re
+
+WORDS = {
+    "accuracy": "the share of images that the model puts into the right class.",
+    "AdamW": "a way of changing the weights at each step; usual for transformers.",
+    "adversarial training": "training on images that an attack has just changed to fool the model, so that it learns to withstand.",
+    "APGD": "an attack like PGD that chooses its own step sizes, and so needs no tuning (Croce and Hein 2020).",
+    "arm": "one of the ways of training that a trial compares.",
+    "attack": "a search for a small change of an image that makes the model answer wrongly.",
+    "augmentation": "a random change of training images, such as a crop or a flip, that keeps their class.",
+    "AugMix": "an augmentation that mixes several chains of changes of an image (Hendrycks et al. 2020).",
+    "AutoAttack": "a fixed suite of four attacks, by which published models are compared (Croce and Hein 2020).",
+    "AWP": "adversarial weight perturbation: training that withstands small changes of the weights, too (Wu et al. 2020).",
+    "backbone": "the model without its last layer: it turns images into features.",
+    "bf16": "numbers of 16 bits, half of the usual size, which accelerators calculate with faster.",
+    "budget": "the most that a trial may cost, in seconds or in money.",
+    "catastrophic overfitting": "a sudden fall of true robustness in training by attacks of one step, while those still seem to fail.",
+    "certified": "proved: no change within a radius alters the answer, whatever the attack.",
+    "clean": "of images as they are, without attack or corruption.",
+    "confidence": "the share that the model gives to the class that it chooses.",
+    "confirmation": "the second stage of a trial: the arms that were kept are trained anew and measured on other images.",
+    "corruption": "a change of images that happens by itself, such as noise, blur, fog or compression.",
+    "cross-entropy": "the usual loss of classification: small where the right class has a large share.",
+    "EMA": "a moving average of the weights over the steps, which is often better than the weights at the end.",
+    "epoch": "one pass through the training images.",
+    "eps": "the radius of an attack: how far it may change an image. 8/255 means 8 of 255 steps of brightness.",
+    "exploratory": "measured to see where to look; no choice between arms rests on it.",
+    "fine-tuning": "more training of a trained model on the images at hand.",
+    "fp32": "numbers of 32 bits, the usual ones.",
+    "gradient masking": "a model that only hides the direction in which attacks must go: it seems robust, and stronger attacks fool it.",
+    "hardening": "training that makes a model hard to fool.",
+    "head": "a small layer behind the backbone, for the classes or for another task.",
+    "held-out": "kept from training, so that the result is not of images that the model has seen.",
+    "Holm's correction": "a rule that keeps the chance of any false finding at 5% when many are tested (Holm 1979).",
+    "interval": "a range that holds the true value in 95 of 100 such measurements.",
+    "jigsaw": "a pretext task: to tell in which order the tiles of an image were put.",
+    "l2": "a way to measure a change of an image: the root of the sum of the squares of all changes of pixels.",
+    "linf": "a way to measure a change of an image: the largest change of any pixel.",
+    "logits": "the numbers that a model gives for the classes; the largest one is its answer.",
+    "look": "a point at which a trial tests its results, and may end.",
+    "loss": "in training, the number that it lowers; of accuracy, what is given up.",
+    "margin": "by how much the right class leads the next one.",
+    "MART": "adversarial training that cares more for images that the model gets wrong (Wang et al. 2020).",
+    "mCE": "mean corruption error: errors under corruptions beside those of a reference model.",
+    "McNemar's test": "a test of two models on the same images, by those that one has right and the other wrong.",
+    "Monitor": "the part of this library that watches a model in use for images unlike those it knows.",
+    "N-FGSM": "adversarial training with a single step from a noisy start (de Jorge et al. 2022).",
+    "need": "what a trial has to answer, such as accuracy under attack.",
+    "noise": "said of a difference: too small to be told from chance. Said of images: random grain.",
+    "norm": "a way to measure the size of a change: linf or l2.",
+    "OOD": "out of distribution: images of another kind than those the model was trained on.",
+    "patch rotation": "a pretext task: to tell by how much each tile of an image was turned.",
+    "PGD": "an attack of several small steps, each in the direction that raises the loss most (Madry et al. 2018).",
+    "point": "of accuracy: one in a hundred images.",
+    "power": "the chance that a trial finds a difference that is there.",
+    "pre-training": "training before there are labels, here on pretext tasks.",
+    "preset": "a named set of settings.",
+    "pretext task": "a task whose answers cost nothing, such as by how much an image was turned; it makes a model learn from images without labels.",
+    "PRIME": "an augmentation that draws from large families of changes (Modas et al. 2022).",
+    "radius": "how far an attack may change an image.",
+    "real": "said of a difference: larger than chance explains, after correction for all that was tested.",
+    "recipe": "settings that belong together.",
+    "robust accuracy": "accuracy on images that an attack has changed as far as it may: an upper bound, as a stronger attack may find more.",
+    "rotation": "a pretext task: to tell whether an image was turned by 0, 90, 180 or 270 degrees.",
+    "sanity checks": "signs that a model is not as robust as it seems.",
+    "screening": "the first stage of a trial: short runs of all arms, to keep the best.",
+    "seed": "the number from which random choices follow; another seed gives another training of the same arm.",
+    "self-training": "training on images without labels, with the answers of the model as it was for labels.",
+    "severity": "how strong a corruption is, from 1 to 5.",
+    "SGD": "stochastic gradient descent, the usual way of changing the weights at each step.",
+    "significant": "too large to be explained by chance.",
+    "strong": "an evaluation by three attacks one after the other, nearly as hard as AutoAttack and faster.",
+    "Student's t": "a test of a mean of few numbers against their scatter.",
+    "sweep": "attacks at several radii, to see how accuracy falls.",
+    "teacher": "a model whose answers are the labels of images without any.",
+    "threat model": "what an attacker may change, and how far.",
+    "TRADES": "adversarial training that keeps answers to changed images close to those to unchanged ones (Zhang et al. 2019).",
+    "ViT": "vision transformer: a model that reads an image as a row of patches.",
+    "worst class": "the class of which the model has the smallest share right.",
+}
+FORMS = {
+    "accuracy": "accurac(?:y|ies)",
+    "class": "class(?:es)?",
+    "eps": "eps",
+    "loss": "loss(?:es)?",
+    "radius": "radi(?:us|i)",
+}
+ENDINGS = "(?:s|es)?"
+
+
+def explained(text: str) -> dict[str, str]:
+    """Return the words of the glossary that a text has, with their meanings, in alphabetical order.
+
+    Example:
+        >>> list(explained("Accuracies under attacks of PGD, by arms."))
+        ['accuracy', 'arm', 'attack', 'PGD']
+    """
+    return {word: meaning for word, meaning in WORDS.items() if re.search(_pattern(word), text)}
+
+
+def _pattern(word: str) -> str:
+    form = FORMS.get(word, re.sub(r"\\[ -]", "[ -]", re.escape(word)) + ENDINGS)
+    flags = "" if any(letter.isupper() for letter in word[1:]) else "(?i)"
+    return rf"{flags}(?<![\w`.-]){form}(?!\w)"
