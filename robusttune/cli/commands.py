@@ -144,6 +144,7 @@ def run_evaluate(
     which: Listed = ("clean", "sweep"),
     teacher: str | None = None,
     untrained: bool = False,
+    trust: bool = False,
 ) -> int:
     """Measure how robust a model is.
 
@@ -159,6 +160,8 @@ def run_evaluate(
         teacher: whose answers stand for the labels of images without class folders: a run's folder, or a file of weights for the
             same --model, such as the model before it was hardened; by default the model's own.
         untrained: measure a model with random weights or a new classifier, too.
+        trust: call a function that the folder names as its model, which is code; otherwise only models of timm and torchvision are
+            made by the names in a folder.
     """
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)

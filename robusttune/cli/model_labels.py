@@ -19,6 +19,8 @@ from robusttune.cli.folders import composed
 from robusttune.cli.options import Sources
 from robusttune.data.class_names import shown
 from robusttune.run import files
+from robusttune.run.advisories import check_unpickler
+from robusttune.run.archives import check_expansion
 
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"
 KEYS = ("classes", "class_names", "label_names", "labels", "id2label", "idx_to_class", "class_to_idx", "label2id")
@@ -186,6 +188,8 @@ def _facts_of(path: Path) -> object:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return file.metadata()
+        check_unpickler(path)
+        check_expansion(Path(path), "the weights")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception:  # each format has errors of its own
         return None

@@ -9,6 +9,7 @@ import yaml
 from robusttune.cli.look import JUDGING, TESTING, TRAINING
 from robusttune.cli.options import Arguments, Sources, default_of, options_of
 from robusttune.cli.values import read
+from robusttune.model.trust import LIBRARIES
 from robusttune.run.settings import as_written
 
 # Splits to measure on, by preference; timm finds those of JUDGING by each other's names.
@@ -66,6 +67,8 @@ def after_harden(sources: Sources, arguments: Arguments, val_split: str | None) 
     values = {name: getattr(sources, name) for name in names}
     values |= {"split": _split_to_measure(sources, val_split), "device": arguments["device"]}
     values["out"] = _new_folder(str(Path(arguments["out"]) / "evaluation"))  # where report and compare look for it
+    if sources.model.partition(":")[0] not in LIBRARIES:  # a folder must not name code to call, so the user does
+        values["model"] = sources.model
     return command_of("evaluate", values, str(arguments["out"]))
 
 

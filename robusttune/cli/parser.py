@@ -132,7 +132,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
         _check_required(command, {"model": "of the run", **values} if of_run else values)
     if of_run:
         known = _options_of_run(
-            str(values["run"]), {name: values[name] for name in ("model", "norm") if name in written}
+            str(values["run"]), {name: values[name] for name in ("model", "norm", "trust") if name in written}
         )
         values |= {name: value for name, value in known.items() if name not in written}
     if shown:

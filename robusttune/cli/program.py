@@ -47,7 +47,12 @@ def _run(request: Request) -> int:
     except Exception as error:
         raise ImportError(why_unusable(error)) from error
     needed = () if request.sources is None else (request.sources, request.arguments)
-    return run(*needed, **request.extra)
+    trusted = request.extra.get("model") if request.sources is None else request.sources.model
+    if trusted is None and "trust" not in request.extra:
+        return run(*needed, **request.extra)
+    trust = importlib.import_module("robusttune.model.trust")
+    with trust.trusting(trusted, all_of_them=bool(request.extra.get("trust"))):
+        return run(*needed, **request.extra)
 
 
 def _say(message: str, code: int) -> int:

@@ -5,24 +5,30 @@ from robusttune.cli.labels import BY_TEXT, Labels
 from robusttune.cli.options import Arguments, Sources
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, model_options
+from robusttune.model.trust import check_named_by_file
 from robusttune.norms import NormLike
 from robusttune.run.about import About, EarlierRun
 
 
-def options_of_run(folder: str, *, model: str | None = None, norm: NormLike | None = None) -> Arguments:
+def options_of_run(
+    folder: str, *, model: str | None = None, norm: NormLike | None = None, trust: bool = False
+) -> Arguments:
     """Return the options with which `evaluate` uses the model of a run.
 
     Args:
         folder: of a run of harden.
         model: the model that the user asks for; of another one the run does not know the arguments.
         norm: the norm that the user asks for; for another one the run does not know the radius.
+        trust: let the run name any function as its model.
 
     Raises:
-        ValueError: the folder holds no such run.
+        ValueError: the folder holds no such run, or names code that the user has not named.
     """
     run = hardened_run(folder)
     known, eps = RunDefaults(run).adversary(norm, None)
     options = {"checkpoint": folder, **model_options(run)}
+    if model is None and not trust and "model" in options:
+        check_named_by_file(options["model"], options.get("model_args"), folder)
     if run.size is not None and len(set(run.size)) == 1:
         options["size"] = run.size[0]
     mean, std = run.statistics

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from robusttune import plugins
 from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
 from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
-from robusttune.run.provenance import fingerprint
+from robusttune.run.provenance import digest, fingerprint
 from robusttune.threat import ThreatModel
 
 __all__ = ["autoattack"]
@@ -21,6 +22,9 @@ STEPS, TARGETS, QUERIES = 100, 9, 5000
 FEWEST_CLASSES = 4
 SHORT = 5  # steps by which an estimate measures a member
 FILE = "autoattack.jsonl"
+
+
+logger = logging.getLogger("robusttune")
 
 
 def _passes(subject: Subject, *, queries: int) -> Passes:
@@ -126,12 +130,23 @@ class _SavedAnswers:
         self.measured = hashlib.blake2b(json.dumps(measured).encode(), digest_size=8).hexdigest()
         self.known: dict[str, list[bool]] = {}
         if self.path is not None and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # interrupted in the middle of the line
-                    continue
-                self.known[row["key"]] = [answer == "1" for answer in row["right"]]
+            self._read(self.path)
+
+    def _read(self, path: Path) -> None:
+        """Read the answers of a file; a line that was interrupted or damaged is left out, and its batch is attacked again."""
+        damaged = 0
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                key, right = row["key"], row["right"]
+                whole = row.get("checksum") in (None, _checksum(key, right))  # versions of before wrote none
+            except (ValueError, KeyError, TypeError, AttributeError):
+                whole = False
+            damaged += not whole
+            if whole:
+                self.known[key] = [answer == "1" for answer in right]
+        if damaged:
+            logger.warning("%d lines of %s are damaged or cut off: these batches are attacked again", damaged, path)
 
     def find(self, name: str, batch: list[str]) -> list[bool] | None:
         """Return which images of a batch withstood this member and those before it; None if it is not known.
@@ -144,11 +159,22 @@ class _SavedAnswers:
 
     def add(self, name: str, batch: list[str], right: list[bool]) -> None:
         """Append the answers to the file, if there is one."""
-        if self.path is not None:
+        if self.path is None:
+            return
+        key, answers = self._key(name, batch), "".join("01"[answer] for answer in right)
+        try:
             with self.path.open("a", encoding="utf-8") as file:
-                row = {"key": self._key(name, batch), "right": "".join("01"[answer] for answer in right)}
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps({"key": key, "right": answers, "checksum": _checksum(key, answers)}) + "\n")
+        except OSError as error:  # hours of attacks are worth more than the file from which they could go on
+            logger.warning(
+                "%s cannot be written (%s): the attack goes on, but could not be resumed", self.path, error.strerror
+            )
+            self.path = None
 
     def _key(self, name: str, batch: list[str]) -> str:
         # Random starts depend on the whole batch.
         return hashlib.blake2b(" ".join([self.measured, name, *batch]).encode(), digest_size=16).hexdigest()
+
+
+def _checksum(key: str, right: str) -> str:
+    return digest([key.encode(), right.encode()])

@@ -24,7 +24,7 @@ from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
 from robusttune.measuring.records import FILE, Records
-from robusttune.measuring.results import Result, costs, merged
+from robusttune.measuring.results import Result, costs, merged, save_somewhere
 from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
@@ -105,6 +105,7 @@ def evaluate(
         ('accuracy', 8)
     """
     check_settings({"subset": subset, "seed": seed})
+    seed = int(seed)
     evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
@@ -112,9 +113,8 @@ def evaluate(
     norm, eps = known.adversary(norm, eps)
     mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
-    folder = prepared(out, resume)
     source = sharding.whole(loader)
-    with _borrowed(model, place, seed), ExitStack() as until_the_end:
+    with prepared(out, resume) as folder, _borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)
         first = first_batch(part)
         alone = yields_images_alone(source, first)
@@ -144,8 +144,8 @@ def evaluate(
         subject = replace(subject, loader=labelled)
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
         records.facts |= known.facts
-    if folder is not None and distributed.rank() == 0:
-        records.save(folder / FILE)
+        if folder is not None and distributed.rank() == 0:
+            save_somewhere(records, folder / FILE, progress)
     guess = guess_in(records)
     for line in (doubt, f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None):
         if line is not None and distributed.rank() == 0:

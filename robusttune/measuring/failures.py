@@ -3,12 +3,11 @@
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from robusttune.run.files import write_bytes
+from robusttune.run.archives import check_expansion
 
 KEPT = 8
 PICTURES = ("image", "found")
@@ -56,8 +55,8 @@ def fallen(norm: str, eps: float, images: Tensor, adversarial: Tensor, labels: T
     ]
 
 
-def save(failures: Sequence[Failure], path: Path) -> None:
-    """Write failures to an npz file; pictures of several sizes are written one after the other, with their shapes."""
+def as_bytes(failures: Sequence[Failure]) -> bytes:
+    """Return failures as the content of an npz file; pictures of several sizes stand one after the other, with their shapes."""
     columns: dict[str, np.ndarray] = {
         name: np.array([getattr(failure, name) for failure in failures])
         for name in Failure.__annotations__
@@ -73,12 +72,17 @@ def save(failures: Sequence[Failure], path: Path) -> None:
         columns["shapes"] = np.array(shapes)
     content = io.BytesIO()
     np.savez_compressed(content, **columns)  # type: ignore[arg-type]  # numpy's stub takes a column for allow_pickle
-    write_bytes(path, content.getvalue())
+    return content.getvalue()
 
 
-def load(path: Path) -> list[Failure]:
-    """Read the file that `save` wrote."""
-    with np.load(path) as stored:
+def load(file: io.BytesIO) -> list[Failure]:
+    """Read what `as_bytes` returned.
+
+    Raises:
+        ValueError: the file is of another kind, or would take more memory than such pictures do.
+    """
+    check_expansion(file, "pictures of failures")
+    with np.load(file, allow_pickle=False) as stored:
         columns = dict(stored)
     shapes = columns.pop("shapes", None)
     if shapes is not None:

@@ -4,6 +4,7 @@ import base64
 import re
 from pathlib import Path
 
+LINKS = (*("reference", "link", "short_reference", "autolink", "automail", "image_reference", "short_image_ref"),)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
@@ -36,12 +37,21 @@ def page(markdown: str, folder: Path, *, title: str = "Robustness report", style
     converter = Markdown(extensions=["tables", "toc", "sane_lists", "fenced_code"])
     # Users choose the names, such as <lambda>: they are text, not HTML.
     converter.preprocessors.deregister("html_block")
-    converter.inlinePatterns.deregister("html")
-    body = converter.convert(markdown)
+    for pattern in ("html", *LINKS):  # the pages have no links, so that one can only have come with a name
+        converter.inlinePatterns.deregister(pattern)
+    body = re.sub(r"<img [^>]*>", lambda match: _shown(match[0], folder), converter.convert(markdown))
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-    body = re.sub(r'src="([^":]+\.(png|jpg))"', lambda match: f'src="{_embedded(folder / match[1])}"', body)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _shown(image: str, folder: Path) -> str:
+    """Embed a picture of the folder itself; of any other, such as one that came with a name, only its words are shown."""
+    source, words = (re.search(rf'{name}="([^"]*)"', image) for name in ("src", "alt"))
+    file = source[1] if source else ""
+    if not re.fullmatch(r"[\w-]+\.(png|jpg)", file) or not (folder / file).is_file():
+        return words[1] if words else ""
+    return image.replace(f'src="{file}"', f'src="{_embedded(folder / file)}"')
 
 
 def _embedded(path: Path) -> str:

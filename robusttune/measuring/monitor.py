@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -28,8 +28,10 @@ from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.features import Classifier
 from robusttune.run import files
-from robusttune.run.provenance import fingerprint
+from robusttune.run.provenance import digest, fingerprint
+from robusttune.run.seal import CHECKSUM
 from robusttune.run.settings import FALSE_ALARMS, check_number
+from robusttune.run.writing import write_text
 from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels, Loader, PathLike
@@ -229,7 +231,7 @@ class Monitor:
             "false_alarms": self._reference.false_alarms,
             "seed": self._reference.seed,
         }
-        files.write_text(folder / FACTS, json.dumps(facts, indent=1) + "\n")
+        write_text(folder / FACTS, json.dumps({**facts, CHECKSUM: _checksum(facts)}, indent=1) + "\n")
         return folder
 
     @classmethod
@@ -251,11 +253,16 @@ class Monitor:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             names, of_model, of_heads = facts["statistics"], facts["model"], facts["heads"]
             space = Pixels(facts["mean"], facts["std"], normalized=facts["normalized"])
-            version = facts["format"]
+            version, checksum = facts["format"], facts.pop(CHECKSUM, None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
             raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
+        if checksum is not None and checksum != _checksum(facts):
+            raise ValueError(
+                f"{str(folder / FACTS)!r} does not match its checksum: it was damaged or edited; restore it from a copy, or record a "
+                "new reference"
+            )
         model, run = with_run(model)
         if of_model != _fingerprint(model):
             raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
@@ -273,6 +280,10 @@ class Monitor:
         in_order = {name: values[name] for name in names}
         monitor._reference = Reference(in_order, facts["false_alarms"], facts["seed"])
         return monitor
+
+
+def _checksum(facts: Mapping[str, object]) -> str:
+    return digest([json.dumps(facts, sort_keys=True).encode()])
 
 
 def _fingerprint(model: nn.Module) -> str:

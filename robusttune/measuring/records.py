@@ -1,5 +1,6 @@
 """Records: lists of measured numbers, to show, search, save and load."""
 
+import io
 import json
 import math
 import os
@@ -12,8 +13,18 @@ from robusttune.measuring import failures
 from robusttune.measuring.agreement import caveat
 from robusttune.measuring.failures import Failure
 from robusttune.measuring.record import ANSWERED, Record, accuracy, described, is_check, named, percent
-from robusttune.run.files import MODEL, digest_of_weights, write_text
+from robusttune.measuring.records_files import (
+    CHECKSUMS,
+    answers_path,
+    failures_path,
+    kind_of,
+    numbers_checksum,
+    read_beside,
+)
+from robusttune.run.files import MODEL, digest_of_weights
 from robusttune.run.markdown import markdown_table
+from robusttune.run.provenance import digest
+from robusttune.run.writing import write_bytes, write_text
 from robusttune.types import PathLike
 
 if TYPE_CHECKING:
@@ -133,41 +144,51 @@ class Records(list[Record]):
         return accuracy("worst case", sum(right), len(right), over, metric=accuracies[0].metric, right=right)
 
     def save(self, path: PathLike) -> Path:
-        """Write one JSON object a line, the facts first.
+        """Write one JSON object a line, the facts first, with checksums of all that is written.
 
         The answers to single images go to `<name>.images.json` beside it, the pictures of failures to
-        `<name>.failures.npz`. Each file is replaced only after its new content is complete.
+        `<name>.failures.npz`. Each file is replaced only after its new content is complete, that of the numbers last.
 
         Returns:
             The path.
+
+        Raises:
+            OSError: a file cannot be written, such as on a full disk.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines: list[dict[str, object]] = [{"facts": self.facts}] if self.facts else []
-        lines += [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
+        rows = [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
+        beside = {
+            answers_path(path): self._answers().encode() if self.hashes else None,
+            failures_path(path): failures.as_bytes(self.failures) if self.failures else None,
+        }
+        sums = {"numbers": numbers_checksum(self.facts, rows)}
+        for other, content in beside.items():
+            if content is None:  # a file left by other Records of this name would be read as part of these
+                other.unlink(missing_ok=True)
+            else:
+                write_bytes(other, content)
+                sums[kind_of(other)] = digest([content])
+        lines = [{"facts": self.facts, CHECKSUMS: sums}, *rows]
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-        if self.hashes:
-            right = [
-                None if record.right is None else "".join("01"[answer] for answer in record.right) for record in self
-            ]
-            write_text(_answers_path(path), json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right}))
-        else:  # a file left by other Records of this name would be read as part of these
-            _answers_path(path).unlink(missing_ok=True)
-        if self.failures:
-            failures.save(self.failures, _failures_path(path))
-        else:
-            _failures_path(path).unlink(missing_ok=True)
         return path
+
+    def _answers(self) -> str:
+        """Return the answers to single images as JSON."""
+        right = [None if record.right is None else "".join("01"[answer] for answer in record.right) for record in self]
+        return json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right})
 
     @classmethod
     def load(cls, path: PathLike) -> "Records":
         """Read the files that `save` wrote.
 
+        A damaged file of answers to single images, or of pictures, is left out with a warning; the numbers stay.
+
         Args:
             path: the file; or a folder that `evaluate` wrote to, or the folder of a run with one such folder in it.
 
         Raises:
-            ValueError: the file is of another kind, or the folder holds none, or several.
+            ValueError: the file is damaged or of another kind, or the folder holds none, or several.
         """
         place, path = Path(path), _file_at(Path(path))
         try:
@@ -184,10 +205,13 @@ class Records(list[Record]):
     @classmethod
     def _read(cls, path: Path) -> "Records":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        facts: dict[str, Any] = next((row["facts"] for row in rows if "facts" in row), {})
+        first: dict[str, Any] = next((row for row in rows if "facts" in row), {})
+        facts, sums = first.get("facts", {}), first.get(CHECKSUMS)
         rows = [row for row in rows if "facts" not in row]
-        answers_path, failures_path = _answers_path(path), _failures_path(path)
-        answers = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
+        if sums is not None and sums["numbers"] != numbers_checksum(facts, rows):
+            raise ValueError("the numbers do not match their checksum, so the file is damaged or was edited")
+        answers = json.loads(read_beside(answers_path(path), sums) or "{}")
+        pictures = read_beside(failures_path(path), sums)
         records = [
             Record(
                 **{**row, "interval": tuple(row["interval"])}, right=right and tuple(answer == "1" for answer in right)
@@ -199,7 +223,7 @@ class Records(list[Record]):
             facts=facts,
             hashes=answers.get("hashes", ()),
             labels=answers.get("labels", ()),
-            failures=failures.load(failures_path) if failures_path.exists() else (),
+            failures=() if pictures is None else failures.load(io.BytesIO(pictures)),
         )
 
     def _repr_markdown_(self) -> str:
@@ -247,14 +271,6 @@ def _file_at(place: Path) -> Path:
         f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
         "evaluate wrote to"
     )
-
-
-def _answers_path(path: Path) -> Path:
-    return path.with_name(path.stem + ".images.json")
-
-
-def _failures_path(path: Path) -> Path:
-    return path.with_name(path.stem + ".failures.npz")
 
 
 def _row(record: Record, classes: Sequence[str]) -> list[object]:

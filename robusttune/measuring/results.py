@@ -1,16 +1,19 @@
 """Results of single evaluations, and their merging into the Records of all evaluations and processes."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
-from robusttune.measuring.records import Records
+from robusttune.measuring.records import FILE, Records
 from robusttune.measuring.tally import Tally
 from robusttune.run import distributed
+from robusttune.run.log import warn
 
 
 class Result(NamedTuple):
@@ -78,3 +81,18 @@ def _answers(result: Result) -> _Answers:
         tuple(labels[row] for row in order),
         [None if each is None else tuple(each[row] for row in order) for each in single],
     )
+
+
+def save_somewhere(records: Records, path: Path, progress: bool) -> None:
+    """Save Records; where that fails, save them in another folder, and say so: what was measured must not be lost."""
+    try:
+        records.save(path)
+    except OSError as error:
+        try:
+            other = records.save(Path(tempfile.mkdtemp(prefix="robusttune-")) / FILE)
+            kept = f"are in {str(other)!r}"
+        except OSError:
+            kept = "are nowhere on disk: save what evaluate returns"
+        warn(
+            f"the Records were measured, but {path.parent} does not take them ({error.strerror}): they {kept}", progress
+        )

@@ -13,12 +13,11 @@ from torch import nn
 from torchvision import models as zoo
 
 from robusttune.model.new_classifier import give_weights_and_classifier, sample_inputs_of
+from robusttune.model.trust import LIBRARIES as LIBRARIES
 from robusttune.plugins import did_you_mean
 from robusttune.run import files
 
 NAMES = "'timm:NAME', 'torchvision:NAME' or 'package.module:function'"
-
-LIBRARIES = ("timm", "torchvision")
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
+from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run import files
 from robusttune.run.about import RUN, About, EarlierRun, read_run
 from robusttune.run.randomness import own_randomness
@@ -22,7 +24,7 @@ WEIGHTS = (files.MODEL, files.LAST)
 logger = logging.getLogger("robusttune")
 
 
-def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
+def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """Make the model of a run again, with its best weights, in eval mode on the CPU.
 
     Its input is what the run trained it on: `run.json` says under "about" which size, channels, mean and std, and the names
@@ -32,9 +34,11 @@ def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
         run: the folder of a run of harden or pretrain, or one of its files of weights.
         model: a model as the run trained it, which gets the weights: for a run that does not name its model, as it was begun
             from Python with one that timm does not make. None to make the model by its name.
+        trust: call a function that the run names as its model, which is code; otherwise only models of timm and torchvision are
+            made by name.
 
     Raises:
-        ValueError: there is no such run, it does not name its model, or the model cannot be made here.
+        ValueError: there is no such run, it does not name its model or names code, or the model cannot be made here.
 
     Example:
         >>> import tempfile, timm, torch, robusttune
@@ -46,7 +50,8 @@ def load(run: PathLike, model: nn.Module | None = None) -> nn.Module:
         >>> type(again).__name__, again.num_classes, again.training
         ('ResNet', 3, False)
     """
-    model = loaded(run, model)
+    with trusting(all_of_them=True) if trust else nullcontext():
+        model = loaded(run, model)
     earlier = _trained_run(run)
     mean, std = earlier.statistics
     if mean is not None:
@@ -124,6 +129,7 @@ def named_model(run: EarlierRun) -> NamedModel:
             f"the run in {str(run.folder)!r} does not name its model, as it was begun from Python: make the model as it was, "
             f"and call robusttune.load({str(run.folder)!r}, model), which gives it the run's weights"
         )
+    check_named_by_file(options["model"], options.get("model_args"), run.folder)
     names = {each.name for each in fields(NamedModel)}
     if run.size is not None:
         options["size"] = run.size[0]

@@ -9,6 +9,7 @@ from typing import Any
 from robusttune.types import Json, PathLike
 
 RUN = "run.json"
+STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 METADATA = "robusttune"
 BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
@@ -136,9 +137,11 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         ) from error
 
 
-def run_of_metadata(path: Path, text: str) -> EarlierRun:
-    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it."""
+def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
+    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it; None where it does not speak of a run."""
     facts = json.loads(text)
+    if "run" not in facts:
+        return None
     command = facts if "model" in facts else None
     return EarlierRun(path, facts["run"], command, {"purpose": facts["purpose"]}, _about(facts["about"]))
 

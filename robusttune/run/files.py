@@ -4,44 +4,35 @@ import copy
 import hashlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from robusttune.run.about import METADATA, EarlierRun, run_of_metadata
+from robusttune.run.about import HEADS as HEADS
+from robusttune.run.about import LAST as LAST
+from robusttune.run.about import MODEL as MODEL
 from robusttune.run.about import RUN as RUN
+from robusttune.run.about import STATE as STATE
+from robusttune.run.about import EarlierRun, run_of_metadata
+from robusttune.run.advisories import check_unpickler
+from robusttune.run.archives import check_expansion
+from robusttune.run.manifest import check_together
 from robusttune.run.provenance import digest
+from robusttune.run.seal import BrokenSeal, check_seal, metadata_of, sealed
+from robusttune.run.writing import write_bytes
 from robusttune.types import PathLike
 
-STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 FORMAT = 1
 NESTED = ("state_dict", "model", "model_state_dict")  # keys of the weights in checkpoints of other programs
 EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
 
 Value = TypeVar("Value")
 logger = logging.getLogger("robusttune")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step: after a kill, or for another reader, it is either the old file or the new one."""
-    draft = path.with_name(path.name + ".part")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text in one step, as `write_bytes` does."""
-    write_bytes(path, text.encode())
 
 
 def save_state(folder: Path, state: Mapping[str, object]) -> None:
@@ -63,9 +54,11 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE
     if not path.exists():
         return None
+    check_unpickler(path)
     try:
-        sealed = torch.load(path, weights_only=True)
-        payload, checksum, kind = sealed["payload"], sealed["sha256"], sealed["format"]
+        check_expansion(path, "the checkpoint")
+        content = torch.load(path, weights_only=True)
+        payload, checksum, kind = content["payload"], content["sha256"], content["format"]
     except Exception as error:
         raise ValueError(unusable(path, "cannot be read as a checkpoint of robusttune")) from error
     if kind != FORMAT:
@@ -78,47 +71,49 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; tensors that share memory are each written in full.
+    """Write a safetensors file with a checksum; tensors that share memory are each written in full.
 
     The format holds dense tensors alone: sparse ones and `_extra_state` are left out, and `give_weights` does not ask for
     them.
     """
     dense = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items() if _is_dense(tensor)}
-    write_bytes(path, save(dense, None if metadata is None else dict(metadata)))
+    write_bytes(path, save(dense, sealed(dense, metadata or {})))
 
 
 def load_weights(path: PathLike) -> dict[str, Tensor]:
     """Read the tensors of a safetensors or torch file, or of `model.safetensors` in a run's folder.
 
     Raises:
-        ValueError: there is no such file, or it cannot be read.
+        ValueError: there is no such file, or it is damaged.
     """
-    path = Path(path)
-    path = path / MODEL if path.is_dir() else path
+    path = _file_in(Path(path), MODEL)
     if not path.exists():
         raise ValueError(f"{str(path)!r} is not there: pass a file of weights, or the folder of a finished run")
+    if path.suffix != ".safetensors":
+        check_unpickler(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            weights = load_file(path)
+            check_seal(path, weights)
+            return weights
+        check_expansion(path, "the weights")
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{str(path)!r} cannot be read as weights: it may be damaged or half copied") from error
-    weights = loaded if isinstance(loaded, dict) else {}
-    weights = next((weights[key] for key in NESTED if isinstance(weights.get(key), dict)), weights)
-    if not weights or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in weights.items()):
+        why = "does not match its checksum" if isinstance(error, BrokenSeal) else "cannot be read as weights"
+        raise ValueError(
+            f"{str(path)!r} {why}: it may be damaged or half copied; restore it from a copy, or let the run write it again with "
+            "resume=True"
+        ) from error
+    held = loaded if isinstance(loaded, dict) else {}
+    held = next((held[key] for key in NESTED if isinstance(held.get(key), dict)), held)
+    if not held or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in held.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
-    return dict(weights)
+    return dict(held)
 
 
 def run_of_weights(path: Path) -> EarlierRun | None:
     """Read what a safetensors file says of the run that wrote it; None for another file."""
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA)
-    except SafetensorError:
-        return None  # `load_weights` says that it is damaged
+    text = metadata_of(path) if path.suffix == ".safetensors" else None
     return None if text is None else run_of_metadata(path, text)
 
 
@@ -224,8 +219,15 @@ def heads_of(source: nn.Module | PathLike | None) -> Mapping[str, Tensor] | None
     if isinstance(source, nn.Module):
         weights: Mapping[str, Tensor] = getattr(source, "heads", source).state_dict()
         return weights
-    path = Path(source)
-    return load_weights(path / HEADS if path.is_dir() else path)
+    return load_weights(_file_in(Path(source), HEADS))
+
+
+def _file_in(path: Path, name: str) -> Path:
+    """Return the path of a file of weights, or of the one in a run's folder, where it belongs to the others."""
+    if not path.is_dir():
+        return path
+    check_together(path, name)
+    return path / name
 
 
 def _digest(payload: Tensor) -> str:

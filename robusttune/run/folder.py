@@ -2,20 +2,29 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from robusttune.run import distributed
 from robusttune.run.about import arguments_in, check_same_names, read_run
-from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable, write_text
-from robusttune.run.settings import check_settings, shown_radius
+from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable
+from robusttune.run.lock import FILE as LOCK
+from robusttune.run.lock import locked
+from robusttune.run.manifest import FILE as MANIFEST
+from robusttune.run.manifest import warn_if_changed, write_manifest
+from robusttune.run.settings import check_settings, plain_number, shown_radius
+from robusttune.run.writing import write_bytes, write_text
 from robusttune.types import Json, Loader, PathLike
 
+ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
 SHOWN = 60  # characters of an argument in an error
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Arguments that may differ between a run and the run that resumes it.
@@ -45,35 +54,81 @@ ADDED: dict[str, Json] = {
 logger = logging.getLogger("robusttune")
 
 
-def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()) -> Path | None:
-    """Return the folder of a run, and create it if needed; None without `out`.
+@contextmanager
+def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()) -> Iterator[Path | None]:
+    """Yield the folder of a run, created if needed and locked against other runs inside this context; None without `out`.
+
+    Of several processes, the first one holds the lock.
 
     Args:
         out, resume: see `harden`.
         beside: folders that may be inside already.
 
     Raises:
-        ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, or the
-            folder cannot be created.
+        ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, the folder
+            cannot be created or written to, or another run is using it.
     """
     if out is None:
         if resume:
             raise ValueError("resume=True needs out=, the folder of the run to resume")
-        return None
+        yield None
+        return
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
-    if folder.exists() and any(entry.name not in beside for entry in folder.iterdir()) and not resume:
-        raise ValueError(
-            f"out={str(out)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
-        )
+    _check_empty(folder, resume, beside)
+    with ExitStack() as until_the_end:
+        problems = [] if distributed.rank() else _locked(folder, until_the_end)
+        problems = [each for part in distributed.gathered(problems) for each in part]
+        if problems:
+            raise ValueError(problems[0])
+        _check_empty(folder, resume, beside)  # again: another run may have been there until now
+        yield folder
+
+
+def _locked(folder: Path, until_the_end: ExitStack) -> list[str]:
+    """Create and lock a folder; return what is in the way, as all processes have to know of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        until_the_end.enter_context(locked(folder))
     except OSError as error:
+        return [f"out={str(folder)!r} cannot be created ({error.strerror}): name a folder that can be written to"]
+    except ValueError as error:
+        return [f"out={error}"]
+    try:
+        write_bytes(folder / ROOM, bytes(LEAST_ROOM))
+        (folder / ROOM).unlink()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        return [
+            f"out={str(folder)!r} cannot be written to ({why}): make room, or name another folder; nothing was begun"
+        ]
+    return []
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise a ValueError for a folder with too little room on its disk, before a run has begun.
+
+    Args:
+        folder: of the run.
+        needed: bytes that it will write at least.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         raise ValueError(
-            f"out={str(out)!r} cannot be created ({error.strerror}): name a folder that can be written to"
-        ) from error
-    return folder
+            f"{str(folder)!r} has room for {free / MIB:,.0f} MiB, but a checkpoint and the weights of this run take at least "
+            f"{needed / MIB:,.0f} MiB: make room, or name a folder on another disk"
+        )
+
+
+def _check_empty(folder: Path, resume: bool, beside: Collection[str]) -> None:
+    """Raise a ValueError for a folder with files of another run, unless that is to be resumed."""
+    if resume or not folder.exists():
+        return
+    if any(entry.name not in (*beside, LOCK, ROOM) for entry in folder.iterdir()):
+        raise ValueError(
+            f"out={str(folder)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
+        )
 
 
 def warn_if_inexact(loader: Loader | None) -> None:
@@ -102,6 +157,7 @@ def save_outputs(folder: Path, best: Mapping[str, Tensor], last: Mapping[str, Te
         save_weights(folder / HEADS, heads)
     else:
         (folder / HEADS).unlink(missing_ok=True)  # of the weights before, where a finished run goes on
+    write_manifest(folder)
 
 
 def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,6 +205,8 @@ def with_notes(facts: Mapping[str, Any], notes: Mapping[str, Json] | None) -> di
 def write_run(folder: Path, facts: Mapping[str, object]) -> None:
     """Write `run.json`: the arguments of a run, its data and the versions of packages."""
     write_text(folder / RUN, json.dumps(_plain(facts), indent=1) + "\n")
+    if (folder / MANIFEST).exists():
+        write_manifest(folder)
 
 
 def is_plain(value: object) -> bool:
@@ -171,6 +229,7 @@ def _plain(facts: object) -> object:
         return {_plain(key) if not isinstance(key, str) else key: _plain(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):
         return [_plain(fact) for fact in facts]
+    facts = plain_number(facts)
     plain = facts is None or isinstance(facts, str | bool | int | float)
     return facts if plain else ADDRESS.sub("", str(facts))
 
@@ -184,6 +243,7 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
     path = folder / RUN
     if not path.exists():
         return {}
+    warn_if_changed(folder)
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         before = arguments_in(earlier)

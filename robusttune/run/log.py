@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 
 from robusttune.run.settings import shown_radius
+from robusttune.run.writing import unwritable, write_text
 
 FILE = "log.jsonl"
 
@@ -92,17 +93,20 @@ class Journal:
             ),
         )
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(facts)) + "\n")
+            try:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(dict(facts)) + "\n")
+            except OSError as error:
+                raise unwritable(self.path, error) from error
         if self.tracker is not None:
             self.tracker.log(dict(facts), step=int(facts["step"]))
 
     def rewind(self, epochs: int) -> None:
-        """Keep the first epochs of `log.jsonl`; later ones, which a resumed run repeats, and a truncated line are removed."""
+        """Keep the first epochs of `log.jsonl`; later ones, which a resumed run repeats, and damaged lines are removed."""
         if self.path is None or not self.path.exists():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _epoch(line) <= epochs]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        write_text(self.path, "".join(line + "\n" for line in lines if _epoch(line) <= epochs))
 
     def close(self) -> None:
         """Finish the tracker."""

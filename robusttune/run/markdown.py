@@ -1,7 +1,11 @@
 """Markdown tables, whose columns are aligned in a terminal, too."""
 
+import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
+
+Value = TypeVar("Value")
 
 WIDEST = 120  # in characters: the last column of a wider table is not padded, as its lines would only wrap
 
@@ -28,8 +32,33 @@ def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, 
     return "\n".join([first, "|" + "".join("-" * (width + 2) + "|" for width in widths), *others])
 
 
+def as_text(text: str) -> str:
+    """Return text that came from elsewhere, such as a name, so that Markdown shows it as it is: no link, picture, heading or HTML.
+
+    Example:
+        >>> print(as_text("[x](javascript:run)"), as_text("<lambda>"), as_text("resnet_18, 8/255"))
+        \\[x\\](javascript:run) &lt;lambda> resnet_18, 8/255
+    """
+    one_line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    escaped = re.sub(r"([\\`*\[\]!])", r"\\\1", one_line).replace("<", "&lt;")
+    return re.sub(r"^([#>+-])", r"\\\1", escaped)
+
+
+def texts_in(values: Value) -> Value:
+    """Return values of JSON with each text in them as `as_text` returns it; keys stay."""
+    made: object = values
+    if isinstance(values, str):
+        made = as_text(values)
+    elif isinstance(values, Mapping):
+        made = {key: texts_in(value) for key, value in values.items()}
+    elif isinstance(values, list | tuple):
+        made = [texts_in(value) for value in values]
+    return cast("Value", made)
+
+
 def _cell(value: object) -> str:
-    return str(value).replace("\\|", "|").replace("|", "\\|")
+    text = "".join(each if each.isprintable() else " " for each in str(value))
+    return text.replace("\\|", "|").replace("|", "\\|")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:

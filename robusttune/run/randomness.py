@@ -16,12 +16,12 @@ States: TypeAlias = dict[str, Any]  # as a checkpoint holds them
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """Seed the global random states of torch, numpy and Python inside this context, and restore them after it."""
-    python, arrays = random.getstate(), np.random.get_state()
+    python, arrays, number = random.getstate(), np.random.get_state(), int(seed)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
         try:
+            torch.manual_seed(number)
+            np.random.seed(number % 2**32)
+            random.seed(number)
             yield
         finally:
             random.setstate(python)

@@ -80,6 +80,21 @@ def in_range(value: object, allowed: _Range) -> bool:
     return math.isfinite(size) and allowed.holds(size)
 
 
+def plain_number(value: object) -> object:
+    """Return a number of another library, such as numpy, as one of Python; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_number(np.int64(3)), plain_number(True), plain_number("3")
+        (3, True, '3')
+    """
+    if isinstance(value, bool | int | float | complex) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
 def number(text: str) -> float:
     """Read a finite number, which may be a fraction such as 8/255.
 

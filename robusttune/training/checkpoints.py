@@ -19,6 +19,8 @@ from robusttune.training.validation import Score, judge
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
+COPIES = 4  # of the weights, at least: in the checkpoint those of now and the best, and both as files
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -47,6 +49,8 @@ class Checkpoints:
         """
         if self.folder is None:
             return False
+        weights = training.robust_loss.parameters()
+        run_folder.check_room(self.folder, COPIES * sum(each.numel() * each.element_size() for each in weights))
         restored, more = self._restore(training, facts) if resume else (False, None)
         distributed.barrier()
         if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):
@@ -77,6 +81,8 @@ class Checkpoints:
         if state is None:
             return False, None
         restore(training, state)
+        if not training.consumed and distributed.rank() == 0:
+            self._save_outputs(training)  # a stop after the last state may have left those of the epoch before
         if not training.over:
             for batches in (training.batches, training.unlabeled):
                 run_folder.warn_if_inexact(getattr(batches, "loader", None))
@@ -88,9 +94,14 @@ class Checkpoints:
             return
         files.save_state(self.folder, state_of(training))
         if outputs:
-            last = training.weights()
-            best = training.robust_loss.heads.without_waiting(training.validation.best.weights or last)
-            run_folder.save_outputs(self.folder, best, last)
+            self._save_outputs(training)
+
+    def _save_outputs(self, training: Training) -> None:
+        """Write the best and the last weights of a run."""
+        assert self.folder is not None
+        last = training.weights()
+        best = training.robust_loss.heads.without_waiting(training.validation.best.weights or last)
+        run_folder.save_outputs(self.folder, best, last)
 
 
 def state_of(training: Training) -> dict[str, Any]:

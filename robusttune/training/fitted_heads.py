@@ -14,6 +14,7 @@ from robusttune.data.loaders import is_exhaustible
 from robusttune.model.undoing import undone
 from robusttune.run import distributed, files, randomness
 from robusttune.run.log import tell
+from robusttune.run.manifest import write_manifest
 from robusttune.training.heads_alone import features_of
 from robusttune.training.loop import Training
 from robusttune.types import Loader
@@ -59,6 +60,7 @@ def fit_heads(training: Training, *, show: bool) -> None:
     heads.waiting = []
     if distributed.rank() == 0:
         files.save_weights(folder / files.HEADS, heads.state_dict())
+        write_manifest(folder)
 
 
 def views_of_tasks(training: Training, batches: Iterable[Tensor]) -> dict[str, Views]:

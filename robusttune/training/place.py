@@ -36,8 +36,12 @@ def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[P
     device = chosen_device(model, speed.device)
     distributed.join(device)
     device = distributed.local_device(device)
-    folder = run_folder.prepared(output.out, output.resume)
-    with differentiable(), run_folder.noted_on_failure(folder), borrowed(model, device, output.seed):
+    with (
+        run_folder.prepared(output.out, output.resume) as folder,
+        differentiable(),
+        run_folder.noted_on_failure(folder),
+        borrowed(model, device, output.seed),
+    ):
         yield Place(device, folder)
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
 from robusttune.run.log import Tracker
+from robusttune.run.settings import plain_number
 from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
 
@@ -173,6 +174,17 @@ class RunSettings:
     length: RunLength
     speed: Speed
     output: Output
+
+    def __post_init__(self) -> None:
+        """Take the numbers of numpy as those of Python."""
+        for each in fields(self):
+            group = getattr(self, each.name)
+            if is_dataclass(group) and not isinstance(group, type):
+                values = {field.name: getattr(group, field.name) for field in fields(group)}
+                changed = {
+                    name: plain_number(value) for name, value in values.items() if plain_number(value) is not value
+                }
+                object.__setattr__(self, each.name, replace(group, **changed) if changed else group)
 
     def arguments(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the settings of these names, as the user passed them."""

@@ -72,9 +72,9 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
     if not (length.pretrain_epochs or length.finetune):
         yield settings
         return
-    run_folder.prepared(output.out, output.resume, beside=[stage.folder for stage in STAGES])
     learning = replace(settings.learning, init_from=None)
-    with restored_on_failure(model):
+    beside = [stage.folder for stage in STAGES]
+    with run_folder.prepared(output.out, output.resume, beside=beside), restored_on_failure(model):
         _check_run(model, settings)
         if length.pretrain_epochs:
             stage = pretraining_settings(settings)

@@ -18,8 +18,8 @@ from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import evaluate
 from robusttune.model.devices import chosen_device, placed
 from robusttune.model.features import predicted_classes
-from robusttune.run.files import write_text
 from robusttune.run.log import quiet, tell
+from robusttune.run.writing import write_text
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.budget import Cost, stage_seconds, total_seconds, with_price

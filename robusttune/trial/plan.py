@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, TypedDict
 
 import yaml
 
-from robusttune.run.files import write_text
 from robusttune.run.settings import numbers, with_fractions
+from robusttune.run.writing import write_text
 from robusttune.trial.arms import Arms, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.decision.criteria import check_needs, criteria

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from robusttune import plugins
 from robusttune.norms import canonical
+from robusttune.run.markdown import as_text
 from robusttune.run.settings import POSITIVE, in_range
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arms
@@ -34,6 +35,8 @@ def check_arms(arms: Arms) -> None:
             raise ValueError(f"arm {name!r} is {phases!r}, but a list of phases is needed, [] for no training")
         if "/" in str(name) or not str(name).strip(". "):
             raise ValueError(f"arm {name!r} cannot be the name of a folder: rename it")
+        if as_text(str(name)) != str(name):
+            raise ValueError(f"arm {name!r} has signs that mean something in the pages of a trial: rename it")
         shares(phases)
 
 

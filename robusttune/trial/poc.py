@@ -21,6 +21,7 @@ from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.tasks import TasksLike
 from robusttune.training.presets import EARLIER
+from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget, fitting_seeds
@@ -159,27 +160,49 @@ def poc(
     space = InputSpace(mean=mean, std=std, normalized=normalized, classifier=classifier, device=device)
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
         data = divided(loader, test_loader, unlabeled_loader)
-        if finetune:
-            new_plan(request, _name(model), data).check()  # so that what does not fit shows before the fine-tuning
-            model, resume = finetuned_start(model, data, space, request, Path(out), resume, progress), True
-        plan = _earlier_plan(Path(out), request, model, data, progress) if resume else None
-        plan = plan or new_plan(request, _name(model), data)
-        plan.check()
-        folder = run_folder.prepared(Path(out), resume)
-        assert folder is not None
-        weak = allow_weak or plan_only
-        check_start(model, data, space, plan, folder, allow_weak=weak, progress=progress)
-        costs = Costs(folder, model, data, space, progress=progress)
-        if not (folder / PLAN).exists():
-            plan = fitting_seeds(plan, costs.of) if seeds is None and budget is not None else plan
-            plan = replace(plan, estimated=costs.estimated(plan))
-            _start(folder, request, plan, model, notes or {})
-        check_budget(plan, costs.of, folder / PLAN)
-        conduct = Conduct(folder, model, data, space, rewind, progress, executor)
-        conduct.pilot(plan, costs.seconds, allow_weak=weak)
-        if plan_only:
-            return folder / PLAN
-        return decide.write(conduct.run(plan, costs.seconds), folder)
+        if finetune or not resume:
+            new_plan(request, _name(model), data).check()  # so that what does not fit shows first
+        with run_folder.prepared(Path(out), resume, beside=[FOLDER] if finetune else []) as folder:
+            assert folder is not None
+            weak = allow_weak or plan_only
+            conduct = Conduct(folder, model, data, space, rewind, progress, executor)
+            conduct, costs, plan = _planned(conduct, request, notes or {}, resume=resume, weak=weak)
+            conduct.pilot(plan, costs.seconds, allow_weak=weak)
+            if plan_only:
+                return folder / PLAN
+            return decide.write(conduct.run(plan, costs.seconds), folder)
+
+
+def _planned(
+    conduct: Conduct, request: PlanRequest, notes: Mapping[str, Json], *, resume: bool, weak: bool
+) -> tuple[Conduct, Costs, TrialPlan]:
+    """Read the plan in the folder, or write one; the model is trained ordinarily before, where that was asked.
+
+    Args:
+        conduct: of the trial, with the model as it came.
+        request: arguments of `poc`.
+        notes: for `run.json`.
+        resume: go on with the trial in the folder.
+        weak: only warn of too few held-out images.
+
+    Raises:
+        ValueError: a plan that does not fit or is over its budget, or images that do not fit.
+    """
+    folder, model, data, space, progress = conduct.folder, conduct.model, conduct.data, conduct.space, conduct.progress
+    if request.finetune:
+        model, resume = finetuned_start(model, data, space, request, folder, resume, progress), True
+    plan = _earlier_plan(folder, request, model, data, progress) if resume else None
+    plan = plan or new_plan(request, _name(model), data)
+    plan.check()
+    check_start(model, data, space, plan, folder, allow_weak=weak, progress=progress)
+    costs = Costs(folder, model, data, space, progress=progress)
+    if not (folder / PLAN).exists():
+        fits = request.seeds is None and request.budget is not None
+        plan = fitting_seeds(plan, costs.of) if fits else plan
+        plan = replace(plan, estimated=costs.estimated(plan))
+        _start(folder, request, plan, model, notes)
+    check_budget(plan, costs.of, folder / PLAN)
+    return replace(conduct, model=model), costs, plan
 
 
 def _check_installed() -> None:

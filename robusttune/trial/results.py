@@ -10,8 +10,8 @@ from pathlib import Path
 from robusttune.measuring import failures
 from robusttune.measuring.records import Records
 from robusttune.run import log
-from robusttune.run.files import write_text
 from robusttune.run.folder import as_json
+from robusttune.run.writing import write_text
 from robusttune.trial.arms import Phase
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.plan import Power, TrialPlan
@@ -144,8 +144,19 @@ def phase_place(place: Path, number: int, phase: Phase) -> Path:
 def seconds_of(place: Path, phases: Sequence[Phase]) -> float:
     """Sum the seconds of training so far over all phases."""
     paths = [phase_place(place, number, phase) / log.FILE for number, phase in enumerate(phases)]
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.exists()]
-    return float(sum(json.loads(log_lines[-1])["seconds"] for log_lines in lines if log_lines))
+    return float(sum(max(map(_seconds, _lines(path)), default=0.0) for path in paths if path.exists()))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _seconds(line: str) -> float:
+    """Read the seconds so far in a line of a log; 0 in a damaged one."""
+    try:
+        return float(json.loads(line)["seconds"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def joined(parts: Sequence[Records]) -> Records:

@@ -44,8 +44,8 @@ def finetuned_start(
         ValueError: the folder is not empty, or holds a fine-tuning of another length.
     """
     check_earlier(out, {"finetune": request.finetune})
-    run_folder.prepared(out, resume, beside=[FOLDER])
-    run_folder.prepared(out / FOLDER, resume)
+    with run_folder.prepared(out / FOLDER, resume):
+        pass  # before anything is computed
     batches, epochs = data.sizes.batches, request.finetune
     length = Length(steps=epochs * batches, epochs=epochs, passes=float(epochs))
     start = copy.deepcopy(model)

@@ -66,14 +66,16 @@ def test_a_run_remembers_the_order_and_another_folder_goes_by_name(data, capsys)
     assert facts["command"]["data_args"] == {"class_map": "names.txt"}
     (data / "names.txt").unlink()  # the run needs it no more
     write(data / "others", {"2": 4, "bee": 5, "ant": 1}, classes=6)
-    code, accuracy, said = called(capsys, "evaluate", "runs/a", "--data", "others", "--which", "clean")
+    code, accuracy, said = called(
+        capsys, "evaluate", "runs/a", "--trust", "true", "--data", "others", "--which", "clean"
+    )
     assert (code, accuracy) == (0, 100.0)
     assert "has no image of 3 of 6 classes: owl, 10, cat" in said
     (data / "other.txt").write_text("bee\n2\nant\n")
     more = ["--data_args", "{class_map: other.txt}", "--which", "clean"]
-    assert called(capsys, "evaluate", "runs/a", "--data", "others", *more)[:2] == (0, 100.0)
+    assert called(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "others", *more)[:2] == (0, 100.0)
     (data / "other.txt").write_text("wasp\n2\nant\n")
-    code, _, said = called(capsys, "evaluate", "runs/a", "--data", "others", *more)
+    code, _, said = called(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "others", *more)
     assert code == 1
     assert "has images of the classes wasp, which are not among those to be told apart" in said
 

@@ -82,8 +82,8 @@ def test_a_published_classifier_of_other_classes_is_replaced_and_said(model, dat
     assert outputs_of(data / "runs/a") == 6
     assert outputs_of(data / "runs/a/finetune") == 6
     assert (data / "runs/a/pretrain/heads.safetensors").exists()
-    assert said(capsys, "evaluate", "runs/a", "--data", "data", "--which", "clean")[0] == 0
-    assert said(capsys, "replay", "runs/a")[0] == 0
+    assert said(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "data", "--which", "clean")[0] == 0
+    assert said(capsys, "replay", "runs/a", "--trust", "true")[0] == 0
 
 
 @pytest.mark.parametrize("command", ["harden", "evaluate", "poc"])
@@ -99,9 +99,9 @@ def test_a_function_gets_the_classifier_that_is_asked_for_and_its_run_knows_it(d
     code, text = said(capsys, "harden", *FUNCTION, "--classes", "6", *QUICK, "--out", "runs/a")
     assert code == 0
     assert "the classifier of brightness:Net has 12 outputs and is replaced by a new one of 6, which is not" in text
-    assert said(capsys, "evaluate", "runs/a", "--data", "data", "--which", "clean")[0] == 0
+    assert said(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "data", "--which", "clean")[0] == 0
     assert robusttune.load("runs/a").fc.out_features == 6
-    assert said(capsys, "replay", "runs/a")[0] == 0
+    assert said(capsys, "replay", "runs/a", "--trust", "true")[0] == 0
     assert said(capsys, "harden", *FUNCTION, "--classes", "6", *QUICK, "--out", "runs/a", "--resume", "true")[0] == 0
     code, text = said(capsys, "evaluate", *FUNCTION, "--classes", "6", "--which", "clean")
     assert (code, "so what is measured of it says nothing" in text) == (1, True)

@@ -90,7 +90,7 @@ def test_unlabelled_images_join_the_labelled_ones(there, capsys):
     assert re.search(r"images +140, 20 in a batch", said + out)
     facts = facts_of(there / "runs/a")
     assert (facts["command"]["unlabeled"], facts["command"]["unlabeled_split"]) == ("traffic", "train")
-    assert ran(capsys, "replay", "runs/a")[0] == 0
+    assert ran(capsys, "replay", "runs/a", "--trust", "true")[0] == 0
     # As it was finished, it goes on with a second epoch.
     options = [*taught, "--resume"]
     assert hardened(capsys, "runs/a", *options)[0] == 0
@@ -116,11 +116,11 @@ def test_teachers_have_names(there, capsys):
     assert hardened(capsys, "runs/own", *taught, "self")[0] == 0
     assert weights_of(there / "runs/file") == weights_of(there / "runs/own")
     assert facts_of(there / "runs/file")["command"]["teacher"] == "model.pt"
-    assert ran(capsys, "replay", "runs/file")[0] == 0
+    assert ran(capsys, "replay", "runs/file", "--trust", "true")[0] == 0
     assert hardened(capsys, "runs/run", *taught, "runs/own")[0] == 0
     assert facts_of(there / "runs/run")["teacher"]["name"] == "runs/own"
     assert weights_of(there / "runs/run") != weights_of(there / "runs/own")
-    assert ran(capsys, "replay", "runs/run")[0] == 0
+    assert ran(capsys, "replay", "runs/run", "--trust", "true")[0] == 0
     other = ["--progress", "false", "--unlabeled", "traffic", "--classes_file", "reversed.txt", "--teacher", "runs/own"]
     code, _, said = hardened(capsys, "runs/other", *other)
     assert code == 1
@@ -146,12 +146,12 @@ def test_a_trained_model_hardens_by_its_own_answers(there, capsys):
     )
     facts = facts_of(there / "runs/a")
     assert (facts["about"]["classes"], facts["about"]["outputs"]) == (TENS, 10)
-    assert "next: robusttune evaluate runs/a --data traffic" in out
-    assert ran(capsys, "replay", "runs/a")[0] == 0
+    assert "next: robusttune evaluate runs/a --model short_runs:a_model --data traffic" in out
+    assert ran(capsys, "replay", "runs/a", "--trust", "true")[0] == 0
     again = ["--classes_file", "names.txt", "--resume", "--epochs", "2"]
     assert hardened(capsys, "runs/a", *again, data="traffic")[0] == 0
     # The run knows its classes, and is measured on images with labels as any other.
-    code, out, _ = ran(capsys, "evaluate", "runs/a", "--data", "data", "--which", "clean")
+    code, out, _ = ran(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "data", "--which", "clean")
     assert code == 0
     assert "balanced accuracy" in out
     code, out, said = ran(capsys, "estimate", *MODEL, "--data", "traffic", *QUICK)
@@ -204,20 +204,24 @@ def test_images_alone_need_a_trained_model(there, capsys, model, why):
 
 def test_a_run_is_measured_on_images_alone(there, capsys):
     assert hardened(capsys, "runs/a", "--classes_file", "names.txt")[0] == 0
-    code, out, said = ran(capsys, "evaluate", "runs/a", "--data", "traffic", "--which", "clean", "--out", "runs/e")
+    code, out, said = ran(
+        capsys, "evaluate", "runs/a", "--trust", "true", "--data", "traffic", "--which", "clean", "--out", "runs/e"
+    )
     assert code == 0
     assert re.search(r"agreement \| 100\.0%", out)
     assert "the same as its own answers for the image as it is. It is not accuracy" in out
     assert re.search(r"labels +none: a teacher's answers stand for them", said + out)
     for teacher in ("model.pt", "runs/a"):
         given = ["--data", "traffic", "--which", "clean", "--teacher", teacher, "--out", f"runs/by-{teacher}"]
-        code, out, _ = ran(capsys, "evaluate", "runs/a", *given)
+        code, out, _ = ran(capsys, "evaluate", "runs/a", "--trust", "true", *given)
         assert code == 0
         assert "the same as the answers of " in out
     assert Records.load("runs/e")[0].metric == "agreement"
     code, out, _ = ran(capsys, "compare", "runs/e", "runs/by-runs/a")
     assert (code, "clean, agreement" in out, "It is not accuracy" in out) == (0, True, True)
-    code, _, said = ran(capsys, "evaluate", "runs/a", "--data", "data", "--which", "clean", "--teacher", "model.pt")
+    code, _, said = ran(
+        capsys, "evaluate", "runs/a", "--trust", "true", "--data", "data", "--which", "clean", "--teacher", "model.pt"
+    )
     assert code == 1
     assert "--teacher gives labels to images that have none, but the loader yields labels: leave --teacher out" in said
     given = ["--data", "traffic", "--norm", "l2", "--which", "clean", "--teacher", "model.pt"]

@@ -23,7 +23,9 @@ def test_records_come_back_from_the_file(tmp_path):
     records = Records([accuracy("sweep", 3, 4, {"norm": "l2", "eps": 0.1 + 0.2}), accuracy("clean", 4, 4)])
     path = records.save(tmp_path / "new" / "records.jsonl")
     assert Records.load(path) == records
-    assert [json.loads(line)["evaluation"] for line in path.read_text().splitlines()] == ["sweep", "clean"]
+    first, *rows = map(json.loads, path.read_text().splitlines())
+    assert first.keys() == {"facts", "checksums"}
+    assert [row["evaluation"] for row in rows] == ["sweep", "clean"]
     assert records.where("sweep", eps=0.3) == [records[0]]
     assert records.where(norm="linf") == []
     assert records._repr_markdown_() == records.table()

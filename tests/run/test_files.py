@@ -8,20 +8,6 @@ from torch import nn
 from robusttune.run import files
 
 
-def test_a_file_is_replaced_in_one_step(tmp_path, monkeypatch):
-    path = tmp_path / "text"
-    files.write_text(path, "före\n")
-    assert path.read_bytes() == "före\n".encode()
-
-    def killed(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("os.fsync", killed)
-    with pytest.raises(KeyboardInterrupt):
-        files.write_text(path, "efter\n")
-    assert path.read_bytes() == "före\n".encode()
-
-
 def test_a_checkpoint_is_read_back(tmp_path):
     assert files.load_state(tmp_path) is None
     files.save_state(tmp_path, {"epoch": 3, "weights": torch.arange(4)})

@@ -95,10 +95,15 @@ def test_a_damaged_run_json_is_refused_by_name(tmp_path):
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"cannot be created .*: name a folder that can be written to"):
-        folder.prepared(tmp_path / "file" / "run", resume=False)
-    assert folder.prepared(None, resume=False) is None
-    assert folder.prepared(tmp_path / "new" / "run", resume=False).is_dir()
+    with (
+        pytest.raises(ValueError, match=r"cannot be created .*: name a folder that can be written to"),
+        folder.prepared(tmp_path / "file" / "run", resume=False),
+    ):
+        pass
+    with folder.prepared(None, resume=False) as none:
+        assert none is None
+    with folder.prepared(tmp_path / "new" / "run", resume=False) as made:
+        assert made.is_dir()
 
 
 def test_weights_are_written_under_the_names_in_the_user_s_model(tmp_path):

@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unb
     fresh.load_state_dict(files.load_weights(folder), strict=True)
     assert same(fresh.state_dict(), weights)
     assert {path.name for path in folder.iterdir()} == {
-        "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json", "log.jsonl",
+        "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors", "run.json", "log.jsonl", "manifest.json",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES
 from robusttune.measuring.record import named, percent
-from robusttune.run.markdown import markdown_table
+from robusttune.run.markdown import as_text, markdown_table
 from robusttune.run.settings import shown_radius
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
@@ -97,9 +97,9 @@ def _rest(decision: Decision) -> Iterator[str]:
 def _backbone(decision: Decision) -> str:
     name = decision.trial.plan.model
     if isinstance(name, str):
-        return name
+        return as_text(name)
     names = [result.records.facts.get("model") for result in decision.trial.results]
-    return str(next((name for name in names if name), "this one"))
+    return as_text(str(next((name for name in names if name), "this one")))
 
 
 def questions(decision: Decision) -> list[str]:
@@ -130,7 +130,7 @@ def _worst_classes(decision: Decision) -> str:
     for result in decision.trial.results:
         for record in result.records:
             if record.metric == "worst-class accuracy":
-                found = record.value, named(record.setting["class"], result.records.classes)
+                found = record.value, as_text(named(record.setting["class"], result.records.classes))
                 lowest[result.arm] = min(found, lowest.get(result.arm, found))
     worst = (f"{name} in {arm} ({percent(value)})" for arm, (value, name) in lowest.items())
     return f"The worst class is {', '.join(worst)}." if lowest else "See the worst class."

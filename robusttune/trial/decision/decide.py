@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robusttune.measuring.html import page
-from robusttune.run.files import write_text
+from robusttune.run.writing import write_text
 from robusttune.trial.decision.answer import Rivals, reason_to_take
 from robusttune.trial.decision.confirmed import confirmed, exploratory
 from robusttune.trial.decision.criteria import Criteria, MetricKind, criteria

@@ -7,7 +7,7 @@ import numpy as np
 
 from robusttune.measuring.glossary import explained
 from robusttune.measuring.record import named, percent
-from robusttune.run.markdown import markdown_table
+from robusttune.run.markdown import as_text, markdown_table
 from robusttune.trial.arms._phase import Phases, name_and_settings
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.criteria import ATTACK, CLEAN
@@ -113,7 +113,9 @@ def _classes(decision: Decision, need: Metric) -> str:
         return ""
     shares = right[measured.arms.index(arm)].mean(axis=0)
     known = next((each.records.classes for each in results if each.records.classes), ())
-    by_class = {str(named(int(each), known)): float(shares[labels == each].mean()) for each in np.unique(labels)}
+    by_class = {
+        str(as_text(named(int(each), known))): float(shares[labels == each].mean()) for each in np.unique(labels)
+    }
     lowest = sorted(by_class, key=lambda name: by_class[name])[:MOST_CLASSES]
     told = ", ".join(f"{name} ({percent(by_class[name])})" for name in lowest)
     kind = "Classes" if known else "Classes, by number,"

@@ -1,0 +1,50 @@
+"""The files of Records: numbers, answers to single images and pictures, and the checksums that tell whether they belong together."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from robusttune.run.provenance import digest
+
+CHECKSUMS = "checksums"  # in the first line of the numbers
+
+logger = logging.getLogger("robusttune")
+
+
+def numbers_checksum(facts: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:
+    """Hash facts and numbers as they are read back from JSON."""
+    return digest([json.dumps(json.loads(json.dumps([facts, *rows])), sort_keys=True).encode()])
+
+
+def kind_of(path: Path) -> str:
+    """Return the word for a file beside Records in their checksums: "images" or "failures"."""
+    return path.name.split(".")[-2]
+
+
+def read_beside(path: Path, sums: Mapping[str, str] | None) -> bytes | None:
+    """Read a file beside Records; None, with a warning where it should be there, if it is missing, damaged or of other Records.
+
+    Args:
+        path: of the file.
+        sums: checksums of the Records; None for those of a version without.
+    """
+    content = path.read_bytes() if path.exists() else None
+    if sums is None:
+        return content
+    wanted = sums.get(kind_of(path))
+    if content is None and wanted is None:
+        return None
+    if content is not None and wanted == digest([content]):
+        return content
+    why = "is missing" if content is None else "is damaged, or of other Records"
+    logger.warning("%s %s: it is left out, and the numbers are read without it", path, why)
+    return None
+
+
+def answers_path(path: Path) -> Path:
+    return path.with_name(path.stem + ".images.json")
+
+
+def failures_path(path: Path) -> Path:
+    return path.with_name(path.stem + ".failures.npz")

@@ -1,0 +1,55 @@
+"""What a file may name: models of timm and torchvision, and nothing else unless the user says so.
+
+A run's folder is data: whoever may write it must not be able to have code called on the machine that reads it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import timm
+
+LIBRARIES = ("timm", "torchvision")
+# Arguments with which timm reads other files, or fetches them.
+READING = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained"}
+_trusted: ContextVar[Collection[str] | None] = ContextVar("trusted", default=())  # names of functions; None for all
+
+
+@contextmanager
+def trusting(*functions: str, all_of_them: bool = False) -> Iterator[None]:
+    """Inside this context, let files name these functions as models, as the user has named them, or any function."""
+    token = _trusted.set(None if all_of_them else functions)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def check_named_by_file(name: str, arguments: Mapping[str, object] | None, file: object) -> None:
+    """Raise a ValueError for a model that a file names, and that is not one of timm or torchvision by its plain name.
+
+    Args:
+        name: of the model, as in the file.
+        arguments: of the function that makes it.
+        file: that names it, or its folder.
+    """
+    trusted = _trusted.get()
+    if trusted is None or name in trusted:
+        return
+    library, _, model = name.partition(":")
+    if library not in LIBRARIES:
+        raise ValueError(
+            f"{str(file)!r} names {name!r} as its model, which is code that reading a file must not call: if you trust the folder, "
+            f"pass --trust, or --model {name}; in Python, make the model yourself and pass it, or let `robusttune.load` trust it"
+        )
+    if library == "timm" and not timm.is_model(model.split(".")[0]):
+        raise ValueError(
+            f"{str(file)!r} names {name!r} as its model, which would be fetched from elsewhere: if you trust it, pass --trust, or "
+            f"--model {name}; in Python, let `robusttune.load` trust it"
+        )
+    reading = sorted(READING & set(arguments or {}))
+    if reading:
+        raise ValueError(
+            f"{str(file)!r} has the arguments {', '.join(reading)} for its model, with which {library} reads other files: if you "
+            "trust it, pass --trust; in Python, let `robusttune.load` trust it"
+        )

@@ -1,0 +1,82 @@
+"""Which files of a run's folder belong together: `manifest.json`, written after all of them."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from robusttune.run.about import HEADS, LAST, MODEL, RUN
+from robusttune.run.seal import checksum_of_weights
+from robusttune.run.writing import write_text
+
+FILE = "manifest.json"
+FORMAT = 1
+WEIGHTS = (MODEL, LAST, HEADS)
+
+logger = logging.getLogger("robusttune")
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the checksums of `run.json` and of the files of weights that the folder holds now."""
+    files: dict[str, str | None] = {
+        name: checksum_of_weights(folder / name) for name in WEIGHTS if (folder / name).exists()
+    }
+    if (folder / RUN).exists():
+        files[RUN] = _of_bytes(folder / RUN)
+    write_text(folder / FILE, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
+
+
+def check_together(folder: Path, name: str) -> None:
+    """Check that a file of weights is the one that was written with the others; a folder without manifest is not checked.
+
+    Args:
+        folder: of a run.
+        name: of the file in it.
+
+    Raises:
+        ValueError: it is another one, as after a stop between two files, or the manifest is damaged.
+    """
+    known = _known(folder)
+    if known is None:
+        return
+    path = folder / name
+    if name in known and not path.exists():
+        raise ValueError(f"{str(path)!r} is missing, but {FILE} beside it names it: {_advice(folder)}")
+    if path.exists() and checksum_of_weights(path) != known.get(name):
+        raise ValueError(
+            f"{str(path)!r} is not the one that was written together with the other files of {str(folder)!r}: the run was stopped "
+            f"in between, is writing just now, or the file was replaced; {_advice(folder)}, or pass {str(path)!r} itself to use it "
+            "as it is"
+        )
+
+
+def warn_if_changed(folder: Path) -> None:
+    """Warn of a `run.json` that is another than the run wrote."""
+    known = _known(folder)
+    if known is not None and known.get(RUN) not in (None, _of_bytes(folder / RUN)):
+        logger.warning(
+            "%s was changed after the run wrote it, by hand or by damage: what it says of classes, images and arguments is taken "
+            "as it stands",
+            folder / RUN,
+        )
+
+
+def _known(folder: Path) -> dict[str, str] | None:
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return dict(files)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged: {_advice(folder)}, or remove it if the other files are known to be right"
+        ) from error
+
+
+def _of_bytes(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _advice(folder: Path) -> str:
+    return f"call the run again with out={str(folder)!r} and resume=True, which writes all of them anew from its last checkpoint"
