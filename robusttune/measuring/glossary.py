@@ -3,6 +3,7 @@
 import re
 
 WORDS = {
+    "abstain": "said of a model: to give no answer where it is not sure.",
     "accuracy": "the share of images that the model puts into the right class.",
     "AdamW": "a way of changing the weights at each step; usual for transformers.",
     "adversarial training": "training on images that an attack has just changed to fool the model, so that it learns to withstand.",
@@ -13,7 +14,7 @@ WORDS = {
     "AugMix": "an augmentation that mixes several chains of changes of an image (Hendrycks et al. 2020).",
     "AutoAttack": "a fixed suite of four attacks, by which published models are compared (Croce and Hein 2020).",
     "AWP": "adversarial weight perturbation: training that withstands small changes of the weights, too (Wu et al. 2020).",
-    "backbone": "the model without its last layer: it turns images into features.",
+    "backbone": "the model without its last step, which names the class.",
     "bf16": "numbers of 16 bits, half of the usual size, which accelerators calculate with faster.",
     "budget": "the most that a trial may cost, in seconds or in money.",
     "catastrophic overfitting": "a sudden fall of true robustness in training by attacks of one step, while those still seem to fail.",
@@ -36,8 +37,8 @@ WORDS = {
     "Holm's correction": "a rule that keeps the chance of any false finding at 5% when many are tested (Holm 1979).",
     "interval": "a range that holds the true value in 95 of 100 such measurements.",
     "jigsaw": "a pretext task: to tell in which order the tiles of an image were put.",
-    "l2": "a way to measure a change of an image: the root of the sum of the squares of all changes of pixels.",
-    "linf": "a way to measure a change of an image: the largest change of any pixel.",
+    "l2": "a way to measure a change of an image: all changes of pixels taken together, many small ones or few large ones.",
+    "linf": "a way to measure a change of an image: linf 0.1 changes no pixel by more than a tenth of the way from black to white.",
     "logits": "the numbers that a model gives for the classes; the largest one is its answer.",
     "look": "a point at which a trial tests its results, and may end.",
     "loss": "in training, the number that it lowers; of accuracy, what is given up.",
@@ -51,20 +52,24 @@ WORDS = {
     "noise": "said of a difference: too small to be told from chance. Said of images: random grain.",
     "norm": "a way to measure the size of a change: linf or l2.",
     "OOD": "out of distribution: images of another kind than those the model was trained on.",
+    "ordinary training": "training on images that no attack has changed.",
     "patch rotation": "a pretext task: to tell by how much each tile of an image was turned.",
     "PGD": "an attack of several small steps, each in the direction that raises the loss most (Madry et al. 2018).",
+    "plan": "the file that says beforehand what a trial does: plan.yaml.",
     "point": "of accuracy: one in a hundred images.",
+    "poisoned": "said of training data: with false images that somebody has put into it.",
     "power": "the chance that a trial finds a difference that is there.",
     "pre-training": "training before there are labels, here on pretext tasks.",
     "preset": "a named set of settings.",
     "pretext task": "a task whose answers cost nothing, such as by how much an image was turned; it makes a model learn from images without labels.",
     "PRIME": "an augmentation that draws from large families of changes (Modas et al. 2022).",
     "radius": "how far an attack may change an image.",
-    "real": "said of a difference: larger than chance explains, after correction for all that was tested.",
+    "real": "said of a difference: too large to be luck, even though many things were compared.",
     "recipe": "settings that belong together.",
     "robust accuracy": "accuracy on images that an attack has changed as far as it may: an upper bound, as a stronger attack may find more.",
     "rotation": "a pretext task: to tell whether an image was turned by 0, 90, 180 or 270 degrees.",
     "sanity checks": "signs that a model is not as robust as it seems.",
+    "scatter": "how much results differ when the same is done again.",
     "screening": "the first stage of a trial: short runs of all arms, to keep the best.",
     "seed": "the number from which random choices follow; another seed gives another training of the same arm.",
     "self-training": "training on images without labels, with the answers of the model as it was for labels.",
@@ -75,19 +80,29 @@ WORDS = {
     "Student's t": "a test of a mean of few numbers against their scatter.",
     "sweep": "attacks at several radii, to see how accuracy falls.",
     "teacher": "a model whose answers are the labels of images without any.",
+    "theft of the model": "copying it by asking it often.",
     "threat model": "what an attacker may change, and how far.",
     "TRADES": "adversarial training that keeps answers to changed images close to those to unchanged ones (Zhang et al. 2019).",
+    "upper bound": "at most this; the true value may be lower.",
     "ViT": "vision transformer: a model that reads an image as a row of patches.",
+    "weight": "one of the numbers inside a model that training changes.",
     "worst class": "the class of which the model has the smallest share right.",
 }
 FORMS = {
     "accuracy": "accurac(?:y|ies)",
-    "class": "class(?:es)?",
     "eps": "eps",
-    "loss": "loss(?:es)?",
+    "look": r"(?:the|each|every|last|first|next) looks?",
+    "pre-training": "pre-?training",
     "radius": "radi(?:us|i)",
+    "robust accuracy": "robust accurac(?:y|ies)",
+    "Student's t": "Student['’]s t",
 }
 ENDINGS = "(?:s|es)?"
+
+
+def without_code(text: str) -> str:
+    """Return Markdown without its blocks of code."""
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
 
 
 def explained(text: str) -> dict[str, str]:

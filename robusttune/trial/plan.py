@@ -222,7 +222,7 @@ class TrialPlan:
 
     @property
     def price(self) -> float | None:
-        """Money for an hour, where the budget is in money."""
+        """Money for an hour; None where it is not known."""
         return (self.budget or {}).get("price an hour")
 
     def money(self, hours: float, price: float) -> str:
@@ -233,7 +233,8 @@ class TrialPlan:
             '3.00 EUR'
         """
         currency = (self.budget or {}).get("currency", "")
-        return f"{hours * price:,.2f} {currency}".strip()
+        cost = hours * price
+        return f"{cost:,.2f} {currency}".strip() if cost >= 0.01 or cost == 0 else f"{cost:.1g} {currency}".strip()
 
     @property
     def training_images(self) -> int | None:

@@ -58,7 +58,7 @@ def check_budget(budget: "Budget | None") -> None:
         return
     limits = dict(budget) if isinstance(budget, Mapping) else {"": None}
     currency, cloud = limits.pop("currency", ""), limits.pop("cloud", None)
-    known = set(limits) in (set(), {"seconds"}, {"money", "price an hour"})
+    known = set(limits) - {"price an hour"} in (set(), {"seconds"}) or set(limits) == {"money", "price an hour"}
     if not known or not all(in_range(value, POSITIVE) for value in limits.values()):
         raise ValueError(
             f"budget is {budget!r} in the plan, but {{seconds: …}} or {{money: …, price an hour: …}} above 0 is needed, or null"

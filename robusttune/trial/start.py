@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robusttune.data.batches import check_classes, hard_labels, stream
 from robusttune.data.class_names import class_names, shown
@@ -28,6 +28,9 @@ from robusttune.trial.phases import ordinary_call, settings_for
 from robusttune.trial.plan import TrialPlan
 from robusttune.trial.plan_defaults import PlanRequest
 from robusttune.trial.power import ENOUGH, LARGEST
+from robusttune.types import Loader
+
+ENOUGH_TO_SEE = 10_000  # held-out images, to look at their classes
 
 
 def finetuned_start(
@@ -58,35 +61,60 @@ def _check_held_out(data: Data, plan: TrialPlan, outputs: int, *, allow_weak: bo
     """Check the classes of the held-out images, and whether they are enough for any answer; see `check_start`."""
     trained, held = class_names(data.loader), class_names(data.test)
     if trained is not None and held is not None and trained != held:
-        raise ValueError(
+        other = (
             f"the classes of loader are {shown(trained)}, those of test_loader {shown(held)}: a label would mean two things, so "
             "give both the same classes in the same order"
         )
-    states = random_states(data.test)
-    labels = torch.cat([hard_labels(labels) for _, labels in stream(data.test)])
-    restore_random_states(states, data.test)
-    check_classes(labels, outputs)
-    missing = sorted(set(range(len(trained or range(outputs)))) - set(labels.tolist()))
-    if missing:
-        names = shown([named(each, trained or ()) for each in missing])
-        warn(
-            f"no held-out image is of the class{'es' * (len(missing) > 1)} {names}: the trial says nothing about these",
-            progress,
-        )
-    few = too_few(plan)
+        if sorted(trained) == sorted(held):
+            raise ValueError(other)
+        warn(other, progress)
+    asked = plan.evaluation.images + (plan.screening or {}).get("images", 0)
+    labels, whole = _labels(data.test, max(asked, ENOUGH_TO_SEE), outputs)
+    missing = sorted(set(range(len(trained or held or range(outputs)))) - set(labels.tolist()))
+    if missing and whole:
+        names = shown([named(each, trained or held or ()) for each in missing])
+        many = len(missing) > 1
+        what = f"class{'es' * many} {names}: the trial says nothing about {'these' if many else 'it'}"
+        warn(f"no held-out image is of the {what}", progress)
+    few = too_few(plan, len(labels) if whole else None)
     if few and not (allow_weak or plan.screening is None):
         raise ValueError(f"{few}, or pass allow_weak=True")
     if few:
         warn(few, progress)
 
 
-def too_few(plan: TrialPlan) -> str | None:
+def _labels(loader: Loader, most: int, outputs: int) -> tuple[Tensor, bool]:
+    """Read the labels of the held-out images, of many or endless ones the first; returns whether these are all.
+
+    Raises:
+        ValueError: there are none, or the model has no output for one of them.
+    """
+    states, found, count = random_states(loader), list[Tensor](), 0
+    for _, labels in stream(loader):
+        check_classes(labels, outputs)
+        found.append(hard_labels(labels))
+        count += len(labels)
+        if count >= most:
+            break
+    restore_random_states(states, loader)
+    if not found:
+        raise ValueError("test_loader has no images: pass one that has")
+    return torch.cat(found), count < most
+
+
+def too_few(plan: TrialPlan, there: int | None = None) -> str | None:
     """Say that a plan has too few held-out images to find a difference of five points, whatever its arms and seeds; None if not.
 
     Two arms differ on at least as many images as their accuracies do. So even with endless seeds the standard error of a
     difference d on M images is at least sqrt(d(1-d)/M).
+
+    Args:
+        plan: of the trial.
+        there: number of held-out images of both stages; None where it is not known.
     """
     images, difference = plan.evaluation.images, LARGEST / 100
+    if there is not None:
+        images = min(images, there - (plan.screening or {}).get("images", 0))
     normal = NormalDist()
     enough = (normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(ENOUGH)) ** 2 * (1 - difference) / difference
     if images >= enough:

@@ -80,7 +80,7 @@ def test_val_beside_train_chooses_the_epoch_and_is_said(data, capsys):
     assert hardened(capsys, "b") == (
         0,
         said
-        and "hardened: b/model.safetensors\nnext: robusttune evaluate b --data data --split test --out b/evaluation\n",
+        and "hardened: b/model.safetensors\nnext: robusttune evaluate b --model brightness:Net --data data --split test --out b/evaluation\n",
         "",
     )
 

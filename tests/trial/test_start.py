@@ -60,5 +60,5 @@ def test_other_classes_than_those_of_training_are_refused(tmp_path):
 
 def test_a_class_without_held_out_images_is_named(tmp_path, caplog):
     tried(tmp_path / "t", test_loader=labelled([0, 2]), plan_only=True)
-    assert "no held-out image is of the class 1: the trial says nothing about these" in caplog.text
+    assert "no held-out image is of the class 1: the trial says nothing about it" in caplog.text
     assert "32 held-out images are too few for any answer" in caplog.text

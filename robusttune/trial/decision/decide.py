@@ -30,6 +30,7 @@ from robusttune.trial.decision.verdict import (
     reason_to_go_on,
     with_results,
 )
+from robusttune.trial.plan_checks import check_budget
 from robusttune.trial.results import Trial
 from robusttune.types import PathLike
 
@@ -76,6 +77,7 @@ def decide(
     passed = {name: value for name, value in arguments.items() if value is not None}
     if matters is not None and trial.plan.looks is not None:
         raise ValueError("matters= is for trials of before: this one answers its needs, which stand in its plan")
+    check_budget(trial.plan.budget)  # it may have been edited, and stands on the page
     asked = criteria({**(trial.plan.decision or {}), **passed})
     trial = second_stage(trial)
     measured = accuracies_of(trial)
@@ -166,10 +168,18 @@ def _next(decision: Decision, asked: Criteria) -> NextStage | None:
     )
 
 
-def _evaluation_seconds(trial: Trial) -> float:
-    """Return the mean seconds of all evaluations of a model."""
-    costs = [result.records.facts.get("evaluations", {}) for result in trial.results]
-    return float(np.mean([sum(cost.get("seconds", 0.0) for cost in by_evaluation.values()) for by_evaluation in costs]))
+def _evaluation_seconds(trial: Trial) -> dict[str, tuple[float, float]]:
+    """Return the mean seconds of the evaluations of each arm's models: with the seeds of the first look, and with the others."""
+    first = trial.plan.first_seeds
+    seconds: dict[str, tuple[float, float]] = {}
+    for arm in dict.fromkeys(result.arm for result in trial.results):
+        spent = {result.seed in first: list[float]() for result in trial.results}
+        for result in (result for result in trial.results if result.arm == arm):
+            costs = result.records.facts.get("evaluations", {}).values()
+            spent[result.seed in first].append(sum(cost.get("seconds", 0.0) for cost in costs))
+        means = {closely: float(np.mean(values)) for closely, values in spent.items() if values}
+        seconds[arm] = (means.get(True, means.get(False, 0.0)), means.get(False, means.get(True, 0.0)))
+    return seconds
 
 
 def _scatter(measured: Accuracies, findings: Findings, needs: Sequence[Metric]) -> tuple[float | None, float]:

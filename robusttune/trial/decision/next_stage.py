@@ -103,7 +103,7 @@ def next_stage(
     chosen: Seeds,
     *,
     seconds: Mapping[str, float],
-    evaluation: float,
+    evaluation: Mapping[str, tuple[float, float]],
     plan: TrialPlan,
     images: int | None,
     epochs: float | None,
@@ -114,7 +114,7 @@ def next_stage(
         arms: to run again.
         chosen: number of seeds.
         seconds: of training in the trial, by arm, for one seed.
-        evaluation: seconds in the trial, of one model.
+        evaluation: seconds in the trial, of one model of each arm: with the seeds of the first look, and with the others.
         plan: of the trial.
         images, epochs: of training in the next stage; None for those of the trial.
     """
@@ -122,7 +122,11 @@ def next_stage(
     scale = (images / before if images and before else 1.0) * (epochs / plan.epochs if epochs else 1.0)
     per_arm = {arm: seconds[arm] * scale for arm in arms}
     training = sum(per_arm.values()) * chosen.seeds
-    measuring = evaluation * sum(chosen.seeds if seconds[arm] > 0 else 1 for arm in arms)
+    closely = min(chosen.seeds, len(plan.first_seeds))
+    measuring = 0.0
+    for arm in arms:
+        at_first, later = evaluation[arm]
+        measuring += at_first if seconds[arm] == 0 else closely * at_first + (chosen.seeds - closely) * later
     return NextStage(
         arms=tuple(arms),
         seeds=chosen.seeds,
@@ -148,14 +152,14 @@ def seeds_in_words(stage: NextStage, wanted: float, images: int) -> str:
     if stage.difference is None:
         return f"{stage.seeds}, as the scatter is not known yet."
     if stage.difference <= wanted:
-        return f"{stage.seeds}. By the scatter seen here, they find a difference of {100 * wanted:.3g} points 8 times in 10."
+        return f"{stage.seeds}. As results scatter here, they notice a difference of {100 * wanted:.3g} points 8 times in 10."
     smallest = stage.min_detectable or 0.0
     reason = "takes more than 20 seeds"
     if smallest > wanted:
         enough = int(np.ceil(images * (smallest / wanted) ** 2 / 100)) * 100
-        reason = f"takes more than {enough:,} held-out images, with however many seeds"
-    found = f"{stage.seeds}, which find a difference of {100 * stage.difference:.1f} points 8 times in 10"
-    return f"{found}; to find {100 * wanted:.3g} points {reason}."
+        reason = f"takes more than {enough:,} held-out images, and more seeds do not help"
+    found = f"{stage.seeds}, which notice a difference of {100 * stage.difference:.1f} points 8 times in 10"
+    return f"{found}; to notice {100 * wanted:.3g} points {reason}."
 
 
 def costs_in_words(stage: NextStage, plan: TrialPlan) -> list[str]:
@@ -167,9 +171,7 @@ def costs_in_words(stage: NextStage, plan: TrialPlan) -> list[str]:
     cloud = budget.get("cloud")
     if cloud is None:
         hint = (
-            ""
-            if plan.price is not None
-            else " No price is known: `price=` and `cloud=` of `robusttune.poc` compare costs."
+            " In money it is not known, as `budget` in plan.yaml has no `price an hour`." if plan.price is None else ""
         )
         return [f"{own[0].upper()}{own[1:]}.{hint}"]
     hours = seconds / cloud["times as fast"] / HOUR
@@ -180,8 +182,9 @@ def costs_in_words(stage: NextStage, plan: TrialPlan) -> list[str]:
     )
     lines = [f"{own[0].upper()}{own[1:]}; {rented}."]
     if stage.money is not None:
-        less = "Renting" if paid < stage.money else "This machine"
-        lines.append(f"{less} is cheaper by {plan.money(1, abs(paid - stage.money))}.")
+        less, apart = "Renting" if paid < stage.money else "This machine", abs(paid - stage.money)
+        alike = apart < 0.02 * max(paid, stage.money)
+        lines.append("Both cost about the same." if alike else f"{less} is cheaper by {plan.money(1, apart)}.")
     return lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robusttune.measuring.glossary import explained
+from robusttune.measuring.glossary import explained, without_code
 from robusttune.measuring.record import percent
 from robusttune.run.markdown import markdown_table
 from robusttune.trial.decision import checklists
@@ -16,7 +16,7 @@ from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, next_comman
 from robusttune.trial.decision.pareto import draw, front, goals
 from robusttune.trial.decision.picture import draw_arms
 from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
-from robusttune.trial.decision.verdict import Decision, Verdict, pretext_arms
+from robusttune.trial.decision.verdict import Decision, Verdict, accepted_loss, pretext_arms
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
@@ -54,7 +54,7 @@ def markdown(decision: Decision, folder: Path) -> str:
         checklists.items(decision),
     ]
     text = "\n\n".join(part for part in parts if part)
-    return f"{text}\n\n## Words\n\n{_bullets(f'**{word}**: {meaning}' for word, meaning in explained(text).items())}\n"
+    return f"{text}\n\n## Words\n\n{_bullets(f'**{word}**: {meaning}' for word, meaning in explained(without_code(text)).items())}\n"
 
 
 def _verdict(decision: Decision) -> str:
@@ -65,10 +65,9 @@ def _verdict(decision: Decision) -> str:
         lines += [f"- {_pretext(decision)}"]
     arms, seeds = len(measured.arms), len(measured.seeds)
     count = f"{arms} arms, {seeds} seed{'s' * (seeds > 1)}, {measured.images} held-out images"
-    accepted = "any" if decision.clean_loss is None else f"up to {100 * decision.clean_loss:.3g} points of"
+    accepted = accepted_loss(decision)
     lines += [
-        f"- It is based on {count}. A gain counts if it is {100 * decision.worthwhile:.3g} points or more; {accepted} loss of clean "
-        "accuracy is accepted.",
+        f"- It is based on {count}. A gain counts if it is {100 * decision.worthwhile:.3g} points or more; {accepted}.",
         "- Accuracies under attack are upper bounds, as a stronger attack may find more. Nothing here promises a gain "
         "elsewhere: it is what was measured on these images.",
         *(f"- {reason}." for reason in measured.left_out),
@@ -119,7 +118,7 @@ def _arms(measured: Accuracies) -> str:
         columns = range(len(measured.metrics))
         cells = [_over_seeds(measured.values[number, :, column], trained, enough) for column in columns]
         rows.append([arm, *cells, in_time(float(measured.seconds[number].mean())) if trained else "none"])
-    head = ["arm", *map(label, measured.metrics), "training, a seed"]
+    head = ["arm", *map(label, measured.metrics), "time of one training"]
     against = [str(metric) for metric in measured.metrics if metric.trained and metric.position == "at"]
     note = f" Arms that meet an adversary train against {against[0]}." if against else ""
     radius = f"“Radius” is the one that the plan names for a norm, in pixel units on [0, 1].{note}"
@@ -217,7 +216,7 @@ def _front(decision: Decision, folder: Path) -> str:
     names = " and ".join(label(metric) for metric in goals(measured))
     best = front(measured)
     behind = [arm for arm in measured.arms if arm not in best]
-    text = f"By their means, no other arm is as good or better on time and {names} at once: {', '.join(best)}."
+    text = f"None of these is beaten by another arm on time and {names} together, by their means: {', '.join(best)}."
     text += f" Behind them (hollow in the picture): {', '.join(behind)}." if behind else ""
     alike = [f"{arm} (like {', '.join(cheaper)})" for arm in best if (cheaper := _cheaper(decision, arm))]
     text += (

@@ -14,8 +14,9 @@ CHANGED = (
     "difference real that is none: rather begin a new trial, in another folder and with other seeds"
 )
 HOW_WITH_LOOKS = (
-    "The unit is the seed, as accuracies with the same seeds and on the same images are subtracted, and tested against their "
-    "scatter from seed to seed and from one choice of held-out images to another (Student's t). What the trial was to answer is "
+    "Each arm was trained several times, with other seeds. A difference is real only if it is larger than the scatter from seed to "
+    "seed and from one choice of held-out images to another explains (Student's t, with accuracies of the same seeds and images "
+    "subtracted). What the trial was to answer is "
     "tested after {looks} seeds, at levels that add up to 5% over all looks, arms and needs: “real” is a difference "
     "that is significant so, and among arms that are equally good about one report in twenty or fewer calls any difference real. "
     "The ± of these is half of the width of an interval that holds at every look. All other columns are exploratory: "
@@ -37,7 +38,7 @@ def stages(decision: Decision) -> list[str]:
     power = decision.trial.power or {}
     if "chance to find" in power:
         chances = ", ".join(f"{points} in {share}" for points, share in power["chance to find"].items())
-        lines.append(f"- A trial like this finds a difference between arms of {chances} of cases.")
+        lines.append(f"- A trial like this notices a true difference between arms of {chances} of cases.")
     return lines
 
 
@@ -79,7 +80,7 @@ def next_command(decision: Decision, stage: NextStage) -> str:
         "epochs": stage.epochs,
         "images": plan.evaluation.images,
         "settings": dict(plan.settings or {}),
-        "decision": plan.decision and dict(plan.decision),
+        "decision": {name: value for name, value in (plan.decision or {}).items() if name != "matters"} or None,
         "out": "runs/next",
     }
     shown = "".join(f"    {name}={value!r},\n" for name, value in arguments.items() if value is not None)

@@ -236,6 +236,13 @@ def difference(comparison: Comparison) -> str:
     return f"{100 * comparison.value:+.1f} points ({100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}), {kind}"
 
 
+def accepted_loss(decision: Decision) -> str:
+    """State which loss of clean accuracy is accepted."""
+    if decision.clean_loss is None:
+        return "no limit was set on how much accuracy on unchanged images may fall"
+    return f"up to {points(decision.clean_loss)} of loss on unchanged images are accepted"
+
+
 def points(share: float | None) -> str:
     """Format a share of images as points of accuracy."""
     return f"{100 * (share or 0):.3g} points"

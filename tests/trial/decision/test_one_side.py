@@ -57,6 +57,8 @@ def test_it_has_the_verdict_first_then_arms_classes_costs_and_what_comes_next(de
     assert re.search(r"Classes that \w+ has right least often on [^:]+: class of kind 0 \(0\.0%\), class of kind", text)
     assert "robusttune.poc(" in text
     assert "None," not in text
+    assert "adversarial training (with rotation, which the attack meets: joint)" in text
+    assert re.search(r"On unchanged images, class of kind \d falls most: from \d+\.\d% to \d+\.\d%\.", text)
 
 
 def test_costs_are_stated_for_this_machine_and_for_a_rented_one(decision, tmp_path):
@@ -66,7 +68,7 @@ def test_costs_are_stated_for_this_machine_and_for_a_rented_one(decision, tmp_pa
     assert f"and {3 * hours / 12:.2f} EUR, at 3.00 EUR an hour. " in text
     assert f"Renting is cheaper by {0.25 * hours:.2f} EUR." in text
     free = replace(decision, trial=replace(decision.trial, plan=replace(decision.trial.plan, budget=None)))
-    assert "No price is known: `price=` and `cloud=` of `robusttune.poc` compare costs." in one_side(free, tmp_path)
+    assert "In money it is not known, as `budget` in plan.yaml has no `price an hour`." in one_side(free, tmp_path)
 
 
 def test_every_word_of_the_glossary_that_it_uses_is_explained(decision, tmp_path):
