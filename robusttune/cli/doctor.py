@@ -14,13 +14,47 @@ EXTRAS = {
     "scipy": "certified",
     "shtab": "cli",
 }
+READERS = ("safetensors", "pillow", "PyYAML")  # of files that others may have written
 
 
-def run_doctor() -> int:
-    """Check the installation, and print what a bug report needs: the exit code is 1 if something is wrong."""
+def run_doctor(*, security: bool = False) -> int:
+    """Check the installation, and print what a bug report needs: the exit code is 1 if something is wrong.
+
+    Args:
+        security: list the faults that are published for the installed versions, too: those that this library knows of, and those
+            that the database of osv.dev has, which is asked for them by name and version.
+    """
     text, wrong = doctor()
     print(text)
-    return 1 if wrong else 0
+    found = published() if security else []
+    for line in found:
+        print(line)
+    return 1 if wrong or any(line.startswith("PROBLEM") for line in found) else 0
+
+
+def published() -> list[str]:
+    """List the published faults of the installed packages, line by line."""
+    from robusttune.run.advisories import ADVISORIES, looked_up, numbers_of
+
+    installed = {name: found for name in (*PACKAGES, *EXTRAS, *READERS) if (found := _version(name))}
+    lines = [
+        f"PROBLEM: {each.package} {installed[each.package]} has {each.name}: {each.what} ({each.source}); fixed in "
+        f"{'.'.join(map(str, each.fixed))}"
+        for each in ADVISORIES
+        if each.package in installed and numbers_of(installed[each.package]) < each.fixed
+    ]
+    try:
+        known = looked_up(installed)
+    except OSError as error:
+        return [
+            *lines,
+            f"note: osv.dev cannot be asked ({error}); only the {len(ADVISORIES)} faults known to this version were looked at",
+        ]
+    lines += [
+        f"PROBLEM: {name} {installed[name]} has {', '.join(ids)}: see https://osv.dev/{ids[0]}"
+        for name, ids in known.items()
+    ]
+    return lines or [f"no fault is published for {len(installed)} packages, by osv.dev"]
 
 
 def doctor() -> tuple[str, list[str]]:

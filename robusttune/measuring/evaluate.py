@@ -23,7 +23,8 @@ from robusttune.measuring.clock import Clock
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
-from robusttune.measuring.records import FILE, Records
+from robusttune.measuring.records import Records
+from robusttune.measuring.records_files import FILE
 from robusttune.measuring.results import Result, costs, merged, save_somewhere
 from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ from robusttune.measuring.records_files import (
     CHECKSUMS,
     answers_path,
     failures_path,
+    file_at,
     kind_of,
     numbers_checksum,
     read_beside,
 )
 from robusttune.run.files import MODEL, digest_of_weights
-from robusttune.run.markdown import markdown_table
+from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
 from robusttune.types import PathLike
@@ -30,7 +31,6 @@ from robusttune.types import PathLike
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FILE = "records.jsonl"
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
 METRIC = HEAD.index("metric")  # its cells end beside the value
 
@@ -190,7 +190,7 @@ class Records(list[Record]):
         Raises:
             ValueError: the file is damaged or of another kind, or the folder holds none, or several.
         """
-        place, path = Path(path), _file_at(Path(path))
+        place, path = Path(path), file_at(Path(path))
         try:
             records = cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
@@ -227,7 +227,22 @@ class Records(list[Record]):
         )
 
     def _repr_markdown_(self) -> str:
-        return self.table()
+        return words_as_text(self).table()
+
+
+def words_as_text(records: Records) -> Records:
+    """Return Records whose words, which may come from elsewhere, are text in Markdown."""
+    kept = (
+        replace(
+            record,
+            evaluation=as_text(record.evaluation),
+            metric=as_text(record.metric),
+            setting=texts_in(record.setting),
+        )
+        for record in records
+    )
+    facts = texts_in(records.facts)
+    return Records(kept, facts=facts, hashes=records.hashes, labels=records.labels, failures=records.failures)
 
 
 def records_of(source: "Records | PathLike") -> Records:
@@ -249,28 +264,6 @@ def name_of(place: PathLike) -> str:
     """Name the model whose Records are at a path, by its folder."""
     path = Path(place)
     return (path if path.is_dir() else path.parent).resolve().name or "model"
-
-
-def _file_at(place: Path) -> Path:
-    """Find the file of Records at a path: itself, the one in a folder, or the one in a folder inside it.
-
-    Raises:
-        ValueError: there is none, or several.
-    """
-    if not place.exists():
-        raise ValueError(f"{str(place)!r} is not there: pass the folder that evaluate wrote to, or the {FILE} in it")
-    if not place.is_dir() or (place / FILE).exists():
-        return place / FILE if place.is_dir() else place
-    inside = sorted(place.glob(f"*/{FILE}"))
-    if len(inside) == 1:
-        return inside[0]
-    if inside:
-        folders = ", ".join(str(file.parent) for file in inside)
-        raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
-    raise ValueError(
-        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
-        "evaluate wrote to"
-    )
 
 
 def _row(record: Record, classes: Sequence[str]) -> list[object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from robusttune.run.provenance import digest
 
+FILE = "records.jsonl"
 CHECKSUMS = "checksums"  # in the first line of the numbers
 
 logger = logging.getLogger("robusttune")
@@ -48,3 +49,25 @@ def answers_path(path: Path) -> Path:
 
 def failures_path(path: Path) -> Path:
     return path.with_name(path.stem + ".failures.npz")
+
+
+def file_at(place: Path) -> Path:
+    """Find the file of Records at a path: itself, the one in a folder, or the one in a folder inside it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    if not place.exists():
+        raise ValueError(f"{str(place)!r} is not there: pass the folder that evaluate wrote to, or the {FILE} in it")
+    if not place.is_dir() or (place / FILE).exists():
+        return place / FILE if place.is_dir() else place
+    inside = sorted(place.glob(f"*/{FILE}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        folders = ", ".join(str(file.parent) for file in inside)
+        raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
+    raise ValueError(
+        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
+        "evaluate wrote to"
+    )

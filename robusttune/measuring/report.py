@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from robusttune import plugins
 from robusttune.measuring.agreement import measured_word
 from robusttune.measuring.html import page
-from robusttune.measuring.records import Records, name_of, records_of
+from robusttune.measuring.records import Records, name_of, records_of, words_as_text
 from robusttune.measuring.sections import Section
-from robusttune.run.markdown import as_text, texts_in
+from robusttune.run.markdown import as_text
 from robusttune.run.writing import write_text
 from robusttune.types import PathLike
 
@@ -44,7 +43,7 @@ def report(
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
     measured_word(named.values())  # refuses accuracy beside agreement
-    named = {as_text(name): _as_text(records) for name, records in named.items()}
+    named = {as_text(name): words_as_text(records) for name, records in named.items()}
     chosen: list[tuple[str, Section]] = [
         (_title(section), plugins.find("measuring.sections", section)) for section in sections
     ]
@@ -57,21 +56,6 @@ def report(
     write_text(path, markdown)
     write_text(folder / "report.html", html)
     return path
-
-
-def _as_text(records: Records) -> Records:
-    """Return Records whose words, which may come from elsewhere, are text in Markdown."""
-    kept = (
-        replace(
-            record,
-            evaluation=as_text(record.evaluation),
-            metric=as_text(record.metric),
-            setting=texts_in(record.setting),
-        )
-        for record in records
-    )
-    facts = texts_in(records.facts)
-    return Records(kept, facts=facts, hashes=records.hashes, labels=records.labels, failures=records.failures)
 
 
 def _name(records: Records | PathLike) -> str:

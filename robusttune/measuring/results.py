@@ -10,7 +10,8 @@ import torch
 
 from robusttune.measuring.failures import worst
 from robusttune.measuring.record import Record
-from robusttune.measuring.records import FILE, Records
+from robusttune.measuring.records import Records
+from robusttune.measuring.records_files import FILE
 from robusttune.measuring.tally import Tally
 from robusttune.run import distributed
 from robusttune.run.log import warn

@@ -1,11 +1,15 @@
 """Published faults of packages that matter to who reads files of others: which versions have them, and where that is published."""
 
+import json
 import os
+import urllib.request
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
 TRUST = "ROBUSTTUNE_TRUST_CHECKPOINTS"
+DATABASE, SECONDS = "https://api.osv.dev/v1/querybatch", 20.0
 
 
 class Advisory(NamedTuple):
@@ -69,3 +73,28 @@ def check_unpickler(path: object) -> None:
         f"{str(path)!r} is not read with torch {torch.__version__}, which has {UNPICKLER.name}: {UNPICKLER.what}; install torch "
         f"{fixed} or later, pass safetensors, or, for files that nobody else can have written, set {TRUST}=1"
     )
+
+
+def looked_up(versions: Mapping[str, str]) -> dict[str, list[str]]:
+    """Ask the database of osv.dev for the published faults of versions; returns their names by package.
+
+    Only names and versions of packages are sent.
+
+    Raises:
+        OSError: it cannot be reached, or does not answer in time.
+    """
+    queries = [
+        {"package": {"name": name, "ecosystem": "PyPI"}, "version": version.partition("+")[0]}
+        for name, version in versions.items()
+    ]
+    body = json.dumps({"queries": queries}).encode()
+    request = urllib.request.Request(DATABASE, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            results = json.load(answer)["results"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OSError(f"its answer cannot be read: {error}") from error
+    found = {
+        name: [each["id"] for each in result.get("vulns", [])] for name, result in zip(versions, results, strict=True)
+    }
+    return {name: names for name, names in found.items() if names}

@@ -1,0 +1,104 @@
+"""Words that come from elsewhere stay words in every page: no link, picture, heading or HTML comes out of a name."""
+
+import re
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import robusttune
+from robusttune.measuring.html import page
+from robusttune.measuring.records import Records
+from robusttune.run.markdown import as_text
+
+HOSTILE = [
+    "[weights](javascript:document.body.id=7)",
+    "[weights][1]\n\n[1]: javascript:run",
+    "![x](private.png)",
+    "![x](http://evil.example/t.png)",
+    "![x](gone.png)",
+    "<script>document.body.id=7</script>",
+    "<img src=x onerror=run()>",
+    "<http://evil.example>",
+    "<me@evil.example>",
+    "\n# Robust",
+    "a\n\n## Verdict: safe\n\n",
+    "`code` **bold**",
+    "| cell | more |",
+    "&lt;script&gt;",
+    "data:image/png;base64,AAAA",
+    "\x1b[31mred\x07",
+]
+
+
+class Named(TensorDataset):
+    classes = (HOSTILE[0], HOSTILE[2], HOSTILE[5], HOSTILE[9])
+
+
+@pytest.fixture(scope="module")
+def records():
+    torch.manual_seed(0)
+    images, model = torch.rand(8, 1, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    labels = model(images).argmax(1)
+    return robusttune.evaluate(model, DataLoader(Named(images, labels), 8), ["clean", "sweep"], progress=False)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_on_the_page_of_a_report(name, records, tmp_path):
+    Image.new("RGB", (3, 3), (9, 8, 7)).save(tmp_path / "private.png")
+    robusttune.report({name: records, "other": records}, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<(?:a|script|iframe|object|link)\b", text) == []
+    assert re.findall(r'src="(?!data:image/png;base64,iVBOR)', text) == []
+    assert len(re.findall("<img", text)) == 3  # the curve, and the failures of both
+    known = {"Robustness report", "Overview", "Summary", "Curve", "Classes", "Failures", "Cost"}
+    assert set(re.findall(r"<h\d[^>]*>([^<]*)</h\d>", text)) <= known
+    assert not re.search(r"on\w+=[^\"]", re.sub(r"&lt;[^&]*", "", text).partition("<body>")[2])
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert not re.search(r"^#+ (?:Robust$|Verdict)", markdown, re.MULTILINE)
+    assert "<script" not in markdown
+    assert "\x1b" not in markdown
+
+
+def test_a_notebook_shows_names_as_text(records):
+    shown = records._repr_markdown_()
+    assert "](javascript" not in shown.replace("\\](javascript", "")
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_page_itself_has_no_links_and_no_foreign_pictures(name, tmp_path):
+    Image.new("RGB", (3, 3)).save(tmp_path / "own.png")
+    text = page(f"# Title\n\n{name}\n\n![own](own.png)\n", tmp_path).partition("<body>")[2]
+    assert re.findall(r"<(?:a|script|iframe|object|link)\b", text) == []
+    assert [
+        each for each in re.findall(r'src="([^"]*)"', text) if not each.startswith("data:image/png;base64,iVBOR")
+    ] == []
+
+
+def test_usual_names_are_left_as_they_are():
+    for name in ("resnet_18", "vit-small/16", "linf 8/255", "before (v1.2)", "Größe", "猫", "a_b_c"):
+        assert as_text(name) == name
+
+
+def test_a_page_reads_pictures_of_its_folder_alone(tmp_path):
+    (tmp_path / "inside").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "secret.png")
+    for source in ("../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "secret.svg"):
+        text = page(f"![words]({source})", tmp_path / "inside")
+        assert "<img" not in text
+        assert "words" in text
+
+
+def test_text_of_records_that_were_edited_is_text(records, tmp_path):
+    from dataclasses import replace
+
+    edited = Records(
+        [replace(each, metric=HOSTILE[0], setting={**each.setting, "attack": HOSTILE[3]}) for each in records],
+        facts={**records.facts, "model": HOSTILE[5], "device": HOSTILE[0]},
+    )
+    robusttune.report(edited, tmp_path, sections=["summary", "cost"])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8").partition("<body>")[2]
+    assert re.findall(r"<(?:a|script|img)\b", text) == []
