@@ -79,6 +79,8 @@ def model_of(sources: NamedModel, classes: int | None) -> nn.Module:
             **({} if pretrained or settings.get("weights") else outputs),
             **settings,
         }
+        if settings["weights"]:
+            called(name, _read_without_pickle, model, settings["weights"])
         module = called(name, zoo.get_model, model, **settings)
     else:
         module = called(name, _function(library, model), **settings)
@@ -88,6 +90,18 @@ def model_of(sources: NamedModel, classes: int | None) -> nn.Module:
         inputs = sample_inputs_of(module, sources.channels, sources.size)
         give_weights_and_classifier(module, files.load_weights(sources.checkpoint), sources.checkpoint, inputs)
     return module
+
+
+def _read_without_pickle(model: str, weights: object) -> None:
+    """Fetch torchvision's weights, and read them as tensors alone: torchvision then reads the same file with pickle.
+
+    Raises:
+        Exception: the file holds something else, or its hash is another.
+    """
+    known = zoo.get_model_weights(model)
+    chosen = known[str(weights).rpartition(".")[2]] if isinstance(weights, str) else weights
+    assert isinstance(chosen, zoo.WeightsEnum)
+    chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
 
 
 def _function(module: str, name: str) -> Callable[..., object]:

@@ -14,6 +14,7 @@ from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run import files
 from robusttune.run.about import RUN, About, EarlierRun, read_run
+from robusttune.run.manifest import warn_if_changed
 from robusttune.run.randomness import own_randomness
 from robusttune.types import PathLike
 
@@ -175,7 +176,10 @@ def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
     if place is None:
         return None
     path = Path(place)
-    beside = read_run(path if path.is_dir() else path.parent) if path.is_dir() or path.name in WEIGHTS else None
+    folder = path if path.is_dir() else path.parent
+    beside = read_run(folder) if path.is_dir() or path.name in WEIGHTS else None
+    if beside is not None:
+        warn_if_changed(folder)
     return beside or (files.run_of_weights(path) if path.is_file() else None)
 
 

@@ -1,16 +1,20 @@
 """What a folder names is never called, unless the user names it, too."""
 
+import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models as zoo
 
 import robusttune
 from robusttune.cli.program import main
+from robusttune.model.named import NamedModel, model_of
 from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run import files
 
@@ -87,6 +91,29 @@ def test_arguments_that_read_other_files_are_refused(argument):
         check_named_by_file("timm:resnet18", {argument: "x"}, "run")
     with trusting(all_of_them=True):
         check_named_by_file("timm:resnet18", {argument: "x"}, "run")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("called"),))
+
+
+@pytest.mark.parametrize("evil", [True, False])
+def test_the_weights_of_torchvision_are_read_as_tensors_before_it_reads_them(evil, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    weights = zoo.resnet18().state_dict()
+    torch.save({**weights, "evil": Evil()} if evil else weights, tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()[:8]
+    file = (tmp_path / "w.pth").rename(tmp_path / f"w-{digest}.pth")
+    monkeypatch.setattr(zoo.WeightsEnum, "url", property(lambda self: file.as_uri()))
+    if evil:
+        with pytest.raises(ValueError, match="torchvision:resnet18 cannot be created"):
+            model_of(NamedModel("torchvision:resnet18", pretrained=True), None)
+    else:
+        model = model_of(NamedModel("torchvision:resnet18", pretrained=True), None)
+        assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    assert not (tmp_path / "called").exists()
 
 
 def test_the_library_reads_no_pickle():

@@ -1,0 +1,125 @@
+"""A flipped bit or a cut anywhere in what is read back is named, or changes nothing."""
+
+import json
+import logging
+import random
+import shutil
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+import robusttune
+from robusttune.evaluations import autoattack
+from robusttune.measuring.monitor import Monitor
+from robusttune.measuring.records import Records
+from robusttune.model.saved import hardened_run
+from robusttune.run import files
+
+IMAGES = torch.rand(72, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(72) % 3
+BATCHES = [(IMAGES[:24], LABELS[:24]), (IMAGES[24:48], LABELS[24:48]), (IMAGES[48:], LABELS[48:])]
+FLIPS = 60  # for each file
+
+
+def net():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)]
+    return nn.Sequential(*layers)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with everything that the library reads back, and how each part of it is read."""
+    folder, model = tmp_path_factory.mktemp("whole"), net()
+    settings = {"tasks": {"rotation": 0.5, "jigsaw": 0.5}, "attack_tasks": "none", "epochs": 2, "steps": 1}
+    robusttune.harden(model, BATCHES, norm="linf", eps=0.1, out=folder / "run", progress=False, **settings)
+    robusttune.evaluate(model.eval(), BATCHES, ["clean", "sweep"], out=folder / "run" / "e", progress=False)
+    Monitor(model, BATCHES, heads=folder / "run").save(folder / "monitor")
+    return folder, model
+
+
+def plain(value):
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype), value.tolist()]
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def records_of(path):
+    records = Records.load(path)
+    numbers = [{**asdict(record), "right": None} for record in records]
+    return [numbers, records.facts, [plain(record.right) for record in records], len(records.failures)]
+
+
+def reference_of(folder, model):
+    monitor = Monitor.load(folder / "monitor", model, heads=folder / "run")
+    report = monitor(IMAGES[:16])
+    return [str(report), plain(monitor.reference), monitor.classes, monitor.shape]
+
+
+READERS = {
+    "run/state.pt": lambda folder, model: plain(files.load_state(folder / "run")),
+    "run/model.safetensors": lambda folder, model: plain(files.load_weights(folder / "run")),
+    "run/last.safetensors": lambda folder, model: plain(files.load_weights(folder / "run" / files.LAST)),
+    "run/heads.safetensors": lambda folder, model: plain(dict(files.heads_of(folder / "run"))),
+    "run/run.json": lambda folder, model: asdict(hardened_run(folder / "run")) | {"folder": None},
+    "run/manifest.json": lambda folder, model: plain(files.load_weights(folder / "run")),
+    "run/e/records.jsonl": lambda folder, model: records_of(folder / "run" / "e"),
+    "run/e/records.images.json": lambda folder, model: records_of(folder / "run" / "e"),
+    "run/e/records.failures.npz": lambda folder, model: records_of(folder / "run" / "e"),
+    "monitor/reference.json": reference_of,
+    "monitor/reference.safetensors": reference_of,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_damage_is_used_in_silence(name, whole, tmp_path, caplog):
+    folder, model = tmp_path / "damaged", whole[1]
+    shutil.copytree(whole[0], folder)
+    path, read = folder / name, READERS[name]
+    content, right, drawn = path.read_bytes(), read(folder, model), random.Random(name)
+    damages = [(drawn.randrange(len(content)), drawn.randrange(8)) for _ in range(FLIPS)]
+    silent = []
+    for at, bit in [*damages, *((round(share * len(content)), None) for share in (0, 0.1, 0.5, 0.9, 0.99))]:
+        damaged = bytearray(content)
+        if bit is None:
+            damaged = damaged[:at]
+        else:
+            damaged[at] ^= 1 << bit
+        path.write_bytes(damaged)
+        caplog.clear()
+        try:
+            with caplog.at_level(logging.WARNING):
+                found = read(folder, model)
+        except ValueError as error:
+            silent += [] if str(error) else [(at, bit)]
+            continue
+        if found != right and not caplog.records:
+            silent.append((at, bit))
+    assert silent == []
+
+
+def test_damaged_progress_of_autoattack_is_measured_again(tmp_path, caplog):
+    pytest.importorskip("torchattacks")
+    model = net().eval()
+    images = IMAGES[:8]
+    batches = [(images, model(images).argmax(1))]
+    kept = {"eps": 0.01, "norm": "linf", "progress": False, "out": tmp_path}
+    from functools import partial
+
+    judge = partial(autoattack.autoattack, queries=20)
+    right = robusttune.evaluate(model, batches, judge, **kept)
+    path = tmp_path / autoattack.FILE
+    lines = path.read_text().splitlines()
+    for row, line in enumerate(lines):
+        facts = json.loads(line)
+        flipped = facts["right"].translate(str.maketrans("01", "10"))
+        path.write_text("\n".join([*lines[:row], line.replace(facts["right"], flipped), *lines[row + 1 :]]) + "\n")
+        caplog.clear()
+        again = robusttune.evaluate(model, batches, judge, resume=True, **kept)
+        assert [each.value for each in again] == [each.value for each in right]
+        assert "1 lines of" in caplog.text
+        path.write_text("\n".join(lines) + "\n")
