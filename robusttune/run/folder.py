@@ -76,18 +76,20 @@ def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
-    _check_empty(folder, resume, beside)
     with ExitStack() as until_the_end:
-        problems = [] if distributed.rank() else _locked(folder, until_the_end)
+        # The first process alone looks and writes, so that the others do not take its files for those of another run.
+        problems = [] if distributed.rank() else _taken(folder, resume, beside, until_the_end)
         problems = [each for part in distributed.gathered(problems) for each in part]
         if problems:
             raise ValueError(problems[0])
-        _check_empty(folder, resume, beside)  # again: another run may have been there until now
         yield folder
 
 
-def _locked(folder: Path, until_the_end: ExitStack) -> list[str]:
+def _taken(folder: Path, resume: bool, beside: Collection[str], until_the_end: ExitStack) -> list[str]:
     """Create and lock a folder; return what is in the way, as all processes have to know of it."""
+    full = [f"out={str(folder)!r} is not empty: pass resume=True to resume the run in it, or name another folder"]
+    if not resume and _holds_files(folder, beside):
+        return full
     try:
         folder.mkdir(parents=True, exist_ok=True)
         until_the_end.enter_context(locked(folder))
@@ -103,17 +105,18 @@ def _locked(folder: Path, until_the_end: ExitStack) -> list[str]:
         return [
             f"out={str(folder)!r} cannot be written to ({why}): make room, or name another folder; nothing was begun"
         ]
-    return []
+    # Again: another run may have been there until now.
+    return full if not resume and _holds_files(folder, beside) else []
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise a ValueError for a folder with too little room on its disk, before a run has begun.
+    """Raise a ValueError, in every process, for a folder with too little room on the first one's disk, before a run has begun.
 
     Args:
         folder: of the run.
         needed: bytes that it will write at least.
     """
-    free = shutil.disk_usage(folder).free
+    free = distributed.gathered(0 if distributed.rank() else shutil.disk_usage(folder).free)[0]
     if free < needed:
         raise ValueError(
             f"{str(folder)!r} has room for {free / MIB:,.0f} MiB, but a checkpoint and the weights of this run take at least "
@@ -121,14 +124,9 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _check_empty(folder: Path, resume: bool, beside: Collection[str]) -> None:
-    """Raise a ValueError for a folder with files of another run, unless that is to be resumed."""
-    if resume or not folder.exists():
-        return
-    if any(entry.name not in (*beside, LOCK, ROOM) for entry in folder.iterdir()):
-        raise ValueError(
-            f"out={str(folder)!r} is not empty: pass resume=True to resume the run in it, or name another folder"
-        )
+def _holds_files(folder: Path, beside: Collection[str]) -> bool:
+    """Return True for a folder with files of another run."""
+    return folder.exists() and any(entry.name not in (*beside, LOCK, ROOM) for entry in folder.iterdir())
 
 
 def warn_if_inexact(loader: Loader | None) -> None:

@@ -132,6 +132,6 @@ def check_start(training: "Training", settings: RunSettings) -> None:
     if resumed or settings.adversary.eps == 0:
         return
     guess = first_guess(robust_loss.model, robust_loss.pixels, images, labels, training.batches.loader, output.seed)
-    training.validation.knew = guess.better()
+    training.validation.knew, training.validation.right_before = guess.better(), guess.right / max(guess.images, 1)
     if guess and distributed.rank() == 0:
         warn(f"{guess}: {LONGER if settings.length.finetune else TRAIN}", output.progress)

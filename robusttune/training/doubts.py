@@ -4,6 +4,8 @@ from robusttune.measuring.chance import LEAST, first_guess
 from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
+LOST = 2 / 3  # of what the model knew before: less than that is said
+
 
 def doubts(training: Training) -> list[str]:
     """Return warnings about the weights that the model has now, of this process's images."""
@@ -11,14 +13,20 @@ def doubts(training: Training) -> list[str]:
 
 
 def _guessing_model(training: Training) -> list[str]:
-    """Return a warning where the model has come to guess, judged by the first images that it was trained on."""
+    """Return a warning where the model has come to guess, or knows far less than before, judged by images it was trained on."""
     batches, robust_loss = training.batches, training.robust_loss
     if not training.validation.knew or not batches.rereadable:
         return []
     guess = first_guess(robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed)
-    if not guess or guess.images < LEAST:
+    if guess.images < LEAST:
         return []
     rate = max(training.stepper.rates)
+    before, after = training.validation.right_before or 0.0, guess.right / guess.images
+    if not guess:
+        steps = training.progress.taken
+        why = f"a learning rate that is too high does this (it was {rate:g} at its peak: try lr={rate / 4:g}), and so do too few steps"
+        lost = f"the model has {after:.0%} of the images right that it was trained on, and had {before:.0%} before: {why} ({steps})"
+        return [lost] if after < LOST * before else []
     return [
         f"the run ended with a model that guesses: of the images it was trained on, {guess}. A learning rate that is too high "
         f"does this: it was {rate:g} at its peak, so try lr={rate / 4:g}"

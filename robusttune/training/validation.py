@@ -169,6 +169,7 @@ class Validation:
         self.last: Score | None = None
         self.fell_back = False
         self.knew = False  # the model its classes at the start, as far as was seen
+        self.right_before: float | None = None  # the share of some training images that it had right at the start
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""

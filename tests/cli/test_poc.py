@@ -93,6 +93,7 @@ def test_a_plan_is_written_edited_and_followed(there, capsys):
     assert "command" not in json.loads(inner.read_text())  # the command would not repeat this run
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_from_the_weights_it_began_with(there):
     command = [sys.executable, "-m", "robusttune", "poc", "--config", "poc.yaml", "--seeds", "[0]"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -191,6 +192,7 @@ class Stopped(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_inside_an_arm_the_same_command_goes_on(there, capsys):
     (there / "stopped_trial.py").write_text(STOPPED)
     (there / "stop").touch()

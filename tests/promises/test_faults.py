@@ -193,6 +193,7 @@ def test_a_damaged_line_of_the_log_does_not_cost_a_resume(damage, tmp_path):
     assert not same(whole, files.load_weights(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_loader_worker_of_a_killed_run_does_not_keep_its_folder(tmp_path):
     code = (
         "import sys, torch\nfrom torch.utils.data import DataLoader, TensorDataset\nfrom tests.promises import test_faults as here\n"

@@ -42,3 +42,22 @@ def test_a_run_that_went_well_says_nothing():
         warnings.simplefilter("always")
         hardened(0.05, list(zip(images.split(64), labels.split(64), strict=True)))
     assert not [each for each in said if "guesses" in str(each.message)]
+
+
+def test_a_run_that_ends_with_far_less_than_before_says_so():
+    drawn = torch.Generator().manual_seed(0)
+    labels = torch.arange(256) % 8
+    images = torch.rand(8, 1, 8, 8, generator=drawn)[labels] * 0.7 + 0.3 * torch.rand(256, 1, 8, 8, generator=drawn)
+    batches = list(zip(images.split(64), labels.split(64), strict=True))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for each, targets in batches * 20:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(each), targets).backward()
+        optimizer.step()
+    settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
+    with pytest.warns(
+        UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"
+    ):
+        harden(model, batches, lr=20.0, **settings)

@@ -39,7 +39,7 @@ def launched(launcher, folder, case, port, script="launched_run.py"):
     [
         ("torchrun", "plain", 29611),
         pytest.param("torchrun", "sampler", 29612, marks=pytest.mark.slow),
-        ("accelerate", "taught", 29613),
+        pytest.param("accelerate", "taught", 29613, marks=pytest.mark.slow),
         pytest.param("torchrun", "tuned", 29615, marks=pytest.mark.slow),
     ],
 )

@@ -88,6 +88,7 @@ def test_plan_over_budget_is_refused_with_what_to_drop(tmp_path):
     assert (tmp_path / "t/plan.yaml").exists()
 
 
+@pytest.mark.slow
 def test_killed_trial_goes_on_to_the_same_results(tmp_path):
     tried(tmp_path / "whole")
     code = f"import sys; sys.path.insert(0, {SUPPORT!r}); import small_trials; small_trials.tried(sys.argv[1])"

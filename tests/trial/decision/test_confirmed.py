@@ -96,6 +96,7 @@ def test_only_the_needs_carry_the_correction_and_all_else_is_a_first_sight():
     assert {each.exploratory for each in found.comparisons if each.metric != AT} == {True}
 
 
+@pytest.mark.slow
 def test_an_arm_that_was_chosen_on_the_same_images_is_corrected_for_all_that_were_screened():
     apart = staged(hardened(0.1), looks=(6,), first=hardened(0.1))
     same = replace(apart, first=replace(apart.first, results=[each for each in apart.results if each.seed < 2]))
