@@ -1,7 +1,10 @@
 """The command that repeats a run from its folder."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from robusttune.cli.classifiers import as_before
 from robusttune.cli.options import Arguments, Sources
@@ -9,9 +12,14 @@ from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import labels_of
 from robusttune.cli.splits import say_unread
 from robusttune.cli.unlabeled import more_images, teacher_of
-from robusttune.model.trust import check_named_by_file
+from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run.about import read_run
 from robusttune.training.replay import replay, run_facts_of
+
+PLAIN = re.compile(
+    r"[\w./\\ ()+\-\[\]%]*|[\w-]+\[[\w%:+]*\]|[A-Za-z]:[\w./\\ ()+-]*"
+)  # a folder, or a split such as train[:10%]
+DATA_ARGS = ("input_key", "target_key", "class_map", "num_samples", "num_classes")
 
 
 def run_replay(
@@ -49,9 +57,10 @@ def run_replay(
         raise ValueError(
             f"the run in {str(folder)!r} trained {sources.model}, but --model is {model}: pass the same one"
         )
-    if not trust and model is None:
+    with trusting(*([] if model is None else [model]), all_of_them=trust):
         check_named_by_file(sources.model, sources.model_args, folder)
-    _check_data(sources, folder, trust)
+    if not trust:
+        _check_data(command, folder)
     run_before, before = read_run(folder), facts["arguments"]
     labels = None if facts["run"] == "pretrain" else labels_of(run_before)
     known = {"seed": before["seed"], "finetune": before.get("finetune", 0)}
@@ -68,10 +77,24 @@ def run_replay(
     return 0 if repeated.same or repeated.close else 1
 
 
-def _check_data(sources: Sources, folder: Path, trust: bool) -> None:
-    """Raise a ValueError for arguments of the data set with which a library would run code that comes with the data."""
-    asked = sorted({"trust_remote_code"} & set(sources.data_args or {}))
-    if asked and not trust:
+def _check_data(command: Mapping[str, Any], folder: Path) -> None:
+    """Raise a ValueError for images that a run's folder names and that are not plain files on this machine.
+
+    Readers of other data sets fetch them, and some run commands that stand in the place of a file.
+    """
+    named = {name: command.get(name) for name in ("data", "unlabeled") if command.get(name)}
+    foreign = [
+        f"{name} {place!r}"
+        for name, place in named.items()
+        if not (Path(str(place)).is_dir() or str(place).partition("/")[0] == "torch")
+    ]
+    words = {
+        name: command.get(name) for name in ("data_dir", "split", "val_split", "unlabeled_split") if command.get(name)
+    }
+    foreign += [f"{name} {text!r}" for name, text in words.items() if not PLAIN.fullmatch(str(text))]
+    foreign += [f"data_args with {name}" for name in command.get("data_args") or {} if name not in DATA_ARGS]
+    if foreign:
         raise ValueError(
-            f"{str(folder)!r} has data_args with {asked[0]}, which runs code that comes with the data: if you trust it, pass --trust"
+            f"{str(folder)!r} names {', '.join(foreign)}, with which images are fetched or code may be run: if you trust the folder, "
+            "pass --trust"
         )

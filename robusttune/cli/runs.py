@@ -5,7 +5,7 @@ from robusttune.cli.labels import BY_TEXT, Labels
 from robusttune.cli.options import Arguments, Sources
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, model_options
-from robusttune.model.trust import check_named_by_file
+from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.norms import NormLike
 from robusttune.run.about import About, EarlierRun
 
@@ -27,8 +27,9 @@ def options_of_run(
     run = hardened_run(folder)
     known, eps = RunDefaults(run).adversary(norm, None)
     options = {"checkpoint": folder, **model_options(run)}
-    if model is None and not trust and "model" in options:
-        check_named_by_file(options["model"], options.get("model_args"), folder)
+    if "model" in options and model in (None, options["model"]):
+        with trusting(*([] if model is None else [model]), all_of_them=trust):
+            check_named_by_file(options["model"], options.get("model_args"), folder)
     if run.size is not None and len(set(run.size)) == 1:
         options["size"] = run.size[0]
     mean, std = run.statistics

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -134,8 +135,11 @@ class _SavedAnswers:
 
     def _read(self, path: Path) -> None:
         """Read the answers of a file; a line that was interrupted or damaged is left out, and its batch is attacked again."""
-        damaged = 0
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        damaged, text = 0, path.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):  # interrupted: the next line must not join this one
+            with suppress(OSError), path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 key, right = row["key"], row["right"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from robusttune.measuring.agreement import OWN, caveat, measured_word, whose
 from robusttune.measuring.record import AGREEMENT, Record, described, percent
 from robusttune.measuring.records import Records, records_of
-from robusttune.run.markdown import markdown_table
+from robusttune.run.markdown import as_text, markdown_table
 from robusttune.types import PathLike
 
 HEAD = ("what", "first", "second", "difference", "only first right", "only second right", "images", "p")
@@ -49,7 +49,7 @@ class Comparisons(list[Comparison]):
         """Return a Markdown table with one row a Comparison."""
         rows = [
             (
-                test.what,
+                as_text(test.what),
                 percent(test.first),
                 percent(test.second),
                 f"{100 * (test.second - test.first):+.1f}",

@@ -139,9 +139,18 @@ def read_run(folder: PathLike) -> EarlierRun | None:
 
 def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
     """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it; None where it does not speak of a run."""
-    facts = json.loads(text)
-    if "run" not in facts:
-        return None
+    try:
+        facts = json.loads(text)
+        if "run" not in facts:
+            return None
+        return _run_of(path, facts)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} has metadata of another program, or damaged ones: restore it from a copy"
+        ) from error
+
+
+def _run_of(path: Path, facts: Mapping[str, Any]) -> EarlierRun:
     command = facts if "model" in facts else None
     return EarlierRun(path, facts["run"], command, {"purpose": facts["purpose"]}, _about(facts["about"]))
 

@@ -117,7 +117,7 @@ def check_room(folder: Path, needed: int) -> None:
         needed: bytes that it will write at least.
     """
     free = distributed.gathered(0 if distributed.rank() else shutil.disk_usage(folder).free)[0]
-    if free < needed:
+    if free < needed and shutil.disk_usage(folder).total:  # some mounts do not tell
         raise ValueError(
             f"{str(folder)!r} has room for {free / MIB:,.0f} MiB, but a checkpoint and the weights of this run take at least "
             f"{needed / MIB:,.0f} MiB: make room, or name a folder on another disk"
@@ -126,7 +126,9 @@ def check_room(folder: Path, needed: int) -> None:
 
 def _holds_files(folder: Path, beside: Collection[str]) -> bool:
     """Return True for a folder with files of another run."""
-    return folder.exists() and any(entry.name not in (*beside, LOCK, ROOM) for entry in folder.iterdir())
+    return folder.exists() and any(
+        entry.name not in (*beside, LOCK, ROOM, f"{ROOM}.part") for entry in folder.iterdir()
+    )
 
 
 def warn_if_inexact(loader: Loader | None) -> None:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,9 +32,21 @@ class _Held(NamedTuple):
 
 
 _held: dict[str, _Held] = {}  # folders locked by this process: a thread may lock its own again
+_files: set[int] = set()
 _guard = threading.Lock()
+
+
+def _forget() -> None:
+    """Leave the locks to the parent: a child that kept its files open, such as a loader's worker, would hold them after its death."""
+    _held.clear()
+    for file in _files:
+        with suppress(OSError):
+            os.close(file)
+    _files.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_held.clear)  # the system does not hand locks on to a child
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
@@ -48,11 +60,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another run holds it, with its process and machine.
     """
-    key, me = str(folder.resolve()), threading.get_ident()
+    key, me, process = str(folder.resolve()), threading.get_ident(), os.getpid()
     with _guard:
         held = _held.get(key)
         if held is not None and held.thread != me:
-            raise ValueError(_in_use(folder, f"process {os.getpid()}, in another thread"))
+            raise ValueError(_in_use(folder, f"process {process}, in another thread"))
         _held[key] = _Held(me, 1 if held is None else held.times + 1)
     try:
         if held is not None:
@@ -62,38 +74,49 @@ def locked(folder: Path) -> Iterator[None]:
                 yield
     finally:
         with _guard:
-            left = _held[key].times - 1
-            if left:
-                _held[key] = _Held(me, left)
-            else:
-                del _held[key]
+            known = _held.pop(key, None) if os.getpid() == process else None
+            if known is not None and known.times > 1:
+                _held[key] = _Held(me, known.times - 1)
 
 
 @contextmanager
 def _taken(folder: Path) -> Iterator[None]:
     """Take the lock of a folder from the system, and renew its sign of life until the end."""
-    path = folder / FILE
-    file = _opened(path, folder)
+    path, process = folder / FILE, os.getpid()
+    file, by_system = _opened(path, folder)
     over = threading.Event()
     try:
-        _wait_for_another_machine(file, folder)
-    except BaseException:
-        os.close(file)
-        raise
-    try:
-        about = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        _wait_for_signs(file, path, folder, by_system)
+        about = {"process": process, "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(about).encode(), 0)
-        threading.Thread(target=_signs_of_life, args=(file, over), daemon=True).start()
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, json.dumps(about).encode())
+        if not by_system:  # another process may have written at the same time
+            time.sleep(POLL)
+            if _known(file) != about:
+                raise ValueError(_in_use(folder, _described(_known(file))))
+    except BaseException:
+        _close(file)
+        raise
+    threading.Thread(target=_signs_of_life, args=(path, over), daemon=True).start()
+    try:
         yield
     finally:
         over.set()
-        path.unlink(missing_ok=True)  # while it is locked: who waits for it sees that it is another file
+        if os.getpid() == process:
+            with suppress(OSError):  # on a disk that is read-only by now, it stays, and is stale
+                path.unlink()  # while it is locked: who waits for it sees that it is another file
+            _close(file)
+
+
+def _close(file: int) -> None:
+    _files.discard(file)
+    with suppress(OSError):
         os.close(file)
 
 
-def _opened(path: Path, folder: Path) -> int:
-    """Open and lock the file, which another process may remove in between."""
+def _opened(path: Path, folder: Path) -> tuple[int, bool]:
+    """Open and lock the file, which another process may remove in between; returns whether the system could lock it."""
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -101,23 +124,24 @@ def _opened(path: Path, folder: Path) -> int:
             raise ValueError(
                 f"{str(folder)!r} cannot be written to ({error.strerror}): name a folder that can be; nothing was begun"
             ) from error
-        who = _lock(file)
+        by_system, who = _lock(file)
         if who is None and _is_still(file, path):
-            return file
+            _files.add(file)
+            return file, by_system
         os.close(file)
         if who is not None:
             raise ValueError(_in_use(folder, who))
 
 
-def _lock(file: int) -> str | None:
-    """Lock a file, where its file system has locks; returns who holds the lock already, in words."""
+def _lock(file: int) -> tuple[bool, str | None]:
+    """Lock a file; returns whether its file system has locks, and who holds it already, in words."""
     if fcntl is None:
-        return None
+        return False, None
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return None if error.errno in NO_LOCKS else _described(_known(file))
-    return None
+        return error.errno not in NO_LOCKS, None if error.errno in NO_LOCKS else _described(_known(file))
+    return True, None
 
 
 def _is_still(file: int, path: Path) -> bool:
@@ -128,43 +152,41 @@ def _is_still(file: int, path: Path) -> bool:
         return False
 
 
-def _wait_for_another_machine(file: int, folder: Path) -> None:
-    """Wait for a sign of life of the process of another machine that the file names.
+def _wait_for_signs(file: int, path: Path, folder: Path, by_system: bool) -> None:
+    """Wait for a sign of life of the process that the file names, where the system's lock does not tell whether it lives.
 
     Raises:
         ValueError: there is one.
     """
     known = _known(file)
-    here = known.get("machine") in (None, socket.gethostname())
-    if not known or (here and fcntl is not None):
+    if not known or (by_system and known.get("machine") == socket.gethostname()):
         return
-    written = os.fstat(file).st_mtime
-    os.utime(file)  # by the clock of the file system, which may not be that of this machine
-    now = os.fstat(file).st_mtime
-    os.utime(file, (written, written))
+    written = path.stat().st_mtime
+    os.utime(path)  # by the clock of the file system, which may not be that of this machine
+    now = path.stat().st_mtime
+    os.utime(path, (written, written))
     left = STALE - (now - written)
     if left > 0:
-        logger.info(
-            "%s names a run of %s: waiting up to %.0f s for a sign of life", folder / FILE, _described(known), left
-        )
+        logger.info("%s names a run of %s: waiting up to %.0f s for a sign of life", path, _described(known), left)
     until = time.monotonic() + left
     while time.monotonic() < until:
         time.sleep(POLL)
-        if os.fstat(file).st_mtime != written:
+        if not path.exists() or path.stat().st_mtime != written:
             raise ValueError(_in_use(folder, _described(known)))
 
 
-def _signs_of_life(file: int, over: threading.Event) -> None:
+def _signs_of_life(path: Path, over: threading.Event) -> None:
     while not over.wait(BEAT):
         try:
-            os.utime(file)
-        except OSError:  # read-only by now, or closed
+            os.utime(path)
+        except OSError:  # read-only by now, or gone
             return
 
 
 def _known(file: int) -> dict[str, object]:
     try:
-        known = json.loads(os.pread(file, 4096, 0))
+        os.lseek(file, 0, os.SEEK_SET)
+        known = json.loads(os.read(file, 4096))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -3,14 +3,18 @@
 import hashlib
 import json
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from robusttune.run.about import HEADS, LAST, MODEL, RUN
+from robusttune.run.lock import FILE as LOCK
 from robusttune.run.seal import checksum_of_weights
 from robusttune.run.writing import write_text
 
 FILE = "manifest.json"
 FORMAT = 1
+PATIENCE, PAUSE = 50, 0.2  # looks at the files of a run that is writing, and seconds between them
 WEIGHTS = (MODEL, LAST, HEADS)
 
 logger = logging.getLogger("robusttune")
@@ -36,18 +40,26 @@ def check_together(folder: Path, name: str) -> None:
     Raises:
         ValueError: it is another one, as after a stop between two files, or the manifest is damaged.
     """
-    known = _known(folder)
+    known, path = _known(folder), folder / name
+    for _ in range(PATIENCE):  # a run that goes on writes the files and the manifest within a moment
+        if known is None or _fits(known, path) or not (folder / LOCK).exists():
+            break
+        time.sleep(PAUSE)
+        known = _known(folder)
     if known is None:
         return
-    path = folder / name
     if name in known and not path.exists():
         raise ValueError(f"{str(path)!r} is missing, but {FILE} beside it names it: {_advice(folder)}")
-    if path.exists() and checksum_of_weights(path) != known.get(name):
+    if not _fits(known, path):
         raise ValueError(
             f"{str(path)!r} is not the one that was written together with the other files of {str(folder)!r}: the run was stopped "
             f"in between, is writing just now, or the file was replaced; {_advice(folder)}, or pass {str(path)!r} itself to use it "
             "as it is"
         )
+
+
+def _fits(known: Mapping[str, str], path: Path) -> bool:
+    return checksum_of_weights(path) == known.get(path.name) if path.exists() else path.name not in known
 
 
 def warn_if_changed(folder: Path) -> None:

@@ -45,12 +45,12 @@ def as_text(text: str) -> str:
 
 
 def texts_in(values: Value) -> Value:
-    """Return values of JSON with each text in them as `as_text` returns it; keys stay."""
+    """Return values of JSON with each text in them, keys too, as `as_text` returns it."""
     made: object = values
     if isinstance(values, str):
         made = as_text(values)
     elif isinstance(values, Mapping):
-        made = {key: texts_in(value) for key, value in values.items()}
+        made = {texts_in(key): texts_in(value) for key, value in values.items()}
     elif isinstance(values, list | tuple):
         made = [texts_in(value) for value in values]
     return cast("Value", made)

@@ -49,8 +49,9 @@ class Checkpoints:
         """
         if self.folder is None:
             return False
-        weights = training.robust_loss.parameters()
-        run_folder.check_room(self.folder, COPIES * sum(each.numel() * each.element_size() for each in weights))
+        if not (self.folder / files.STATE).exists():  # a checkpoint that is replaced gives its room
+            weights = training.robust_loss.parameters()
+            run_folder.check_room(self.folder, COPIES * sum(each.numel() * each.element_size() for each in weights))
         restored, more = self._restore(training, facts) if resume else (False, None)
         distributed.barrier()
         if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):

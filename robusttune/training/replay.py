@@ -20,7 +20,7 @@ from robusttune.run import files
 from robusttune.run import folder as run_folder
 from robusttune.run.about import arguments_in, check_same_names, read_run
 from robusttune.run.log import FILE
-from robusttune.run.markdown import markdown_table
+from robusttune.run.markdown import as_text, markdown_table
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
 from robusttune.types import DeviceLike, Loader, PathLike
@@ -60,9 +60,11 @@ class Replay:
             else "no"
         )
         rows = [("repeated", verdict)]
-        rows += [(name, "the same" if not far else f"up to {far:.3g} apart") for name, far in self.weights.items()]
-        rows += [(f"log: {name}", f"up to {far:.3g} apart") for name, far in self.records.items() if far]
-        rows += [("differs", difference) for difference in self.differences]
+        rows += [
+            (as_text(name), "the same" if not far else f"up to {far:.3g} apart") for name, far in self.weights.items()
+        ]
+        rows += [(f"log: {as_text(name)}", f"up to {far:.3g} apart") for name, far in self.records.items() if far]
+        rows += [("differs", as_text(difference)) for difference in self.differences]
         return markdown_table(["what", "result"], rows)
 
     def __str__(self) -> str:

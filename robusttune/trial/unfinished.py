@@ -83,3 +83,8 @@ def measure(model: nn.Module, place: Place, plan: TrialPlan, data: Data, space: 
             device=space.device,
             progress=progress,
         )
+        if not (folder / RECORDS).exists():  # evaluate has said why, and where the Records are
+            raise OSError(
+                f"{str(folder)!r} did not take what was measured: make room, move the Records of the warning there or leave them, and "
+                "go on with resume=True"
+            )

@@ -32,6 +32,7 @@ def run(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     files.save_weights(folder / files.MODEL, nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).state_dict())
+    (folder / files.LAST).write_bytes((folder / files.MODEL).read_bytes())  # so that it has ended an epoch
     command = {"model": "evil:net", "data": str(tmp_path / "data"), "size": 8, "channels": 3, "split": "train"}
     facts = {"run": "harden", "command": command, "arguments": {"seed": 0}, "objects": [], "loaders": [], "data": {}}
     (folder / files.RUN).write_text(json.dumps({**facts, "start": "", "device": "cpu", "threads": 1, "versions": {}}))
@@ -53,6 +54,8 @@ def traces(folder):
 )
 def test_no_command_calls_what_a_folder_names(command, run, capsys):
     assert main(command) != 0
+    said = capsys.readouterr().err
+    assert "teacher" in command[-2] or "names 'evil:net' as its model, which is code" in said, said
     assert traces(run) == []
 
 
@@ -84,13 +87,41 @@ def test_names_that_fetch_or_run_are_refused(name):
         check_named_by_file(name, None, "run")
 
 
-@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained"])
+@pytest.mark.parametrize(
+    "argument",
+    ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained", "weights", "weights_backbone"],
+)
 def test_arguments_that_read_other_files_are_refused(argument):
     check_named_by_file("timm:resnet18", {"img_size": 32}, "run")
     with pytest.raises(ValueError, match=f"has the arguments {argument} for its model"):
         check_named_by_file("timm:resnet18", {argument: "x"}, "run")
+    with trusting("timm:resnet18"), pytest.raises(ValueError, match=f"has the arguments {argument} for its model"):
+        check_named_by_file("timm:resnet18", {argument: "x"}, "run")  # the user named the model, and not its arguments
     with trusting(all_of_them=True):
         check_named_by_file("timm:resnet18", {argument: "x"}, "run")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"data": "wds/x", "data_dir": "pipe:touch called; cat /dev/null #", "split": "x.tar|10"},
+        {"data": "hfds/someone/set"},
+        {"data": "tfds/x"},
+        {"unlabeled": "wds/x"},
+        {"data_dir": "https://evil.example/x.tar"},
+        {"data_args": {"trust_remote_code": True}},
+        {"data_args": {"download": True}},
+        {"val_split": "pipe:touch called"},
+    ],
+    ids=str,
+)
+def test_a_replay_reads_no_images_that_are_fetched_or_made_by_commands(hostile, run, capsys):
+    facts = json.loads((run / files.RUN).read_text())
+    facts["command"] |= {"model": "timm:test_resnet", **hostile}
+    (run / files.RUN).write_text(json.dumps(facts))
+    assert main(["replay", "run"]) == 1
+    assert "with which images are fetched or code may be run" in capsys.readouterr().err
+    assert traces(run) == []
 
 
 class Evil:

@@ -115,3 +115,62 @@ def test_many_processes_at_once_hold_it_one_after_the_other(tmp_path):
         for _ in range(3)
     ]
     assert [process.communicate()[0] for process in processes] == ["5\n"] * 3
+
+
+def test_reading_the_file_in_the_same_process_does_not_free_it(tmp_path):
+    with lock.locked(tmp_path):
+        (tmp_path / ".lock").read_bytes()
+        said = subprocess.run(
+            [sys.executable, "-c", HOLDER, str(tmp_path)], input="\n", capture_output=True, text=True, check=False
+        )
+        assert "is in use by another run" in said.stderr
+
+
+def test_a_forked_child_that_ends_leaves_the_lock_to_its_parent(tmp_path):
+    with lock.locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            try:
+                raise SystemExit
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert (tmp_path / ".lock").exists()
+        said = subprocess.run(
+            [sys.executable, "-c", HOLDER, str(tmp_path)], input="\n", capture_output=True, text=True, check=False
+        )
+        assert "is in use by another run" in said.stderr
+
+
+def test_an_error_at_the_release_does_not_cost_the_result(tmp_path, monkeypatch):
+    def read_only(path, **more):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched, lock.locked(tmp_path):
+        patched.setattr(lock.Path, "unlink", read_only)
+    with lock.locked(tmp_path):
+        pass
+
+
+def test_without_locks_of_the_system_signs_of_life_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "STALE", 1.0)
+    monkeypatch.setattr(lock, "POLL", 0.05)
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    refused = []
+
+    def try_it():
+        lock._held.clear()  # as in another process
+        try:
+            with lock.locked(tmp_path):
+                pass
+        except ValueError as error:
+            refused.append(str(error))
+
+    with lock.locked(tmp_path):
+        other = threading.Thread(target=try_it)
+        other.start()
+        other.join()
+    assert len(refused) == 1
+    with lock.locked(tmp_path):
+        pass

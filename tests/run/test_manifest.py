@@ -1,6 +1,7 @@
 """The files of a folder belong together: a stop between two of them, or a file of another run, is named."""
 
 import logging
+import threading
 
 import pytest
 import torch
@@ -59,3 +60,10 @@ def test_a_run_json_that_was_changed_is_said(run, caplog):
     with caplog.at_level(logging.WARNING):
         manifest.warn_if_changed(run)
     assert "was changed after the run wrote it" in caplog.text
+
+
+def test_a_reader_waits_for_a_run_that_is_writing(run, monkeypatch):
+    files.save_weights(run / files.MODEL, {"weight": 2 * torch.ones(2)})
+    (run / ".lock").touch()
+    threading.Timer(0.5, lambda: manifest.write_manifest(run)).start()
+    assert torch.equal(files.load_weights(run)["weight"], 2 * torch.ones(2))

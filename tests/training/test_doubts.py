@@ -57,7 +57,5 @@ def test_a_run_that_ends_with_far_less_than_before_says_so():
         nn.functional.cross_entropy(model(each), targets).backward()
         optimizer.step()
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
-    with pytest.warns(
-        UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"
-    ):
+    with pytest.warns(UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"):
         harden(model, batches, lr=20.0, **settings)
