@@ -16,15 +16,21 @@ def easy_images():
     return (noise * 0.2 + 0.6 * labels[:, None, None, None]).float(), labels
 
 
-def hardened(lr, loader, epochs=4):
-    """A run from a model that knows the classes."""
+def taught(loader, classes):
+    """A model that knows the classes."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, classes))
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for images, labels in loader * 20:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
+    return model
+
+
+def hardened(lr, loader, epochs=4):
+    """A run from a model that knows the classes."""
+    model = taught(loader, 2)
     settings = {"norm": "linf", "eps": 0.05, "tasks": None, "steps": 2, "ema": 0.0, "progress": False}
     return harden(model, loader, lr=lr, epochs=epochs, **settings)
 
@@ -49,13 +55,7 @@ def test_a_run_that_ends_with_far_less_than_before_says_so():
     labels = torch.arange(256) % 8
     images = torch.rand(8, 1, 8, 8, generator=drawn)[labels] * 0.7 + 0.3 * torch.rand(256, 1, 8, 8, generator=drawn)
     batches = list(zip(images.split(64), labels.split(64), strict=True))
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for each, targets in batches * 20:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(each), targets).backward()
-        optimizer.step()
+    model = taught(batches, 8)
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
     with pytest.warns(UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"):
         harden(model, batches, lr=20.0, **settings)
