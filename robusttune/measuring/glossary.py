@@ -29,6 +29,7 @@ WORDS = {
     "eps": "the radius of an attack: how far it may change an image. 8/255 means 8 of 255 steps of brightness.",
     "exploratory": "measured to see where to look; no choice between arms rests on it.",
     "fine-tuning": "more training of a trained model on the images at hand.",
+    "fingerprint": "a code by which a copy of a model's weights is recognised.",
     "fp32": "numbers of 32 bits, the usual ones.",
     "gradient masking": "a model that only hides the direction in which attacks must go: it seems robust, and stronger attacks fool it.",
     "hardening": "training that makes a model hard to fool.",

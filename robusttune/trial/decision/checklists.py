@@ -97,7 +97,8 @@ def _rest(decision: Decision) -> Iterator[str]:
 def _backbone(decision: Decision) -> str:
     name = decision.trial.plan.model
     if isinstance(name, str):
-        return as_text(name)
+        kind, _, code = name.partition(" ")
+        return as_text(f"{kind} (fingerprint {code})" if code else kind)
     names = [result.records.facts.get("model") for result in decision.trial.results]
     return as_text(str(next((name for name in names if name), "this one")))
 
