@@ -65,6 +65,7 @@ def plan_of(folder):
     return yaml.safe_load((folder / "runs/poc/plan.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_a_plan_is_written_edited_and_followed(there, capsys):
     assert main(["poc", "--config", "poc.yaml", "--plan-only", "true"]) == 0
     shown = capsys.readouterr().out
@@ -117,6 +118,7 @@ def test_killed_it_goes_on_from_the_weights_it_began_with(there):
     assert all((before[name] == after[name]).all() for name in before)
 
 
+@pytest.mark.slow
 def test_a_plan_over_budget_exits_with_1_and_says_what_to_drop(there, capsys):
     assert main(["poc", "--config", "poc.yaml", "--budget", "1/100"]) == 1
     *_, line = capsys.readouterr().err.strip().splitlines()

@@ -174,6 +174,7 @@ def test_an_error_is_one_line_and_leaves_nothing(arguments, says, source, capsys
     assert not list(tmp_path.glob("x/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_exit_codes_and_tracebacks_of_a_second_process(source, tmp_path):
     def run(*arguments):
         command = [sys.executable, "-m", "robusttune", *arguments]

@@ -178,6 +178,7 @@ def a_copy(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_parts_that_pages_add_keep_the_contracts_of_their_kinds(a_copy):
     files = added()
     wanted = ["test_threat", "repository/test_layers", *(name for names in CONTRACTS.values() for name in names)]

@@ -112,6 +112,7 @@ def test_changing_modes_and_sizes_compile_nothing_again(graphs, attack_tasks, wh
     assert counts == counts[:1] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 def test_a_run_compiles_as_often_however_long_it_is(graphs):
     counts = []

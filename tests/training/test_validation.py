@@ -86,6 +86,7 @@ def test_fgsm_on_fashion_mnist_collapses_and_is_caught(caplog, monkeypatch):
     assert max(robust[fall + 1 :]) > robust[fall] + 0.1
 
 
+@pytest.mark.slow
 def test_single_step_training_that_collapses_is_told_and_goes_on_with_several_steps(caplog, monkeypatch):
     """A run made to collapse: after three epochs its single step does nothing, and ordinary training takes over."""
     monkeypatch.setattr(validation, "COLLAPSE", 0.1)
