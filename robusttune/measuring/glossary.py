@@ -1,4 +1,4 @@
-"""What the words of reports and pages mean, in a sentence each."""
+"""Glossary of the terms in reports and decision pages, one sentence each."""
 
 import re
 

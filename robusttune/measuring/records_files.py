@@ -44,10 +44,12 @@ def read_beside(path: Path, sums: Mapping[str, str] | None) -> bytes | None:
 
 
 def answers_path(path: Path) -> Path:
+    """Return the path of the answers to single images, beside the numbers."""
     return path.with_name(path.stem + ".images.json")
 
 
 def failures_path(path: Path) -> Path:
+    """Return the path of the pictures of failures, beside the numbers."""
     return path.with_name(path.stem + ".failures.npz")
 
 

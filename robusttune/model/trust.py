@@ -1,4 +1,4 @@
-"""What a file may name: models of timm and torchvision, and nothing else unless the user says so.
+"""Check of the model names in run folders: without the user's consent, only models of timm and torchvision are created.
 
 A run's folder is data: whoever may write it must not be able to have code called on the machine that reads it.
 """

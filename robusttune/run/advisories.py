@@ -1,4 +1,4 @@
-"""Published faults of packages that matter to who reads files of others: which versions have them, and where that is published."""
+"""Security advisories for packages that read files: affected versions, effect and source."""
 
 import json
 import os

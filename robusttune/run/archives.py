@@ -1,4 +1,4 @@
-"""Bounds for files that are archives: what they say that they hold is looked at before it is unpacked."""
+"""Size limit for archives: the uncompressed size is checked before anything is extracted."""
 
 import io
 import zipfile

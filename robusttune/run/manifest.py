@@ -1,4 +1,4 @@
-"""Which files of a run's folder belong together: `manifest.json`, written after all of them."""
+"""Manifest of a run folder: `manifest.json` lists the checksums of the files that were written together."""
 
 import hashlib
 import json

@@ -25,7 +25,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
     return OSError(
         error.errno,
         f"{str(path)!r} cannot be written ({error.strerror}): make room for it, or let the folder be written to; what was written "
-        "before is whole, so that resume=True goes on from there",
+        "before is whole",
     )
 
 

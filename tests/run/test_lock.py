@@ -15,6 +15,28 @@ from robusttune.run import lock
 HOLDER = "import sys; from pathlib import Path; from robusttune.run.lock import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); input()"
 
 
+def held_by_another(folder):
+    """What a process says that asks for the lock, and ends at once."""
+    asked = [sys.executable, "-c", HOLDER, str(folder)]
+    done = subprocess.run(asked, input="\n", capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr
+
+
+def trying(folder, before=lambda: None):
+    """A list of what was refused, and a function that asks for the lock."""
+    refused = []
+
+    def try_it():
+        before()
+        try:
+            with lock.locked(folder):
+                pass
+        except ValueError as error:
+            refused.append(str(error))
+
+    return refused, try_it
+
+
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of a folder."""
@@ -47,15 +69,7 @@ def test_a_process_that_died_leaves_the_folder_free_at_once(tmp_path, holder):
 
 
 def test_a_thread_may_lock_its_own_folder_again_and_another_one_may_not(tmp_path):
-    refused = []
-
-    def try_it():
-        try:
-            with lock.locked(tmp_path):
-                pass
-        except ValueError as error:
-            refused.append(str(error))
-
+    refused, try_it = trying(tmp_path)
     with lock.locked(tmp_path):
         with lock.locked(tmp_path):
             pass
@@ -120,10 +134,7 @@ def test_many_processes_at_once_hold_it_one_after_the_other(tmp_path):
 def test_reading_the_file_in_the_same_process_does_not_free_it(tmp_path):
     with lock.locked(tmp_path):
         (tmp_path / ".lock").read_bytes()
-        said = subprocess.run(
-            [sys.executable, "-c", HOLDER, str(tmp_path)], input="\n", capture_output=True, text=True, check=False
-        )
-        assert "is in use by another run" in said.stderr
+        assert "is in use by another run" in held_by_another(tmp_path)
 
 
 def test_a_forked_child_that_ends_leaves_the_lock_to_its_parent(tmp_path):
@@ -136,20 +147,21 @@ def test_a_forked_child_that_ends_leaves_the_lock_to_its_parent(tmp_path):
                 os._exit(0)
         os.waitpid(child, 0)
         assert (tmp_path / ".lock").exists()
-        said = subprocess.run(
-            [sys.executable, "-c", HOLDER, str(tmp_path)], input="\n", capture_output=True, text=True, check=False
-        )
-        assert "is in use by another run" in said.stderr
+        assert "is in use by another run" in held_by_another(tmp_path)
 
 
 def test_an_error_at_the_release_does_not_cost_the_result(tmp_path, monkeypatch):
     def read_only(path, **more):
         raise OSError(30, "Read-only file system")
 
-    with monkeypatch.context() as patched, lock.locked(tmp_path):
+    reached = False
+    with monkeypatch.context() as patched:
         patched.setattr(lock.Path, "unlink", read_only)
-    with lock.locked(tmp_path):
-        pass
+        with lock.locked(tmp_path):
+            reached = True
+    assert reached
+    assert (tmp_path / ".lock").exists()  # it could not be removed, and is stale
+    assert held_by_another(tmp_path) == "held"
 
 
 def test_without_locks_of_the_system_signs_of_life_tell(tmp_path, monkeypatch):
@@ -157,16 +169,7 @@ def test_without_locks_of_the_system_signs_of_life_tell(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "STALE", 1.0)
     monkeypatch.setattr(lock, "POLL", 0.05)
     monkeypatch.setattr(lock, "BEAT", 0.1)
-    refused = []
-
-    def try_it():
-        lock._held.clear()  # as in another process
-        try:
-            with lock.locked(tmp_path):
-                pass
-        except ValueError as error:
-            refused.append(str(error))
-
+    refused, try_it = trying(tmp_path, before=lock._held.clear)  # as in another process
     with lock.locked(tmp_path):
         other = threading.Thread(target=try_it)
         other.start()

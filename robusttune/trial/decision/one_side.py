@@ -65,7 +65,7 @@ def _basis(decision: Decision) -> str:
     measured = decision.measured
     arms, seeds = len(measured.arms), len(measured.seeds)
     return (
-        f"Ranges in brackets hold the true difference in 95 of 100 such trials. This rests on {arms} arms, {seeds} seed{'s' * (seeds > 1)} of each and {measured.images:,} held-out images. A gain counts "
+        f"Ranges in brackets hold the true difference in at least 95 of 100 such trials. This rests on {arms} arms, {seeds} seed{'s' * (seeds > 1)} of each and {measured.images:,} held-out images. A gain counts "
         f"if it is {100 * decision.worthwhile:.3g} points or more; {accepted_loss(decision)}."
     )
 
