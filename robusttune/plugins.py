@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
+from robusttune.types import plain_number, shown
+
 # The contracts of the kinds live in packages below, which import this module when they run.
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,17 @@ Kind: TypeAlias = Literal[
     "measuring.sections",
     "trial.arms",
 ]
+# What an object of the user's must be or have: the form of a function, or the names of members.
+FORMS: dict[str, str] = {
+    "attacks": "(loss_of, images, threat, *, generator) -> images",
+    "evaluations": "(subject) -> Records",
+    "measuring.sections": "(runs, folder) -> Markdown",
+}
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "norms": ("size", "project", "ascent", "noise", "default_eps"),
+    "objectives": ("needs_clean", "attack_loss", "loss"),
+    "tasks": ("name", "classes", "shares_forward", "draw"),
+}
 Word = TypeVar("Word", bound=str)
 Plugin = TypeVar("Plugin")
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -89,6 +102,7 @@ def find(kind: Kind, name: object) -> object:
         4
     """
     if not isinstance(name, str):
+        check_object(kind, name)
         return name
     known = names(kind)
     if name not in known:
@@ -97,6 +111,60 @@ def find(kind: Kind, name: object) -> object:
             f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too"
         )
     return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
+
+
+def check_object(kind: Kind, given: object) -> None:
+    """Raise a ValueError for an object of the user's that lacks what every plug-in of its kind has.
+
+    Example:
+        >>> check_object("attacks", len)
+        Traceback (most recent call last):
+        ValueError: the attack is <built-in function len>, but a function (loss_of, images, threat, *, generator) -> images is needed
+    """
+    if kind in FORMS and not _is_form(given, FORMS[kind]):
+        raise ValueError(f"the {_singular(kind)} is {shown(given)}, but a function {FORMS[kind]} is needed")
+    if kind in MEMBERS and (
+        kind == "norms" or not isinstance(given, type)
+    ):  # a norm may be a class of static functions
+        lacking = [member for member in MEMBERS[kind] if not hasattr(given, member)]
+        if lacking:
+            raise ValueError(
+                f"the {_singular(kind)} is {shown(given)}, which has no {' and no '.join(lacking)}: pass one of "
+                f"{', '.join(names(kind))}, or an object that has them"
+            )
+
+
+def _is_form(given: object, form: str) -> bool:
+    """Return True for a function that can be called with the arguments of a form such as "(images, *, seed) -> labels"."""
+    if not callable(given):
+        return False
+    method = getattr(given, "forward", None)
+    if method is not None and "generator" not in form:
+        return False  # a model
+    try:
+        parameters = inspect.signature(given if method is None else method)
+    except (TypeError, ValueError):  # some that are written in C do not tell
+        return not isinstance(given, type)
+    by_place, _, by_name = form.partition(")")[0].strip("(").partition("*, ")
+    try:
+        parameters.bind(*filter(None, by_place.split(", ")), **dict.fromkeys(filter(None, by_name.split(", "))))
+    except TypeError:
+        return False
+    return True
+
+
+def _called(kind: Kind, plugin: type) -> object:
+    """Make an object of a class without arguments.
+
+    Raises:
+        ValueError: that is not possible.
+    """
+    try:
+        return plugin()
+    except TypeError as error:
+        raise ValueError(
+            f"the {_singular(kind)} {plugin.__name__} cannot be made without arguments ({error}): pass an object of that class"
+        ) from error
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -125,7 +193,9 @@ def instance(kind: Literal["objectives", "tasks"], name: Any) -> Any:
         'jigsaw'
     """
     plugin: Any = find(kind, name)
-    return plugin() if isinstance(plugin, type) else plugin
+    made = _called(kind, plugin) if isinstance(plugin, type) else plugin
+    check_object(kind, made)
+    return made
 
 
 @overload
@@ -142,7 +212,7 @@ def configured(kind: Literal["attacks", "evaluations"], name: Any, /, **settings
         >>> configured("attacks", "pgd", steps=3, step_size=None).keywords
         {'steps': 3}
     """
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = {key: plain_number(value) for key, value in settings.items() if value is not None}
     function: Any = find(kind, name)
     parameters = inspect.signature(function).parameters if settings else {}
     unknown = [key for key in settings if key not in parameters]
@@ -196,6 +266,6 @@ def one_of(name: str, value: object, allowed: tuple[Word, ...]) -> Word:
         'off'
     """
     for word in allowed:
-        if value == word:
+        if isinstance(value, str) and value == word:
             return word
-    raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(repr, allowed))}")
+    raise ValueError(f"{name} is {shown(value)}, but it must be one of {', '.join(map(repr, allowed))}")

@@ -1,7 +1,12 @@
-"""Aliases of types of arguments in several packages. Nothing is imported from torch at run time."""
+"""Types of arguments in several packages, and checks of arguments by their kind: a path, True or False, an object with certain methods.
+
+Nothing is imported from torch at run time.
+"""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
@@ -18,3 +23,161 @@ Loader: TypeAlias = Iterable[Any]
 AutoBool: TypeAlias = bool | Literal["auto"]
 # The values that JSON can hold: what run.json, plan.yaml and records are made of.
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+
+LONGEST = 80  # characters of a value in an error
+PATHS = ("out", "init_from", "run", "path")
+FLAGS = ("resume", "progress", "drop_foreign", "checkpointing", "trust", "plan_only", "allow_weak")
+FLAGS_OR_NONE = ("normalized", "sharded")
+AUTO = ("compile", "channels_last", "tune", "eps_ramp")
+ARRAYS = ("loader", "val_loader", "unlabeled_loader", "mean", "std")  # that may be tensors
+FUNCTIONS = {
+    "on_epoch": "of a dict is needed, such as on_epoch=print",
+    "criterion": "(logits, labels) -> losses is needed",
+}
+TEXTS = {"classifier": "the name of a layer, such as 'fc', is needed"}
+TRACKER, SCHEDULER = ("log", "finish"), ("step", "state_dict", "load_state_dict")
+
+
+def shown(value: object) -> str:
+    """Write a value for an error: shortened, and by its type where it cannot be written.
+
+    Example:
+        >>> shown("a" * 100)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever a user's __repr__ raises
+        text = f"a {type(value).__name__}"
+    return text if len(text) < LONGEST else text[: LONGEST - 1] + "…"
+
+
+def plain_number(value: object) -> object:
+    """Return a number of another library, such as numpy, as one of Python; anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_number(np.int64(3)), plain_number(True), plain_number("3")
+        (3, True, '3')
+    """
+    if isinstance(value, bool | int | float | complex) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def check_kinds(arguments: Mapping[str, object]) -> None:
+    """Check those arguments whose kind is known by their name, as they are the same in all functions.
+
+    Raises:
+        ValueError: a path that is none, a flag that is neither True nor False, or an object that lacks what it needs.
+    """
+    for name, value in arguments.items():
+        if name in PATHS and value is not None:
+            check_path(name, value)
+        elif name in FLAGS or (name in FLAGS_OR_NONE and value is not None):
+            check_flag(name, value, none=name in FLAGS_OR_NONE)
+        elif name in AUTO and not (isinstance(value, str) and value == "auto"):
+            check_flag(name, value, none=False, auto=True)
+        elif name in FUNCTIONS and value is not None and (not callable(value) or _is_model(name, value)):
+            raise ValueError(f"{name} is {shown(value)}, but a function {FUNCTIONS[name]}")
+        elif name in TEXTS and value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} is {shown(value)}, but {TEXTS[name]}; or None to find it")
+        elif name in OBJECTS and (value is not None or name == "threat"):
+            OBJECTS[name](value)
+
+
+def check_path(name: str, value: object) -> Path:
+    """Return a path as a Path.
+
+    Raises:
+        ValueError: it is no text and no path, or no file can have that name.
+
+    Example:
+        >>> check_path("out", "runs/a").name
+        'a'
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is {shown(value)}, but a path is needed: text, or a pathlib.Path")
+    try:
+        Path(text).exists()
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{name} is {shown(text)}, which cannot be looked at ({why}): name another path") from error
+    return Path(text)
+
+
+def check_flag(name: str, value: object, *, none: bool = False, auto: bool = False) -> None:
+    """Raise a ValueError unless a value is True or False; `none` and `auto` for flags that may be None or "auto", too."""
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has one of its own
+        also = ", or None for the default" if none else ""
+        if auto:
+            raise ValueError(f"{name} is {shown(value)}, but it must be True, False or 'auto'")
+        raise ValueError(f"{name} is {shown(value)}, but True or False is needed{also}")
+
+
+def refuse_arrays(arguments: Mapping[str, object]) -> None:
+    """Raise a ValueError for a tensor or an array of several numbers where no argument is one."""
+    for name, value in arguments.items():
+        if name not in ARRAYS and hasattr(value, "__array__") and bool(getattr(value, "ndim", 0)):
+            raise ValueError(
+                f"{name} is {shown(value)}, but it cannot be a tensor or an array: see help(robusttune.harden)"
+            )
+
+
+def _is_model(name: str, value: object) -> bool:
+    """Return True for a module or a class where a function of facts is needed."""
+    return name == "on_epoch" and (hasattr(value, "forward") or isinstance(value, type))
+
+
+def check_log(value: object) -> None:
+    """Raise a ValueError unless a value is the name of a tracker, or has a tracker's methods."""
+    if not isinstance(value, str) and not has(value, TRACKER):
+        raise ValueError(
+            f"log is {shown(value)}, but the name of a tracker is needed, such as 'tensorboard', or an object with the methods "
+            f"{' and '.join(TRACKER)}"
+        )
+
+
+def check_scheduler(value: object) -> None:
+    """Raise a ValueError unless a value is a name, a scheduler, or a function that makes one."""
+    if not isinstance(value, str) and not callable(value) and not has(value, SCHEDULER):
+        raise ValueError(
+            f"scheduler is {shown(value)}, but a name of timm's is needed, such as 'cosine', a torch scheduler, or a function "
+            "of the optimizer"
+        )
+
+
+def check_optimizer(value: object) -> None:
+    """Raise a ValueError unless a value is a name, an optimiser, or a function that makes one."""
+    if not isinstance(value, str) and not callable(value) and not has(value, ("step", "zero_grad", "param_groups")):
+        raise ValueError(
+            f"optimizer is {shown(value)}, but a name of timm's is needed, such as 'sgd', a torch optimizer, or a function of "
+            "the parameters"
+        )
+
+
+def check_threat(value: object) -> None:
+    """Raise a ValueError unless a value has what a ThreatModel has."""
+    if not has(value, ("norm", "eps", "project", "ascent")):
+        raise ValueError(
+            f"threat is {shown(value)}, but a ThreatModel is needed, such as robusttune.ThreatModel('linf', eps=8 / 255)"
+        )
+
+
+def has(value: object, methods: tuple[str, ...]) -> bool:
+    """Return True for an object, not a class, that has all of these attributes."""
+    return not isinstance(value, type) and all(hasattr(value, each) for each in methods)
+
+
+OBJECTS: dict[str, Callable[[object], None]] = {
+    "threat": check_threat,
+    "log": check_log,
+    "scheduler": check_scheduler,
+    "optimizer": check_optimizer,
+}

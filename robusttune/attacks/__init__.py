@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from robusttune.attacks._results import attacked as attacked
 from robusttune.model.borrowing import differentiable
 from robusttune.threat import LossOf, ThreatModel
 
@@ -16,6 +17,7 @@ __all__ = [
     "LossOf",
     "NoGradientError",
     "ThreatModel",
+    "attacked",
     "declares",
     "differentiable",
     "differentiates_once",

@@ -10,8 +10,9 @@ from robusttune import plugins
 from robusttune.augmentations import Augment, AugmentLike
 from robusttune.corruptions import SEVERITIES, Corruption
 from robusttune.data.transforms import transforms_of
+from robusttune.model.devices import check_module
 from robusttune.run.randomness import own_randomness
-from robusttune.types import Loader
+from robusttune.types import Loader, shown
 
 RANDOM_WORDS = ("random", "jitter", "augment", "augmix", "erasing", "mixup", "cutmix")
 # The corruptions that Kornia's and torchvision's augmentations contain, by parts of the augmentations' names.
@@ -54,6 +55,7 @@ class Checked:
         self.augment, self.build = augment, build
         self.overlaps = overlaps(augment)
         if isinstance(augment, nn.Module):
+            check_module(augment, "augment")
             augment.to(images.device)
         self._by_size = {images.shape[1:]: augment}
 
@@ -63,7 +65,16 @@ class Checked:
         Raises:
             ValueError: the augmentation changed the shape.
         """
-        changed = self._of_size(images)(images)
+        try:
+            changed = self._of_size(images)(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a user's function raises
+            raise ValueError(
+                f"augment={shown(self.augment)} raised {type(error).__name__} on images of shape {tuple(images.shape)}: {error}"
+            ) from error
+        if not isinstance(changed, Tensor):
+            raise ValueError(f"augment returned {shown(changed)}, but images (N,C,H,W) are needed")
         if changed.shape != images.shape:
             raise ValueError(
                 f"augment turned images of shape {tuple(images.shape)} into {tuple(changed.shape)}: it must keep the shape"
@@ -98,10 +109,10 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
     Raises:
         ValueError: the name is unknown.
     """
-    if augment == "auto":
+    if isinstance(augment, str) and augment == "auto":
         steps = transforms_of(loader)
         augment = "standard" if steps and not any(map(is_random, steps)) else "none"
-    if augment is None or augment == "none":
+    if augment is None or (isinstance(augment, str) and augment == "none"):
         return None
     if isinstance(augment, str) and augment in names():
         build = plugins.find("augmentations", augment)
@@ -112,7 +123,7 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
         corruption = _corruption(augment)
         return Checked(augment if corruption is None else _Corrupting(augment, corruption), images)
     raise ValueError(
-        f"unknown augment {augment!r}: known are {', '.join(names())}; a callable or Kornia module is taken too"
+        f"unknown augment {shown(augment)}: known are {', '.join(names())}; a callable or Kornia module is taken too"
     )
 
 

@@ -88,6 +88,7 @@ def check_images(images: object, *, wait: bool = False) -> None:
     """Raise a ValueError unless images are a finite tensor (N,C,H,W) of floats or uint8; `wait` as in `unpacked`."""
     if not isinstance(images, Tensor):
         raise ValueError(f"images are {_kind(images)}, but a tensor is needed: add ToTensor to the transform")
+    check_dense("images", images, wait=wait)
     shape = tuple(images.shape)
     if len(shape) != 4:
         hint = ": are these single images? Wrap the data set in a DataLoader" if len(shape) == 3 else ""
@@ -96,6 +97,8 @@ def check_images(images: object, *, wait: bool = False) -> None:
         raise ValueError(f"images have shape {shape}: the batch has no images, or they have no pixels")
     if _channels_last(shape):
         raise ValueError(f"images have shape {shape}, which looks like (N, H, W, C): permute them to (N, C, H, W)")
+    if images.dtype.itemsize < 2 and images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}, which cannot be computed with: call .half() or .float()")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         advice = (
             "take .abs() or .real"
@@ -106,6 +109,18 @@ def check_images(images: object, *, wait: bool = False) -> None:
     readable = images.is_floating_point() and (wait or images.device.type == "cpu")
     if readable and not bool(torch.stack(torch.aminmax(images.detach())).isfinite().all()):  # a NaN makes both NaN
         raise ValueError("images hold NaN or infinite values: look for broken files or a division by zero std")
+
+
+def check_dense(name: str, values: Tensor, *, wait: bool = True) -> None:
+    """Raise a ValueError for tensors of a layout that cannot be computed with, or, with `wait`, without values."""
+    kind = "nested" if values.is_nested else "quantised" if values.is_quantized else ""
+    if not kind and values.layout != torch.strided:
+        kind = f"of layout {values.layout}"
+    if kind:
+        advice = "call .dequantize()" if values.is_quantized else "make them dense, as by .to_dense() or torch.stack"
+        raise ValueError(f"{name} are a tensor that is {kind}, but a dense one is needed: {advice}")
+    if wait and values.is_meta:
+        raise ValueError(f"{name} are on the meta device, so they have no values: load them on a real device")
 
 
 def check_channels(images: Tensor, channels: int | None) -> None:
@@ -127,6 +142,7 @@ def checked_labels(labels: object, count: int, *, wait: bool = False) -> Tensor:
         ValueError: another number of labels, floats that are no distributions, or several classes for an image.
     """
     values = _tensor(labels)
+    check_dense("labels", values, wait=wait)
     if len(values.shape) == 0 or len(values) != count:
         raise ValueError(
             f"there are {count} images but labels of shape {tuple(values.shape)}: one label for each is needed"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TypeGuard, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler, SequentialSampler
 
 
@@ -15,7 +15,11 @@ def check_loader(loader: object, name: str = "loader", *, passes: int = 1) -> No
             "DataLoader, such as torch.utils.data.DataLoader(data, batch_size=128, shuffle=True)"
         )
     sequence = isinstance(loader, Iterable) or hasattr(loader, "__getitem__")
-    if not sequence or isinstance(loader, str | Mapping | Tensor):
+    if (
+        not sequence
+        or isinstance(loader, str | bytes | type | Mapping | Tensor | nn.Module)
+        or hasattr(loader, "__array__")
+    ):
         raise ValueError(
             f"the {name} is a {type(loader).__name__}, but something that yields batches is needed: pass a DataLoader, "
             "or a list of (images, labels)"

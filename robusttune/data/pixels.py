@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.data.transforms import find_statistics
-from robusttune.types import Channels, Loader
+from robusttune.types import Channels, Loader, check_flag, shown
 
 SLACK = 1e-3  # pixels may leave [0,1] by that much through rounding
 OVERSHOOT = 0.25  # and by that much through bicubic resizing
 LARGEST_STD = 2  # the std of pixels on [0,1] is 0.5 at most; a larger one is in units of raw values
+MOST_CHANNELS = 1024
 OTHER_SPACE = 0.25  # of later images' values outside [0,1]; erased rectangles leave fewer
 
 
@@ -115,6 +116,8 @@ def find_pixels(
     Raises:
         ValueError: the images do not fit to the arguments, or cannot be pixels although mean and std are unknown.
     """
+    if normalized is not None:
+        check_flag("normalized", normalized, none=True)
     given = mean is not None
     if mean is None and std is None:
         mean, std = find_statistics(loader)
@@ -223,8 +226,10 @@ def _checked(name: str, values: Channels) -> Tensor:
         column = _column(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{name} is {values!r}, but a number for each channel is needed, such as (0.5, 0.5, 0.5)"
+            f"{name} is {shown(values)}, but a number for each channel is needed, such as (0.5, 0.5, 0.5)"
         ) from error
+    if column.is_meta or column.numel() > MOST_CHANNELS:
+        raise ValueError(f"{name} is {shown(values)}, but one number for each channel is needed")
     if not bool(torch.isfinite(column).all()):
         raise ValueError(f"{name} is {rounded(column)}, but finite numbers are needed, one for each channel")
     return column

@@ -105,7 +105,8 @@ def evaluate(
         >>> records[0].metric, records[0].images
         ('accuracy', 8)
     """
-    check_settings({"subset": subset, "seed": seed})
+    check_settings({"subset": subset, "seed": seed, "out": out, "run": run, "resume": resume, "progress": progress})
+    check_settings({"normalized": normalized})
     seed = int(seed)
     evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
@@ -161,7 +162,13 @@ def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:
         ValueError: unknown evaluations, or none.
         ImportError: a package is missing.
     """
-    names = [which] if isinstance(which, str) or callable(which) else list(which) if isinstance(which, Iterable) else []
+    names = (
+        [which]
+        if isinstance(which, str) or callable(which)
+        else list(which)
+        if isinstance(which, Sequence | set)
+        else []
+    )
     wrong = [name for name in names or [which] if not isinstance(name, str) and not callable(name)]
     known = ", ".join(plugins.names("evaluations"))
     if not names and isinstance(which, Iterable):

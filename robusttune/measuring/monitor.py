@@ -25,16 +25,17 @@ from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
-from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.features import Classifier
+from robusttune.model.probe import first_logits
 from robusttune.run import files
 from robusttune.run.provenance import digest, fingerprint
 from robusttune.run.seal import CHECKSUM
-from robusttune.run.settings import FALSE_ALARMS, check_number
+from robusttune.run.settings import FALSE_ALARMS, check_number, check_settings
 from robusttune.run.writing import write_text
 from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, Loader, PathLike
+from robusttune.types import Channels, Loader, PathLike, check_path
 
 VALUES, FACTS = "reference.safetensors", "reference.json"
 FORMAT = 1
@@ -116,12 +117,18 @@ class Monitor:
         seed: int = 0,
     ) -> None:
         check_loader(loader, passes=2)
+        check_settings({"seed": seed, "normalized": normalized})
+        if log is not None:
+            check_path("log", log)
         check_number("false_alarms", false_alarms, FALSE_ALARMS)
         model, run = with_run(model)
+        check_module(model)
         mean, std = run.statistics(mean, std, loader)
         images = images_of(first_batch(loader))
         run.check_images(images)
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
+        with restored(model, weights=False):
+            first_logits(model, space.inputs(space.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model)))
         self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
         self.classes: tuple[str, ...] = run.classes or tuple(class_names(loader) or ())
         batches = [self._measured(images_of(batch))[0] for batch in loader]

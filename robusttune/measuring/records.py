@@ -26,7 +26,7 @@ from robusttune.run.files import MODEL, digest_of_weights
 from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import PathLike
+from robusttune.types import PathLike, check_path, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -190,7 +190,8 @@ class Records(list[Record]):
         Raises:
             ValueError: the file is damaged or of another kind, or the folder holds none, or several.
         """
-        place, path = Path(path), file_at(Path(path))
+        place = check_path("path", path)
+        path = file_at(place)
         try:
             records = cls._read(path)
         except (ValueError, KeyError, TypeError) as error:
@@ -246,8 +247,14 @@ def words_as_text(records: Records) -> Records:
 
 
 def records_of(source: "Records | PathLike") -> Records:
-    """Return Records as they are, or read them as `Records.load` does."""
-    return Records.load(source) if isinstance(source, str | os.PathLike) else source
+    """Return Records as they are, or read them as `Records.load` does; a ValueError for anything else."""
+    if isinstance(source, str | os.PathLike):
+        return Records.load(source)
+    if not isinstance(source, list) or not all(isinstance(each, Record) for each in source):
+        raise ValueError(
+            f"{shown(source)} was passed, but what evaluate returned is needed, or the folder that it wrote to"
+        )
+    return source if isinstance(source, Records) else Records(source)
 
 
 def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
@@ -262,7 +269,7 @@ def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
 
 def name_of(place: PathLike) -> str:
     """Name the model whose Records are at a path, by its folder."""
-    path = Path(place)
+    path = check_path("path", place)
     return (path if path.is_dir() else path.parent).resolve().name or "model"
 
 

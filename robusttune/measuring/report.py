@@ -11,7 +11,7 @@ from robusttune.measuring.records import Records, name_of, records_of, words_as_
 from robusttune.measuring.sections import Section
 from robusttune.run.markdown import as_text
 from robusttune.run.writing import write_text
-from robusttune.types import PathLike
+from robusttune.types import PathLike, check_path, shown
 
 SECTIONS = ("overview", "sanity", "summary", "curve", "classes", "failures", "corruptions", "cost")
 
@@ -37,9 +37,11 @@ def report(
         ValueError: there is no Record, an unknown section, or some Records hold agreement and others accuracy.
         ImportError: a section needs a package that is not installed.
     """
+    folder = check_path("out", out)
+    if isinstance(sections, str) or not isinstance(sections, Sequence):
+        raise ValueError(f"sections is {shown(sections)}, but a list is needed, such as {list(SECTIONS[:2])}")
     models = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
-    loaded = {str(name): records_of(records) for name, records in models.items()}
-    named = {name: records if isinstance(records, Records) else Records(records) for name, records in loaded.items()}
+    named = {str(name): records_of(records) for name, records in models.items()}
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
     measured_word(named.values())  # refuses accuracy beside agreement
@@ -47,7 +49,8 @@ def report(
     chosen: list[tuple[str, Section]] = [
         (_title(section), plugins.find("measuring.sections", section)) for section in sections
     ]
-    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out is {str(folder)!r}, which is a file: name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"## {title}\n\n{text}" for title, section in chosen if (text := section(named, folder))]
     markdown = "# Robustness report\n\n" + "\n\n".join(parts) + "\n"

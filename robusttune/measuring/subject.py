@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robusttune.attacks import Attack
+from robusttune.attacks import Attack, attacked
 from robusttune.data import sharding
 from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
 from robusttune.data.pixels import Pixels, check_space
@@ -194,9 +194,9 @@ class Subject:
             lambda candidates: per_image(self.logits(candidates), labels), labels=labels, logits_of=self.logits
         )
         if self.clock is None:
-            return attack(loss_of, pixels, threat, generator=generator)
+            return attacked(attack, loss_of, pixels, threat, generator=generator, inside=True)
         with self.clock.attacking(attack, threat, loss if isinstance(loss, str) else ""):
-            return attack(loss_of, pixels, threat, generator=generator)
+            return attacked(attack, loss_of, pixels, threat, generator=generator, inside=True)
 
     def withstood(
         self,

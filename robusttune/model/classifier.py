@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robusttune.model.borrowing import evaluating
 from robusttune.model.features import Classifier, first_tensor, joined, logits_of, pooled
+from robusttune.types import check_kinds
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -33,6 +34,7 @@ def find_classifier(model: nn.Module, inputs: Tensor, name: str | None = None) -
     Raises:
         ValueError: no classifier, a single class, no such layer, or several candidates, which the message names.
     """
+    check_kinds({"classifier": name})
     names = (name,) if name else _names_by_model(model)
     calls, output = _calls(model, inputs)
     logits = logits_of(output)

@@ -50,7 +50,7 @@ def chosen_device(model: nn.Module, device: DeviceLike) -> torch.device:
     check_module(model)
     home = device_of(model)
     accelerator = available_accelerator()
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
     asked = _parsed(device)
     if asked.type != "cpu" and (accelerator is None or accelerator.type != asked.type):
@@ -94,11 +94,16 @@ def tensors_of(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
-def check_module(model: nn.Module) -> None:
-    """Raise a ValueError unless the model is a torch.nn.Module whose weights can be computed with."""
+def check_module(model: nn.Module, name: str = "the model") -> None:
+    """Raise a ValueError unless a module, by default the model, is a torch.nn.Module whose weights can be computed with."""
     if not isinstance(model, nn.Module):
         hint = ": robusttune.load(folder) makes that of a run" if isinstance(model, str | os.PathLike) else ""
-        raise ValueError(f"the model is a {type(model).__name__}, but a torch.nn.Module is needed{hint}")
+        raise ValueError(f"{name} is a {type(model).__name__}, but a torch.nn.Module is needed{hint}")
+    if getattr(type(model), "forward", None) is nn.Module.forward and "forward" not in vars(model):
+        raise ValueError(
+            f"{name} is a {type(model).__name__}, which has no forward(), so it cannot be called: pass the module "
+            "that does"
+        )
     lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ValueError(
@@ -111,7 +116,7 @@ def check_module(model: nn.Module) -> None:
             "mode: pass the Python module that was exported"
         )
     if device_of(model).type == "meta":
-        raise ValueError("the model is on the meta device, so it has no weights: load them first, as with to_empty")
+        raise ValueError(f"{name} is on the meta device, so it has no weights: load them first, as with to_empty")
     if any(tensor.is_inference() for tensor in tensors_of(model)):
         raise ValueError(
             "the model's weights were created in inference mode, so they can never have gradients: create or load the model "

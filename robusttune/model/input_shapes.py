@@ -35,6 +35,8 @@ def patch_size_of(model: nn.Module) -> int | None:
 
     Vision transformers, mixers and ConvNeXt cut images. Layers deeper in a model cut feature maps, not the image.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        return None
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     path = layers[0].split(".") if layers else []
     holders = [model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]

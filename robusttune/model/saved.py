@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from robusttune.model.devices import check_module
 from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
@@ -16,6 +17,7 @@ from robusttune.run import files
 from robusttune.run.about import RUN, About, EarlierRun, read_run
 from robusttune.run.manifest import warn_if_changed
 from robusttune.run.randomness import own_randomness
+from robusttune.run.settings import check_settings
 from robusttune.types import PathLike
 
 # Published weights come with other arguments of these functions, so that the same weights need them again.
@@ -51,6 +53,9 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
         >>> type(again).__name__, again.num_classes, again.training
         ('ResNet', 3, False)
     """
+    check_settings({"run": run, "trust": trust})
+    if model is not None:
+        check_module(model)
     with trusting(all_of_them=True) if trust else nullcontext():
         model = loaded(run, model)
     earlier = _trained_run(run)

@@ -6,6 +6,7 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from robusttune import plugins
+from robusttune.types import shown
 
 if TYPE_CHECKING:
     from robusttune.norms import Norm, NormLike
@@ -22,7 +23,11 @@ def canonical(norm: "NormLike | None") -> "str | Norm":
     if norm is None or isinstance(norm, bool):
         norm = str(norm)
     if isinstance(norm, str | int | float):
-        word = ("inf" if norm == math.inf else f"{norm:g}") if not isinstance(norm, str) else norm.lower().strip()
+        word = (
+            ("inf" if norm == math.inf else str(norm).removesuffix(".0"))
+            if not isinstance(norm, str)
+            else norm.lower().strip()
+        )
         norm = ALIASES.get(word, word)
     plugins.find("norms", norm)
     return norm
@@ -51,10 +56,13 @@ def checked_eps(eps: object, norm: "NormLike") -> float:
         ValueError: it is no number, is negative or not finite, or is above 1 for linf.
     """
     if isinstance(eps, bool) or not isinstance(eps, Real):
-        raise ValueError(f"eps is {eps!r}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
-    radius = float(eps)
+        raise ValueError(f"eps is {shown(eps)}, but a number in pixel units on [0, 1] is needed, such as 8/255 or 0.5")
+    try:
+        radius = float(eps)
+    except OverflowError:  # a whole number beyond the largest float
+        radius = math.inf
     if not math.isfinite(radius) or radius < 0:
-        raise ValueError(f"eps is {eps}, but it must be a finite number of at least 0, in pixel units on [0, 1]")
+        raise ValueError(f"eps is {shown(eps)}, but it must be a finite number of at least 0, in pixel units on [0, 1]")
     if norm == "linf" and radius > 1:
         raise ValueError(f"eps is {eps} for linf, but pixels span [0, 1]: did you mean {radius:g}/255?")
     return radius

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from robusttune.run.rendezvous import join_group
+
 
 def together() -> bool:
     """Return True if several processes work together."""
@@ -28,10 +30,14 @@ def world() -> int:
 
 
 def join(device: torch.device) -> None:
-    """Join the process group that torchrun, accelerate launch or Slurm started, unless the script has done so."""
+    """Join the process group that torchrun, accelerate launch or Slurm started, unless the script has done so.
+
+    Raises:
+        ValueError: a process has not started in time.
+    """
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if started and dist.is_available() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        join_group("nccl" if device.type == "cuda" else "gloo")
         # Threads of a group that outlives the interpreter can end the process with SIGABRT.
         atexit.register(_leave)
 

@@ -25,7 +25,7 @@ from robusttune.run.manifest import check_together
 from robusttune.run.provenance import digest
 from robusttune.run.seal import BrokenSeal, check_seal, metadata_of, sealed
 from robusttune.run.writing import write_bytes
-from robusttune.types import PathLike
+from robusttune.types import PathLike, check_path
 
 FORMAT = 1
 NESTED = ("state_dict", "model", "model_state_dict")  # keys of the weights in checkpoints of other programs
@@ -219,7 +219,7 @@ def heads_of(source: nn.Module | PathLike | None) -> Mapping[str, Tensor] | None
     if isinstance(source, nn.Module):
         weights: Mapping[str, Tensor] = getattr(source, "heads", source).state_dict()
         return weights
-    return load_weights(_file_in(Path(source), HEADS))
+    return load_weights(_file_in(check_path("heads", source), HEADS))
 
 
 def _file_in(path: Path, name: str) -> Path:

@@ -20,9 +20,9 @@ from robusttune.run.lock import FILE as LOCK
 from robusttune.run.lock import locked
 from robusttune.run.manifest import FILE as MANIFEST
 from robusttune.run.manifest import warn_if_changed, write_manifest
-from robusttune.run.settings import check_settings, plain_number, shown_radius
+from robusttune.run.settings import check_settings, shown_radius
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import Json, Loader, PathLike
+from robusttune.types import Json, Loader, PathLike, plain_number
 
 ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
 SHOWN = 60  # characters of an argument in an error

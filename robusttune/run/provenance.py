@@ -12,9 +12,17 @@ from torch import Tensor, nn
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "torchattacks", "foolbox", "adv-lib")
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Hash the names and values of the model's parameters, buffers and extra state; it is the same on every device."""
-    return digest(part for name, value in model.state_dict().items() for part in _parts(name, value))
+def fingerprint(model: nn.Module, *, trained: bool = False) -> str:
+    """Hash the names and values of the model's parameters, buffers and extra state; it is the same on every device.
+
+    Args:
+        model: the model.
+        trained: hash the parameters that require grad alone.
+    """
+    values = model.state_dict().items()
+    if trained:
+        values = {name: value for name, value in model.named_parameters() if value.requires_grad}.items()
+    return digest(part for name, value in values for part in _parts(name, value))
 
 
 def _parts(name: str, value: object) -> Iterator[bytes]:

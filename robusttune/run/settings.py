@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple, cast
 
+from robusttune.types import check_kinds, refuse_arrays, shown
+
 
 class _Range(NamedTuple):
     words: str
@@ -41,7 +43,6 @@ NUMBERS = {
     "ema": DECAY,
     "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
-CHECKED = (*NUMBERS, "on_epoch", "notes")
 NEEDED = (
     *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
     "false_alarms",
@@ -49,50 +50,39 @@ NEEDED = (
 
 
 def check_settings(settings: Mapping[str, object]) -> None:
-    """Check those settings that are in CHECKED.
+    """Check arguments by their names, as far as that shows without model and images; unknown names are left out.
 
     Raises:
-        ValueError: a number outside its range, an `on_epoch` that is no function, or notes that are no dict.
+        ValueError: a number outside its range, an argument of another kind than its name says, or notes that are no dict.
     """
+    refuse_arrays(settings)
     for name, allowed in NUMBERS.items():
         if name in settings and (settings[name] is not None or name in NEEDED):
             check_number(name, settings[name], allowed)
-    on_epoch = settings.get("on_epoch")
-    if on_epoch is not None and not callable(on_epoch):
-        raise ValueError(f"on_epoch is {on_epoch!r}, but a function of a dict is needed, such as on_epoch=print")
+    check_kinds(settings)
     notes = settings.get("notes")
     if notes is not None and not (isinstance(notes, Mapping) and all(isinstance(name, str) for name in notes)):
-        raise ValueError(f"notes is {notes!r}, but a dict with words as keys is needed, such as {{'ticket': 'A-17'}}")
+        raise ValueError(
+            f"notes is {shown(notes)}, but a dict with words as keys is needed, such as {{'ticket': 'A-17'}}"
+        )
 
 
 def check_number(name: str, value: object, allowed: _Range) -> None:
     """Raise a ValueError unless the value is a number in the range."""
     if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
-        raise ValueError(f"{name} is {value!r}, but {allowed.words} is needed{hint}")
+        raise ValueError(f"{name} is {shown(value)}, but {allowed.words} is needed{hint}")
 
 
 def in_range(value: object, allowed: _Range) -> bool:
     """Return True for a finite number in the range; True and False themselves are no numbers."""
     if not isinstance(value, allowed.kind) or isinstance(value, bool):
         return False
-    size = cast(float, value)
-    return math.isfinite(size) and allowed.holds(size)
-
-
-def plain_number(value: object) -> object:
-    """Return a number of another library, such as numpy, as one of Python; anything else as it is.
-
-    Example:
-        >>> import numpy as np
-        >>> plain_number(np.int64(3)), plain_number(True), plain_number("3")
-        (3, True, '3')
-    """
-    if isinstance(value, bool | int | float | complex) and type(value).__module__ == "builtins":
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if isinstance(value, Real) else value
+    try:
+        size = float(cast(float, value))
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+    return math.isfinite(size) and allowed.holds(cast(float, value))
 
 
 def number(text: str) -> float:

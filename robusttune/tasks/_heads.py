@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
 from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
@@ -242,7 +242,7 @@ def _tasks(tasks: TasksLike) -> tuple[dict[str, float], dict[str, Task]]:
 
 def _views(views: int | str, tasks: int) -> int:
     """Return the number of distinct tasks that an image draws."""
-    if views == "all":
+    if isinstance(views, str) and views == "all":
         return tasks
     if not isinstance(views, int) or views < 1 or (tasks and views > tasks):
         raise ValueError(f"views is {views!r}, but it is the number of tasks an image draws: 1 to {tasks}, or 'all'")
@@ -270,6 +270,7 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
         >>> list(heads.tasks), heads["rotation"].out_features
         (['rotation'], 4)
     """
+    check_module(model)
     weights = files.heads_of(source) or {}
     names = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("layers.")))
     if not names:

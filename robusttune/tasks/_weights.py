@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from robusttune.plugins import instance
 from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
+from robusttune.types import refuse_arrays
 
 WEIGHT = 0.5  # of a task that is named alone
 NONE = ("none", "null")
@@ -24,6 +25,7 @@ def task_weights(tasks: TasksLike, auto: TaskWeights | None = TASKS) -> TaskWeig
         >>> task_weights("rotation"), task_weights(["jigsaw", {"rotation": 1.0}]), task_weights("None")
         ({'rotation': 0.5}, {'jigsaw': 0.5, 'rotation': 1.0}, None)
     """
+    refuse_arrays({"tasks": tasks})
     if tasks is None or _says_none(tasks):
         return None
     if isinstance(tasks, str) and tasks == "auto":
@@ -61,12 +63,11 @@ def weight_of(task: str | Task) -> float:
     Raises:
         ValueError: there is no such task.
     """
-    known = instance("tasks", task)
-    if not hasattr(known, "draw"):
+    if not isinstance(task, str) and not hasattr(task, "draw"):
         raise ValueError(
             f"tasks is {task!r}, but a dict of weights is needed, such as {TASKS}, or names of tasks; None for no pretext task"
         )
-    return TASKS.get(known.name, WEIGHT)
+    return TASKS.get(instance("tasks", task).name, WEIGHT)
 
 
 def _says_none(entry: object) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robusttune.model.cuda_graphs import Graphs
-from robusttune.run import distributed, files, randomness
+from robusttune.run import distributed, files, randomness, termination
 from robusttune.run import folder as run_folder
 from robusttune.run.log import tell
 from robusttune.training.continuing import Continuation, consequence, continuation, note_continuation
@@ -37,7 +37,14 @@ class Checkpoints:
     show: bool = False
 
     def save_if_due(self, training: Training) -> None:
-        """Write the state of a run if a checkpoint has to be written after this optimiser step."""
+        """Write the state of a run if a checkpoint has to be written after this optimiser step, or the process has to end.
+
+        Raises:
+            Terminated: a SIGTERM has come.
+        """
+        if termination.asked():
+            self.save(training)
+            raise termination.Terminated
         if self.every is not None and training.progress.taken % self.every == 0:
             self.save(training)
 

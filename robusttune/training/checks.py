@@ -18,7 +18,6 @@ from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.run.files import STATE
 from robusttune.run.log import warn
-from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks._weights import felt
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
@@ -37,7 +36,6 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     """Raise a ValueError for an argument of `harden` that does not fit, as far as it shows without running the model."""
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
-    check_settings(settings.arguments(CHECKED))
     if settings.learning.objective is None:
         raise ValueError(
             "objective is None, but harden trains a classifier: leave it out, or use pretrain for the pretext tasks alone"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from robusttune.run import distributed
+from robusttune.run import distributed, termination
 from robusttune.run.log import tell
 from robusttune.run.settings import duration
 from robusttune.training.meter import READ_EVERY
@@ -59,9 +59,12 @@ class Display:
 
 @contextmanager
 def displayed(training: "Training", show: bool) -> Iterator[Display]:
-    """Show the progress bar of a run inside this context, if `show` is True."""
+    """Show the progress bar of a run inside this context, if `show` is True; a SIGTERM waits for the end of a step."""
     progress = training.progress
-    with tqdm(total=progress.steps, initial=progress.taken, unit="step", disable=not show) as bar:
+    with (
+        termination.deferred(),
+        tqdm(total=progress.steps, initial=progress.taken, unit="step", disable=not show) as bar,
+    ):
         yield Display(training, bar, show)
 
 

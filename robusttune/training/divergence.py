@@ -70,3 +70,12 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
 def _has_infinities(tensor: Tensor) -> bool:
     numbers = tensor.is_floating_point() or tensor.is_complex()
     return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
+
+
+def advice(seen: str, why: str = "") -> FloatingPointError:
+    """Return the error for a run that cannot go on: what was seen, and what to do."""
+    more = f" ({why})" if why else ""
+    return FloatingPointError(
+        f"{seen}: lower lr= or clip_grad= (a limit of the gradient), or look for broken images in that batch{more}; the model has its old "
+        "weights back"
+    )

@@ -1,6 +1,7 @@
 """Warnings at the end of a run: the model, or a pretext head, is no better than guessing."""
 
 from robusttune.measuring.chance import LEAST, first_guess
+from robusttune.run.provenance import fingerprint
 from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
@@ -9,7 +10,24 @@ LOST = 2 / 3  # of what the model knew before: less than that is said
 
 def doubts(training: Training) -> list[str]:
     """Return warnings about the weights that the model has now, of this process's images."""
-    return [*_guessing_model(training), *_guessing_heads(training)]
+    return [*_unchanged_model(training), *_guessing_model(training), *_guessing_heads(training)]
+
+
+def _unchanged_model(training: Training) -> list[str]:
+    """Return a warning where no weight is another than before the steps of this run."""
+    robust_loss, before = training.robust_loss, training.recovery.start
+    if before is None or before != fingerprint(robust_loss.model, trained=True):
+        return []
+    rates = sorted({group["lr"] for group in training.stepper.optimizer.param_groups})
+    why = (
+        f"the run went back to the weights it began with, {training.recovery.times} times"
+        if training.recovery.times
+        else (f"its learning rate was {max(rates):g} at the end, and {max(training.stepper.rates):g} at its peak")
+    )
+    return [
+        f"no weight of the model has changed in {training.progress.taken} steps: {why}. Look at lr=, at the optimizer's parameters, and "
+        "at what is frozen"
+    ]
 
 
 def _guessing_model(training: Training) -> list[str]:

@@ -15,6 +15,7 @@ from robusttune.measuring.estimate import EvaluationEstimate, estimate_evaluatio
 from robusttune.measuring.evaluate import EvaluationLike
 from robusttune.model import seen_corruptions
 from robusttune.model.borrowing import restored
+from robusttune.model.checks import check_model
 from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
@@ -170,11 +171,8 @@ def estimate(
 
 
 def estimate_of(model: nn.Module, settings: RunSettings, *, warned: bool = False) -> Estimate:
-    """Estimate a run of `harden`, with the stages before it; see `estimate`.
-
-    Args:
-        warned: the user knows already whether the model is at chance.
-    """
+    """Estimate a run of `harden`, with the stages before it; `warned` says that the user knows if the model is at chance."""
+    check_model(model)
     silent = replace(settings.output, out=None, resume=False, log=None, progress=False)
     wanted = replace(with_preset(settings), output=silent)
     check_stages(wanted)

@@ -65,7 +65,16 @@ class Meter:
         }
 
     def shared_means(self, device: torch.device) -> dict[str, float]:
-        """Return the mean of each term over all processes."""
+        """Return the mean of each term over all processes.
+
+        Raises:
+            ValueError: there was no batch.
+        """
+        if not self.steps:
+            raise ValueError(
+                "the epoch took no step, so nothing was learnt: all its batches hold one image, which batch norm cannot normalise: "
+                "let the loader yield larger batches"
+            )
         means = self.means()
         totals = distributed.summed(means.values(), device)
         return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}

@@ -14,7 +14,7 @@ from robusttune.model.activation_checkpointing import checkpointed
 from robusttune.model.borrowing import borrowed, differentiable
 from robusttune.model.devices import chosen_device, dtype_of
 from robusttune.model.memory_format import chosen_format, formatted
-from robusttune.run import distributed
+from robusttune.run import distributed, termination
 from robusttune.run import folder as run_folder
 from robusttune.run.log import tell
 from robusttune.training.checks import check_choices
@@ -39,10 +39,31 @@ def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[P
     with (
         run_folder.prepared(output.out, output.resume) as folder,
         differentiable(),
+        torch.autocast(device.type, enabled=False),  # the run has a precision of its own
+        termination.awaited(),
         run_folder.noted_on_failure(folder),
         borrowed(model, device, output.seed),
+        memory_in_words(speed.micro_batch),
     ):
         yield Place(device, folder)
+
+
+@contextmanager
+def memory_in_words(micro_batch: int | None) -> Iterator[None]:
+    """Say what to do where memory is used up inside this context.
+
+    Raises:
+        torch.OutOfMemoryError: with advice, in the place of torch's alone.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        now = "whole batches go" if micro_batch is None else f"{micro_batch} images go"
+        raise torch.OutOfMemoryError(
+            f"out of memory: {now} through the model at once; pass a smaller micro_batch= (the same training, but for batch norms, which "
+            "normalise by it), checkpointing=True, or a loader with smaller batches; robusttune.estimate(…).largest_batch says what fits "
+            f"({error})"
+        ) from error
 
 
 @contextmanager

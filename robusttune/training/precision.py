@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from robusttune.training.settings import PrecisionName
+from robusttune.types import shown
 
 FIRST_SCALE = 2.0**10  # torch's 2**16 skips the first steps of a short run
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,9 +34,9 @@ def chosen_precision(name: PrecisionName, device: torch.device) -> Precision:
     Raises:
         ValueError: an unknown name.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return Precision("bf16" if fast else "fp32")
-    if name not in FORMATS:
-        raise ValueError(f"precision is {name!r}, but it must be one of 'auto', {', '.join(map(repr, FORMATS))}")
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ValueError(f"precision is {shown(name)}, but it must be one of 'auto', {', '.join(map(repr, FORMATS))}")
     return Precision(name)

@@ -127,7 +127,7 @@ def default_attack(
 
     Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
     """
-    if attack != "auto":
+    if not (isinstance(attack, str) and attack == "auto"):
         return attack, steps
     if preset.attack != "auto" and steps is None:
         return preset.attack, None

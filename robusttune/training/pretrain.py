@@ -18,7 +18,6 @@ from robusttune.model.borrowing import frozen
 from robusttune.model.checks import check_model
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
-from robusttune.run.settings import CHECKED, check_settings
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import ThreatModel
@@ -146,7 +145,6 @@ def pretrained(model: nn.Module, settings: RunSettings) -> RobustLoss:
 def pretraining(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
     """Set up a run of `pretrain` on the borrowed model, up to its first step."""
     check_model(model)
-    check_settings(settings.arguments(CHECKED))
     if not felt(settings.learning.task_weights):
         lacking = "every weight of tasks is 0" if settings.learning.task_weights else "tasks is empty"
         raise ValueError(

@@ -1,7 +1,8 @@
 """The optimiser and the scheduler of a run, with customary values by backbone and image size."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from timm.scheduler.scheduler import Scheduler as TimmScheduler
@@ -13,6 +14,7 @@ from robusttune.plugins import did_you_mean
 from robusttune.training.presets import EARLIER, PRESETS, Preset
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.settings import Optimizer, OptimizerLike, Scheduler, SchedulerLike, Updates
+from robusttune.types import SCHEDULER, has, shown
 
 FUSED = ("sgd", "momentum", "adam", "adamw")  # timm's names of torch's own
 FUSED_ON = {"cuda"}
@@ -53,14 +55,22 @@ class Recipe:
             return optimizer, None
         if isinstance(self.scheduler, str):
             return optimizer, _EpochScheduler(_timm_scheduler(optimizer, self.scheduler, epochs))
-        return optimizer, self.scheduler(optimizer) if callable(self.scheduler) else self.scheduler
+        scheduler = self.scheduler if has(self.scheduler, SCHEDULER) else _made("scheduler", self.scheduler, optimizer)
+        if not has(scheduler, SCHEDULER):
+            raise ValueError(
+                f"scheduler= made {shown(scheduler)}, but a torch scheduler with {', '.join(SCHEDULER)} is needed"
+            )
+        return optimizer, cast(Scheduler, scheduler)
 
     def _optimizer(self, robust_loss: RobustLoss) -> Optimizer:
         wanted = self.optimizer
         if isinstance(wanted, Optimizer):
             return _with_heads(wanted, robust_loss)
         if callable(wanted):
-            return wanted([parameter for parameter in robust_loss.parameters() if parameter.requires_grad])
+            made = _made("optimizer", wanted, [each for each in robust_loss.parameters() if each.requires_grad])
+            if not isinstance(made, Optimizer):
+                raise ValueError(f"optimizer= made {shown(made)}, but a torch.optim.Optimizer is needed")
+            return made
         known = [str(name) for name in list_optimizers()]
         if wanted not in known:
             raise ValueError(
@@ -75,6 +85,21 @@ class Recipe:
         if not isinstance(self.optimizer, str):
             return f"the user's optimizer{clip}{average}"
         return f"{self.optimizer} lr {self.lr:g}, weight decay {self.weight_decay:g}{clip}{average}"
+
+
+def _made(name: str, function: object, argument: object) -> object:
+    """Call a user's function that makes an optimiser or a scheduler.
+
+    Raises:
+        ValueError: it raised an error.
+    """
+    try:
+        return cast(Callable[[object], object], function)(argument)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(
+            f"{name}={shown(function)} raised {type(error).__name__}: {error}; it is called with the "
+            f"{'parameters' if name == 'optimizer' else 'optimizer'} alone"
+        ) from error
 
 
 def _with_heads(optimizer: Optimizer, robust_loss: RobustLoss) -> Optimizer:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from robusttune.measuring.record import percent
 from robusttune.run import distributed, files
-from robusttune.training.divergence import LEAST_FALL, fell, guessing, not_finite, ramping
+from robusttune.run.provenance import fingerprint
+from robusttune.training.divergence import LEAST_FALL, advice, fell, guessing, not_finite, ramping
 from robusttune.training.meter import READ_EVERY
 from robusttune.training.settings import EpochFacts
 
@@ -42,6 +43,7 @@ class Recovery:
 
     Attributes:
         times: how often the run has gone back.
+        start: hash of the weights before the steps that this process takes; None where it takes none.
         kept: weights to go back to while no held-out images have chosen any.
         clean, robust: the best held-out accuracy so far; clean, at the full radius alone.
         trained: the best accuracy so far on the adversarial training images of an epoch, at the full radius alone.
@@ -55,6 +57,7 @@ class Recovery:
     def __init__(self) -> None:
         self.times = 0
         self.kept: Kept | None = None
+        self.start: str | None = None
         self.clean = self.robust = self.trained = 0.0
         self.odd: list[str] = []
         self.event: EpochFacts = {}
@@ -62,6 +65,7 @@ class Recovery:
 
     def begin(self, training: "Training") -> None:
         """Keep the weights that the run starts from, or that a run without any was resumed with."""
+        self.start = None if training.over else fingerprint(training.robust_loss.model, trained=True)
         fresh = not training.progress.taken  # the average need not be written to the model: it is the same
         if self.kept is None and not self.sound:
             self._keep(training.robust_loss.state_dict() if fresh else training.weights(), training.epoch)
@@ -289,12 +293,3 @@ class Recovery:
             if name not in ("kept", "knew"):
                 setattr(self, name, value)
         self.lower(training, self.times)
-
-
-def advice(seen: str, why: str = "") -> FloatingPointError:
-    """Return the error for a run that cannot go on: what was seen, and what to do."""
-    more = f" ({why})" if why else ""
-    return FloatingPointError(
-        f"{seen}: lower lr= or clip_grad= (a limit of the gradient), or look for broken images in that batch{more}; the model has its old "
-        "weights back"
-    )

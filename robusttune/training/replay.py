@@ -21,9 +21,10 @@ from robusttune.run import folder as run_folder
 from robusttune.run.about import arguments_in, check_same_names, read_run
 from robusttune.run.log import FILE
 from robusttune.run.markdown import as_text, markdown_table
+from robusttune.run.settings import NOT_NEGATIVE, check_number, check_settings
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.types import DeviceLike, Loader, PathLike
+from robusttune.types import DeviceLike, Loader, PathLike, check_path
 
 RUNS = {"harden": harden, "pretrain": pretrain}
 WEIGHTS = (files.MODEL, files.LAST, files.HEADS)
@@ -111,7 +112,9 @@ def replay(
         ...     replay(folder, first, batches).same
         True
     """
-    folder = Path(run)
+    folder = check_path("run", run)
+    check_settings({"out": out, "progress": progress})
+    check_number("tolerance", tolerance, NOT_NEGATIVE)
     facts = run_facts_of(folder)
     if loader is None:
         raise ValueError(f"loader= is missing: pass the images that the run in {str(folder)!r} was trained on")

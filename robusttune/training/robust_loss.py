@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robusttune import plugins
-from robusttune.attacks import Attack, AttackLike, differentiates_once
-from robusttune.augmentations import AugmentLike
-from robusttune.augmentations import _augment as augmentation
+from robusttune.attacks import Attack, AttackLike, attacked, differentiates_once
+from robusttune.augmentations import AugmentLike, _augment
 from robusttune.data.batches import hard_labels
 from robusttune.model.borrowing import attacking, statistics_untouched
 from robusttune.model.checks import check_model
@@ -101,7 +100,7 @@ class RobustLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_settings({"steps": steps, "step_size": step_size, "seed": seed, "awp": awp})
+        check_settings({"steps": steps, "step_size": step_size, "seed": seed, "awp": awp, "threat": threat})
         check_model(model)
         self.model, self.threat, self.awp, self.seed, self.calls = model, threat, awp, seed, 0
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
@@ -113,7 +112,7 @@ class RobustLoss(nn.Module):
         self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
-        self.augment = augmentation.chosen_augment(augment, images) if images is not None else augment
+        self.augment = _augment.chosen_augment(augment, images) if images is not None else augment
         self._watch = HeadsWatch(model, self.heads)
         self.passes = ForwardRunner(model, self.classifier)
         self.labeller = Labeller(teacher, model)
@@ -217,7 +216,7 @@ class RobustLoss(nn.Module):
                 clean = self._forward(images)[0].detach()
             if joint or labels is not None:
                 loss_of = self._loss_of(labels, clean, shared if joint else [], parts if joint else [])
-                adversarial = self.attack(loss_of, images, self.threat, generator=noise)
+                adversarial = attacked(self.attack, loss_of, images, self.threat, generator=noise)
             if self.attack_tasks == "separate":
                 views = [self._attacked_view(images, part, noise) for part in parts]
                 return adversarial, torch.cat(views) if views else images[:0]
@@ -235,7 +234,8 @@ class RobustLoss(nn.Module):
         def per_image(candidates: Tensor) -> Tensor:
             return F.cross_entropy(logits(candidates), targets, reduction="none")
 
-        return self.attack(LossOf(per_image, labels=targets, logits_of=logits), views, self.threat, generator=noise)
+        pretext = LossOf(per_image, labels=targets, logits_of=logits)
+        return attacked(self.attack, pretext, views, self.threat, generator=noise)
 
     def _loss_of(self, labels: Tensor | None, clean: Tensor | None, shared: list[Part], parts: list[Part]) -> LossOf:
         """Return the loss that the attack maximises; classes and views go through the model in one batch."""

@@ -18,9 +18,9 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
 from robusttune.run.log import Tracker
-from robusttune.run.settings import plain_number
+from robusttune.run.settings import check_settings
 from robusttune.tasks import TasksLike, TaskWeights
-from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike
+from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike, plain_number
 
 Purpose: TypeAlias = Literal["attacks", "corruptions"]
 PresetName: TypeAlias = Literal["standard", "thorough", "fast", "joint"]
@@ -176,7 +176,7 @@ class RunSettings:
     output: Output
 
     def __post_init__(self) -> None:
-        """Take the numbers of numpy as those of Python."""
+        """Take the numbers of numpy as those of Python, and check all that can be checked without model and images."""
         for each in fields(self):
             group = getattr(self, each.name)
             if is_dataclass(group) and not isinstance(group, type):
@@ -185,6 +185,7 @@ class RunSettings:
                     name: plain_number(value) for name, value in values.items() if plain_number(value) is not value
                 }
                 object.__setattr__(self, each.name, replace(group, **changed) if changed else group)
+        check_settings(self.arguments(self.names))
 
     def arguments(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the settings of these names, as the user passed them."""

@@ -90,7 +90,7 @@ def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
     """Prepare a run of `harden` for its first step."""
-    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked)
+    ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked, settings.speed.micro_batch)
     return training_of(
         robust_loss,
         images.batches,

@@ -255,6 +255,8 @@ class TrialPlan:
         Raises:
             ValueError: values out of range, or unknown evaluations, norms or criteria.
         """
+        if not isinstance(self.data, Mapping | None):
+            raise ValueError(f"data is {self.data!r} in the plan, but {{training images: …}} is needed")
         check_seeds(self.seeds)
         check_arms(self.arms)
         check_evaluation(self.epochs, self.evaluation)

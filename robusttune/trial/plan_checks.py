@@ -20,8 +20,8 @@ def check_seeds(seeds: list[int], name: str = "seeds") -> None:
     if (
         not isinstance(seeds, list)
         or not seeds
-        or len(set(seeds)) < len(seeds)
         or not all(type(seed) is int for seed in seeds)
+        or len(set(seeds)) < len(seeds)
     ):
         raise ValueError(f"{name} are {seeds!r}, but different whole numbers are needed, such as [0, 1, 2]")
 

@@ -16,8 +16,10 @@ from robusttune.trial.data import Data
 from robusttune.trial.decision.criteria import check_needs
 from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
 from robusttune.trial.plan_items import chosen_corruptions, needed_items, other_items, rounded, screened
+from robusttune.trial.request_checks import check_request
 from robusttune.trial.screening import FEWEST, KEEP, SHORTER, Screening, fresh_seeds, looks_for
 from robusttune.trial.screening import SEEDS as FIRST_SEEDS
+from robusttune.types import shown
 
 SEEDS = 8
 RULE = (
@@ -68,6 +70,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     Raises:
         ValueError: unknown names, radii out of range, or a price without a budget.
     """
+    check_request(request)
     threats = chosen_threats(request.threats, data.sizes.shape)
     corruptions = chosen_corruptions(request.corruptions)
     needs = [request.needs] if isinstance(request.needs, str) else list(request.needs)
@@ -179,14 +182,17 @@ def _family(name: str) -> Arm:
 def _arms_of(arm: ArmLike, tasks: Mapping[str, float], families: Mapping[str, Arms]) -> Arms:
     if isinstance(arm, Mapping):
         return {str(name): [] if phases is None else phases for name, phases in arm.items()}
-    if callable(arm):
-        return arm(tasks)
-    if arm in families:
+    if callable(arm) and not isinstance(arm, type) and not hasattr(arm, "forward"):
+        made = arm(tasks)
+        if not isinstance(made, Mapping):
+            raise ValueError(f"the arms of {shown(arm)} are {shown(made)}, but {{name: phases}} is needed")
+        return dict(made)
+    if isinstance(arm, str) and arm in families:
         return families[arm]
     known = {name: phases for family in families.values() for name, phases in family.items()}
-    if arm not in known:
+    if not isinstance(arm, str) or arm not in known:
         raise ValueError(
-            f"unknown arm {arm!r}: known are {', '.join({**families, **known})}; pass {{name: phases}} for an arm of yours"
+            f"unknown arm {shown(arm)}: known are {', '.join({**families, **known})}; pass {{name: phases}} for an arm of yours"
         )
     return {arm: known[arm]}
 
@@ -242,23 +248,6 @@ def chosen_screening(
     if isinstance(chosen["seeds"], int):
         chosen["seeds"] = fresh_seeds(chosen["seeds"], seeds)
     return Screening.of(chosen).as_dict()
-
-
-def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds themselves; a number n stands for 0 to n-1.
-
-    Raises:
-        ValueError: neither a number nor a list.
-
-    Example:
-        >>> chosen_seeds(3), chosen_seeds((4, 7))
-        ([0, 1, 2], [4, 7])
-    """
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        return list(range(seeds))
-    if isinstance(seeds, Iterable) and not isinstance(seeds, str | Mapping):
-        return list(seeds)
-    raise ValueError(f"seeds is {seeds!r}, but their number is needed, such as 3, or a list of them, such as [0, 1, 2]")
 
 
 def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:

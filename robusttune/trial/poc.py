@@ -31,10 +31,11 @@ from robusttune.trial.data import Data, InputSpace, divided
 from robusttune.trial.decision import decide
 from robusttune.trial.executors import ExecutorLike, check_executor
 from robusttune.trial.plan import PLAN, TrialPlan
-from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_seeds, chosen_tasks, new_plan
+from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_tasks, new_plan
+from robusttune.trial.request_checks import chosen_seeds
 from robusttune.trial.results import START
 from robusttune.trial.start import check_start, finetuned_start
-from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
+from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike, check_path
 
 
 def poc(
@@ -133,7 +134,9 @@ def poc(
     """
     check_model(model)
     check_executor(executor)
-    check_settings({"notes": notes, "finetune": finetune})
+    check_settings({"notes": notes, "finetune": finetune, "out": out, "plan_only": plan_only, "progress": progress})
+    check_path("out", out)
+    check_settings({"resume": resume, "allow_weak": allow_weak, "normalized": normalized, "classifier": classifier})
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

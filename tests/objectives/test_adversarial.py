@@ -18,6 +18,9 @@ def test_class_weights_count_through_the_user_s_own_criterion():
     with torch.no_grad():
         assert (only_three.eval()(loader[0][0]).argmax(1) == 3).float().mean() > 0.9
     with pytest.raises(ValueError, match=r"criterion= was passed, but the objective .* takes none"):
-        hardened(objective=type("mine", (), {"needs_clean": False}), criterion=F.cross_entropy)
+        hardened(
+            objective=type("mine", (), {"needs_clean": False, "attack_loss": None, "loss": None}),
+            criterion=F.cross_entropy,
+        )
     with pytest.raises(ValueError, match="objective is None, but harden trains a classifier"):
         hardened(objective=None, criterion=F.cross_entropy)

@@ -54,6 +54,7 @@ def test_the_mode_at_the_start_changes_no_result():
     assert torch.allclose(in_train.eval()(images), in_eval(images), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:no weight of the model has changed")
 def test_a_run_of_an_adapter_in_eval_mode_resumes_and_starts_others(tmp_path):
     model, other = adapted().eval(), adapted().eval()
     robusttune.harden(model, batches(), lr=0.1, out=tmp_path, **SHORT)

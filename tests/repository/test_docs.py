@@ -1,5 +1,6 @@
 """The documentation's Python runs as it is printed; the parts that it adds keep the contracts of their kinds."""
 
+import ast
 import importlib
 import json
 import re
@@ -198,3 +199,14 @@ def test_parts_that_pages_add_keep_the_contracts_of_their_kinds(a_copy):
 def test_files_on_pages_are_linted_and_formatted(command, a_copy):
     ran = subprocess.run([sys.executable, "-m", "ruff", *command, *added()], cwd=a_copy, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_each_row_of_the_table_of_faults_names_a_test_that_exists_and_its_mark():
+    rows = [line for line in (DOCS / "faults.md").read_text().splitlines() if line.startswith("| ") and "::" in line]
+    assert len(rows) > 30
+    for row in rows:
+        file, name = re.search(r"`(tests/\S+\.py)::(\w+)`", row).groups()
+        functions = [node for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+        (function,) = [node for node in functions if node.name == name]
+        marks = [ast.unparse(decorator) for decorator in function.decorator_list]
+        assert ("pytest.mark.slow" in marks) is row.endswith("(slow) |"), row

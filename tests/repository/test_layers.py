@@ -12,7 +12,8 @@ import robusttune
 PACKAGE = Path(robusttune.__file__).parent
 # A package imports only from layers above its own line here; a module beside the packages is a package, too.
 LAYERS = [
-    {"types", "plugins"},
+    {"types"},
+    {"plugins"},
     {"run", "norms", "objectives"},
     {"threat", "data"},
     {"model"},

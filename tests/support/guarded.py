@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from robusttune import RobustLoss, ThreatModel, evaluate, harden
 from robusttune.data.batches import unpacked
@@ -40,7 +41,7 @@ GOOD = (images(), labels())
 
 def tensor_bytes(tensor):
     """What tells a tensor's contents, NaN included."""
-    if tensor is None or tensor.is_meta:
+    if tensor is None or is_lazy(tensor) or tensor.is_meta:
         return None
     return tensor.dtype, tuple(tensor.shape), tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
 
@@ -54,7 +55,11 @@ def everything(model):
         (name, id(p), p.requires_grad, id(p.grad), tensor_bytes(p.grad)) for name, p in model.named_parameters()
     ]
     modules = [
-        (name, module.training, {key: list(held) for key, held in vars(module).items() if "hook" in key and held})
+        (
+            name,
+            module.training,
+            {key: list(held) for key, held in vars(module).items() if "hook" in key and isinstance(held, dict)},
+        )
         for name, module in model.named_modules()
     ]
     attributes = [sorted(vars(module)) for module in model.modules()]

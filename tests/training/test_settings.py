@@ -37,6 +37,7 @@ def passed_by(monkeypatch, function, file, place, *arguments, **settings):
 
 
 def test_every_argument_of_harden_arrives_in_its_group(monkeypatch):
+    monkeypatch.setattr("robusttune.training.settings.check_settings", lambda settings: None)
     monkeypatch.setattr(harden_file, "with_preset", lambda settings: settings)
     monkeypatch.setattr(harden_file, "staged", lambda model, settings: nullcontext(settings))
     marks = {name: object() for name in NAMES}

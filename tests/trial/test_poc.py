@@ -27,8 +27,9 @@ from robusttune.trial.decision.metrics import Metric
 from robusttune.trial.decision.verdict import Verdict
 from robusttune.trial.equal_compute import Sizes, lengths, passes_per_image
 from robusttune.trial.plan import PlannedEvaluation, TrialPlan
-from robusttune.trial.plan_defaults import chosen_arms, chosen_seeds, chosen_threats
+from robusttune.trial.plan_defaults import chosen_arms, chosen_threats
 from robusttune.trial.plan_items import other_items
+from robusttune.trial.request_checks import chosen_seeds
 from robusttune.trial.results import RECORDS, Trial
 
 SUPPORT = str(Path(__file__).parents[1] / "support")

@@ -1,0 +1,67 @@
+"""Calls of every public function with values that do not fit end in words, and change nothing."""
+
+from collections import Counter
+
+import pytest
+from fuzzing import CALLS, Raw, odd_calls, outcome, raw_group
+from hypothesis import HealthCheck, given, settings
+
+from robusttune import ThreatModel
+
+counted = Counter()
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    """Values such as "nonsense" are paths, too."""
+    monkeypatch.chdir(tmp_path)
+
+
+def fuzz(calls):
+    @settings(
+        max_examples=calls,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        database=None,
+    )
+    @given(odd_calls())
+    def test(call):
+        name, odd = call
+        counted[name, outcome(name, odd)] += 1
+
+    return test
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_what_fits_works_or_is_refused_at_the_end_of_all_checks(name):
+    last = {"load": "holds no run.json", "replay": "holds no run.json", "poc": "is not empty"}
+    assert last.get(name, "works") in outcome(name, {})
+
+
+def test_500_odd_calls_end_in_words():
+    fuzz(500)()
+
+
+@pytest.mark.slow
+def test_10_000_odd_calls_end_in_words(capsys):
+    counted.clear()
+    fuzz(10_000)()
+    with capsys.disabled():
+        for (name, end), count in sorted(counted.items()):
+            print(f"{name:12} {end:8} {count:6,}")
+    assert sum(counted.values()) >= 10_000
+    assert all(counted[name, "refused"] > 100 for name in CALLS)
+
+
+def test_the_fuzzer_tells_an_error_from_inside(monkeypatch):
+    def inside(self):
+        return {}["eps"]
+
+    monkeypatch.setattr(ThreatModel, "__post_init__", inside)
+    with pytest.raises(Raw, match="ThreatModel: KeyError at"):
+        outcome("ThreatModel", {})
+
+
+def test_words_of_the_library_are_no_raw_error():
+    with pytest.raises(ValueError, match="unknown norm") as refused:
+        ThreatModel("l3", 0.5)
+    assert raw_group(refused.value) is None

@@ -1,0 +1,86 @@
+"""Processes that wait for each other: all of them, or a bounded time."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from torch.distributed import HashStore
+
+from robusttune.run.rendezvous import _wait_for_all
+
+SCRIPT = """
+import sys
+import torch
+from robusttune.run import distributed
+
+distributed.join(torch.device("cpu"))
+print("sum", distributed.summed([distributed.rank() + 1], torch.device("cpu")))
+"""
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def started(rank, port, *, world=3, seconds=60, **more):
+    environment = {
+        "RANK": rank,
+        "WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
+    environment |= {"ROBUSTTUNE_START_TIMEOUT": seconds, **more}
+    values = {key: str(value) for key, value in environment.items() if value is not None}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        env={key: value for key, value in os.environ.items() if key not in environment} | values,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_all_ranks_that_start_work_together():
+    port = free_port()
+    processes = [started(rank, port, world=2) for rank in (1, 0)]
+    assert ["sum [3.0]" in each.communicate(timeout=90)[0] for each in processes] == [True, True]
+
+
+def test_the_ranks_that_are_missing_are_named():
+    store = HashStore()
+    store.set("rank 2", "here")
+    with pytest.raises(
+        ValueError, match=r"2 of 4 processes have not started in 0\.3 seconds: rank 1, 3; look at the log"
+    ):
+        _wait_for_all(store, 0, 4, 0.3)
+
+
+@pytest.mark.slow
+def test_ranks_that_never_start_are_named_after_the_time_to_wait():
+    port = free_port()
+    processes = [started(rank, port, seconds=20) for rank in (0, 2)]
+    errors = [each.communicate(timeout=90)[1] for each in processes]
+    assert all("1 of 3 processes have not started in 20 seconds: rank 1" in error for error in errors), errors
+    assert all("ROBUSTTUNE_START_TIMEOUT" in error for error in errors)
+
+
+def test_a_rank_0_that_never_starts_is_named_with_its_address():
+    port = free_port()
+    error = started(1, port, world=2, seconds=2).communicate(timeout=90)[1]
+    assert f"rank 1 found no rank 0 at 127.0.0.1:{port} in 2 seconds" in error
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(seconds):
+    error = started(0, free_port(), seconds=seconds).communicate(timeout=90)[1]
+    assert f"ROBUSTTUNE_START_TIMEOUT is '{seconds}', but a number of seconds above 0 is needed" in error
+
+
+def test_a_variable_that_is_missing_is_named():
+    error = started(0, None).communicate(timeout=90)[1]
+    assert "MASTER_PORT is not set: start them by torchrun" in error
