@@ -20,6 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
+from robusttune.measuring.gate import CUSTOMARY
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
@@ -144,7 +145,7 @@ def evaluate(
         labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
-        records.facts |= known.facts
+        records.facts |= known.facts | ({CUSTOMARY: True} if eps is None else {})
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
     guess = guess_in(records)
