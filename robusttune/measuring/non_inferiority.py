@@ -11,6 +11,9 @@ from robusttune.measuring.records import Records
 from robusttune.measuring.requirements import METRICS, ROBUST, Requirement, margins_of
 
 Z = NormalDist().inv_cdf(0.95)  # of one-sided tests at 5%
+# Images by which the difference is moved toward the one that is tested. Without this, up to 9% of tests err where few images
+# differ (exact probabilities for 60 to 1,000 images and margins of 1 to 5 points), with it 5%.
+CONTINUITY = 0.5
 
 
 def not_worse(first: Records, second: Records, *margins: str) -> Checks:
@@ -28,7 +31,8 @@ def not_worse(first: Records, second: Records, *margins: str) -> Checks:
         ValueError: a margin cannot be read, there is no common image or measurement, or the models were trained at different
             radii and the margin names none.
 
-    Source: score test of a difference of paired proportions, Tango 1998, Statistics in Medicine 17, 891-908.
+    Source: score test of a difference of paired proportions, Tango 1998, Statistics in Medicine 17, 891-908, with a correction
+    for continuity.
     """
     wanted = margins_of(margins)
     for records in (first, second):
@@ -37,7 +41,9 @@ def not_worse(first: Records, second: Records, *margins: str) -> Checks:
     return Checks(_check(first, second, margin, pairs) for margin in wanted)
 
 
-def score(only_first: int, only_second: int, images: int, difference: float) -> float:
+def score(
+    only_first: float, only_second: float, images: float, difference: float, *, continuity: float = CONTINUITY
+) -> float:
     """Return the z-statistic of the score test whether the second accuracy minus the first one is `difference`.
 
     It is above 0 where the measured difference is larger.
@@ -46,11 +52,12 @@ def score(only_first: int, only_second: int, images: int, difference: float) -> 
         only_first, only_second: images that only this model classifies correctly.
         images: all images.
         difference: between -1 and 1.
+        continuity: images by which the measured difference is moved toward this one, as its values come in steps.
 
     Source: Tango 1998, equations 6 to 8.
 
     Example:
-        >>> round(score(9, 1, 100, 0.0), 4), round(-8 / 10**0.5, 4)  # McNemar's statistic
+        >>> round(score(9, 1, 100, 0.0, continuity=0), 4), round(-8 / 10**0.5, 4)  # McNemar's statistic
         (-2.5298, -2.5298)
     """
     slope = only_first + only_second + difference * (only_second - only_first) - 2 * images * difference
@@ -58,6 +65,7 @@ def score(only_first: int, only_second: int, images: int, difference: float) -> 
     lost = (slope + root) / (4 * images)  # the most likely share of images that only the first gets right
     variance = max(0.0, (2 * lost + difference * (1 - difference)) / images)
     distance = (only_second - only_first) / images - difference
+    distance = math.copysign(max(0.0, abs(distance) - continuity / images), distance)
     return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
 
 
@@ -66,7 +74,7 @@ def bounds(only_first: int, only_second: int, images: int) -> tuple[float, float
 
     Example:
         >>> [round(each, 4) for each in bounds(0, 0, 1000)]
-        [-0.0027, 0.0027]
+        [-0.0033, 0.0033]
     """
     middle = (only_second - only_first) / images
     return (
@@ -110,7 +118,7 @@ def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], 
     ends = {
         Verdict.MET: f"a loss of more than {points} is excluded",
         Verdict.NOT_MET: f"a loss of more than {points} is shown",
-        Verdict.CANNOT_TELL: f"a loss of more than {points} is neither shown nor excluded{_needed(margin, test, low)}",
+        Verdict.CANNOT_TELL: f"a loss of more than {points} is neither shown nor excluded{_needed(margin, test)}",
     }
     return (
         f"{margin.text}: {test.what} was {100 * test.first:.2f}% and is {100 * test.second:.2f}% on the same {test.images:,} images "
@@ -119,13 +127,16 @@ def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], 
     )
 
 
-def _needed(margin: Requirement, test: Comparison, low: float) -> str:
-    """Say how many images would exclude the loss if the difference stayed as it is; "" where none would."""
-    difference = test.second - test.first
-    room = difference + margin.limit
-    if room <= 0:
+def _needed(margin: Requirement, test: Comparison) -> str:
+    """Say how many images would exclude the loss if all shares stayed as they are; "" where none would."""
+    counts = test.only_first, test.only_second, test.images
+    z = score(*counts, -margin.limit, continuity=0)
+    if z <= 0:
         return ""
-    return f"; about {math.ceil(test.images * ((difference - low) / room) ** 2):,} images would exclude it at this difference"
+    times = (Z / z) ** 2  # the statistic grows with the square root of the number of images, but for the continuity
+    while score(*(times * count for count in counts), -margin.limit) < Z:
+        times *= 1.01
+    return f"; about {math.ceil(times * test.images):,} images would exclude it at this difference"
 
 
 def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tuple[bool, ...], tuple[bool, ...], str]:
