@@ -42,6 +42,21 @@ def test_junitparser_reads_the_xml(checks, tmp_path):
     assert "90.00% (95% interval 82.56% to 94.48%, 100 images)" in failed.result[0].message
 
 
+def test_the_xml_has_the_attributes_of_jenkins_schema_alone(checks):
+    """As in junit-10.xsd of Jenkins' xUnit plugin, by which these files were validated."""
+    allowed = {
+        "testsuites": {"name", "time", "tests", "failures", "errors"},
+        "testsuite": {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"},
+        "testcase": {"name", "classname", "time", "assertions", "status", "group"},
+        "failure": {"message", "type"},
+        "error": {"message", "type"},
+        "system-out": set(),
+    }
+    root = ElementTree.fromstring(as_junit(checks))
+    assert {each.tag for each in root.iter()} == set(allowed)
+    assert not [each for each in root.iter() if set(each.attrib) - allowed[each.tag]]
+
+
 def test_xml_holds_what_people_write(checks):
     odd = Checks(
         [*checks, checks[0].__class__(**{**vars(checks[0]), "requirement": "<b>&\x00\"'", "says": "a\x1bb]]>"})]
