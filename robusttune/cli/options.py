@@ -180,7 +180,7 @@ def evaluation_arguments(arguments: Arguments) -> Arguments:
         ValueError: another one is not its default, so that the user expects an effect.
     """
     passed, defaults = parameters_of("measuring/evaluate.py:evaluate"), options_of("estimate")
-    unused = {"out", "resume", "progress"}
+    unused = {"out", "resume", "log", "progress"}
     others = {name: value for name, value in arguments.items() if name not in passed and name not in unused}
     wrong = [name for name, value in others.items() if value != defaults[name].default]
     if wrong:

@@ -129,14 +129,14 @@ def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], 
 
 def _needed(margin: Requirement, test: Comparison) -> str:
     """Say how many images would exclude the loss if all shares stayed as they are; "" where none would."""
-    counts = test.only_first, test.only_second, test.images
-    z = score(*counts, -margin.limit, continuity=0)
+    first, second, images = test.only_first, test.only_second, test.images
+    z = score(first, second, images, -margin.limit, continuity=0)
     if z <= 0:
         return ""
     times = (Z / z) ** 2  # the statistic grows with the square root of the number of images, but for the continuity
-    while score(*(times * count for count in counts), -margin.limit) < Z:
+    while score(times * first, times * second, times * images, -margin.limit) < Z:
         times *= 1.01
-    return f"; about {math.ceil(times * test.images):,} images would exclude it at this difference"
+    return f"; about {math.ceil(times * images):,} images would exclude it at this difference"
 
 
 def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tuple[bool, ...], tuple[bool, ...], str]:

@@ -19,6 +19,7 @@ from robusttune.run import distributed
 from robusttune.run.files import STATE
 from robusttune.run.log import warn
 from robusttune.run.settings import CHECKED, check_settings
+from robusttune.run.tracking import check_log
 from robusttune.tasks._weights import felt
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
@@ -38,6 +39,7 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
     check_settings(settings.arguments(CHECKED))
+    check_log(settings.output.log, settings.output.out)
     if settings.learning.objective is None:
         raise ValueError(
             "objective is None, but harden trains a classifier: leave it out, or use pretrain for the pretext tasks alone"

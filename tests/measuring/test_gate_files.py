@@ -46,7 +46,18 @@ def test_the_xml_has_the_attributes_of_jenkins_schema_alone(checks):
     """As in junit-10.xsd of Jenkins' xUnit plugin, by which these files were validated."""
     allowed = {
         "testsuites": {"name", "time", "tests", "failures", "errors"},
-        "testsuite": {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"},
+        "testsuite": {
+            "name",
+            "tests",
+            "failures",
+            "errors",
+            "skipped",
+            "time",
+            "timestamp",
+            "hostname",
+            "id",
+            "package",
+        },
         "testcase": {"name", "classname", "time", "assertions", "status", "group"},
         "failure": {"message", "type"},
         "error": {"message", "type"},
