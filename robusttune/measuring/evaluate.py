@@ -148,8 +148,7 @@ def evaluate(
         )
         labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
-        asked = {"evaluations": [title for title, _ in evaluations], "subset": subset, "seed": seed, "out": out}
-        tracker = until_the_end.enter_context(tracked(log, folder, {**asked, "threat": vars(subject.threat)}))
+        tracker = until_the_end.enter_context(tracked(log, subject, evaluations, subset))
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
         records.facts |= known.facts | ({CUSTOMARY: True} if eps is None else {})
         if folder is not None and distributed.rank() == 0:

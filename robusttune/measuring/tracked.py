@@ -3,8 +3,9 @@
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from robusttune.measuring.agreement import FACT
@@ -15,6 +16,7 @@ from robusttune.measuring.records_files import FILE
 from robusttune.measuring.report import report
 from robusttune.measuring.requirements import ROBUST, Requirement
 from robusttune.measuring.sections._figure import new_figure
+from robusttune.measuring.subject import Subject
 from robusttune.run.log import Tracker
 from robusttune.run.tracking import Tracking, check_log, tracking
 from robusttune.types import PathLike
@@ -42,16 +44,26 @@ def check_report_log(log: object, out: PathLike | None) -> None:
 
 @contextmanager
 def tracked(
-    log: str | Tracker | None, folder: Path | None, settings: Mapping[str, object]
+    log: str | Tracker | None, subject: Subject, evaluations: Sequence[tuple[str, object]], subset: int | None
 ) -> Iterator["TrackedRecords"]:
     """Yield what writes Records to a run in a tracker, which begins and ends with this context.
 
     Args:
         log: see `check_log`.
-        folder: of the evaluation; None for none.
-        settings: of the evaluation.
+        subject: to be measured.
+        evaluations: with their titles.
+        subset: the number of images; None for all.
     """
-    with tracking(log, folder) as run:
+    settings = {
+        "evaluations": {
+            title: evaluation.keywords if isinstance(evaluation, partial) else "" for title, evaluation in evaluations
+        },
+        "threat": vars(subject.threat),
+        "subset": subset,
+        "seed": subject.seed,
+        "out": subject.folder,
+    }
+    with tracking(log, subject.folder) as run:
         yield TrackedRecords(run.begin("evaluate", settings))
 
 

@@ -65,17 +65,16 @@ def block(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-class Tracker(Protocol):
+class Metrics(Protocol):
+    """The part of a tracker of experiments that takes metrics."""
+
+    def log(self, values: dict[str, Any], step: int) -> object: ...
+
+
+class Tracker(Metrics, Protocol):
     """A tracker of experiments, such as those of accelerate."""
 
-    def log(self, values: dict[str, Any], step: int) -> object: ...
     def finish(self) -> object: ...
-
-
-class Metrics(Protocol):
-    """The part of a tracker that takes metrics."""
-
-    def log(self, values: dict[str, Any], step: int) -> object: ...
 
 
 class Journal:

@@ -196,23 +196,35 @@ def test_a_writer_of_tensorboard_is_no_tracker(tmp_path):
     writer.close()
 
 
+def rows_of(content, block=32768):
+    """The records in a file of W&B: after its head, blocks of LevelDB's log format, in which a record may be in parts."""
+    place, held = 7, b""
+    while place + 7 <= len(content):
+        left = block - place % block
+        if left < 7:
+            place += left
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        held += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield held
+            held = b""
+
+
 def records_of_wandb(folder):
-    """What an offline run of W&B has kept: its configuration, its history, and the names of its artifacts with their files."""
+    """What an offline run of W&B has kept: its configuration, its history, and the files of its artifacts by name."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     (path,) = folder.rglob("run-*.wandb")
-    store, config, history, artifacts = DataStore(), {}, [], {}
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        record = Record()
-        record.ParseFromString(data)
+    config, history, artifacts = {}, [], {}
+    for row in rows_of(path.read_bytes()):
+        record = Record.FromString(row)
         for update in [*record.config.update, *record.run.config.update]:
             config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
         if record.history.item:
-            history.append(
-                {each.key or ".".join(each.nested_key): json.loads(each.value_json) for each in record.history.item}
-            )
+            items = record.history.item
+            history.append({each.key or ".".join(each.nested_key): json.loads(each.value_json) for each in items})
         for artifact in [record.artifact, record.request.log_artifact.artifact]:
             if artifact.name:
                 artifacts[artifact.name] = [entry.path for entry in artifact.manifest.contents]
