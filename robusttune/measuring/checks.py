@@ -7,7 +7,7 @@ from enum import Enum
 from robusttune.run.markdown import as_text, markdown_table
 from robusttune.types import Json
 
-HEAD = ("requirement", "verdict", "measured", "95% interval", "images")
+HEAD = ("requirement", "verdict", "measured", "95% bounds", "images")
 
 
 class Verdict(str, Enum):

@@ -114,7 +114,7 @@ def _check(first: Records, second: Records, margin: Requirement, pairs: list[tup
 
 def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], verdict: Verdict) -> str:
     difference, (low, high) = test.second - test.first, interval
-    points = f"{100 * margin.limit:g} points"
+    points = f"{100 * margin.limit:g} point{'s' * (round(100 * margin.limit, 9) != 1)}"
     ends = {
         Verdict.MET: f"a loss of more than {points} is excluded",
         Verdict.NOT_MET: f"a loss of more than {points} is shown",

@@ -97,11 +97,11 @@ def test_a_model_that_is_worse_by_the_margin_passes_in_one_trial_of_twenty_at_mo
 @pytest.mark.parametrize(
     ("counts", "verdict", "says"),
     [
-        ((10, 30, 1000), Verdict.MET, "a loss of more than 1 points is excluded"),
-        ((60, 10, 1000), Verdict.NOT_MET, "a loss of more than 1 points is shown"),
+        ((10, 30, 1000), Verdict.MET, "a loss of more than 1 point is excluded"),
+        ((60, 10, 1000), Verdict.NOT_MET, "a loss of more than 1 point is shown"),
         ((30, 30, 1000), Verdict.CANNOT_TELL, "neither shown nor excluded; about 1,"),
-        ((40, 25, 1000), Verdict.CANNOT_TELL, "a loss of more than 1 points is neither shown nor excluded"),
-        ((0, 0, 1000), Verdict.MET, "a loss of more than 1 points is excluded"),
+        ((40, 25, 1000), Verdict.CANNOT_TELL, "a loss of more than 1 point is neither shown nor excluded"),
+        ((0, 0, 1000), Verdict.MET, "a loss of more than 1 point is excluded"),
         ((0, 0, 100), Verdict.CANNOT_TELL, "about 362 images would exclude it at this difference"),
     ],
 )

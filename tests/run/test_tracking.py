@@ -236,12 +236,19 @@ def test_wandb_offline_has_the_run(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    hardened(log="wandb", epochs=2, out=tmp_path)
+    hardened(log="wandb", epochs=2, out=tmp_path / "h")
     assert wandb.run is None
-    config, history, artifacts = records_of_wandb(tmp_path)
+    config, history, artifacts = records_of_wandb(tmp_path / "h")
     assert config["harden"]["eps"] == 0.3
     assert [each["_step"] for each in history if "loss" in each] == [20, 40]
     assert sorted(name.partition("-")[2] for name in artifacts) == ["log.jsonl", "run.json"]
+    records = robusttune.evaluate(a_model(), a_loader(100), "clean", log="wandb", out=tmp_path / "e", progress=False)
+    config, history, artifacts = records_of_wandb(tmp_path / "e")
+    assert config["measured"]["model"] == records.facts["model"]
+    assert [each["clean/accuracy"] for each in history if "clean/accuracy" in each] == [records[0].value]
+    ((name, files),) = artifacts.items()
+    assert name.endswith("-report")
+    assert {"report.html", "report.md", "records.jsonl"} <= set(files)
 
 
 @pytest.mark.slow
