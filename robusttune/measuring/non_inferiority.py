@@ -74,7 +74,7 @@ def bounds(only_first: int, only_second: int, images: int) -> tuple[float, float
 
     Example:
         >>> [round(each, 4) for each in bounds(0, 0, 1000)]
-        [-0.0033, 0.0033]
+        [-0.0036, 0.0036]
     """
     middle = (only_second - only_first) / images
     return (
