@@ -35,7 +35,7 @@ FUNCTIONS = {
     "criterion": "(logits, labels) -> losses is needed",
 }
 TEXTS = {"classifier": "the name of a layer, such as 'fc', is needed"}
-TRACKER, SCHEDULER = ("log", "finish"), ("step", "state_dict", "load_state_dict")
+SCHEDULER = ("step", "state_dict", "load_state_dict")
 
 
 def shown(value: object) -> str:
@@ -135,15 +135,6 @@ def _is_model(name: str, value: object) -> bool:
     return name == "on_epoch" and (hasattr(value, "forward") or isinstance(value, type))
 
 
-def check_log(value: object) -> None:
-    """Raise a ValueError unless a value is the name of a tracker, or has a tracker's methods."""
-    if not isinstance(value, str) and not has(value, TRACKER):
-        raise ValueError(
-            f"log is {shown(value)}, but the name of a tracker is needed, such as 'tensorboard', or an object with the methods "
-            f"{' and '.join(TRACKER)}"
-        )
-
-
 def check_scheduler(value: object) -> None:
     """Raise a ValueError unless a value is a name, a scheduler, or a function that makes one."""
     if not isinstance(value, str) and not callable(value) and not has(value, SCHEDULER):
@@ -177,7 +168,6 @@ def has(value: object, methods: tuple[str, ...]) -> bool:
 
 OBJECTS: dict[str, Callable[[object], None]] = {
     "threat": check_threat,
-    "log": check_log,
     "scheduler": check_scheduler,
     "optimizer": check_optimizer,
 }

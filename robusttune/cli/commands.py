@@ -6,6 +6,7 @@ from pathlib import Path
 
 from robusttune.cli.classifiers import as_before
 from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
+from robusttune.cli.gate import gate_of_records, judged
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.next_command import after_estimate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
@@ -14,7 +15,6 @@ from robusttune.cli.runs import check_additions, labels_of
 from robusttune.cli.splits import judging_split, look_at, say_unread, say_unused, warn_if_trained_on
 from robusttune.cli.start import tell_start
 from robusttune.cli.unlabeled import more_images, options_given, teacher_of
-from robusttune.measuring.compare import compare
 from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
@@ -145,13 +145,20 @@ def run_evaluate(
     teacher: str | None = None,
     untrained: bool = False,
     trust: bool = False,
+    require: Listed = None,
+    summary: str | None = None,
+    junit: str | None = None,
+    sarif: str | None = None,
 ) -> int:
-    """Measure how robust a model is.
+    """Measure how robust a model is; with --require, refuse one that is not robust enough.
+
+    The exit code is 0 where all requirements are met, 3 where one is not, and 4 where the measurement cannot tell.
 
     Examples:
       robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run
       robusttune evaluate --model timm:resnet18 --checkpoint runs/a --data images --norm l2 --eps 0.5 --out runs/a/evaluation
       robusttune evaluate --config evaluate.yaml --which clean sanity strong
+      robusttune evaluate runs/a --data images --require 'robust>=0.45' 'clean>=0.90' --junit gate.xml
       robusttune evaluate runs/a --data images_without_class_folders    # measures agreement, which is not accuracy
 
     Args:
@@ -162,7 +169,13 @@ def run_evaluate(
         untrained: measure a model with random weights or a new classifier, too.
         trust: call a function that the folder names as its model, which is code; otherwise only models of timm and torchvision are
             made by the names in a folder.
+        require: accuracies that a pipeline asks for, such as 'robust>=0.45' (at the training radius, under the worst attack),
+            'robust.low@linf:8/255>=0.4' (the lower end of the 95% interval, at this radius), 'clean>=0.9'; several may be named.
+        summary: a file for the checks of --require as JSON.
+        junit: a file for these checks as JUnit XML.
+        sarif: a file for those that are not met as SARIF 2.1.0.
     """
+    gate = gate_of_records(require, {"summary": summary, "junit": junit, "sarif": sarif})
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:
@@ -171,11 +184,13 @@ def run_evaluate(
     known = earlier or run_of_checkpoint(sources.checkpoint)
     norm, eps = RunDefaults(earlier).adversary(arguments["norm"], arguments["eps"])
     arguments |= {"norm": norm, "eps": eps}
+    gate.look(sources, arguments, evaluations, model, loader)
     tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
     answers = None if teacher is None else teacher_of(teacher, sources, loader)
-    print(evaluate(model, loader, evaluations, teacher=answers, run=run, **arguments))
+    records = evaluate(model, loader, evaluations, teacher=answers, run=run, **arguments)
+    print(records)
     say_unread(loader)
-    return 0
+    return judged(gate, records, arguments["out"])
 
 
 def run_poc(
@@ -266,20 +281,6 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
     """
     page = report(dict(_named(path) for path in list_of(records) or []), out)
     print(page.with_suffix(".html"))
-    return 0
-
-
-def run_compare(first: str, second: str) -> int:
-    """Test whether two models differ on the images that both have seen.
-
-    Examples:
-      robusttune compare runs/before runs/a/evaluation
-
-    Args:
-        first: a folder that evaluate wrote to, its records.jsonl, or the folder of a run with one such folder inside.
-        second: another one, of the same images.
-    """
-    print(compare(_named(first)[1], _named(second)[1]))
     return 0
 
 

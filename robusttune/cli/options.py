@@ -37,7 +37,7 @@ COMMANDS = {
     "evaluate": Command(function="measuring/evaluate.py:evaluate", split="validation", required=("model", "data")),
     "pretrain": Command(function="training/pretrain.py:pretrain", required=("model", "data", "out")),
     "report": Command(),
-    "compare": Command(),
+    "compare": Command(file="cli/compare.py"),
     "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
     "replay": Command(file="cli/replay.py"),
     "doctor": Command(file="cli/doctor.py"),
@@ -68,6 +68,7 @@ GROUPS = {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),
         *("step_size", "awp", "eps_ramp", "augment", "which", "subset", "threats", "corruptions", "arms"),
     },
+    "gate": {"require", "summary", "junit", "sarif"},
     "training": {
         *(
             "pretrain_epochs",
@@ -179,7 +180,7 @@ def evaluation_arguments(arguments: Arguments) -> Arguments:
         ValueError: another one is not its default, so that the user expects an effect.
     """
     passed, defaults = parameters_of("measuring/evaluate.py:evaluate"), options_of("estimate")
-    unused = {"out", "resume", "progress"}
+    unused = {"out", "resume", "log", "progress"}
     others = {name: value for name, value in arguments.items() if name not in passed and name not in unused}
     wrong = [name for name, value in others.items() if value != defaults[name].default]
     if wrong:

@@ -107,7 +107,10 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         text += "; not needed with RUN" if (command, name) == ("evaluate", "model") else ""
         flag, shown = f"--{name}" if option.keyword else name, "[true|false]" if "bool" in option.types else None
         shown = "RUN" if (command, name) == ("evaluate", "run") else shown
-        place.add_argument(flag, nargs=several, default=SUPPRESS, help=text, metavar=shown)
+        action = (
+            "extend" if several == "+" else "store"
+        )  # an option that is written twice must not lose its first words
+        place.add_argument(flag, nargs=several, action=action, default=SUPPRESS, help=text, metavar=shown)
 
 
 def _request(command: str, words: Sequence[str]) -> Request:

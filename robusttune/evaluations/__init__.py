@@ -5,7 +5,7 @@ from typing import Protocol
 
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
-from robusttune.measuring.passes import Passes, attack_passes, checked_by, takes
+from robusttune.measuring.passes import Passes, attack_passes, attacks_at, checked_by, takes
 from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
@@ -21,6 +21,7 @@ __all__ = [
     "Tally",
     "accuracy",
     "attack_passes",
+    "attacks_at",
     "balanced",
     "checked_by",
     "named",
@@ -37,7 +38,8 @@ class Evaluation(Protocol):
     package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
     is measured; heads, settings and files it checks with `checked_by`, just as early. One that says with `takes` how many
     passes through the model it takes for each image gets a progress bar with the time that is left, and `estimate` knows
-    what it costs.
+    what it costs. One that attacks says at which radii with `attacks_at`, so that a gate refuses beforehand what will not be
+    measured.
     """
 
     def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
+from robusttune.evaluations import Passes, Record, Subject, accuracy, attacks_at, takes
 from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
 from robusttune.run.provenance import digest, fingerprint
@@ -49,6 +49,11 @@ def _passes(subject: Subject, *, queries: int) -> Passes:
     return total
 
 
+def _attacked(subject: Subject, *, norm: NormLike | None, eps: float | None) -> list[ThreatModel]:
+    return [subject.adversary(norm, eps)]
+
+
+@attacks_at(_attacked)
 @takes(_passes)
 @plugins.requires(partial(plugins.check_installed, "attacks", "torchattacks"))
 def autoattack(

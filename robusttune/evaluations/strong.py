@@ -5,8 +5,9 @@ from functools import partial
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, takes
+from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, attacks_at, takes
 from robusttune.norms import NormLike
+from robusttune.threat import ThreatModel
 
 __all__ = ["strong"]
 
@@ -24,6 +25,11 @@ def _passes(
     return Passes(1).plus(untargeted, len(UNTARGETED)).plus(targeted, count)
 
 
+def _attacked(subject: Subject, *, norm: NormLike | None, eps: float | None) -> list[ThreatModel]:
+    return [subject.adversary(norm, eps)]
+
+
+@attacks_at(_attacked)
 @takes(_passes)
 def strong(
     subject: Subject,

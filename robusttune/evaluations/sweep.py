@@ -7,7 +7,17 @@ from torch import Tensor
 
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
-from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, checked_by, takes
+from robusttune.evaluations import (
+    LossName,
+    Passes,
+    Record,
+    Subject,
+    accuracy,
+    attack_passes,
+    attacks_at,
+    checked_by,
+    takes,
+)
 from robusttune.norms import NormLike, canonical, default_eps, radii
 from robusttune.threat import ThreatModel
 
@@ -25,7 +35,7 @@ def _passes(
     steps: int | None,
     losses: Sequence[LossName],
 ) -> Passes:
-    threats = [threat for norm in _swept(subject, norms) for threat in _threats(subject, norm, eps) if threat.eps > 0]
+    threats = _attacked(subject, norms=norms, eps=eps)
     if not threats:
         return Passes(1)
     each = attack_passes(subject, plugins.configured("attacks", attack, steps=steps), threats[0])
@@ -41,6 +51,11 @@ def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
     plugins.configured("attacks", attack, steps=steps)
 
 
+def _attacked(subject: Subject, *, norms: Sequence[NormLike] | None, eps: Sequence[float] | None) -> list[ThreatModel]:
+    return [threat for norm in _swept(subject, norms) for threat in _threats(subject, norm, eps) if threat.eps > 0]
+
+
+@attacks_at(_attacked)
 @checked_by(_check)
 @takes(_passes)
 def sweep(

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robusttune.measuring.agreement import OWN, caveat, measured_word, whose
@@ -88,22 +89,15 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """
     first, second = records_of(first), records_of(second)
-    for name, records in (("first", first), ("second", second)):
-        if not getattr(records, "hashes", ()):
-            raise ValueError(
-                f"the {name} Records hold no answers to single images: pass all Records that evaluate returned, not some"
-            )
-    pairs = _paired(first.hashes, second.hashes)
-    if not pairs:
-        raise ValueError("the two have no image in common: evaluate both models on the same images")
+    pairs = paired_rows(first, second)
     measured_word([first, second])  # refuses accuracy beside agreement
-    counterparts = {_key(record): record.right for record in second if record.right is not None}
+    counterparts = {key_of(record): record.right for record in second if record.right is not None}
     comparisons = Comparisons()
     comparisons.note = _note(first, second, pairs)
     for record in first:
-        right = counterparts.get(_key(record))
+        right = counterparts.get(key_of(record))
         if record.right is not None and right is not None:
-            comparisons.append(_compared(record, record.right, right, pairs))
+            comparisons.append(compared(_named(record), record.right, right, pairs))
     if not comparisons:
         raise ValueError("the two have no measurement in common: evaluate both models with the same evaluations")
     return comparisons
@@ -121,15 +115,35 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(min(1, 2 * tail / 2**total))
 
 
-def _compared(
-    record: Record, first: tuple[bool, ...], second: tuple[bool, ...], pairs: list[tuple[int, int]]
-) -> Comparison:
+def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
+    """List the rows of the images that two models were measured on.
+
+    Raises:
+        ValueError: Records hold no answers to single images, or no image is in both.
+    """
+    for name, records in (("first", first), ("second", second)):
+        if not getattr(records, "hashes", ()):
+            raise ValueError(
+                f"the {name} Records hold no answers to single images: pass all Records that evaluate returned, not some"
+            )
+    pairs = _paired(first.hashes, second.hashes)
+    if not pairs:
+        raise ValueError("the two have no image in common: evaluate both models on the same images")
+    return pairs
+
+
+def compared(what: str, first: Sequence[bool], second: Sequence[bool], pairs: Sequence[tuple[int, int]]) -> Comparison:
+    """Compare the answers of two models to the images in common.
+
+    Args:
+        what: was measured.
+        first, second: for each image of a model whether its answer is right.
+        pairs: the rows of each image in both.
+    """
     counts = Counter((first[row], second[other]) for row, other in pairs)
     both, only_first, only_second = counts[True, True], counts[True, False], counts[False, True]
-    setting = described({key: value for key, value in record.setting.items() if key not in IGNORED})
-    kind = f", {AGREEMENT}" if record.metric == AGREEMENT else ""
     return Comparison(
-        what=f"{record.evaluation}{kind}{', ' * bool(setting)}{setting}",
+        what=what,
         first=(both + only_first) / len(pairs),
         second=(both + only_second) / len(pairs),
         images=len(pairs),
@@ -137,6 +151,12 @@ def _compared(
         only_second=only_second,
         p=mcnemar(only_first, only_second),
     )
+
+
+def _named(record: Record) -> str:
+    setting = described({key: value for key, value in record.setting.items() if key not in IGNORED})
+    kind = f", {AGREEMENT}" if record.metric == AGREEMENT else ""
+    return f"{record.evaluation}{kind}{', ' * bool(setting)}{setting}"
 
 
 def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
@@ -164,6 +184,7 @@ def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, 
     return [(row, waiting[image].pop(0)) for row, image in enumerate(first) if waiting.get(image)]
 
 
-def _key(record: Record) -> tuple[object, ...]:
+def key_of(record: Record) -> tuple[object, ...]:
+    """Return what was measured, by which Records of two models are matched."""
     setting = [(key, repr(value)) for key, value in record.setting.items() if key not in IGNORED]
     return (record.evaluation, record.metric, *sorted(setting))

@@ -20,6 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
+from robusttune.measuring.gate import CUSTOMARY
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
@@ -29,6 +30,7 @@ from robusttune.measuring.results import Result, costs, merged, save_somewhere
 from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
+from robusttune.measuring.tracked import check_report_log, tracked
 from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept, restored
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, dtype_of, placed
@@ -38,7 +40,7 @@ from robusttune.model.teacher import TeacherLike
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
-from robusttune.run.log import tell, warn
+from robusttune.run.log import Tracker, tell, warn
 from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -67,6 +69,7 @@ def evaluate(
     resume: bool = False,
     seed: int = 0,
     device: DeviceLike = "auto",
+    log: str | Tracker | None = None,
     progress: bool = True,
 ) -> Records:
     """Measure a model on unchanged and on attacked images; the model itself does not change.
@@ -91,11 +94,12 @@ def evaluate(
         resume: go on with the evaluation in `out` that was interrupted.
         seed: of everything random.
         device: "auto", or the device to work on.
+        log: a tracker that gets the numbers, the settings and the report: "mlflow", "wandb", "tensorboard", or an object.
         progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
-        ImportError: an evaluation, or its attack, needs a package that is not installed; nothing has been measured yet.
+        ImportError: an evaluation, its attack, or the tracker needs a package that is not installed; nothing has been measured yet.
 
     Example:
         >>> import torch
@@ -107,6 +111,7 @@ def evaluate(
     """
     check_settings({"subset": subset, "seed": seed, "out": out, "run": run, "resume": resume, "progress": progress})
     check_settings({"normalized": normalized})
+    check_report_log(log, out)
     seed = int(seed)
     evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
@@ -144,10 +149,12 @@ def evaluate(
         )
         labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
+        tracker = until_the_end.enter_context(tracked(log, subject, evaluations, subset))
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
-        records.facts |= known.facts
+        records.facts |= known.facts | ({CUSTOMARY: True} if eps is None else {})
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
+        tracker.write(records)
     guess = guess_in(records)
     for line in (doubt, f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None):
         if line is not None and distributed.rank() == 0:

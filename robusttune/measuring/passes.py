@@ -70,6 +70,26 @@ def takes(passes: Callable[..., Passes | None]) -> Callable[[Function], Function
     return decorated
 
 
+def attacks_at(threats: Callable[..., Sequence[ThreatModel]]) -> Callable[[Function], Function]:
+    """Decorate an evaluation with a function that lists the adversaries that it attacks with, so that a gate knows before.
+
+    Args:
+        threats: a function of the subject and of those settings of the evaluation that it names as parameters.
+    """
+
+    def decorated(evaluation: Function) -> Function:
+        vars(evaluation)["attacks_at"] = threats
+        return evaluation
+
+    return decorated
+
+
+def threats_of(evaluation: object, subject: Subject) -> Sequence[ThreatModel] | None:
+    """Return the adversaries that an evaluation attacks with; None where it does not say them."""
+    threats: Sequence[ThreatModel] | None = _declared(evaluation, "attacks_at", subject)
+    return threats
+
+
 def checked_by(check: Callable[..., None]) -> Callable[[Function], Function]:
     """Decorate an evaluation with a check that is made before any evaluation begins, so that hours of others are not lost.
 

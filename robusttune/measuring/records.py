@@ -16,13 +16,13 @@ from robusttune.measuring.record import ANSWERED, Record, accuracy, described, i
 from robusttune.measuring.records_files import (
     CHECKSUMS,
     answers_path,
+    check_weights,
     failures_path,
     file_at,
     kind_of,
     numbers_checksum,
     read_beside,
 )
-from robusttune.run.files import MODEL, digest_of_weights
 from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
@@ -30,6 +30,8 @@ from robusttune.types import PathLike, check_path, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from robusttune.measuring.checks import Checks
 
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
 METRIC = HEAD.index("metric")  # its cells end beside the value
@@ -143,6 +145,18 @@ class Records(list[Record]):
         over = {**setting, "over": f"{len(rights)} attacks"}
         return accuracy("worst case", sum(right), len(right), over, metric=accuracies[0].metric, right=right)
 
+    def require(self, *requirements: str) -> "Checks":
+        """Check requirements such as "clean>=0.9", "robust>=0.45" (under the worst attack at the training radius) or
+        "robust.low@linf:8/255>=0.4" (the lower end of the interval, at this radius); return the checks if all are met.
+
+        Raises:
+            RequirementError: one is not met, or the interval cannot tell; the message has what was measured.
+            ValueError: a requirement cannot be read, or what it is about was not measured.
+        """
+        from robusttune.measuring.gate import checks_of  # here, as it imports this module
+
+        return checks_of(self, *requirements).enforce()
+
     def save(self, path: PathLike) -> Path:
         """Write one JSON object a line, the facts first, with checksums of all that is written.
 
@@ -200,7 +214,7 @@ class Records(list[Record]):
                 "what Records.save wrote, with the files beside it"
             ) from error
         if path.parent.parent == place:
-            _check_weights(records, place, path.parent)
+            check_weights(records.facts, place, path.parent)
         return records
 
     @classmethod
@@ -255,16 +269,6 @@ def records_of(source: "Records | PathLike") -> Records:
             f"{shown(source)} was passed, but what evaluate returned is needed, or the folder that it wrote to"
         )
     return source if isinstance(source, Records) else Records(source)
-
-
-def _check_weights(records: Records, run: Path, evaluation: Path) -> None:
-    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
-    measured = records.facts.get("run")
-    if measured is not None and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
-        raise ValueError(
-            f"the evaluation in {str(evaluation)!r} is of other weights than {str(run)!r} holds now: evaluate it again, or pass "
-            f"{str(evaluation)!r} itself"
-        )
 
 
 def name_of(place: PathLike) -> str:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robusttune.run.files import MODEL, digest_of_weights
 from robusttune.run.provenance import digest
 
 FILE = "records.jsonl"
@@ -73,3 +74,13 @@ def file_at(place: Path) -> Path:
         f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
         "evaluate wrote to"
     )
+
+
+def check_weights(facts: Mapping[str, object], run: Path, evaluation: Path) -> None:
+    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
+    measured = facts.get("run")
+    if isinstance(measured, Mapping) and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
+        raise ValueError(
+            f"the evaluation in {str(evaluation)!r} is of other weights than {str(run)!r} holds now: evaluate it again, or pass "
+            f"{str(evaluation)!r} itself"
+        )

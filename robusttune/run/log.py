@@ -65,10 +65,15 @@ def block(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-class Tracker(Protocol):
-    """A tracker of experiments, such as those of accelerate."""
+class Metrics(Protocol):
+    """The part of a tracker of experiments that takes metrics."""
 
     def log(self, values: dict[str, Any], step: int) -> object: ...
+
+
+class Tracker(Metrics, Protocol):
+    """A tracker of experiments, such as those of accelerate."""
+
     def finish(self) -> object: ...
 
 
@@ -80,7 +85,7 @@ class Journal:
         tracker: gets the facts, too; None for none.
     """
 
-    def __init__(self, folder: Path | None = None, tracker: Tracker | None = None) -> None:
+    def __init__(self, folder: Path | None = None, tracker: Metrics | None = None) -> None:
         self.path = None if folder is None else folder / FILE
         self.tracker = tracker
 
@@ -107,39 +112,6 @@ class Journal:
             return
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         write_text(self.path, "".join(line + "\n" for line in lines if _epoch(line) <= epochs))
-
-    def close(self) -> None:
-        """Finish the tracker."""
-        if self.tracker is not None:
-            self.tracker.finish()
-
-
-def chosen_tracker(log: str | Tracker | None, folder: Path | None) -> Tracker | None:
-    """Return accelerate's tracker of a name, such as "tensorboard" or "wandb"; a tracker or None is returned unchanged.
-
-    Raises:
-        ValueError: the name is unknown, or that of a tracker that writes files, but there is no folder.
-        ImportError: the tracker's package is not installed.
-    """
-    if log is None or not isinstance(log, str):
-        return log
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    if log not in LOGGER_TYPE_TO_CLASS:
-        raise ValueError(f"unknown log {log!r}: known are {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}")
-    kind = LOGGER_TYPE_TO_CLASS[log]
-    if kind.requires_logging_directory and folder is None:
-        raise ValueError(f"log={log!r} writes files: pass out=, a folder for them")
-    PartialState()
-    where = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
-    try:
-        tracker: Tracker = kind("robusttune", **where)
-        if hasattr(tracker, "start"):
-            tracker.start()
-    except ImportError as error:
-        raise ImportError(f"log={log!r} needs its package: pip install {log}") from error
-    return tracker
 
 
 def _epoch(line: str) -> float:

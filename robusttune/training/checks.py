@@ -18,6 +18,7 @@ from robusttune.model.devices import device_of
 from robusttune.run import distributed
 from robusttune.run.files import STATE
 from robusttune.run.log import warn
+from robusttune.run.tracking import check_log
 from robusttune.tasks._weights import felt
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
@@ -36,6 +37,7 @@ def check_arguments(model: nn.Module, settings: RunSettings) -> None:
     """Raise a ValueError for an argument of `harden` that does not fit, as far as it shows without running the model."""
     loaders, epochs = settings.loaders, settings.length.epochs
     check_model(model)
+    check_log(settings.output.log, settings.output.out)
     if settings.learning.objective is None:
         raise ValueError(
             "objective is None, but harden trains a classifier: leave it out, or use pretrain for the pretext tasks alone"

@@ -157,7 +157,7 @@ def harden(
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
         seed: of everything random; global random states are left unchanged.
-        log, progress: log to "tensorboard", "wandb" or another tracker of accelerate; progress=False prints nothing.
+        log, progress: a tracker: "mlflow", "wandb", "tensorboard", another of accelerate's, or an object; progress=False prints nothing.
         on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
         notes: more entries of `run.json` in `out`, such as the commit of your training code.
 
@@ -193,7 +193,6 @@ def harden(
         keep_best_weights(training, show=progress)
         fit_heads(training, show=progress)
         warned = doubts(training)
-        training.journal.close()
         seen_corruptions.remember(model, overlaps(None, loader))
     for doubt in warned:  # outside, so that a warning that is turned into an error does not cost the weights
         warnings.warn(doubt, stacklevel=2)

@@ -16,17 +16,28 @@ from robusttune.model.devices import chosen_device, dtype_of
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.run import distributed, termination
 from robusttune.run import folder as run_folder
-from robusttune.run.log import tell
+from robusttune.run.files import RUN
+from robusttune.run.log import FILE, Journal, tell
+from robusttune.run.tracking import Tracking, tracking
 from robusttune.training.checks import check_choices
 from robusttune.training.precision import chosen_precision
-from robusttune.training.settings import Output, Speed
+from robusttune.training.settings import Output, RunSettings, Speed
 
 
 class Place(NamedTuple):
-    """The device of a run, and the folder that it writes to; None for none."""
+    """The device of a run, the folder that it writes to (None for none), and its run in a tracker of experiments."""
 
     device: torch.device
     folder: Path | None
+    tracking: Tracking
+
+    def journal(self, settings: RunSettings) -> Journal:
+        """Begin the run in the tracker, and return the journal of its epochs; other processes than the first write nothing."""
+        if distributed.rank():
+            return Journal()
+        unwritten = {"model", *vars(settings.loaders), "on_epoch", "notes", "log"}
+        arguments = settings.arguments(name for name in settings.names if name not in unwritten)
+        return Journal(self.folder, self.tracking.begin(settings.function, arguments))
 
 
 @contextmanager
@@ -44,8 +55,12 @@ def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[P
         run_folder.noted_on_failure(folder),
         borrowed(model, device, output.seed),
         memory_in_words(speed.micro_batch),
+        tracking(output.log, folder) as tracked,
     ):
-        yield Place(device, folder)
+        yield Place(device, folder, tracked)
+        if folder is not None:
+            for file in (RUN, FILE):
+                tracked.attach(file, folder / file)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from robusttune.model.borrowing import frozen
 from robusttune.model.checks import check_model
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
+from robusttune.run.tracking import check_log
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import ThreatModel
@@ -136,7 +137,6 @@ def pretrained(model: nn.Module, settings: RunSettings) -> RobustLoss:
         take_all_steps(training, settings)
         robust_loss = training.robust_loss
         robust_loss.load_state_dict(training.weights())
-        training.journal.close()
     robust_loss.to(next(model.parameters()).device)
     return robust_loss
 
@@ -145,6 +145,7 @@ def pretrained(model: nn.Module, settings: RunSettings) -> RobustLoss:
 def pretraining(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
     """Set up a run of `pretrain` on the borrowed model, up to its first step."""
     check_model(model)
+    check_log(settings.output.log, settings.output.out)
     if not felt(settings.learning.task_weights):
         lacking = "every weight of tasks is 0" if settings.learning.task_weights else "tasks is empty"
         raise ValueError(

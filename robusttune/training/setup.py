@@ -11,7 +11,7 @@ from robusttune.augmentations._augment import chosen_augment
 from robusttune.data.epochs import Batches
 from robusttune.model.teacher import Teacher
 from robusttune.run import distributed, files
-from robusttune.run.log import Journal, block, chosen_tracker, tell
+from robusttune.run.log import block, tell
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held, check_start
@@ -142,11 +142,10 @@ def training_of(
         ramp=ramp,
         micro_batch=settings.speed.micro_batch,
     )
-    leads = distributed.rank() == 0
     return Training(
         stepper,
         batches,
-        Journal(place.folder, chosen_tracker(output.log, place.folder)) if leads else Journal(),
+        place.journal(settings),
         validation=validation,
         unlabeled=unlabeled,
         teacher=teacher,

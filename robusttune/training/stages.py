@@ -24,6 +24,7 @@ from robusttune.run.about import read_run
 from robusttune.run.log import tell
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings, epochs_in_words
+from robusttune.run.tracking import check_log
 from robusttune.tasks import TASKS
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import LossOf, ThreatModel
@@ -235,6 +236,7 @@ def check_stages(settings: RunSettings) -> None:
     length, loaders = settings.length, settings.loaders
     wanted = settings.arguments(stage.argument for stage in STAGES)
     check_settings(wanted)
+    check_log(settings.output.log, settings.output.out)
     if settings.output.out is not None and settings.output.resume:
         check_earlier(Path(settings.output.out), wanted)
     asked = ", ".join(f"{name}={epochs}" for name, epochs in wanted.items() if epochs)

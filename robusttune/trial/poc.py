@@ -15,10 +15,11 @@ from robusttune.model.checks import check_model
 from robusttune.model.undoing import undone
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
-from robusttune.run.log import tell
+from robusttune.run.log import Tracker, tell
 from robusttune.run.provenance import fingerprint
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
+from robusttune.run.tracking import check_log
 from robusttune.tasks import TasksLike
 from robusttune.training.presets import EARLIER
 from robusttune.training.stages import FOLDER
@@ -35,6 +36,7 @@ from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen
 from robusttune.trial.request_checks import chosen_seeds
 from robusttune.trial.results import START
 from robusttune.trial.start import check_start, finetuned_start
+from robusttune.trial.tracked import trial_tracked
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike, check_path
 
 
@@ -71,6 +73,7 @@ def poc(
     allow_weak: bool = False,
     resume: bool = False,
     executor: ExecutorLike = None,
+    log: str | Tracker | None = None,
     progress: bool = True,
     notes: Mapping[str, Json] | None = None,
 ) -> Path:
@@ -124,6 +127,7 @@ def poc(
         executor: where the trainings of a stage run at the same time: "processes:2" (in so many processes of this machine),
             "ray", "slurm" (submitit), or an object with `submit`, as a pool of `concurrent.futures`. The records are those
             of one after the other, bit for bit on the CPU. The model and the loaders must be such that pickle can send them.
+        log: a tracker that gets settings, numbers and the page: "mlflow", "wandb", "tensorboard", or an object.
         progress: show progress.
         notes: more entries of `run.json` in `out`.
 
@@ -137,6 +141,7 @@ def poc(
     check_settings({"notes": notes, "finetune": finetune, "out": out, "plan_only": plan_only, "progress": progress})
     check_path("out", out)
     check_settings({"resume": resume, "allow_weak": allow_weak, "normalized": normalized, "classifier": classifier})
+    check_log(log, out)
     if not plan_only:
         _check_installed()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -165,15 +170,18 @@ def poc(
         data = divided(loader, test_loader, unlabeled_loader)
         if finetune or not resume:
             new_plan(request, _name(model), data).check()  # so that what does not fit shows first
-        with run_folder.prepared(Path(out), resume, beside=[FOLDER] if finetune else []) as folder:
+        with (
+            run_folder.prepared(Path(out), resume, beside=[FOLDER] if finetune else []) as folder,
+            trial_tracked(log, folder, vars(request)) as written,
+        ):
             assert folder is not None
             weak = allow_weak or plan_only
             conduct = Conduct(folder, model, data, space, rewind, progress, executor)
             conduct, costs, plan = _planned(conduct, request, notes or {}, resume=resume, weak=weak)
             conduct.pilot(plan, costs.seconds, allow_weak=weak)
             if plan_only:
-                return folder / PLAN
-            return decide.write(conduct.run(plan, costs.seconds), folder)
+                return written(folder / PLAN)
+            return written(decide.write(conduct.run(plan, costs.seconds), folder))
 
 
 def _planned(

@@ -6,41 +6,17 @@ import pytest
 from short_runs import hardened
 
 from robusttune.cli.errors import worded
-from robusttune.run.log import Journal, chosen_tracker, logger, quiet, tell, warn
+from robusttune.run.log import Journal, logger, quiet, tell, warn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
 
-def test_a_tracker_is_told_of_each_epoch():
-    class Tracker:
-        def __init__(self):
-            self.told, self.finished = [], False
-
-        def log(self, values, step):
-            self.told.append((step, values["loss"]))
-
-        def finish(self):
-            self.finished = True
-
-    tracker = Tracker()
-    hardened(log=tracker, epochs=2)
-    assert [step for step, _ in tracker.told] == [20, 40]
-    assert tracker.finished
-    with pytest.raises(ValueError, match=r"unknown log 'tensorbord': known are .*tensorboard"):
-        hardened(log="tensorbord")
-    with pytest.raises(ValueError, match=r"log='tensorboard' writes files: pass out="):
-        hardened(log="tensorboard")
-
-
 class Tracker:
     def __init__(self):
-        self.logged, self.finished = [], False
+        self.logged = []
 
     def log(self, values, step):
         self.logged.append((values, step))
-
-    def finish(self):
-        self.finished = True
 
 
 def test_facts_reach_the_file_and_the_tracker(tmp_path, caplog):
@@ -49,10 +25,8 @@ def test_facts_reach_the_file_and_the_tracker(tmp_path, caplog):
     facts = {"epoch": 1, "step": 8, "loss": 0.123456}
     with caplog.at_level("INFO", logger="robusttune"):
         journal.write(facts)
-    journal.close()
     assert json.loads((tmp_path / "log.jsonl").read_text()) == facts
     assert tracker.logged == [(facts, 8)]
-    assert tracker.finished
     assert caplog.messages == ["epoch 1, step 8, loss 0.1235"]
 
 
@@ -73,19 +47,7 @@ def test_a_journal_without_a_folder_writes_no_file(tmp_path, monkeypatch):
     journal = Journal()
     journal.write({"epoch": 1, "step": 1})
     journal.rewind(0)
-    journal.close()
     assert not list(tmp_path.iterdir())
-
-
-def test_a_tracker_of_the_user_is_taken_as_it_is():
-    tracker = Tracker()
-    assert chosen_tracker(tracker, None) is tracker
-    assert chosen_tracker(None, None) is None
-
-
-def test_a_tracker_that_writes_files_needs_a_folder():
-    with pytest.raises(ValueError, match="log='tensorboard' writes files: pass out=, a folder for them"):
-        chosen_tracker("tensorboard", None)
 
 
 def test_a_radius_is_logged_as_it_was_given(tmp_path, caplog):
