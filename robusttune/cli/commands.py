@@ -173,7 +173,9 @@ def run_evaluate(
     arguments |= {"norm": norm, "eps": eps}
     tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
     answers = None if teacher is None else teacher_of(teacher, sources, loader)
-    print(evaluate(model, loader, evaluations, teacher=answers, run=run, **arguments))
+    notes = {"model": sources.model, "data": sources.data, "split": sources.split}
+    notes = {name: value for name, value in notes.items() if value}
+    print(evaluate(model, loader, evaluations, teacher=answers, run=run, notes=notes, **arguments))
     say_unread(loader)
     return 0
 

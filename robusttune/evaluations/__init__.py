@@ -6,7 +6,7 @@ from typing import Protocol
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
 from robusttune.measuring.passes import Passes, attack_passes, checked_by, takes
-from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
+from robusttune.measuring.record import Record, accuracy, balanced, hits, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 
@@ -23,6 +23,7 @@ __all__ = [
     "attack_passes",
     "balanced",
     "checked_by",
+    "hits",
     "named",
     "repeated",
     "takes",

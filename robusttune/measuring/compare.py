@@ -97,11 +97,11 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
     if not pairs:
         raise ValueError("the two have no image in common: evaluate both models on the same images")
     measured_word([first, second])  # refuses accuracy beside agreement
-    counterparts = {_key(record): record.right for record in second if record.right is not None}
+    counterparts = {key_of(record): record.right for record in second if record.right is not None}
     comparisons = Comparisons()
     comparisons.note = _note(first, second, pairs)
     for record in first:
-        right = counterparts.get(_key(record))
+        right = counterparts.get(key_of(record))
         if record.right is not None and right is not None:
             comparisons.append(_compared(record, record.right, right, pairs))
     if not comparisons:
@@ -164,6 +164,7 @@ def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, 
     return [(row, waiting[image].pop(0)) for row, image in enumerate(first) if waiting.get(image)]
 
 
-def _key(record: Record) -> tuple[object, ...]:
+def key_of(record: Record) -> tuple[object, ...]:
+    """Return what a Record measures: Records of one key, of two models, are measurements of one quantity."""
     setting = [(key, repr(value)) for key, value in record.setting.items() if key not in IGNORED]
     return (record.evaluation, record.metric, *sorted(setting))

@@ -20,6 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
+from robusttune.measuring.facts import facts_of, overlap
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
@@ -37,13 +38,12 @@ from robusttune.model.probe import first_logits
 from robusttune.model.teacher import TeacherLike
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
-from robusttune.run.folder import prepared
+from robusttune.run.folder import as_json, prepared
 from robusttune.run.log import tell, warn
-from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, DeviceLike, Loader, PathLike
+from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
 EvaluationLike: TypeAlias = str | Evaluating
@@ -68,6 +68,8 @@ def evaluate(
     seed: int = 0,
     device: DeviceLike = "auto",
     progress: bool = True,
+    training_loader: Loader | None = None,
+    notes: Mapping[str, Json] | None = None,
 ) -> Records:
     """Measure a model on unchanged and on attacked images; the model itself does not change.
 
@@ -92,6 +94,9 @@ def evaluate(
         seed: of everything random.
         device: "auto", or the device to work on.
         progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
+        training_loader: of the images that the model was trained on, without augmentation: counts how many of the images
+            measured are among them, in `records.facts["overlap"]`.
+        notes: facts of yours to keep in `records.facts["notes"]`; reports show them, such as {"data": "CIFAR-10", "split": "test"}.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
@@ -105,12 +110,13 @@ def evaluate(
         >>> records[0].metric, records[0].images
         ('accuracy', 8)
     """
-    check_settings({"subset": subset, "seed": seed})
+    check_settings({"subset": subset, "seed": seed, "notes": notes})
     seed = int(seed)
     evaluations = chosen_evaluations(which)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
     known.check_classes(loader, progress)
+    passed = eps
     norm, eps = known.adversary(norm, eps)
     mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
@@ -144,7 +150,11 @@ def evaluate(
         labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
-        records.facts |= known.facts
+        records.facts |= {**known.facts, "eps from": known.origin(norm, eps, passed)}
+        if notes:
+            records.facts["notes"] = as_json(notes)
+        if training_loader is not None:
+            records.facts["overlap"] = overlap(training_loader, subject, records)
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
     guess = guess_in(records)
@@ -247,7 +257,7 @@ def _all_measured(
         subject = replace(subject, clock=clock, tell=said)
         results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
     records = merged(results)
-    records.facts = {"seed": subject.seed, "evaluations": costs(results, subject.device), **_facts(records, subject)}
+    records.facts = {"seed": subject.seed, "evaluations": costs(results, subject.device), **facts_of(records, subject)}
     if agreement is not None:
         records[:] = renamed(records)
         records.facts[FACT] = dict(agreement)
@@ -270,16 +280,3 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     if any(not isinstance(record, Record) for record in records):
         raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")
     return Result(title, records, tally, time.perf_counter() - began)
-
-
-def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """Collect the provenance of the measurement, and the names of the classes, if they are known."""
-    return {
-        **({"classes": list(subject.names)} if subject.names else {}),
-        "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
-        "images": f"{len(records.hashes)} {of_all(records.hashes)}",
-        "pixels": str(subject.pixels),
-        "threat": f"{subject.threat.norm} eps {subject.threat.eps:.6g}",
-        "device": str(subject.device),
-        "versions": versions(),
-    }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 HEAD = ("evaluation", "metric", "value", "95% interval", "images", "setting")
+SINGLE = ("right", "answers")  # attributes of a Record that hold a value for each image
 METRIC = HEAD.index("metric")  # its cells end beside the value
 
 
@@ -157,7 +158,7 @@ class Records(list[Record]):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
+        rows = [_numbers(record) for record in self]
         beside = {
             answers_path(path): self._answers().encode() if self.hashes else None,
             failures_path(path): failures.as_bytes(self.failures) if self.failures else None,
@@ -176,7 +177,8 @@ class Records(list[Record]):
     def _answers(self) -> str:
         """Return the answers to single images as JSON."""
         right = [None if record.right is None else "".join("01"[answer] for answer in record.right) for record in self]
-        return json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right})
+        answers = [record.answers for record in self]
+        return json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right, "answers": answers})
 
     @classmethod
     def load(cls, path: PathLike) -> "Records":
@@ -210,19 +212,22 @@ class Records(list[Record]):
         rows = [row for row in rows if "facts" not in row]
         if sums is not None and sums["numbers"] != numbers_checksum(facts, rows):
             raise ValueError("the numbers do not match their checksum, so the file is damaged or was edited")
-        answers = json.loads(read_beside(answers_path(path), sums) or "{}")
+        beside = json.loads(read_beside(answers_path(path), sums) or "{}")
         pictures = read_beside(failures_path(path), sums)
+        none = [None] * len(rows)  # files of earlier versions hold no answers
         records = [
             Record(
-                **{**row, "interval": tuple(row["interval"])}, right=right and tuple(answer == "1" for answer in right)
+                **{**row, "interval": tuple(row["interval"])},
+                right=right and tuple(answer == "1" for answer in right),
+                answers=answers and tuple(answers),
             )
-            for row, right in zip(rows, answers.get("right", [None] * len(rows)), strict=True)
+            for row, right, answers in zip(rows, beside.get("right", none), beside.get("answers", none), strict=True)
         ]
         return cls(
             records,
             facts=facts,
-            hashes=answers.get("hashes", ()),
-            labels=answers.get("labels", ()),
+            hashes=beside.get("hashes", ()),
+            labels=beside.get("labels", ()),
             failures=() if pictures is None else failures.load(io.BytesIO(pictures)),
         )
 
@@ -274,8 +279,13 @@ def _row(record: Record, classes: Sequence[str]) -> list[object]:
     return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
 
 
+def _numbers(record: Record) -> dict[str, Any]:
+    """Return a Record as a dict, without what it holds of single images."""
+    return {key: value for key, value in asdict(record).items() if key not in SINGLE}
+
+
 def _plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
-    row = {key: value for key, value in asdict(record).items() if key != "right"}
+    row = _numbers(record)
     row |= {"interval": list(record.interval), "setting": dict(record.setting)}
     label = record.setting.get("class")
     if isinstance(label, int) and label < len(classes):
