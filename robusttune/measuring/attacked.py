@@ -10,8 +10,7 @@ from robusttune.measuring.record import ANSWERED, Record, accuracy, repeated
 from robusttune.measuring.records import Records
 from robusttune.run.settings import number, shown_radius
 
-ATTACKS = ("autoattack", "strong", "sweep", "quick")  # evaluations that attack, the strongest first
-QUICK = "quick"
+ATTACKS = ("autoattack", "strong", "sweep")  # evaluations that attack; not `quick`, from which nothing is concluded
 ORIGINS = {
     "run": "It is the radius that {name} was trained for.",
     "passed": "It is the radius that was passed to `evaluate` as the one to withstand.",
@@ -50,8 +49,8 @@ class Judged:
 
 
 def attacks_in(records: Iterable[Record]) -> list[Record]:
-    """Select the accuracies under attack at radii above 0; those of `quick` where there are no others."""
-    found = [
+    """Select the accuracies under attack at radii above 0."""
+    return [
         record
         for record in records
         if record.evaluation in ATTACKS
@@ -59,15 +58,12 @@ def attacks_in(records: Iterable[Record]) -> list[Record]:
         and {"norm", "eps"} <= record.setting.keys()
         and record.setting["eps"] > 0
     ]
-    return [record for record in found if record.evaluation != QUICK] or found
 
 
 def clean_of(records: Records) -> Record | None:
-    """Find the accuracy on unchanged images: of `clean`, else of `sweep` at radius 0, else of `quick`."""
-    plain = [record for record in records.where("clean") if record.metric in ANSWERED]
-    plain += [record for record in records.where("sweep", eps=0.0) if record.metric in ANSWERED]
-    plain += [record for record in records.where(QUICK) if "eps" not in record.setting]
-    return plain[0] if plain else None
+    """Find the accuracy on unchanged images: of `clean`, else of `sweep` at radius 0; None if there is none."""
+    plain = [*records.where("clean"), *records.where("sweep", eps=0.0)]
+    return next((record for record in plain if record.metric in ANSWERED), None)
 
 
 def judged_at(runs: Mapping[str, Records]) -> Judged | None:

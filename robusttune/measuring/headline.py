@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from robusttune.measuring.agreement import measured_word, whose
-from robusttune.measuring.attacked import QUICK, Judged, attacks_in, clean_of, expected_robustness, judged_at, worst_of
+from robusttune.measuring.attacked import Judged, attacks_in, clean_of, expected_robustness, judged_at, worst_of
 from robusttune.measuring.compare import Comparison, compare, key_of
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
 from robusttune.types import Json
 
-IN_TITLE = ("norm", "eps", QUICK)  # settings of an attack that are said elsewhere
+IN_TITLE = ("norm", "eps")  # settings of an attack that are said elsewhere
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Headline:
         first: the name of the model to compare with; None for none.
         second: the name of the model.
         word: "accuracy" or "agreement".
-        answers: whose answers stand for labels; None for true labels.
+        answers: whose answers stand for labels, by the model's name; None for true labels.
         judged: the adversary, and why it was chosen; None where no attack was measured.
         robust, clean: the accuracy under attack, and on unchanged images.
         attacks: the attacks behind `robust`, in words.
@@ -72,7 +72,7 @@ class Headline:
     first: str | None
     second: str
     word: str
-    answers: str | None
+    answers: Mapping[str, str | None]
     judged: Judged | None
     robust: Change
     clean: Change
@@ -80,11 +80,6 @@ class Headline:
     same: bool
     expected: Mapping[str, Record | None]
     failed: Mapping[str, int]
-
-    @property
-    def quick(self) -> bool:
-        """True if the numbers under attack are those of `quick`, a first look."""
-        return self.robust.second is not None and any(each.startswith(QUICK) for each in self.attacks)
 
     def as_json(self) -> dict[str, Json]:
         """Return all of it as JSON holds it."""
@@ -109,7 +104,7 @@ def headlines(runs: Mapping[str, Records]) -> list[Headline]:
     """Return the headline of each model against the first, or of the only one."""
     judged = judged_at(runs)
     first, *others = runs
-    pairs = [(first, other) for other in others] or [(None, first)]
+    pairs: list[tuple[str | None, str]] = [(first, other) for other in others] or [(None, first)]
     return [_headline(runs, baseline, name, judged) for baseline, name in pairs]
 
 
@@ -128,7 +123,7 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         first=first,
         second=second,
         word=measured_word(runs.values()),
-        answers=whose(after.facts),
+        answers={name: whose(runs[name].facts) for name in names},
         judged=judged,
         robust=_change(before, after, robust),
         clean=_change(before, after, clean),
@@ -158,22 +153,22 @@ def _change(before: Records, after: Records, pair: list[Record | None]) -> Chang
     first, second = pair
     if first is None or second is None:
         return Change(first, second)
-    ours, theirs = (
-        Records(
-            [replace(record, evaluation="both", setting={})],
-            **{"facts": records.facts, "hashes": records.hashes, "labels": records.labels},
-        )
-        for record, records in ((first, before), (second, after))
-    )
+    ours, theirs = _alone(first, before), _alone(second, after)
     try:
         return Change(first, second, compare(ours, theirs)[0])
     except ValueError:  # no answers to single images, or no image in common
         return Change(first, second)
 
 
+def _alone(record: Record, records: Records) -> Records:
+    """Return Records that hold one accuracy, under a key that is the same for every model."""
+    kept = replace(record, evaluation="both", setting={})
+    return Records([kept], facts=records.facts, hashes=records.hashes, labels=records.labels)
+
+
 def _words(record: Record) -> str:
     setting = {key: value for key, value in record.setting.items() if key not in IN_TITLE}
-    return f"{record.evaluation}: {described(setting)}"
+    return f"{record.evaluation} ({described(setting)})"
 
 
 def _failed(records: Records) -> int:

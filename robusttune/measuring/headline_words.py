@@ -2,7 +2,7 @@
 
 from robusttune.measuring.attacked import Adversary
 from robusttune.measuring.headline import Change, Headline
-from robusttune.measuring.record import Record, percent
+from robusttune.measuring.record import percent
 from robusttune.run.settings import shown_radius
 
 SURE = 0.05  # p-value below which a difference is said to be larger than chance makes
@@ -15,15 +15,14 @@ MEANINGS = {
 
 
 def verdict(headline: Headline) -> str:
-    """Return the verdict as two sentences: accuracy under attack from before to after, and its price on unchanged images.
-
-    The first names both models; it says so where nothing was attacked.
-    """
+    """Return the verdict: accuracy under attack from before to after, then its price on unchanged images."""
     parts = []
     if headline.judged is not None:
         parts.append(_sentence(f"Under attack ({headline.judged.adversary})", headline.robust, headline))
     if headline.clean.second is not None or headline.clean.first is not None:
         parts.append(_sentence("On unchanged images", headline.clean, headline))
+    if not parts:
+        return f"No verdict: {headline.word} was measured neither on unchanged images nor under attack, by `clean` and `sweep`."
     if headline.judged is None:
         parts.append(f"{headline.word.capitalize()} under attack was not measured.")
     return " ".join(parts)
@@ -31,31 +30,47 @@ def verdict(headline: Headline) -> str:
 
 def _sentence(where: str, change: Change, headline: Headline) -> str:
     first, second = change.first, change.second
-    verb = "is right" if headline.answers is None else f"agrees with {headline.answers}"
     if second is None:
         return f"{where}, {headline.second} was not measured."
-    text = f"{where}, {headline.second} {verb} on {_share(second, first is None)} of images"
+    interval = f" ({interval_in_words(second.interval)})" if first is None else ""
+    text = (
+        f"{where}, {headline.second} {_verb(headline, headline.second)} on {percent(second.value)}{interval} of images"
+    )
     if headline.first is None:
         return f"{text}."
     if first is None:
         return f"{text}; {headline.first} was not measured."
-    return f"{text}, and {headline.first} on {percent(first.value)}: {_points(change)}."
+    verbs = [_verb(headline, name) for name in (headline.first, headline.second)]
+    verb = "" if verbs[0] == verbs[1] else f" {verbs[0]}"
+    return f"{text}, and {headline.first}{verb} on {percent(first.value)}{f': {_points(change)}' if not verb else ''}."
 
 
-def _share(record: Record, alone: bool) -> str:
-    """Format an accuracy, with its interval where it is not compared with another."""
-    return f"{percent(record.value)}{f' ({interval_in_words(record.interval)})' if alone else ''}"
+def _verb(headline: Headline, name: str) -> str:
+    answers = headline.answers[name]
+    return "is right" if answers is None else f"agrees with {answers}"
 
 
 def _points(change: Change) -> str:
+    """Format a difference and its interval.
+
+    Example:
+        >>> from robusttune.measuring.compare import Comparison
+        >>> from robusttune.measuring.record import accuracy
+        >>> _points(Change(None, None, Comparison("", 0.5, 0.8, 100, 0, 30, 0.001)))
+        '30.0 points more (95% interval 20.5 to 38.7 more)'
+    """
     difference = 100 * (change.difference or 0.0)
-    text = (
-        f"{abs(difference):.1f} points {'more' if difference > 0 else 'less'}" if round(difference, 1) else "the same"
-    )
+    text = f"{_signed(difference)[0]} points {_signed(difference)[1]}" if round(difference, 1) else "no difference"
     if change.interval is None:
         return text
-    low, high = sorted(100 * bound * (1 if difference >= 0 else -1) for bound in change.interval)
-    return f"{text} ({low:.1f} to {high:.1f})"
+    low, high = (
+        (_signed(100 * bound)) for bound in sorted(change.interval, key=lambda bound: bound * (difference or 1))
+    )
+    return f"{text} (95% interval {low[0]}{'' if low[1] == high[1] else f' {low[1]}'} to {high[0]} {high[1]})"
+
+
+def _signed(points: float) -> tuple[str, str]:
+    return f"{abs(points):.1f}", "more" if points >= 0 else "less"
 
 
 def interval_in_words(interval: tuple[float, float]) -> str:
@@ -68,34 +83,39 @@ def interval_in_words(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
-def certainty(headline: Headline) -> str:
-    """Say how sure the verdict is: the paired tests, or why there are none, and what the ranges in brackets are."""
-    ranges = "Ranges in brackets are 95% intervals"
-    if headline.first is None:
-        images = max((record.images for record in (headline.robust.second, headline.clean.second) if record), default=0)
-        return f"{ranges}, of {images:,} images. There is no other model to compare with."
-    tested = [
-        (what, change.test)
+def basis(headline: Headline) -> str:
+    """Say in short what the verdict rests on: the paired tests, the attacks and the number of images."""
+    tests = [
+        f"{what} {_tested(change.test.p)} (p {_p(change.test.p)})"
         for what, change in (("under attack", headline.robust), ("on unchanged images", headline.clean))
         if change.test is not None
     ]
-    if not tested:
+    record = headline.robust.second or headline.robust.first or headline.clean.second or headline.clean.first
+    images = [] if record is None else [f"{record.images:,} images"]
+    attacks = [f"attacked by {' and by '.join(headline.attacks)}"] if headline.attacks else []
+    said = [f"The difference {', that '.join(tests)}."] if tests else []
+    return " ".join([*said, f"Measured on {', '.join([*images, *attacks])}." if images else ""]).strip()
+
+
+def certainty(headline: Headline) -> str:
+    """Say what the ranges and tests of the verdict are, or why there is no test."""
+    if headline.first is None:
+        return "Ranges in brackets are 95% intervals. There is no other model to compare with."
+    tests = [change.test for change in (headline.robust, headline.clean) if change.test is not None]
+    if not tests:
         return (
-            f"{ranges}. There is no paired test, as these Records hold no answers to single images that both models have seen: "
-            "chance may explain the differences."
+            "There is no paired test, as these Records hold no answers to single images that both models have seen: chance may "
+            "explain the differences."
         )
-    said = [f"{what}, {_tested(test.p)} (p {_p(test.p)})" for what, test in tested]
-    images = tested[0][1].images
     return (
-        f"{ranges} of the difference. By McNemar's test on the same {images:,} images: {'; '.join(said)}. This is about these two "
-        "models: another training with another seed gives another model."
+        f"Both models saw the same {tests[0].images:,} images, so they are compared image by image (McNemar's test). p is the "
+        "probability of such a difference, or a larger one, between two models that are equally good. All this is about these "
+        "two models: another training with another seed gives another model."
     )
 
 
 def _tested(p: float) -> str:
-    return (
-        "the difference is larger than chance would make it" if p < SURE else "chance alone may explain the difference"
-    )
+    return "is larger than chance explains" if p < SURE else "may be chance"
 
 
 def _p(p: float) -> str:
@@ -103,17 +123,13 @@ def _p(p: float) -> str:
 
 
 def strength(headline: Headline) -> str:
-    """Say by which attacks the accuracy under attack was measured, and on how many images."""
-    record = headline.robust.second or headline.robust.first
-    if record is None:
-        return "No attack was run."
-    joined = "; ".join(headline.attacks)
-    several = (
-        f" An image counts as right if it withstands all {len(headline.attacks)}." if len(headline.attacks) > 1 else ""
+    """Say what the attacks behind the accuracy under attack show, and what they do not."""
+    count = len(headline.attacks)
+    several = f"An image counts as right if it withstands all {count} attacks. " if count > 1 else ""
+    other = "" if headline.same else f"{headline.first} met other attacks, so the two numbers cannot be compared. "
+    return f"{several}{other}A stronger attack may find more: accuracy under attack is an upper bound.".replace(
+        "accuracy", headline.word
     )
-    other = "" if headline.same else f" {headline.first} met other attacks, so the two numbers are not comparable."
-    look = " This is a first look with one attack on few images, and no result." if headline.quick else ""
-    return f"{joined}; {record.images:,} images.{several}{other}{look} A stronger attack may find more: the number is an upper bound."
 
 
 def meaning(adversary: Adversary) -> str:

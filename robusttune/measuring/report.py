@@ -1,13 +1,14 @@
 """Reports of Records as a page of Markdown and HTML, and as JSON."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from robusttune import plugins
-from robusttune.measuring.agreement import measured_word
+from robusttune.measuring.agreement import measured_word, reworded
 from robusttune.measuring.glossary import explained, without_code
 from robusttune.measuring.html import page
+from robusttune.measuring.record import AGREEMENT
 from robusttune.measuring.records import Records, name_of, records_of, words_as_text
 from robusttune.measuring.report_json import report_json
 from robusttune.measuring.sections import Section
@@ -55,7 +56,7 @@ def report(
     named = {name: records if isinstance(records, Records) else Records(records) for name, records in loaded.items()}
     if not any(named.values()):
         raise ValueError("there are no Records to report: pass what evaluate returned")
-    measured_word(named.values())  # refuses accuracy beside agreement
+    measured = measured_word(named.values())  # refuses accuracy beside agreement
     wanted = [*sections, *([ASSURANCE] if assurance and ASSURANCE not in sections else [])]
     chosen: list[tuple[str, Section]] = [
         (_title(section), plugins.find("measuring.sections", section)) for section in wanted
@@ -64,15 +65,24 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     shown = {as_text(name): words_as_text(records) for name, records in named.items()}
     parts = {title: text for title, section in chosen if (text := section(shown, folder))}
-    words = explained(without_code("\n".join(parts.values()))) if "Verdict" in parts else {}
-    if words:
-        parts["Words"] = "\n".join(f"- **{word}**: {meaning}" for word, meaning in words.items())
+    if "Verdict" in parts and (words := _words(parts.values(), measured)):
+        parts["Words"] = words
     html = page(_markdown(parts, ()), folder, folded=[_heading(name) for name in FOLDED])
     path = folder / "report.md"
     write_text(path, _markdown(parts, [_heading(name) for name in FOLDED]))
     write_text(folder / "report.html", html)
     write_text(folder / "report.json", report_json(named))
     return path
+
+
+def _words(texts: Iterable[str], measured: str) -> str:
+    """Explain the words of a page; where agreement was measured, those that are about accuracy are left out."""
+    known = explained(without_code("\n".join(texts)))
+    return "\n".join(
+        f"- **{word}**: {meaning}"
+        for word, meaning in known.items()
+        if measured != AGREEMENT or reworded(f"{word} {meaning}") == f"{word} {meaning}"
+    )
 
 
 def _markdown(parts: Mapping[str, str], folded: Sequence[str]) -> str:

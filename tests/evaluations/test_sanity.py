@@ -224,7 +224,7 @@ def test_the_report_begins_with_what_speaks_against_it_and_ends_with_the_cost(tm
     }
     text = unpadded(robusttune.report(runs, tmp_path).read_text(encoding="utf-8"))
     titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["Overview", "Sanity", "Summary", "Cost"]
+    assert titles == ["Verdict", "Sanity", "Setup", "Limits", "Summary", "Cost", "Words"]
     assert "checks speak against believing this**" in text
     assert "**quantised: do not rely on these numbers" in text
     assert "- zero gradients: the gradient of the" in text

@@ -22,6 +22,8 @@ def _text_of(headline: Headline) -> str:
     first = f"**{words.verdict(headline)}**"
     if doubt:
         first += f" **Do not rely on this before it is cleared up: {doubt}.**"
+    if basis := words.basis(headline):
+        first += f" {basis}"
     points = [("How sure", words.certainty(headline))]
     if headline.judged is not None:
         threat = f"The attacker knows the model, and may change every pixel a little. {words.meaning(headline.judged.adversary)}"
