@@ -256,7 +256,7 @@ def _threats(entries: Listed) -> Mapping[str, float | None] | None:
     return radii
 
 
-def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
+def run_report(records: str | Sequence[str], *, out: str = "report", assurance: bool = False) -> int:
     """Write a page that shows what was measured, and print its path.
 
     Examples:
@@ -264,9 +264,10 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
 
     Args:
         records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
-        out: a folder for report.md and report.html.
+        out: a folder for report.md, report.html and report.json.
+        assurance: add a section for auditors, with lines to sign.
     """
-    page = report(dict(_named(path) for path in list_of(records) or []), out)
+    page = report(dict(_named(path) for path in list_of(records) or []), out, assurance=assurance)
     print(page.with_suffix(".html"))
     return 0
 

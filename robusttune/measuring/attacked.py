@@ -12,7 +12,7 @@ from robusttune.run.settings import number, shown_radius
 
 ATTACKS = ("autoattack", "strong", "sweep")  # evaluations that attack; not `quick`, from which nothing is concluded
 ORIGINS = {
-    "run": "It is the radius that {name} was trained for.",
+    "run": "It is the radius that “{name}” was trained for.",
     "passed": "It is the radius that was passed to `evaluate` as the one to withstand.",
     "customary": "No radius was passed to `evaluate`: it is the customary one for images of this size.",
 }
@@ -87,7 +87,7 @@ def judged_at(runs: Mapping[str, Records]) -> Judged | None:
         name, adversary = known[-1]
         same_norm = [each for each in measured if each.norm == adversary.norm] or measured
         nearest = min(same_norm, key=lambda each: abs(each.eps - adversary.eps))
-        why = f"{name} should withstand {adversary}, which was not measured: {nearest} is the nearest that was."
+        why = f"“{name}” should withstand {adversary}, which was not measured: {nearest} is the nearest that was."
         return Judged(nearest, why, trained=False)
     smallest = min((each for each in measured if each.norm == measured[0].norm), key=lambda each: each.eps)
     why = (
@@ -126,7 +126,7 @@ def _common(measured: Sequence[Sequence[Adversary]]) -> list[Adversary]:
 
 def _others(known: Sequence[tuple[str, Adversary]], chosen: Adversary) -> str:
     """Say which models should withstand another adversary."""
-    others = [f"{name} should withstand {each}" for name, each in known if not _same(each, chosen)]
+    others = [f"“{name}” should withstand {each}" for name, each in known if not _same(each, chosen)]
     return f" But {', and '.join(others)}." if others else ""
 
 

@@ -1,6 +1,6 @@
 """Headline of a report: what two models differ by under attack and on unchanged images, and how sure that is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from robusttune.measuring.agreement import measured_word, whose
@@ -127,7 +127,7 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         judged=judged,
         robust=_change(before, after, robust),
         clean=_change(before, after, clean),
-        attacks=tuple(map(_words, attacks[1] or attacks[0])),
+        attacks=_words(attacks[1] or attacks[0]),
         same=same,
         expected={
             name: None if judged is None else expected_robustness(runs[name], judged.adversary) for name in names
@@ -166,9 +166,17 @@ def _alone(record: Record, records: Records) -> Records:
     return Records([kept], facts=records.facts, hashes=records.hashes, labels=records.labels)
 
 
-def _words(record: Record) -> str:
-    setting = {key: value for key, value in record.setting.items() if key not in IN_TITLE}
-    return f"{record.evaluation} ({described(setting)})"
+def _words(attacks: Sequence[Record]) -> tuple[str, ...]:
+    """Name the attacks: each of `sweep`; the members of `strong` and `autoattack`, which follow each other, in one line."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for number, record in enumerate(attacks):
+        setting = {key: value for key, value in record.setting.items() if key not in (*IN_TITLE, "attack")}
+        alone = (str(number),) if record.evaluation == "sweep" else ()
+        line = lines.setdefault((record.evaluation, described(setting).replace("=", " "), *alone), [])
+        line.append(str(record.setting.get("attack", "")))
+    return tuple(
+        f"`{name}` ({', '.join([*found, *([rest] if rest else [])])})" for (name, rest, *_), found in lines.items()
+    )
 
 
 def _failed(records: Records) -> int:

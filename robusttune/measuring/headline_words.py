@@ -1,5 +1,7 @@
 """Sentences of a report's first lines: the verdict, how sure it is, the attack, and what the adversary may do."""
 
+from collections.abc import Mapping
+
 from robusttune.measuring.attacked import Adversary
 from robusttune.measuring.headline import Change, Headline
 from robusttune.measuring.record import percent
@@ -31,18 +33,21 @@ def verdict(headline: Headline) -> str:
 def _sentence(where: str, change: Change, headline: Headline) -> str:
     first, second = change.first, change.second
     if second is None:
-        return f"{where}, {headline.second} was not measured."
+        return f"{where}, {quoted(headline.second)} was not measured."
     interval = f" ({interval_in_words(second.interval)})" if first is None else ""
-    text = (
-        f"{where}, {headline.second} {_verb(headline, headline.second)} on {percent(second.value)}{interval} of images"
-    )
+    text = f"{where}, {quoted(headline.second)} {_verb(headline, headline.second)} on {percent(second.value)}{interval} of images"
     if headline.first is None:
         return f"{text}."
     if first is None:
-        return f"{text}; {headline.first} was not measured."
+        return f"{text}; {quoted(headline.first)} was not measured."
     verbs = [_verb(headline, name) for name in (headline.first, headline.second)]
     verb = "" if verbs[0] == verbs[1] else f" {verbs[0]}"
-    return f"{text}, and {headline.first}{verb} on {percent(first.value)}{f': {_points(change)}' if not verb else ''}."
+    return f"{text}, and {quoted(headline.first)}{verb} on {percent(first.value)}{f': {_points(change)}' if not verb else ''}."
+
+
+def quoted(name: str) -> str:
+    """Return a model's name in quotes, as it may be any word."""
+    return f"“{name}”"
 
 
 def _verb(headline: Headline, name: str) -> str:
@@ -57,16 +62,16 @@ def _points(change: Change) -> str:
         >>> from robusttune.measuring.compare import Comparison
         >>> from robusttune.measuring.record import accuracy
         >>> _points(Change(None, None, Comparison("", 0.5, 0.8, 100, 0, 30, 0.001)))
-        '30.0 points more (95% interval 20.5 to 38.7 more)'
+        '30.0 points more (95% interval 20.5 to 38.7)'
     """
     difference = 100 * (change.difference or 0.0)
     text = f"{_signed(difference)[0]} points {_signed(difference)[1]}" if round(difference, 1) else "no difference"
     if change.interval is None:
         return text
-    low, high = (
-        (_signed(100 * bound)) for bound in sorted(change.interval, key=lambda bound: bound * (difference or 1))
-    )
-    return f"{text} (95% interval {low[0]}{'' if low[1] == high[1] else f' {low[1]}'} to {high[0]} {high[1]})"
+    direction = 1 if difference >= 0 else -1
+    low, high = (_signed(100 * bound) for bound in sorted(change.interval, key=lambda bound: direction * bound))
+    ends = [low[0], high[0]] if low[1] == high[1] else [" ".join(low), " ".join(high)]
+    return f"{text} (95% interval {' to '.join(ends)})"
 
 
 def _signed(points: float) -> tuple[str, str]:
@@ -85,15 +90,12 @@ def interval_in_words(interval: tuple[float, float]) -> str:
 
 def basis(headline: Headline) -> str:
     """Say in short what the verdict rests on: the paired tests, the attacks and the number of images."""
-    tests = [
-        f"{what} {_tested(change.test.p)} (p {_p(change.test.p)})"
-        for what, change in (("under attack", headline.robust), ("on unchanged images", headline.clean))
-        if change.test is not None
-    ]
+    changes = {"under attack": headline.robust, "on unchanged images": headline.clean}
+    tests = {what: change.test.p for what, change in changes.items() if change.test is not None}
     record = headline.robust.second or headline.robust.first or headline.clean.second or headline.clean.first
     images = [] if record is None else [f"{record.images:,} images"]
     attacks = [f"attacked by {' and by '.join(headline.attacks)}"] if headline.attacks else []
-    said = [f"The difference {', that '.join(tests)}."] if tests else []
+    said = [_tested(tests)] if tests else []
     return " ".join([*said, f"Measured on {', '.join([*images, *attacks])}." if images else ""]).strip()
 
 
@@ -114,8 +116,17 @@ def certainty(headline: Headline) -> str:
     )
 
 
-def _tested(p: float) -> str:
-    return "is larger than chance explains" if p < SURE else "may be chance"
+def _tested(tests: Mapping[str, float]) -> str:
+    """Say which differences are larger than chance explains, by their p-values."""
+    sure = {what: p < SURE for what, p in tests.items()}
+    if len(set(sure.values())) == 1 and len(tests) > 1:
+        verb = "are larger than chance explains" if min(tests.values()) < SURE else "may be chance"
+        return f"Both differences {verb} ({', '.join(f'{what} p {_p(p)}' for what, p in tests.items())})."
+    said = [
+        f"{what} {'is larger than chance explains' if sure[what] else 'may be chance'} (p {_p(p)})"
+        for what, p in tests.items()
+    ]
+    return f"The difference {', that '.join(said)}."
 
 
 def _p(p: float) -> str:
@@ -125,8 +136,12 @@ def _p(p: float) -> str:
 def strength(headline: Headline) -> str:
     """Say what the attacks behind the accuracy under attack show, and what they do not."""
     count = len(headline.attacks)
-    several = f"An image counts as right if it withstands all {count} attacks. " if count > 1 else ""
-    other = "" if headline.same else f"{headline.first} met other attacks, so the two numbers cannot be compared. "
+    several = "An image counts as right if it withstands all of these attacks. " if count > 1 else ""
+    other = (
+        ""
+        if headline.same
+        else f"{quoted(headline.first or '')} met other attacks, so the two numbers cannot be compared. "
+    )
     return f"{several}{other}A stronger attack may find more: accuracy under attack is an upper bound.".replace(
         "accuracy", headline.word
     )
@@ -149,8 +164,11 @@ def expectation(headline: Headline) -> str:
     known = {name: record for name, record in headline.expected.items() if record is not None}
     if not known:
         return f"Not known: it needs attacks (`sweep`) at {headline.judged.adversary} and `clean`, with the answers to single images."
-    said = [f"{name} {percent(record.value)} ({interval_in_words(record.interval)})" for name, record in known.items()]
-    said += [f"{name} not known" for name in headline.expected if name not in known]
+    said = [
+        f"{quoted(name)} {percent(record.value)} ({interval_in_words(record.interval)})"
+        for name, record in known.items()
+    ]
+    said += [f"{quoted(name)} not known" for name in headline.expected if name not in known]
     radii = next(iter(known.values())).setting["radii"]
     return (
         f"{', '.join(said)}: the mean {headline.word} over all radii from 0 to {shown_radius(headline.judged.adversary.eps)}, by the "

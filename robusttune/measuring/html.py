@@ -10,16 +10,18 @@ STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1c; --page: #fff; --line: #ddd; --shade: #f4f4f4; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; background: #fff; }
+.wide { overflow-x: auto; margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
 table { border-collapse: collapse; font-size: .9rem; } th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; }
 th { background: var(--shade); } pre { overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--shade); padding: .4rem; }
 summary { cursor: pointer; margin-top: 1rem; border-bottom: 1px solid var(--line); } summary h2 { display: inline; border: 0; }
+@page { size: A4; margin: 14mm; }
 @media screen and (prefers-color-scheme: dark) {
   :root { --text: #e4e4e4; --page: #181a1b; --line: #4a4d50; --shade: #2a2d2f; }
 }
 @media print {
   :root { color-scheme: light; }
-  body { max-width: none; } .wide { overflow: visible; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
+  body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.35; } h1 { font-size: 16pt; } h2 { font-size: 12pt; margin-top: 1rem; }
+  .wide { overflow: visible; margin: .5rem 0; } td, th { overflow-wrap: anywhere; } img { max-height: 20cm; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
   h2, summary, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; } summary { list-style: none; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }

@@ -38,6 +38,7 @@ PLAIN = (  # arguments of harden that say how a model was trained, in this order
     ),
     *("min_clean", "precision", "seed"),
 )
+DEFAULT = (None, "auto", 0)  # values that say nothing
 Facts = Mapping[str, Any]  # as `Records.facts`
 
 
@@ -100,7 +101,7 @@ def training_of(records: Records) -> str:
     """State the function, the images and the settings of the training run, or the user's note on it; "" if not known."""
     run, note = _run(records), _note(records, "training")
     arguments = run.get("arguments") or {}
-    said = [f"{name} {_written(arguments[name])}" for name in PLAIN if name in arguments]
+    said = [f"{name} {_written(arguments[name])}" for name in PLAIN if arguments.get(name) not in DEFAULT]
     if not run.get("function"):
         return note
     images = [f"{run['images']:,} images"] if isinstance(run.get("images"), int) else []
@@ -109,6 +110,18 @@ def training_of(records: Records) -> str:
     parts = [f"{run['function']} on {' '.join([*images, *data]) or 'images that are not named'}", *said]
     other = "" if run.get("weights") else "; the weights measured are not those that this run ended with"
     return f"{', '.join([*parts, *([note] if note else [])])}{other}"
+
+
+def trained_by(records: Records) -> str:
+    """Name the function that trained the model and its adversary, or return the user's note; "" if they are not known."""
+    run = _run(records)
+    arguments = run.get("arguments") or {}
+    if not run.get("function"):
+        return _note(records, "training")
+    known = trained_against(records)
+    against = f" against {known}" if known and records.facts.get("eps from") == "run" else ""
+    epochs = arguments.get("epochs")
+    return f"{run['function']}{against}{f', {epochs} epochs' if epochs else ''}"
 
 
 def _classes(records: Records) -> str:

@@ -90,7 +90,7 @@ def test_what_is_measured_is_called_agreement(model, other, tmp_path):
     page = report({"before": own, "after": taught}, tmp_path / "report").read_text(encoding="utf-8")
     verdict = page.split("## Verdict")[1].split("##")[0]
     assert re.search(
-        r"after agrees with the answers of Sequential \(\w+\) on [\d.]+% of images, and before agrees with its own",
+        r"“after” agrees with the answers of Sequential \(\w+\) on [\d.]+% of images, and “before” agrees with its own",
         verdict,
     )
     assert "points" not in verdict  # answers of two teachers are two quantities

@@ -172,7 +172,7 @@ def test_radii_are_shown_as_they_were_given_and_stored_as_numbers(tmp_path, monk
     again = Records.load(out / "records.jsonl")
     text = robusttune.report(again, tmp_path / "page").read_text()
     assert "| linf eps 8/255 by " in text
-    assert "Under attack (linf up to 8/255), model is right on" in text
+    assert "Under attack (linf up to 8/255), “model” is right on" in text
     assert "under linf up to 8/255 by sweep" in text
     assert "0.0314" not in text
     assert marks == ["0", "4/255", "8/255"]
