@@ -20,7 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
-from robusttune.measuring.facts import facts_of, overlap
+from robusttune.measuring.facts import facts_beside, facts_of
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
@@ -38,7 +38,7 @@ from robusttune.model.probe import first_logits
 from robusttune.model.teacher import TeacherLike
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
-from robusttune.run.folder import as_json, prepared
+from robusttune.run.folder import prepared
 from robusttune.run.log import tell, warn
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -116,8 +116,7 @@ def evaluate(
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
     known.check_classes(loader, progress)
-    passed = eps
-    norm, eps = known.adversary(norm, eps)
+    norm, radius = known.adversary(norm, eps)
     mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
     source = sharding.whole(loader)
@@ -136,7 +135,7 @@ def evaluate(
         subject = Subject(
             model=model,
             pixels=pixels,
-            threat=ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps),
+            threat=ThreatModel(norm, default_eps(canonical(norm), shape) if radius is None else radius),
             loader=part,
             shape=shape,
             classes=classes,
@@ -150,11 +149,8 @@ def evaluate(
         labelled, agreement = until_the_end.enter_context(answers_for(images if alone else None, teacher, subject))
         subject = replace(subject, loader=labelled)
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
-        records.facts |= {**known.facts, "eps from": known.origin(norm, eps, passed)}
-        if notes:
-            records.facts["notes"] = as_json(notes)
-        if training_loader is not None:
-            records.facts["overlap"] = overlap(training_loader, subject, records)
+        records.facts |= {**known.facts, "eps from": known.origin(norm, radius, eps)}
+        records.facts |= facts_beside(notes, training_loader, subject, records)
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
     guess = guess_in(records)

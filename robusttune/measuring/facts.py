@@ -11,6 +11,7 @@ from robusttune.data.batches import errors_at, images_of
 from robusttune.measuring.records import Records
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import image_hashes
+from robusttune.run.folder import as_json
 from robusttune.run.provenance import commit, fingerprint, of_all, versions
 from robusttune.run.settings import as_written
 from robusttune.types import Json, Loader
@@ -38,6 +39,14 @@ def facts_of(records: Records, subject: Subject) -> dict[str, Json]:
         **({} if code is None else {"commit": code}),
         "versions": {**_own_version(), **versions()},
     }
+
+
+def facts_beside(
+    notes: Mapping[str, Json] | None, training: Loader | None, subject: Subject, records: Records
+) -> dict[str, Json]:
+    """Return the facts that the user passed: "notes", and "overlap" of the images measured with those of training."""
+    kept: dict[str, Json] = {"notes": as_json(notes)} if notes else {}
+    return kept if training is None else {**kept, "overlap": overlap(training, subject, records)}
 
 
 def overlap(training: Loader, subject: Subject, records: Records) -> dict[str, Json]:

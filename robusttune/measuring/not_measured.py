@@ -20,15 +20,19 @@ def not_measured(runs: Mapping[str, Records]) -> list[str]:
 
 
 def _attacks(runs: Mapping[str, Records]) -> Iterator[str]:
-    attacked = [attacks_in(records) for records in runs.values()]
-    norms = [{str(record.setting["norm"]) for record in records} for records in attacked]
-    shared = set.intersection(*norms) if norms else set()
-    missing = [norm for norm in plugins.names("norms") if norm not in shared]
-    if missing:
-        yield f"Attacks in the norm{'s' * (len(missing) > 1)} {', '.join(missing)}."
-    for norm in sorted(shared):
-        radii = [max(each.setting["eps"] for each in part if str(each.setting["norm"]) == norm) for part in attacked]
-        yield f"Attacks of {norm} beyond {shown_radius(min(radii))}."
+    attacked = {name: attacks_in(records) for name, records in runs.items()}
+    norms = {name: {str(record.setting["norm"]) for record in records} for name, records in attacked.items()}
+    for norm in dict.fromkeys([*plugins.names("norms"), *(norm for known in norms.values() for norm in sorted(known))]):
+        lacking = [f"“{name}”" for name in runs if norm not in norms[name]]
+        if lacking:
+            of = f", of {' and '.join(lacking)}" if len(lacking) < len(runs) else ""
+            yield f"Attacks in the norm {norm}{of}."
+        else:
+            radii = [
+                max(each.setting["eps"] for each in part if str(each.setting["norm"]) == norm)
+                for part in attacked.values()
+            ]
+            yield f"Attacks of {norm} beyond {shown_radius(min(radii))}."
     if not {"strong", "autoattack"} & _evaluations(runs):
         yield "Attacks stronger than those of `sweep`, such as `strong` and `autoattack`."
 

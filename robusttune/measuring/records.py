@@ -279,18 +279,16 @@ def _row(record: Record, classes: Sequence[str]) -> list[object]:
     return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
 
 
-def _numbers(record: Record) -> dict[str, Any]:
+def _numbers(record: Record) -> dict[str, object]:
     """Return a Record as a dict, without what it holds of single images."""
     return {key: value for key, value in asdict(record).items() if key not in SINGLE}
 
 
 def _plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
-    row = _numbers(record)
-    row |= {"interval": list(record.interval), "setting": dict(record.setting)}
-    label = record.setting.get("class")
+    setting, label = dict(record.setting), record.setting.get("class")
     if isinstance(label, int) and label < len(classes):
-        row["setting"]["class name"] = named(label, classes)
-    return row
+        setting["class name"] = named(label, classes)
+    return {**_numbers(record), "interval": list(record.interval), "setting": setting}
 
 
 def _equal(first: object, second: object) -> bool:

@@ -3,13 +3,15 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+Texts: TypeAlias = dict[str, Any]  # values of JSON, as readers index them
 
 PATH = Path(__file__).with_name("standards.json")
 
 
 @cache
-def standards() -> dict[str, Any]:  # Any: values of JSON, as readers index them
+def standards() -> Texts:
     """Return the content of `standards.json`: for each text its title, date and source, and its words."""
-    content: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
+    content: Texts = json.loads(PATH.read_text(encoding="utf-8"))
     return content

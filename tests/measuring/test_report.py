@@ -9,6 +9,7 @@ import torch
 from browser import A4, browsed, needs_browser, shown_in
 from handwritten import hardened, loader
 from linear_model import COUNT, linear
+from PIL import Image
 from tables import unpadded
 
 import robusttune
@@ -61,6 +62,22 @@ def test_nothing_runs_off_the_page(width, folder, tmp_path):
     for natural, right in facts["pictures"]:
         assert natural > 100, "a picture did not load"
         assert right <= width
+
+
+@needs_browser
+def test_dark_mode_is_dark_on_the_screen_and_paper_is_white(folder, tmp_path):
+    page = (folder / "report.html").as_uri()
+    shades = {}
+    for name, scheme in (("dark", 0), ("light", 1)):
+        path = tmp_path / f"{name}.png"
+        browsed(
+            f"--blink-settings=preferredColorScheme={scheme}", "--window-size=400,400", f"--screenshot={path}", page
+        )
+        shades[name] = np.asarray(Image.open(path).convert("L")).astype(float)
+    assert np.median(shades["dark"]) < 60 < 200 < np.median(shades["light"])
+    assert shades["dark"].max() > 200  # the text
+    style = (folder / "report.html").read_text(encoding="utf-8").split("<style>")[1]
+    assert "@media screen and (prefers-color-scheme: dark)" in style
 
 
 @needs_browser
