@@ -68,8 +68,9 @@ def _measured(runs: Mapping[str, Records]) -> str:
         ]
         for name, records in runs.items()
         for record in records
-        if "corruption" not in record.setting
+        if "corruption" not in record.setting and not is_check(record)
     ]
+    rows += [_checks(name, checks) for name, records in runs.items() if (checks := list(filter(is_check, records)))]
     versions = {name: _versions(records) for name, records in runs.items()}
     lines = [
         f"- {name}: {known}; measured on {runs[name].facts.get('date', UNKNOWN)}." for name, known in versions.items()
@@ -78,15 +79,21 @@ def _measured(runs: Mapping[str, Records]) -> str:
 
 
 def _setting(record: Record, records: Records) -> str:
-    setting = {key: value for key, value in record.setting.items() if key != "says"}
+    setting = record.setting
     seed = {} if "seed" in setting or "seed" not in records.facts else {"seed": records.facts["seed"]}
     return described({**setting, **seed}, records.classes)
 
 
 def _value(record: Record) -> tuple[str, str]:
-    if is_check(record):
-        return ("pass" if record.setting["ok"] else f"fail: {record.setting['says']}"), "–"
     return percent(record.value), interval_in_words(record.interval)
+
+
+def _checks(name: str, checks: list[Record]) -> list[str]:
+    """Return a row for all sanity checks of a model, with the words of those that failed."""
+    failed = [f"{each.metric}: {each.setting['says']}" for each in checks if not each.setting["ok"]]
+    text = f"{len(checks)} checks: {', '.join(each.metric for each in checks)}"
+    value = f"{len(failed)} fail: {'; '.join(failed)}" if failed else "all pass"
+    return [name, checks[0].evaluation, text, value, "–", f"{checks[0].images:,}"]
 
 
 def _versions(records: Records) -> str:

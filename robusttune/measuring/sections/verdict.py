@@ -22,7 +22,7 @@ def _models(headline: Headline, runs: Mapping[str, Records]) -> str:
     """Name the models, what trained them, and the data; "" where the Records know nothing of them."""
     named = {name: runs[name] for name in (headline.first, headline.second) if name is not None}
     said = [
-        f"{words.quoted(name)} is {model_of(records)}{f', trained by {short}' if (short := trained_by(records)) else ''}"
+        f"{words.quoted(name)} is {model_of(records)}, {f'trained by {short}' if (short := trained_by(records)) else 'its training is not known'}"
         for name, records in named.items()
         if model_of(records)
     ]
