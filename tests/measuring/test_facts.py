@@ -62,6 +62,15 @@ def test_training_images_among_those_measured_are_counted():
     assert "overlap" not in measured()[1].facts
 
 
+def test_looking_at_training_images_draws_nothing_from_the_global_generator():
+    images, _ = measured()
+    training = DataLoader(TensorDataset(images, torch.zeros(12, dtype=torch.long)), 4, shuffle=True)
+    model = timm.create_model("test_resnet", in_chans=1, num_classes=3)
+    before = torch.get_rng_state()
+    robusttune.evaluate(model, training, "clean", training_loader=training, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_nothing_of_the_machine_is_kept(tmp_path):
     _, records = measured(out=tmp_path / "e")
     kept = json.dumps(records.facts)
