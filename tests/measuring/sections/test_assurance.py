@@ -125,3 +125,4 @@ def test_names_are_text(name, tmp_path):
     section(runs, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8").partition("<body>")[2]
     assert re.findall(r"<(?:script|b)\b", page) == []
+    assert re.findall(r"<(?:script|b)\b", (tmp_path / "report.md").read_text(encoding="utf-8")) == []
