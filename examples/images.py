@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 
 SIDE = 32
+CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 
 
@@ -74,7 +75,9 @@ def _idx(name: str) -> TensorDataset:
     pixels = _read(FASHION_MNIST / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
     labels = _read(FASHION_MNIST / f"{name}-labels-idx1-ubyte.gz", 8)
     images: Tensor = F.pad(torch.from_numpy(pixels).float() / 255, (2, 2, 2, 2))
-    return TensorDataset(images, torch.from_numpy(labels).long())
+    pictures = TensorDataset(images, torch.from_numpy(labels).long())
+    pictures.classes = CLOTHES  # where robusttune looks for names
+    return pictures
 
 
 def _read(path: Path, header: int) -> np.ndarray:

@@ -36,25 +36,31 @@ def main() -> None:
     channels, classes = shape_and_classes(training)
     model = train(new_model(options.model, channels, classes, SIDE), training, options.ordinary_epochs)
 
-    runs = {"before": measured(model, testing, options.norm, eps)}
+    notes = {"model": f"timm:{options.model}", "data": options.data, "split": "test"}
+    ordinary = f"ordinary training, {options.ordinary_epochs} epochs on {len(training.dataset):,} images"
+    hardening = f"{ordinary}; then adversarial training (harden), {options.norm} {eps:g}, {options.epochs} epochs"
+    measure = partial(measured, testing=testing, training=training, norm=options.norm, eps=eps)
+    runs = {"before": measure(model, notes={**notes, "training": ordinary})}
     model = robusttune.harden(model, training, norm=options.norm, eps=eps, epochs=options.epochs, seed=options.seed)
-    runs["after"] = measured(model, testing, options.norm, eps)
+    runs["after"] = measure(model, notes={**notes, "training": hardening})
 
-    runs_of_ours = {name: records.where(attack="apgd") + records.where("clean") for name, records in runs.items()}
-    page = robusttune.report({name: Records(records) for name, records in runs_of_ours.items()}, options.out)
+    page = robusttune.report(runs, options.out)
     print(table(runs, options.norm, eps))
     print(f"\nAccuracy against eps, before and after: {page.parent / 'curve.png'} (report: {page})")
     if options.guard:
         guard(runs["after"], eps)
 
 
-def measured(model: torch.nn.Module, testing: object, norm: str, eps: float) -> Records:
+def measured(
+    model: torch.nn.Module, *, testing: object, training: object, norm: str, eps: float, notes: dict[str, str]
+) -> Records:
     """Clean accuracy, our sweep in this norm, and APGD of torchattacks at the training radius as an outside judge."""
     judge = partial(
         sweep, norms=[norm], eps=[eps], attack=partial(torchattacks, name="APGD"), steps=100, losses=["cross_entropy"]
     )
     ours = partial(sweep, norms=[norm], eps=[multiple * eps for multiple in MULTIPLES])
-    return robusttune.evaluate(model, testing, ["clean", ours, judge], norm=norm, eps=eps)
+    which = ["clean", ours, judge]
+    return robusttune.evaluate(model, testing, which, norm=norm, eps=eps, training_loader=training, notes=notes)
 
 
 def table(runs: dict[str, Records], norm: str, eps: float) -> str:

@@ -187,7 +187,9 @@ def run_evaluate(
     gate.look(sources, arguments, evaluations, model, loader)
     tell_start(sources, model, loader, arguments, evaluations=evaluations, run=known)
     answers = None if teacher is None else teacher_of(teacher, sources, loader)
-    records = evaluate(model, loader, evaluations, teacher=answers, run=run, **arguments)
+    notes = {"model": sources.model, "data": sources.data, "split": sources.split}
+    notes = {name: value for name, value in notes.items() if value}
+    records = evaluate(model, loader, evaluations, teacher=answers, run=run, notes=notes, **arguments)
     print(records)
     say_unread(loader)
     return judged(gate, records, arguments["out"])
@@ -269,7 +271,7 @@ def _threats(entries: Listed) -> Mapping[str, float | None] | None:
     return radii
 
 
-def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
+def run_report(records: str | Sequence[str], *, out: str = "report", assurance: bool = False) -> int:
     """Write a page that shows what was measured, and print its path.
 
     Examples:
@@ -277,9 +279,10 @@ def run_report(records: str | Sequence[str], *, out: str = "report") -> int:
 
     Args:
         records: folders that evaluate wrote to, or of runs with one such folder inside; NAME=PATH names them.
-        out: a folder for report.md and report.html.
+        out: a folder for report.md, report.html and report.json.
+        assurance: add a section for auditors, with lines to sign.
     """
-    page = report(dict(_named(path) for path in list_of(records) or []), out)
+    page = report(dict(_named(path) for path in list_of(records) or []), out, assurance=assurance)
     print(page.with_suffix(".html"))
     return 0
 

@@ -45,7 +45,7 @@ COMMANDS = {
 # Arguments that cannot be written as text, or that other options replace.
 OBJECTS = {
     *("val_loader", "unlabeled_loader", "test_loader", "criterion", "on_epoch", "notes", "scheduler", "init_from"),
-    *("normalized", "sharded"),
+    *("normalized", "sharded", "training_loader"),
 }
 PLUGINS: dict[str, plugins.Kind] = {
     "norm": "norms",

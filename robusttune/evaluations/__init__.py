@@ -6,7 +6,7 @@ from typing import Protocol
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
 from robusttune.measuring.passes import Passes, attack_passes, attacks_at, checked_by, takes
-from robusttune.measuring.record import Record, accuracy, balanced, named, repeated
+from robusttune.measuring.record import Record, accuracy, balanced, hits, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 
@@ -24,6 +24,7 @@ __all__ = [
     "attacks_at",
     "balanced",
     "checked_by",
+    "hits",
     "named",
     "repeated",
     "takes",

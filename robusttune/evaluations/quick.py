@@ -5,7 +5,7 @@ from dataclasses import replace
 from robusttune import plugins
 from robusttune.attacks import Attack
 from robusttune.data.splits import subset_of
-from robusttune.evaluations import Passes, Record, Subject, accuracy, attack_passes, takes
+from robusttune.evaluations import Passes, Record, Subject, accuracy, attack_passes, hits, takes
 from robusttune.norms import NormLike, default_eps, radii
 from robusttune.threat import ThreatModel
 
@@ -40,24 +40,25 @@ def quick(
     """
     subject = replace(subject, loader=subset_of(subject.loader, images, subject.seed))
     attack, threats = _attack(), _threats(subject, norm, eps)
-    clean: list[bool] = []
-    single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
+    true: list[int] = []
+    clean: list[int] = []
+    single: dict[ThreatModel, list[int]] = {threat: [] for threat in threats}
     for pixels, labels, size in subject.windows():
-        alive = subject.predicted(pixels, size) == labels
-        clean += alive.tolist()
+        answers = subject.predicted(pixels, size)
+        true += labels.tolist()
+        clean += answers.tolist()
         for threat in threats:
-            alive = subject.withstood(
-                pixels, labels, alive, attack, threat, loss="margin", generator=subject.generator(), size=size
+            answers = subject.answered(
+                pixels, labels, answers, attack, threat, loss="margin", generator=subject.generator(), size=size
             )
-            single[threat] += alive.tolist()
-    total, right, *counts = subject.totals(len(clean), sum(clean), *map(sum, single.values()))
+            single[threat] += answers.tolist()
+    right = [hits(each, true) for each in (clean, *single.values())]
+    total, *counts = subject.totals(len(true), *map(sum, right))
     setting = {"quick": "a first look", "seed": subject.seed}
-    records = [accuracy("quick", right, total, setting, right=clean)]
     attacked = {"attack": "apgd on the margin", "steps": STEPS, **setting}
-    for (threat, answers), count in zip(single.items(), counts, strict=True):
-        at_radius = {"norm": threat.norm, "eps": threat.eps, **attacked}
-        records.append(accuracy("quick", count, total, at_radius, right=answers))
-    return records
+    settings = [setting, *({"norm": threat.norm, "eps": threat.eps, **attacked} for threat in threats)]
+    columns = zip(counts, settings, right, (clean, *single.values()), strict=True)
+    return [accuracy("quick", count, total, each, right=r, answers=a) for count, each, r, a in columns]
 
 
 def _attack() -> Attack:

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, attacks_at, takes
+from robusttune.evaluations import LossName, Passes, Record, Subject, accuracy, attack_passes, attacks_at, hits, takes
 from robusttune.norms import NormLike
 from robusttune.threat import ThreatModel
 
@@ -59,27 +59,32 @@ def strong(
     count = min(targets, subject.classes - 1)
     untargeted = plugins.configured("attacks", "apgd", steps=steps)
     targeted = plugins.configured("attacks", "apgd", steps=target_steps)
-    after: dict[str, list[bool]] = {"cross_entropy": [], "margin": [], "targeted": []}
+    after: dict[str, list[int]] = {"cross_entropy": [], "margin": [], "targeted": []}
+    true: list[int] = []
     for pixels, labels, size in subject.windows():
         logits = subject.answers(pixels, size)
-        generator, alive = subject.generator(), logits.argmax(1) == labels
-        withstood = partial(subject.withstood, pixels, labels, threat=threat, generator=generator, size=size)
+        generator, answers = subject.generator(), logits.argmax(1)
+        true += labels.tolist()
+        answered = partial(subject.answered, pixels, labels, threat=threat, generator=generator, size=size)
         for loss in UNTARGETED:
-            alive = withstood(alive, untargeted, loss=loss)
-            after[loss] += alive.tolist()
+            answers = answered(answers, untargeted, loss=loss)
+            after[loss] += answers.tolist()
         # (N,count), the likeliest wrong classes first
         wrong = logits.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         for number in range(count):
-            alive = withstood(alive, targeted, loss=wrong[:, number])
-        after["targeted"] += alive.tolist()
+            answers = answered(answers, targeted, loss=wrong[:, number])
+        after["targeted"] += answers.tolist()
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {
         "cross_entropy": f"apgd on cross-entropy, {steps} steps",
         "margin": f"and on the margin, {steps} steps",
         "targeted": f"and toward {count} classes, {target_steps} steps",
     }
-    images, *correct = subject.totals(len(after["targeted"]), *map(sum, after.values()))
+    right = {name: hits(answers_to, true) for name, answers_to in after.items()}
+    images, *correct = subject.totals(len(true), *map(sum, right.values()))
     return [
-        accuracy("strong", number, images, {**setting, "attack": names[name]}, right=after[name])
+        accuracy(
+            *("strong", number, images, {**setting, "attack": names[name]}), right=right[name], answers=after[name]
+        )
         for name, number in zip(after, correct, strict=True)
     ]

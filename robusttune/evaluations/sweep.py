@@ -16,6 +16,7 @@ from robusttune.evaluations import (
     attack_passes,
     attacks_at,
     checked_by,
+    hits,
     takes,
 )
 from robusttune.norms import NormLike, canonical, default_eps, radii
@@ -90,19 +91,26 @@ def sweep(
     configured = plugins.configured("attacks", attack, steps=steps)
     swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}
-    single: dict[ThreatModel, list[bool]] = {threat: [] for norm in swept for threat in threats[norm]}
+    single: dict[ThreatModel, list[int]] = {threat: [] for norm in swept for threat in threats[norm]}
+    true: list[int] = []
     for pixels, labels, size in subject.windows():
-        right = subject.predicted(pixels, size) == labels
+        unchanged = subject.predicted(pixels, size)
+        true += labels.tolist()
         for norm in swept:
-            alive = right
+            answers = unchanged
             for threat in threats[norm]:
-                alive = _after(subject, pixels, labels, alive, configured, threat, losses=losses, size=size)
-                single[threat] += alive.tolist()
-    images, *counts = subject.totals(len(next(iter(single.values()))), *map(sum, single.values()))
+                answers = _after(subject, pixels, labels, answers, configured, threat, losses=losses, size=size)
+                single[threat] += answers.tolist()
+    right = {threat: hits(answers_to, true) for threat, answers_to in single.items()}
+    images, *counts = subject.totals(len(true), *map(sum, right.values()))
     setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
     return [
-        accuracy("sweep", correct, images, {"norm": threat.norm, "eps": threat.eps, **setting}, right=right_of)
-        for (threat, right_of), correct in zip(single.items(), counts, strict=True)
+        accuracy(
+            *("sweep", correct, images, {"norm": threat.norm, "eps": threat.eps, **setting}),
+            right=right[threat],
+            answers=single[threat],
+        )
+        for threat, correct in zip(single, counts, strict=True)
     ]
 
 
@@ -110,18 +118,18 @@ def _after(
     subject: Subject,
     pixels: Tensor,
     labels: Tensor,
-    alive: Tensor,
+    answers: Tensor,
     attack: Attack,
     threat: ThreatModel,
     *,
     losses: Sequence[LossName],
     size: int,
 ) -> Tensor:
-    """Attack with each of the losses in turn; return which images (N,) stay alive."""
+    """Attack with each of the losses in turn; return the answers (N,)."""
     generator = subject.generator()
     for loss in losses if threat.eps > 0 else ():
-        alive = subject.withstood(pixels, labels, alive, attack, threat, loss=loss, generator=generator, size=size)
-    return alive
+        answers = subject.answered(pixels, labels, answers, attack, threat, loss=loss, generator=generator, size=size)
+    return answers
 
 
 def _swept(subject: Subject, norms: Sequence[NormLike] | None) -> list[NormLike]:

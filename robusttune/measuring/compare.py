@@ -185,6 +185,6 @@ def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, 
 
 
 def key_of(record: Record) -> tuple[object, ...]:
-    """Return what was measured, by which Records of two models are matched."""
+    """Return what a Record measures: Records of one key, of two models, are measurements of one quantity."""
     setting = [(key, repr(value)) for key, value in record.setting.items() if key not in IGNORED]
     return (record.evaluation, record.metric, *sorted(setting))

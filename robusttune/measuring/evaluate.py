@@ -20,7 +20,7 @@ from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
 from robusttune.measuring.chance import UNTRAINED, guess_in
 from robusttune.measuring.clock import Clock
-from robusttune.measuring.gate import CUSTOMARY
+from robusttune.measuring.facts import facts_beside, facts_of
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import Record
@@ -41,11 +41,10 @@ from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.folder import prepared
 from robusttune.run.log import Tracker, tell, warn
-from robusttune.run.provenance import fingerprint, of_all, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, DeviceLike, Loader, PathLike
+from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike
 
 Evaluating: TypeAlias = Callable[[Subject], Iterable[Record] | Record]
 EvaluationLike: TypeAlias = str | Evaluating
@@ -71,6 +70,8 @@ def evaluate(
     device: DeviceLike = "auto",
     log: str | Tracker | None = None,
     progress: bool = True,
+    training_loader: Loader | None = None,
+    notes: Mapping[str, Json] | None = None,
 ) -> Records:
     """Measure a model on unchanged and on attacked images; the model itself does not change.
 
@@ -96,6 +97,9 @@ def evaluate(
         device: "auto", or the device to work on.
         log: a tracker that gets the numbers, the settings and the report: "mlflow", "wandb", "tensorboard", or an object.
         progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
+        training_loader: of the images that the model was trained on, without augmentation: counts how many of the images
+            measured are among them, in `records.facts["overlap"]`.
+        notes: facts of yours to keep in `records.facts["notes"]`; reports show them, such as {"data": "CIFAR-10", "split": "test"}.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.
@@ -109,15 +113,14 @@ def evaluate(
         >>> records[0].metric, records[0].images
         ('accuracy', 8)
     """
-    check_settings({"subset": subset, "seed": seed, "out": out, "run": run, "resume": resume, "progress": progress})
-    check_settings({"normalized": normalized})
-    check_report_log(log, out)
-    seed = int(seed)
-    evaluations = chosen_evaluations(which)
+    _check(
+        {"subset": subset, "seed": seed, "out": out, "run": run, "notes": notes, "resume": resume, "log": log}, progress
+    )
+    evaluations, seed = chosen_evaluations(which), int(seed)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
     known.check_classes(loader, progress)
-    norm, eps = known.adversary(norm, eps)
+    norm, radius = known.adversary(norm, eps)
     mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
     source = sharding.whole(loader)
@@ -136,7 +139,7 @@ def evaluate(
         subject = Subject(
             model=model,
             pixels=pixels,
-            threat=ThreatModel(norm, default_eps(canonical(norm), shape) if eps is None else eps),
+            threat=ThreatModel(norm, default_eps(canonical(norm), shape) if radius is None else radius),
             loader=part,
             shape=shape,
             classes=classes,
@@ -151,7 +154,8 @@ def evaluate(
         subject = replace(subject, loader=labelled)
         tracker = until_the_end.enter_context(tracked(log, subject, evaluations, subset))
         records = _all_measured(evaluations, subject, len(images), agreement, progress=progress)
-        records.facts |= known.facts | ({CUSTOMARY: True} if eps is None else {})
+        records.facts |= {**known.facts, "eps from": known.origin(norm, radius, eps)}
+        records.facts |= facts_beside(notes, training_loader, subject, records)
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
         tracker.write(records)
@@ -162,6 +166,12 @@ def evaluate(
     return records
 
 
+def _check(arguments: Mapping[str, object], progress: object) -> None:
+    """Check arguments of `evaluate` before anything is read."""
+    check_settings({**arguments, "progress": progress})
+    check_report_log(arguments["log"], arguments["out"])
+
+
 def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:
     """Look up the evaluations and their titles; check that the packages they need are installed.
 
@@ -169,13 +179,8 @@ def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:
         ValueError: unknown evaluations, or none.
         ImportError: a package is missing.
     """
-    names = (
-        [which]
-        if isinstance(which, str) or callable(which)
-        else list(which)
-        if isinstance(which, Sequence | set)
-        else []
-    )
+    several = isinstance(which, Iterable) and not hasattr(which, "__array__")
+    names = [which] if isinstance(which, str) or callable(which) else [*which] if several else []  # type: ignore[misc]
     wrong = [name for name in names or [which] if not isinstance(name, str) and not callable(name)]
     known = ", ".join(plugins.names("evaluations"))
     if not names and isinstance(which, Iterable):
@@ -261,7 +266,7 @@ def _all_measured(
         subject = replace(subject, clock=clock, tell=said)
         results = [_measured(title, evaluation, subject) for title, evaluation in evaluations]
     records = merged(results)
-    records.facts = {"seed": subject.seed, "evaluations": costs(results, subject.device), **_facts(records, subject)}
+    records.facts = {"seed": subject.seed, "evaluations": costs(results, subject.device), **facts_of(records, subject)}
     if agreement is not None:
         records[:] = renamed(records)
         records.facts[FACT] = dict(agreement)
@@ -284,16 +289,3 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     if any(not isinstance(record, Record) for record in records):
         raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")
     return Result(title, records, tally, time.perf_counter() - began)
-
-
-def _facts(records: Records, subject: Subject) -> dict[str, object]:
-    """Collect the provenance of the measurement, and the names of the classes, if they are known."""
-    return {
-        **({"classes": list(subject.names)} if subject.names else {}),
-        "model": f"{type(subject.model).__name__} {fingerprint(subject.model)}",
-        "images": f"{len(records.hashes)} {of_all(records.hashes)}",
-        "pixels": str(subject.pixels),
-        "threat": f"{subject.threat.norm} eps {subject.threat.eps:.6g}",
-        "device": str(subject.device),
-        "versions": versions(),
-    }

@@ -13,7 +13,7 @@ from robusttune.threat import ThreatModel
 
 # Evaluations that say nothing about an attack: `quick` is a first look, noise is no adversary.
 NO_ATTACK = ("clean", "quick", "noise", "corruptions", "certified", "sanity", "pretext", "ood")
-CUSTOMARY = "threat is customary"  # among the facts of Records: nobody has named the radius
+NAMED_BY = ("run", "passed")  # among the facts of Records, "eps from"; otherwise nobody has named the radius
 
 
 def checks_of(records: Records, *requirements: str) -> Checks:
@@ -88,7 +88,7 @@ def unnamed(requirement: Requirement) -> str:
 
 def trained_radius(records: Records) -> str | None:
     """Return the adversary of the training as the facts of Records have it; None where nobody has named it."""
-    return None if records.facts.get(CUSTOMARY) else records.facts.get("threat")
+    return records.facts.get("threat") if records.facts.get("eps from") in NAMED_BY else None
 
 
 def attacks_at(records: Records, requirement: Requirement) -> Records:

@@ -2,23 +2,35 @@
 
 import base64
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 LINKS = (*("reference", "link", "short_reference", "autolink", "automail", "image_reference", "short_image_ref"),)
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .9rem; } th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
-th { background: #f4f4f4; } pre { overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; padding: .4rem; }
+:root { color-scheme: light dark; --text: #1c1c1c; --page: #fff; --line: #ddd; --shade: #f4f4f4; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
+.wide { overflow-x: auto; margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; }
+table { border-collapse: collapse; font-size: .9rem; } th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; }
+th { background: var(--shade); } pre { overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--shade); padding: .4rem; }
+summary { cursor: pointer; margin-top: 1rem; border-bottom: 1px solid var(--line); } summary h2 { display: inline; border: 0; }
+@page { size: A4; margin: 14mm; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --page: #181a1b; --line: #4a4d50; --shade: #2a2d2f; }
+}
 @media print {
-  body { max-width: none; } .wide { overflow: visible; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
-  h2, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; }
+  :root { color-scheme: light; }
+  body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.35; } h1 { font-size: 16pt; } h2 { font-size: 12pt; margin-top: 1rem; }
+  .wide { overflow: visible; margin: .5rem 0; } table { font-size: 8pt; } img { max-height: 20cm; } img[alt*="against the radius"] { max-height: 9cm; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
+  h2, h3, summary, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; } summary { list-style: none; }
+  details::details-content { content-visibility: visible; display: block; height: auto; }
 }
 """
 
 
-def page(markdown: str, folder: Path, *, title: str = "Robustness report", style: str = "") -> str:
+def page(
+    markdown: str, folder: Path, *, title: str = "Robustness report", style: str = "", folded: Collection[str] = ()
+) -> str:
     """Convert a report from Markdown to self-contained HTML; pictures of the folder are embedded.
 
     Args:
@@ -26,6 +38,7 @@ def page(markdown: str, folder: Path, *, title: str = "Robustness report", style
         folder: of its pictures.
         title: of the page.
         style: more CSS, after that of all pages.
+        folded: titles of second-level headings whose text a reader unfolds; it is always printed.
 
     Raises:
         ImportError: the package that reads Markdown is not installed.
@@ -41,8 +54,17 @@ def page(markdown: str, folder: Path, *, title: str = "Robustness report", style
         converter.inlinePatterns.deregister(pattern)
     body = re.sub(r"<img [^>]*>", lambda match: _shown(match[0], folder), converter.convert(markdown))
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    body = "".join(_unfoldable(part, folded) for part in re.split(r"(?=<h2[ >])", body))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _unfoldable(part: str, folded: Collection[str]) -> str:
+    """Return a part of the page, from a heading to the next, as one that a reader unfolds, if its title is among these."""
+    heading = re.match(r"<h2[^>]*>([^<]*)</h2>", part)
+    if heading is None or heading[1] not in folded:
+        return part
+    return f"<details><summary>{heading[0]}</summary>\n{part[heading.end() :]}\n</details>\n"
 
 
 def _shown(image: str, folder: Path) -> str:

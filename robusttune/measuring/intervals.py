@@ -1,4 +1,4 @@
-"""Confidence intervals of proportions."""
+"""Confidence intervals of proportions, and of the difference of two on the same trials."""
 
 import math
 
@@ -19,3 +19,24 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     spread = Z95 * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
     middle, scale = share + Z95**2 / (2 * trials), 1 + Z95**2 / trials
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def paired_difference(only_first: int, only_second: int, trials: int) -> tuple[float, float]:
+    """Return the 95% interval of the second proportion minus the first, both of the same trials.
+
+    It is Wald's for matched pairs, after half a trial was added to each of the four cells.
+
+    Args:
+        only_first, only_second: the numbers of trials that only the first, and only the second, succeeded in.
+        trials: the number of all trials.
+
+    Source: Agresti and Min 2005, doi:10.1002/sim.1781.
+
+    Example:
+        >>> paired_difference(10, 40, 100)
+        (0.1686..., 0.4195...)
+    """
+    first, second, total = only_first + 0.5, only_second + 0.5, trials + 2
+    difference = (second - first) / total
+    spread = Z95 * math.sqrt(max(0.0, first + second - (second - first) ** 2 / total)) / total
+    return max(-1.0, difference - spread), min(1.0, difference + spread)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
 from robusttune.run.settings import shown_radius
 
 RADII = ("eps", "step_size")
+SINGLE = ("right", "answers")  # attributes of a Record that hold a value for each image
 AGREEMENT = "agreement"
 # Metrics of the share of images that a model answers right, or, where there are no labels, as a teacher does.
 ANSWERED = ("accuracy", AGREEMENT)
@@ -30,6 +31,8 @@ class Record:
         setting: everything that the number depends on: norm, eps, attack, steps, seed.
         right: for each image whether the answer was right, in the order of `Records.hashes`; None for numbers that do not
             count single images.
+        answers: for each image the class that the model answers, in the same order: under attack the wrong one that an
+            attack found first, and the image's label where none did; None where it was not kept.
     """
 
     evaluation: str
@@ -39,6 +42,7 @@ class Record:
     interval: tuple[float, float]
     setting: Setting = field(default_factory=dict)
     right: tuple[bool, ...] | None = field(default=None, repr=False, compare=False)
+    answers: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
 
 
 def accuracy(
@@ -49,6 +53,7 @@ def accuracy(
     *,
     metric: str = "accuracy",
     right: Iterable[bool] | None = None,
+    answers: Iterable[int] | None = None,
 ) -> Record:
     """Return the Record of a share of correct answers, with its Wilson interval.
 
@@ -58,6 +63,7 @@ def accuracy(
         setting: everything that the number depends on.
         metric: the metric's name.
         right: for each image of this process whether the answer is right.
+        answers: for each of these images the class that the model answers.
 
     Raises:
         ValueError: there are no images.
@@ -69,7 +75,20 @@ def accuracy(
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
     single = None if right is None else tuple(bool(answer) for answer in right)
-    return Record(evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single)
+    given = None if answers is None else tuple(int(answer) for answer in answers)
+    return Record(
+        evaluation, metric, correct / images, images, wilson(correct, images), dict(setting or {}), single, given
+    )
+
+
+def hits(answers: Sequence[int], labels: Sequence[int]) -> list[bool]:
+    """Return for each image whether the answer is its label.
+
+    Example:
+        >>> hits([3, 1], [3, 2])
+        [True, False]
+    """
+    return [answer == label for answer, label in zip(answers, labels, strict=True)]
 
 
 def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setting | None = None) -> Record:
@@ -97,7 +116,7 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setti
     return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
 
 
-def repeated(evaluation: str, right: Sequence[int], times: int, setting: Setting | None = None) -> Record:
+def repeated(evaluation: str, right: Sequence[float], times: int, setting: Setting | None = None) -> Record:
     """Return the Record of the mean accuracy over several versions of each image.
 
     Answers to versions of one image are not independent trials. The interval is Wilson's for the number of independent
@@ -116,7 +135,8 @@ def repeated(evaluation: str, right: Sequence[int], times: int, setting: Setting
         >>> repeated("corruptions", [50, 500, 10], 10).interval  # half of the images always right: 10 trials, not 100
         (0.2365..., 0.7634...)
     """
-    total, squares, images = right
+    total, squares, count = right
+    images = round(count)
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
     share = total / (images * times)
@@ -163,3 +183,23 @@ def _written(key: str, value: object, classes: Sequence[str]) -> str:
     if not isinstance(value, float):
         return str(value)
     return shown_radius(value) if key in RADII else f"{value:.4g}"
+
+
+def plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
+    """Return a Record as values that JSON can hold, with the name of its class."""
+    setting, label = dict(record.setting), record.setting.get("class")
+    if isinstance(label, int) and label < len(classes):
+        setting["class name"] = named(label, classes)
+    return {**numbers_of(record), "interval": list(record.interval), "setting": setting}
+
+
+def equal(first: object, second: object) -> bool:
+    """Return True for the same value; floats are compared to 9 digits."""
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(first == second)
+
+
+def numbers_of(record: Record) -> dict[str, object]:
+    """Return a Record as a dict, without what it holds of single images."""
+    return {key: value for key, value in asdict(record).items() if key not in SINGLE}

@@ -2,17 +2,26 @@
 
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robusttune.measuring import failures
 from robusttune.measuring.agreement import caveat
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.record import ANSWERED, Record, accuracy, described, is_check, named, percent
+from robusttune.measuring.record import (
+    ANSWERED,
+    Record,
+    accuracy,
+    described,
+    equal,
+    is_check,
+    numbers_of,
+    percent,
+    plain,
+)
 from robusttune.measuring.records_files import (
     CHECKSUMS,
     answers_path,
@@ -98,7 +107,7 @@ class Records(list[Record]):
             >>> Records([accuracy("clean", 1, 2, {"seed": 0})]).to_dict()[0]["setting"]
             {'seed': 0}
         """
-        return [_plain(record, self.classes) for record in self]
+        return [plain(record, self.classes) for record in self]
 
     def to_dataframe(self) -> "DataFrame":
         """Return a table of pandas with one row a Record, and one column for each setting.
@@ -119,7 +128,7 @@ class Records(list[Record]):
             record
             for record in self
             if evaluation in (None, record.evaluation)
-            and all(key in record.setting and _equal(record.setting[key], value) for key, value in setting.items())
+            and all(key in record.setting and equal(record.setting[key], value) for key, value in setting.items())
         )
         return Records(kept, facts=self.facts, hashes=self.hashes, labels=self.labels, failures=self.failures)
 
@@ -171,7 +180,7 @@ class Records(list[Record]):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [{key: value for key, value in asdict(record).items() if key != "right"} for record in self]
+        rows = [numbers_of(record) for record in self]
         beside = {
             answers_path(path): self._answers().encode() if self.hashes else None,
             failures_path(path): failures.as_bytes(self.failures) if self.failures else None,
@@ -190,7 +199,8 @@ class Records(list[Record]):
     def _answers(self) -> str:
         """Return the answers to single images as JSON."""
         right = [None if record.right is None else "".join("01"[answer] for answer in record.right) for record in self]
-        return json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right})
+        answers = [record.answers for record in self]
+        return json.dumps({"hashes": self.hashes, "labels": self.labels, "right": right, "answers": answers})
 
     @classmethod
     def load(cls, path: PathLike) -> "Records":
@@ -225,19 +235,22 @@ class Records(list[Record]):
         rows = [row for row in rows if "facts" not in row]
         if sums is not None and sums["numbers"] != numbers_checksum(facts, rows):
             raise ValueError("the numbers do not match their checksum, so the file is damaged or was edited")
-        answers = json.loads(read_beside(answers_path(path), sums) or "{}")
+        beside = json.loads(read_beside(answers_path(path), sums) or "{}")
         pictures = read_beside(failures_path(path), sums)
+        none = [None] * len(rows)  # files of earlier versions hold no answers
         records = [
             Record(
-                **{**row, "interval": tuple(row["interval"])}, right=right and tuple(answer == "1" for answer in right)
+                **{**row, "interval": tuple(row["interval"])},
+                right=right and tuple(answer == "1" for answer in right),
+                answers=answers and tuple(answers),
             )
-            for row, right in zip(rows, answers.get("right", [None] * len(rows)), strict=True)
+            for row, right, answers in zip(rows, beside.get("right", none), beside.get("answers", none), strict=True)
         ]
         return cls(
             records,
             facts=facts,
-            hashes=answers.get("hashes", ()),
-            labels=answers.get("labels", ()),
+            hashes=beside.get("hashes", ()),
+            labels=beside.get("labels", ()),
             failures=() if pictures is None else failures.load(io.BytesIO(pictures)),
         )
 
@@ -283,18 +296,3 @@ def _row(record: Record, classes: Sequence[str]) -> list[object]:
     if is_check(record):
         value, interval = "pass" if record.setting["ok"] else "fail", "–"
     return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
-
-
-def _plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
-    row = {key: value for key, value in asdict(record).items() if key != "right"}
-    row |= {"interval": list(record.interval), "setting": dict(record.setting)}
-    label = record.setting.get("class")
-    if isinstance(label, int) and label < len(classes):
-        row["setting"]["class name"] = named(label, classes)
-    return row
-
-
-def _equal(first: object, second: object) -> bool:
-    if isinstance(first, int | float) and isinstance(second, int | float):
-        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(first == second)

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,8 @@ from robusttune.measuring.records_files import FILE
 from robusttune.measuring.tally import Tally
 from robusttune.run import distributed
 from robusttune.run.log import warn
+
+Value = TypeVar("Value")
 
 
 class Result(NamedTuple):
@@ -53,35 +55,45 @@ def merged(results: Sequence[Result]) -> Records:
     for result, each in zip(results, answers, strict=True):
         kept = each.hashes == records.hashes
         records += [
-            replace(record, right=right if kept else None)
-            for record, right in zip(result.records, each.rights, strict=True)
+            replace(record, right=right if kept else None, answers=answers if kept else None)
+            for record, right, answers in zip(result.records, each.rights, each.answers, strict=True)
         ]
     return records
 
 
 class _Answers(NamedTuple):
-    """The images of an evaluation in all processes, sorted by their hashes, and for each Record which are right."""
+    """The images of an evaluation in all processes, sorted by their hashes; for each Record which are right, and the answers."""
 
     hashes: tuple[str, ...]
     labels: tuple[int, ...]
     rights: list[tuple[bool, ...] | None]
+    answers: list[tuple[int, ...] | None]
 
 
 def _answers(result: Result) -> _Answers:
     rights = [record.right for record in result.records]
-    parts = distributed.gathered((result.tally.hashes, result.tally.labels, rights))
-    hashes = [image for part, _, _ in parts for image in part]
-    labels = [label for _, part, _ in parts for label in part]
+    answers = [record.answers for record in result.records]
+    parts = distributed.gathered((result.tally.hashes, result.tally.labels, rights, answers))
+    hashes = [image for part, *_ in parts for image in part]
+    labels = [label for _, part, *_ in parts for label in part]
     order = sorted(range(len(hashes)), key=lambda row: hashes[row])
-    single = [
-        None if right is None else [answer for _, _, part in parts for answer in part[index]]
-        for index, right in enumerate(rights)
-    ]
     return _Answers(
         tuple(hashes[row] for row in order),
         tuple(labels[row] for row in order),
-        [None if each is None else tuple(each[row] for row in order) for each in single],
+        _in_order(rights, [part for _, _, part, _ in parts], order),
+        _in_order(answers, [part for *_, part in parts], order),
     )
+
+
+def _in_order(
+    own: Sequence[tuple[Value, ...] | None], parts: Sequence[Sequence[tuple[Value, ...] | None]], order: Sequence[int]
+) -> list[tuple[Value, ...] | None]:
+    """Join what each process has of single images, for each Record, in the order of all images; None where there is none."""
+    joined = [
+        None if mine is None else [value for part in parts for value in part[index] or ()]
+        for index, mine in enumerate(own)
+    ]
+    return [None if each is None else tuple(each[row] for row in order) for each in joined]
 
 
 def save_somewhere(records: Records, path: Path, progress: bool) -> None:

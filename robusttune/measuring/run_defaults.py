@@ -40,7 +40,21 @@ class RunDefaults:
     @property
     def facts(self) -> dict[str, object]:
         """The provenance of the model, for Records."""
-        return {} if self.run is None else {"run": {"folder": str(self.run.folder), "weights": self.weights}}
+        if self.run is None:
+            return {}
+        return {"run": {"folder": str(self.run.folder), "weights": self.weights, **self.run.facts}}
+
+    def origin(self, norm: NormLike, eps: float | None, passed: float | None) -> str:
+        """Say where the radius of an adversary comes from: "run", "passed" or "customary".
+
+        Args:
+            norm, eps: of the adversary, as `adversary` returned them.
+            passed: the radius that the user passed.
+        """
+        trained = (None, None) if self.run is None else self._trained()
+        if eps is not None and (norm, eps) == trained:
+            return "run"
+        return "customary" if passed is None else "passed"
 
     @property
     def folder(self) -> str:

@@ -213,15 +213,37 @@ class Subject:
         """Attack the images that are alive; return which images (N,) stay alive, that is keep their class.
 
         Args:
-            pixels, labels: (N,C,H,W) on [0,1], and their classes (N,).
             alive: (N,), True for the images to attack.
+            pixels, labels, attack, threat, loss, generator, size: as for `answered`.
+        """
+        answers = torch.where(alive, labels, -1)
+        after = self.answered(pixels, labels, answers, attack, threat, loss=loss, generator=generator, size=size)
+        return after == labels
+
+    def answered(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        answers: Tensor,
+        attack: Attack,
+        threat: ThreatModel,
+        *,
+        loss: LossName | Tensor,
+        generator: torch.Generator,
+        size: int | None = None,
+    ) -> Tensor:
+        """Attack the images that are answered right; return the answers (N,), with the wrong ones that the attack found.
+
+        Args:
+            pixels, labels: (N,C,H,W) on [0,1], and their classes (N,).
+            answers: (N,), of the model before the attack; images whose answer is wrong keep it, and are not attacked.
             attack: the attack that maximises the loss.
             threat: the adversary.
             loss: "cross_entropy", "margin", or target classes (N,), of which the attack maximises the logits.
             generator: source of all random numbers.
             size: the number of images in one call of the attack; None for all.
         """
-        survivors = torch.nonzero(alive).flatten()
+        survivors = torch.nonzero(answers == labels).flatten()
         for rows in torch.split(survivors, size or len(survivors)) if len(survivors) else ():
             goal = loss if isinstance(loss, str) else partial(targeted_margin, loss[rows])
             adversarial = self.attacked(pixels[rows], labels[rows], attack, threat, loss=goal, generator=generator)
@@ -229,10 +251,10 @@ class Subject:
             if threat.norm == self.threat.norm and threat.eps <= self.threat.eps:
                 norm = str(threat.norm)
                 self.tally.add_failures(fallen(norm, threat.eps, pixels[rows], adversarial, labels[rows], logits))
-            alive = alive.index_put((rows,), logits.argmax(1) == labels[rows])
+            answers = answers.index_put((rows,), logits.argmax(1))
         if self.clock is not None:
             self.clock.add_skipped(len(labels) - len(survivors), attacked=len(survivors))
-        return alive
+        return answers
 
     def totals(self, *counts: float) -> list[int]:
         """Sum each count over the processes that share the images."""

@@ -19,7 +19,6 @@ from robusttune.measuring.sections._figure import new_figure
 from robusttune.measuring.subject import Subject
 from robusttune.run.log import Tracker
 from robusttune.run.tracking import Tracking, check_log, tracking
-from robusttune.types import PathLike
 
 logger = logging.getLogger("robusttune")
 
@@ -27,7 +26,7 @@ logger = logging.getLogger("robusttune")
 TELLING = ("task", "corruption", "severity", "over", "norm", "eps", "sigma")
 
 
-def check_report_log(log: object, out: PathLike | None) -> None:
+def check_report_log(log: object, out: object) -> None:
     """Check a tracker that gets a report before anything is spent.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ class EarlierRun:
         arguments: of the function.
         about: the facts about its model; None for a run of a version that did not write them.
         shape: (N,C,H,W) of its first batch, where there is no `about`.
+        start: the fingerprint of the model before the run; None where it is not known.
+        images: the number of training images; None where it is not known.
+        versions: of packages, during the run.
     """
 
     folder: Path
@@ -79,6 +82,9 @@ class EarlierRun:
     arguments: Mapping[str, Any]
     about: About | None
     shape: Sequence[int] | None = None
+    start: str | None = None
+    images: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
@@ -86,6 +92,23 @@ class EarlierRun:
         of = vars(self.about) if self.about is not None else self.arguments
         mean, std = of.get("mean"), of.get("std")
         return (None, None) if mean is None or std is None else (mean, std)
+
+    @property
+    def facts(self) -> dict[str, Json]:
+        """The facts about its training, for the provenance of what is measured on its model; those that are not known are left out."""
+        command, about = self.command or {}, self.about or About()
+        known: dict[str, Json] = {
+            "function": self.function,
+            "model": command.get("model") or about.model,
+            "data": command.get("data"),
+            "split": command.get("split"),
+            "held out": about.held_out,
+            "start": self.start,
+            "images": self.images,
+            "versions": dict(self.versions) or None,
+            "arguments": {name: value for name, value in self.arguments.items() if value is not None},
+        }
+        return {name: value for name, value in known.items() if value is not None}
 
     @property
     def metadata(self) -> dict[str, str] | None:
@@ -129,8 +152,13 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         about, arguments = _about(facts.get("about")), arguments_in(facts)
-        shape = (facts.get("data") or {}).get("shape")
-        return EarlierRun(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, shape)
+        data = facts.get("data") or {}
+        return EarlierRun(
+            *(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, data.get("shape")),
+            start=facts.get("start"),
+            images=data.get("images"),
+            versions=facts.get("versions") or {},
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"

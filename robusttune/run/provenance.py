@@ -3,6 +3,7 @@
 import hashlib
 import io
 import platform
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
@@ -74,3 +75,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return installed
+
+
+def commit() -> str | None:
+    """Return the commit of the repository that the working directory is in; None where it is in none, or git is missing.
+
+    Changes that are not committed are not looked at.
+    """
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None

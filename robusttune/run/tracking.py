@@ -11,7 +11,7 @@ from robusttune.plugins import did_you_mean
 from robusttune.run import distributed
 from robusttune.run.folder import as_json
 from robusttune.run.log import Tracker
-from robusttune.types import Json, PathLike, shown
+from robusttune.types import Json, shown
 
 # The files of those that take settings and a report, too; accelerate has more, by name.
 OWN = {"mlflow": "tracking_mlflow", "wandb": "tracking_wandb", "tensorboard": "tracking_tensorboard"}
@@ -29,7 +29,7 @@ class TrackedRun(Protocol):
     def finish(self, failed: bool) -> None: ...
 
 
-def check_log(log: object, out: PathLike | None) -> None:
+def check_log(log: object, out: object) -> None:
     """Check a tracker before anything is spent.
 
     Args:

@@ -76,8 +76,13 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     assert records[0].images == 100
     assert {record.setting.get("steps") for record in records.where("sweep")} == {2}
     assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
-    assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page"]) == 0
-    assert "| accuracy | before | evaluation |" in unpadded((tmp_path / "page/report.md").read_text())
+    assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page", "--assurance"]) == 0
+    page = unpadded((tmp_path / "page/report.md").read_text())
+    assert "| accuracy | before | evaluation |" in page
+    assert "Under attack (linf up to 26/255), “evaluation” is right on" in page
+    assert "the nearest that was" in page  # 0.1, as it was passed, is not among the radii of the sweep
+    assert "states no conformity" in page
+    assert "timm:test_resnet" in page
     assert main(["compare", "runs/b", "runs/a/evaluation/records.jsonl"]) == 0
     assert "| what | first | second |" in unpadded(capsys.readouterr().out)
 

@@ -33,7 +33,8 @@ def test_reports_draw_no_conclusion_from_it(tmp_path):
     pytest.importorskip("matplotlib")
     text = robusttune.report(measured("quick"), tmp_path).read_text(encoding="utf-8")
     assert "is right on" not in text
-    assert "quick" in text.split("## Summary")[1]
+    assert "**No verdict: accuracy was measured neither" in text
+    assert "quick" in text.split("<summary>Summary")[1]
     assert "a first look" in text.split("What not to conclude")[1].split("##")[0]
 
 

@@ -1,5 +1,6 @@
 """The checks of sanity fire on models that cannot be measured, and are silent on an honest one."""
 
+import re
 from functools import partial
 
 import pytest
@@ -223,9 +224,9 @@ def test_the_report_begins_with_what_speaks_against_it_and_ends_with_the_cost(tm
         for name, model in {"honest": hardened(), "quantised": Around(before=quantised)}.items()
     }
     text = unpadded(robusttune.report(runs, tmp_path).read_text(encoding="utf-8"))
-    titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["Overview", "Sanity", "Summary", "Cost"]
-    assert "checks speak against believing this**" in text
+    titles = re.findall(r"^(?:## |<details><summary>)([^<\n]+)", text, re.MULTILINE)
+    assert titles == ["Verdict", "Sanity", "Setup", "Limits", "Summary", "Cost", "Words"]
+    assert "**Do not rely on this before it is cleared up: “quantised” fails" in text
     assert "**quantised: do not rely on these numbers" in text
     assert "- zero gradients: the gradient of the" in text
     assert "| clean, 60 images |" in text

@@ -301,7 +301,7 @@ def test_what_cannot_be_compared_is_refused():
 def test_the_report_sets_the_classes_that_lose_most_first(tmp_path):
     records = measured(["clean", partial(sweep, norms=["linf"], eps=[0.0, 0.15], steps=20)])
     text = robusttune.report(records, tmp_path).read_text(encoding="utf-8")
-    rows = text.split("## Classes")[1].split("##")[0].splitlines()
+    rows = text.split("<summary>Classes")[1].split("</details>")[0].splitlines()
     cells = [
         [cell.strip() for cell in row.strip("|").split("|")] for row in rows if row[:3] in {f"| {n}" for n in range(10)}
     ]

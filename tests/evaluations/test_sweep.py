@@ -76,3 +76,15 @@ def test_a_radius_is_measured_alone_as_beside_smaller_ones(attack):
         assert other.interval[0] <= one.value <= other.interval[1]
     for smaller, larger in pairwise(alone):
         assert larger.value <= smaller.interval[1]
+
+
+@pytest.mark.parametrize("which", ["sweep", "strong", "quick"])
+def test_the_answer_under_attack_is_the_class_that_the_image_became(which):
+    model, images, labels = linear()
+    records = robusttune.evaluate(model, [(images, labels)], which, norm="l2", eps=0.3, progress=False)
+    attacked = [record for record in records if record.setting.get("eps", 0) > 0]
+    assert attacked
+    for record in attacked:
+        expected = [label if right else 1 - label for label, right in zip(records.labels, record.right, strict=True)]
+        assert list(record.answers) == expected  # of two classes, the other one
+    assert any(not all(record.right) for record in attacked)

@@ -14,7 +14,7 @@ from robusttune import Records
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.checks import Checks, RequirementError, Verdict
-from robusttune.measuring.gate import CUSTOMARY, check_planned, checks_of, worst_case
+from robusttune.measuring.gate import check_planned, checks_of, worst_case
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.requirements import requirements_of
 from robusttune.threat import ThreatModel
@@ -69,7 +69,7 @@ def test_the_worst_case_is_over_all_evaluations():
         accuracy("mine", 3, 4, {**at, "attack": "other"}, right=answers[1]),
         accuracy("sweep", 1, 4, {"norm": "linf", "eps": 0.2}, right=answers[2]),
     ]
-    records = Records(rows, hashes=hashes, facts={"threat": "linf eps 0.1"})
+    records = Records(rows, hashes=hashes, facts={"threat": "linf eps 0.1", "eps from": "passed"})
     (check,) = checks_of(records, "robust>=0.6")
     assert (check.value, check.verdict) == (0.5, Verdict.NOT_MET)
     assert "the worst of 2 attacks (sweep, mine)" in check.what
@@ -115,12 +115,12 @@ def test_sanity_checks_that_failed_leave_robustness_open():
 
 def test_a_radius_that_nobody_named_is_refused():
     records, *_ = measured(eps=None)
-    assert records.facts[CUSTOMARY] is True
+    assert records.facts["eps from"] == "customary"
     with pytest.raises(ValueError, match=r"radius of the training, which is not known here.*'robust@linf:8/255>=0.4'"):
         records.require("robust>=0.4")
     with pytest.raises(ValueError, match=r"is at l2 eps 0.5, but no attack was measured there"):
         records.require("robust@l2:0.5>=0.4")
-    assert CUSTOMARY not in measured()[0].facts
+    assert measured()[0].facts["eps from"] == "passed"
     with pytest.raises(ValueError, match="which is not known here"):
         Records(list(records)).require("robust>=0.4")
 

@@ -52,11 +52,23 @@ def test_names_are_text_on_the_page_of_a_report(records, tmp_path):
     assert re.findall(r"<(?:a|script|iframe|object|link)\b", text) == []
     assert re.findall(r'src="(?!data:image/png;base64,iVBOR)', text) == []
     assert len(re.findall("<img", text)) == 1 + len(HOSTILE)  # the curve, and the failures of each
-    known = {"Robustness report", "Overview", "Summary", "Curve", "Classes", "Failures", "Cost"}
+    known = {
+        "Robustness report",
+        "Verdict",
+        "Curve",
+        "Setup",
+        "Limits",
+        "Summary",
+        "Confusion",
+        "Classes",
+        "Failures",
+        "Cost",
+        "Words",
+    }
     assert set(re.findall(r"<h\d[^>]*>([^<]*)</h\d>", text)) <= known
     assert not re.search(r"on\w+=[^\"]", re.sub(r"&lt;[^&]*", "", text).partition("<body>")[2])
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert not re.search(r"^#+ (?:Robust$|Verdict)", markdown, re.MULTILINE)
+    assert not re.search(r"^#+ (?:Robust$|Verdict:)", markdown, re.MULTILINE)
     assert "<script" not in markdown
     assert "\x1b" not in markdown
 

@@ -27,7 +27,13 @@ def answers(only_first, only_second, images, *, evaluation="clean", setting=None
     for right in (first, second):
         right = right + [False] * (images - len(right))
         record = accuracy(evaluation, sum(right), images, setting, right=right)
-        made.append(Records([record], hashes=[str(row) for row in range(images)], facts={"threat": "linf eps 0.1"}))
+        made.append(
+            Records(
+                [record],
+                hashes=[str(row) for row in range(images)],
+                facts={"threat": "linf eps 0.1", "eps from": "passed"},
+            )
+        )
     return made
 
 
@@ -124,7 +130,7 @@ def test_only_attacks_that_both_models_met_are_compared():
     """The second met a stronger attack, too, which must not make it the worse one."""
     (first,), (second,) = answers(0, 0, 400, evaluation="sweep", setting=AT)
     stronger = accuracy("strong", 0, 400, {**AT, "attack": "more"}, right=[False] * 400)
-    facts, hashes = {"threat": "linf eps 0.1"}, [str(row) for row in range(400)]
+    facts, hashes = {"threat": "linf eps 0.1", "eps from": "passed"}, [str(row) for row in range(400)]
     ours, theirs = Records([first], facts=facts, hashes=hashes), Records([second, stronger], facts=facts, hashes=hashes)
     (check,) = not_worse(ours, theirs, "robust:0.05")
     assert (check.value, check.verdict) == (0.0, Verdict.MET)

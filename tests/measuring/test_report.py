@@ -9,6 +9,7 @@ import torch
 from browser import A4, browsed, needs_browser, shown_in
 from handwritten import hardened, loader
 from linear_model import COUNT, linear
+from PIL import Image
 from tables import unpadded
 
 import robusttune
@@ -42,7 +43,9 @@ def folder(tmp_path_factory):
 def test_the_page_holds_all_it_shows(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
-    assert titles == ["Overview", "Sanity", "Summary", "Curve", "Classes", "Failures", "Corruptions", "Cost"]
+    assert titles[:5] == ["Verdict", "Sanity", "Curve", "Setup", "Limits"]
+    assert titles[5:] == ["Summary", "Confusion", "Classes", "Failures", "Corruptions", "Cost", "Words"]
+    assert page.count("<details>") == page.count("</details>") == len(titles[5:])
     assert page.count("<img") == 4
     assert re.findall(r'src="(?!data:)', page) == []
     assert "<link" not in page
@@ -62,6 +65,22 @@ def test_nothing_runs_off_the_page(width, folder, tmp_path):
 
 
 @needs_browser
+def test_dark_mode_is_dark_on_the_screen_and_paper_is_white(folder, tmp_path):
+    page = (folder / "report.html").as_uri()
+    shades = {}
+    for name, scheme in (("dark", 0), ("light", 1)):
+        path = tmp_path / f"{name}.png"
+        browsed(
+            f"--blink-settings=preferredColorScheme={scheme}", "--window-size=400,400", f"--screenshot={path}", page
+        )
+        shades[name] = np.asarray(Image.open(path).convert("L")).astype(float)
+    assert np.median(shades["dark"]) < 60 < 200 < np.median(shades["light"])
+    assert shades["dark"].max() > 200  # the text
+    style = (folder / "report.html").read_text(encoding="utf-8").split("<style>")[1]
+    assert "@media screen and (prefers-color-scheme: dark)" in style
+
+
+@needs_browser
 def test_it_prints(folder, tmp_path):
     browsed(f"--print-to-pdf={tmp_path / 'page.pdf'}", (folder / "report.html").as_uri())
     pdf = (tmp_path / "page.pdf").read_bytes()
@@ -73,7 +92,7 @@ def test_it_prints(folder, tmp_path):
 def test_bars_in_the_names_of_models_do_not_end_cells(tmp_path):
     records = Records([accuracy("clean", 9, 10)])
     path = robusttune.report({"a|b": records, "c": records}, tmp_path, sections=["summary"])
-    table = unpadded(path.read_text(encoding="utf-8")).splitlines()[-3:]
+    table = [line for line in unpadded(path.read_text(encoding="utf-8")).splitlines() if line.startswith("|")]
     assert table[0] == r"| accuracy | a\|b | c |"
     assert table[2].count(" | ") == 2
 
@@ -145,7 +164,7 @@ def test_names_are_shown_as_they_are_written(tmp_path):
     records = robusttune.evaluate(model, [(images, labels)], which, progress=False)
     robusttune.report({"a|b": records, "<b>bold</b>": records, 3: records[:1]}, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    head = page.split("<tr>")[1]
+    head = page.split(">Summary</h2>")[1].split("<tr>")[1]
     assert [cell.split("</th>")[0] for cell in head.split("<th>")[1:]] == [
         "accuracy",
         "a|b",
@@ -170,7 +189,7 @@ def test_radii_are_shown_as_they_were_given_and_stored_as_numbers(tmp_path, monk
     again = Records.load(out / "records.jsonl")
     text = robusttune.report(again, tmp_path / "page").read_text()
     assert "| linf eps 8/255 by " in text
-    assert "under attack (linf up to 8/255, by sweep)" in text
+    assert "Under attack (linf up to 8/255), “model” is right on" in text
     assert "under linf up to 8/255 by sweep" in text
     assert "0.0314" not in text
     assert marks == ["0", "4/255", "8/255"]

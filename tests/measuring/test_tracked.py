@@ -15,7 +15,9 @@ def test_metrics_have_names_that_stay():
     at = {"norm": "linf", "eps": 8 / 255}
     strong = [accuracy("strong", 2, 4, {**at, "attack": name}, right=[True, True, False, False]) for name in ("a", "b")]
     swept = accuracy("sweep", 2, 4, at, right=[False, True, True, False])
-    records = Records([accuracy("clean", 3, 4), swept, *strong], facts={"threat": "linf eps 0.0313725"})
+    records = Records(
+        [accuracy("clean", 3, 4), swept, *strong], facts={"threat": "linf eps 0.0313725", "eps from": "passed"}
+    )
     metrics = metrics_of(records)
     assert [name for name in metrics if not name.endswith(("/low", "/high"))] == [
         "clean/accuracy",
@@ -27,7 +29,7 @@ def test_metrics_have_names_that_stay():
     assert metrics["robust/accuracy"] == 0.25
     assert (metrics["clean/accuracy/low"], metrics["clean/accuracy/high"]) == records[0].interval
     assert "robust/accuracy" not in metrics_of(Records(list(records)))  # of which nobody knows the radius
-    one_alone = Records([swept], facts={"threat": "linf eps 0.5"})
+    one_alone = Records([swept], facts={"threat": "linf eps 0.5", "eps from": "passed"})
     assert "robust/accuracy" not in metrics_of(one_alone)
 
 

@@ -12,7 +12,7 @@ HEAD = ("model", "evaluation", "seconds", "images forward", "images backward")
 
 def cost(runs: Mapping[str, Records], folder: Path) -> str:
     """Write a table of seconds and of images through the model, then the facts needed to repeat the measurements."""
-    facts_of = {name: records.facts for name, records in runs.items() if records.facts}
+    facts_of = {name: records.facts for name, records in runs.items() if "evaluations" in records.facts}
     if not facts_of:
         return ""
     rows = [

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robusttune.measuring.attacked import judged_at
 from robusttune.measuring.sections import Record, Records, measured_word
 from robusttune.measuring.sections._figure import mark_radii, new_figure
 
@@ -24,9 +25,12 @@ def curve(runs: Mapping[str, Records], folder: Path) -> str:
     if not norms:
         return ""
     word = measured_word(runs.values())
-    figure = new_figure(5.5 * len(norms), 4)
-    axes = figure.subplots(1, len(norms), squeeze=False)
-    for axis, norm in zip(axes[0], norms, strict=True):
+    figure = new_figure(7, 3.4 * len(norms))
+    axes = figure.subplots(len(norms), 1, squeeze=False)
+    judged = judged_at(runs)
+    for axis, norm in zip(axes[:, 0], norms, strict=True):
+        if judged is not None and judged.adversary.norm == norm:
+            axis.axvline(judged.adversary.eps, color="grey", linestyle=":", label="radius of the verdict")
         _draw(axis, norm, {name: records.where(norm=norm) for name, records in sweeps.items()}, word)
     figure.savefig(folder / "curve.png", dpi=150)
     return f"![{word} against the radius of the adversary](curve.png)"

@@ -32,7 +32,10 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
     rows = list(dict.fromkeys(row_of(record) for _, record in shown))
     cells = {(row_of(record), name): _cell(record, runs[name].classes) for name, record in shown}
     word = measured_word(runs.values())
-    return markdown_table([word, *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
+    table = markdown_table([word, *runs], [[row, *(cells.get((row, name), "–") for name in runs)] for row in rows])
+    missing = {name: [row for row in rows if (row, name) not in cells] for name in runs}
+    said = [f"{name} was not measured by {len(lacks)} of these {len(rows)}" for name, lacks in missing.items() if lacks]
+    return f"{table}\n\n– means not measured: {'; '.join(said)}." if said else table
 
 
 def _is_shown(record: Record) -> bool:

@@ -4,16 +4,13 @@ from collections.abc import Iterator
 
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES
+from robusttune.measuring.not_measured import NOT_PIXELS
 from robusttune.measuring.record import named, percent
 from robusttune.run.markdown import as_text, markdown_table
 from robusttune.run.settings import shown_radius
 from robusttune.trial.decision.criteria import ATTACK, CORRUPTION
 from robusttune.trial.decision.verdict import Decision
 
-NOT_PIXELS = (
-    "Adversaries that do more than change pixels a little: patches and stickers, turning and shifting, other objects in the "
-    "picture, poisoned training data, theft of the model."
-)
 ITEMS = {
     "clean": "accuracy on unchanged images, of each class too",
     "sweep": "attacks of growing radius, past the training radius, in both norms",

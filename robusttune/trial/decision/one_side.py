@@ -28,7 +28,7 @@ STYLE = """
 body { font-size: 14px; } img { max-height: 15rem; } pre { font-size: .8em; }
 @media print {
   body { font-size: 8pt; line-height: 1.25; padding: 0; } h1 { font-size: 14pt; margin: 0; } h2 { font-size: 10pt; margin: .5rem 0 .1rem; }
-  p, ul, table { margin: .25rem 0; } img { max-height: 4cm; } pre { font-size: 6.4pt; line-height: 1.2; margin: .2rem 0; padding: .2rem; } table { font-size: 7.5pt; }
+  p, ul, table { margin: .25rem 0; } .wide { margin: 0; } img { max-height: 4cm; } pre { font-size: 6.4pt; line-height: 1.2; margin: .2rem 0; padding: .2rem; } table { font-size: 7.5pt; }
   th, td { padding: .05rem .4rem; } body > p:last-of-type { font-size: 6.5pt; }
 }
 """

@@ -1,0 +1,92 @@
+"""The headline of a report: the same attacks on the same images, and sentences that say what is not known."""
+
+import json
+
+import pytest
+
+import robusttune
+from robusttune.measuring.headline import headlines
+from robusttune.measuring.headline_words import basis, certainty, expectation, strength, verdict
+from robusttune.measuring.record import accuracy
+from robusttune.measuring.records import Records
+
+FACTS = {"norm": "linf", "eps": "8/255", "eps from": "passed"}
+
+
+def measured(clean, robust, *, count=20, attacks=("apgd",), facts=FACTS, images=None):
+    """Records of a model that is right on the first `clean` images, and on the first `robust` under every attack."""
+    rows = [accuracy("clean", clean, count, right=[row < clean for row in range(count)])]
+    for attack in attacks:
+        setting = {"norm": "linf", "eps": 8 / 255, "attack": attack, "steps": 50, "seed": 0}
+        rows.append(accuracy("sweep", robust, count, setting, right=[row < robust for row in range(count)]))
+    hashes = [f"image {row}" for row in range(count)] if images is None else images
+    return Records(rows, facts=facts, hashes=hashes, labels=[0] * len(hashes))
+
+
+def test_the_first_line_says_before_after_price_certainty_and_attack(tmp_path):
+    runs = {"before": measured(19, 1), "after": measured(17, 15)}
+    page = robusttune.report(runs, tmp_path, sections=["verdict"])
+    first = page.read_text(encoding="utf-8").split("## Verdict\n\n")[1].splitlines()[0]
+    for text in (
+        "Under attack (linf up to 8/255), “after” is right on 75.0% of images, and “before” on 5.0%: 70.0 points more (95% interval",
+        "On unchanged images, “after” is right on 85.0% of images, and “before” on 95.0%: 10.0 points less (95% interval",
+        "The difference under attack is larger than chance explains (p < 0.001), that on unchanged images may be chance (p = 0.5).",
+        "Measured on 20 images, attacked by `sweep` (apgd, steps 50, seed 0).",
+    ):
+        assert text in first
+
+
+def test_only_attacks_that_both_models_met_are_compared():
+    both, alone = measured(19, 10), measured(19, 12, attacks=("apgd", "weaker"))
+    (headline,) = headlines({"a": both, "b": alone})
+    assert headline.same
+    assert headline.attacks == ("`sweep` (apgd, steps 50, seed 0)",)
+    (headline,) = headlines({"a": both, "b": measured(19, 12, attacks=("weaker",))})
+    assert not headline.same
+    assert "“a” met other attacks, so the two numbers cannot be compared" in strength(headline)
+
+
+def test_what_is_not_known_is_said():
+    (headline,) = headlines(
+        {"a": measured(19, 10), "b": measured(19, 12, images=[f"other {row}" for row in range(20)])}
+    )
+    assert headline.robust.test is None
+    assert "no paired test" in certainty(headline)
+    assert "(95% interval" not in verdict(headline)
+    assert "difference" not in basis(headline)
+    (headline,) = headlines({"a": Records(measured(19, 10)[:1]), "b": measured(19, 12)})
+    assert "“a” was not measured." in verdict(headline)
+    (headline,) = headlines({"a": Records(measured(19, 10)[:1])})
+    assert verdict(headline).endswith("Accuracy under attack was not measured.")
+    (headline,) = headlines({"a": Records(measured(19, 10)[1:])})
+    assert expectation(headline).startswith("Not known: it needs attacks (`sweep`) at linf up to 8/255 and `clean`")
+
+
+def test_every_model_is_compared_with_the_first():
+    runs = {"a": measured(19, 1), "b": measured(17, 15), "c": measured(18, 9)}
+    assert [(each.first, each.second) for each in headlines(runs)] == [("a", "b"), ("a", "c")]
+
+
+def test_no_difference_is_called_so():
+    (headline,) = headlines({"a": measured(19, 10), "b": measured(19, 10)})
+    assert "no difference" in verdict(headline)
+    assert basis(headline).startswith("Both differences may be chance (under attack p = 1, on unchanged images p = 1).")
+
+
+def test_the_json_holds_what_the_page_says(tmp_path):
+    name = "<script>a</script>"
+    runs = {name: measured(19, 1), "b": measured(17, 15)}
+    robusttune.report(runs, tmp_path, sections=["verdict"])
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    (found,) = content["verdicts"]
+    assert list(content["models"]) == [name, "b"]
+    assert found["sentence"] == verdict(headlines(runs)[0])
+    assert found["eps"] == 8 / 255
+    assert found["under attack"]["first"]["value"] == 0.05
+    assert found["under attack"]["difference"] == pytest.approx(0.7)
+    low, high = found["under attack"]["interval"]
+    assert 0 < low < 0.7 < high < 1
+    assert found["expected robustness"]["b"]["value"] == pytest.approx((0.85 + 0.75) / 2)
+    assert content["models"]["b"]["records"] == runs["b"].to_dict()
+    assert content["models"]["b"]["setup"]["model"] == "not known"
+    assert any("norm l2" in each for each in content["not measured"])
