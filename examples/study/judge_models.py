@@ -1,0 +1,127 @@
+"""The models that the judges are compared on: ten, small and quickly trained, and two that hide their gradients."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from examples.study.cases import SETTINGS, Case, case, unseen
+from examples.study.records import Facts, Study, timed
+from robusttune.threat import ThreatModel
+
+
+
+class Entry(NamedTuple):
+    """A model and the adversary that it is attacked by.
+
+    Attributes:
+        setting: its architecture, its images and the adversary of its training.
+        training: a key of TRAININGS.
+        share: of the training radius that attacks may use; below 1 where none would be right at the whole radius.
+        masked: hides the gradients of the trained model; None for the model as it is.
+    """
+
+    setting: str
+    training: str
+    share: float = 1.0
+    masked: str | None = None
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The adversary."""
+        known = SETTINGS[self.setting]
+        return ThreatModel(known.norm, round(self.share * known.eps, 6))
+
+    @property
+    def title(self) -> str:
+        """The model in words, for tables."""
+        known = SETTINGS[self.setting]
+        hidden = f", {self.masked}" if self.masked else ""
+        return f"{known.model}, {self.training}, {known.norm} {self.threat.eps:g}{hidden}"
+
+
+class SteepLogits(nn.Module):
+    """Logits times 1,000: probabilities are 0 and 1 to the last bit, and the gradient of the cross-entropy vanishes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 1000 * self.model(images)
+
+
+class Steps(nn.Module):
+    """Pixels pulled to sixteen levels by smooth steps: the slope changes from near 0 to 2 within a sixteenth of the range."""
+
+    def __init__(self, model: nn.Module, levels: int = 16) -> None:
+        super().__init__()
+        self.model, self.turn = model, 2 * math.pi * levels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images - 0.99 * (self.turn * images).sin() / self.turn)
+
+
+MASKS = {"logits x 1,000": SteepLogits, "pixels in smooth steps": Steps}
+
+
+def ordinary(case: Case) -> nn.Module:
+    """Trained on images as they are."""
+    return case.start(case.images)
+
+
+def hardened(case: Case, *, batch: int, steps: int, **settings: object) -> nn.Module:
+    """Ordinary training, then these steps of hardening."""
+    return case.hardened(case.start(case.images), case.images, batch=batch, max_steps=steps, **settings)
+
+
+TRAININGS = {
+    "ordinary": ordinary,
+    "default": partial(hardened, batch=32, steps=1203, preset="standard"),
+    "PGD-10": partial(hardened, batch=64, steps=234, preset="joint"),
+    "TRADES": partial(hardened, batch=64, steps=234, preset="joint", objective="trades"),
+    "fast": partial(hardened, batch=128, steps=468, preset="fast"),
+}
+TEN = [
+    Entry("cnn-linf", "ordinary", 0.2),
+    Entry("cnn-linf", "default"),
+    Entry("cnn-linf", "PGD-10"),
+    Entry("cnn-linf", "TRADES"),
+    Entry("cnn-l2", "default"),
+    Entry("cnn-l2", "fast"),
+    Entry("vit-linf", "default"),
+    Entry("vit-l2", "PGD-10"),
+    Entry("mobile-linf", "fast"),
+    Entry("resnet-l2", "TRADES"),
+]
+MASKED = [
+    Entry("cnn-linf", "default", masked="logits x 1,000"),
+    Entry("cnn-linf", "default", masked="pixels in smooth steps"),
+]
+ENTRIES = {entry.title: entry for entry in [*TEN, *MASKED]}
+
+
+def train(run: Facts) -> tuple[nn.Module, Facts]:
+    """The model of a setting after a training."""
+    known = case(str(run["setting"]), None, 0)
+    return timed(lambda: TRAININGS[str(run["training"])](known))
+
+
+STUDY = Study("judge-models", train)
+
+
+def model_of(entry: Entry) -> nn.Module:
+    """The model, trained once and read from its file afterwards, in eval mode and without gradients of weights."""
+    model = STUDY.model({"setting": entry.setting, "training": entry.training})
+    if entry.masked:
+        model = MASKS[entry.masked](model)
+    return model.eval().requires_grad_(False)
+
+
+def images_of(entry: Entry, rows: range) -> tuple[Tensor, Tensor]:
+    """Test images (N,C,H,W) and labels (N,), which no training has seen."""
+    images = unseen(entry.setting).dataset
+    pixels, labels = zip(*(images[row] for row in rows), strict=True)
+    return torch.stack(pixels), torch.tensor([int(label) for label in labels])
