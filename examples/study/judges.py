@@ -5,7 +5,7 @@
 
 Every judge attacks all images that a model classifies correctly, by itself, at AutoAttack's settings: 100 steps, 9 targets, one
 random start. The records hold the answer to each image, so that judges can be compared on the same images. Without `--original`
-the judges of that package are left out. A part is 100 test images.
+the judges of that package are left out. A part is 50 test images.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from examples.study.judge_models import ENTRIES, Entry, images_of, model_of
 from examples.study.judge_tables import tables as tables_of
 from examples.study.records import Facts, Study, name_of, one_thread
 
-PART = 100
+PART = 50
 CLEAN = "clean"
 
 
@@ -60,7 +60,7 @@ def judge(entry: Entry, judges: list[str], part: int) -> None:
 def main() -> None:
     """Run what is missing, or print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--parts", type=int, nargs="+", default=[0, 1])
+    options.add_argument("--parts", type=int, nargs="+", default=[0])
     options.add_argument("--models", nargs="+", choices=ENTRIES, metavar="MODEL", default=list(ENTRIES))
     options.add_argument("--judges", nargs="+", choices=JUDGES, metavar="JUDGE", default=list(JUDGES))
     options.add_argument("--original", help="a checkout of fra31/auto-attack")
