@@ -1,11 +1,11 @@
-"""Which attack finds most: the APGD of three packages and of this one, on ten models and on two that hide their gradients.
+"""Which attack finds most: the APGD of three packages and of this one, on ten models and on four that hide their gradients.
 
     python -m examples.study.judges --parts 0 1 --original FOLDER    # adds to the records; FOLDER: a checkout of fra31/auto-attack
     python -m examples.study.judges --tables                         # from the records alone
 
 Every judge attacks all images that a model classifies correctly, by itself, at AutoAttack's settings: 100 steps, 9 targets, one
 random start. The records hold the answer to each image, so that judges can be compared on the same images. Without `--original`
-the judges of that package are left out. A part is 50 test images.
+the judges of that package are left out.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from examples.study.judge_models import ENTRIES, Entry, images_of, model_of
 from examples.study.judge_tables import tables as tables_of
 from examples.study.records import Facts, Study, name_of, one_thread
 
-PART = 50
 CLEAN = "clean"
 
 
@@ -44,7 +43,7 @@ def judge(entry: Entry, judges: list[str], part: int) -> None:
     if not missing:
         return
     model = model_of(entry)
-    images, labels = images_of(entry, range(part * PART, (part + 1) * PART))
+    images, labels = images_of(entry, range(part * entry.images, (part + 1) * entry.images))
     with torch.no_grad():
         right = model(images).argmax(1) == labels
     for run in missing:
@@ -60,7 +59,9 @@ def judge(entry: Entry, judges: list[str], part: int) -> None:
 def main() -> None:
     """Run what is missing, or print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--parts", type=int, nargs="+", default=[0])
+    options.add_argument(
+        "--parts", type=int, nargs="+", default=[0], help="0: the first test images; 1: as many after them"
+    )
     options.add_argument("--models", nargs="+", choices=ENTRIES, metavar="MODEL", default=list(ENTRIES))
     options.add_argument("--judges", nargs="+", choices=JUDGES, metavar="JUDGE", default=list(JUDGES))
     options.add_argument("--original", help="a checkout of fra31/auto-attack")
