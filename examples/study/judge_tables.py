@@ -1,6 +1,7 @@
 """The tables of the judges: accuracy by suite, judges in pairs on the same images, and their seconds."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 from examples.study.judge_attacks import AGAIN, JUDGES
 from examples.study.judge_models import MASKED, TEN, Entry
@@ -13,16 +14,17 @@ CLEAN = "clean"
 OURS = "robusttune cross-entropy"
 MARGIN, PROBABILITY = "robusttune margin", "robusttune probability margin"
 TARGETED = "robusttune targeted, 50 steps"
+STRONG, STRONGER = "`strong`", "`strong`, probability margin"
 SUITES = {
     "torchattacks": ("torchattacks APGD-CE", "torchattacks APGD-T"),
     "adv-lib": ("adv-lib APGD-CE", "adv-lib APGD-T"),
     "original": ("original APGD-CE", "original APGD-T"),
     "robusttune": (OURS, "robusttune targeted"),
-    "strong": (OURS, MARGIN, TARGETED),
-    "strong, probability margin": (OURS, PROBABILITY, TARGETED),
+    STRONG: (OURS, MARGIN, TARGETED),
+    STRONGER: (OURS, PROBABILITY, TARGETED),
     "torchattacks and adv-lib's APGD-T": ("torchattacks APGD-CE", "torchattacks APGD-T", "adv-lib APGD-T"),
 }
-SHOWN = ("torchattacks", "adv-lib", "original", "robusttune", "strong", "strong, probability margin")
+SHOWN = ("torchattacks", "adv-lib", "original", "robusttune", STRONG, STRONGER)
 FIRST = "torchattacks APGD-T"
 PAIRS = (
     (FIRST, "adv-lib APGD-T"),
@@ -35,14 +37,9 @@ PAIRS = (
     ("torchattacks APGD-CE", OURS),
     (MARGIN, PROBABILITY),
     ("torchattacks", "torchattacks and adv-lib's APGD-T"),
-    ("torchattacks", "strong"),
-    ("strong", "strong, probability margin"),
+    ("torchattacks", STRONG),
+    (STRONG, STRONGER),
 )
-GROUPS = {
-    "linf": [entry for entry in TEN if entry.threat.norm == "linf"],
-    "l2": [entry for entry in TEN if entry.threat.norm == "l2"],
-    "masked": MASKED,
-}
 
 
 class Answers:
@@ -62,13 +59,18 @@ class Answers:
 
     def joined(self, entries: Sequence[Entry], names: Sequence[str]) -> list[tuple[bool, ...]]:
         """Return the answers under several judges, one tuple an image, of those images that all of them have attacked."""
-        rows = []
-        for entry in entries:
-            for part in self.parts:
-                answers = [self.of(entry, name, part) for name in names]
-                if None not in answers:
-                    rows += zip(*answers, strict=True)
+        rows: list[tuple[bool, ...]] = []
+        for entry, part in product(entries, self.parts):
+            answers = [self.of(entry, name, part) for name in names]
+            if None not in answers:
+                rows += zip(*answers, strict=True)
         return rows
+
+    def judges_of(self, entry: Entry) -> list[str]:
+        """Return the judges who have attacked all images of this model that anybody has."""
+        seen = [judge for judge in [CLEAN, *JUDGES] if (entry.title, judge, 0) in self.known]
+        parts = [part for part in self.parts if (entry.title, CLEAN, part) in self.known]
+        return [judge for judge in seen if all((entry.title, judge, part) in self.known for part in parts)]
 
 
 def tables(runs: Sequence[Facts]) -> str:
@@ -81,31 +83,37 @@ def accuracies(answers: Answers) -> str:
     """Return a table with one row a model: accuracy in percent on images as they are and under each suite."""
     rows = []
     for entry in [*TEN, *MASKED]:
-        found = answers.joined([entry], [CLEAN, *SHOWN])
+        shares = [_share(answers.joined([entry], [name])) for name in (CLEAN, *SHOWN)]
+        found = answers.joined([entry], answers.judges_of(entry))
         if found:
-            shares = [100 * sum(column) / len(found) for column in zip(*found, strict=True)]
-            worst = sum(map(all, found))
-            low, high = wilson(worst, len(found))
-            every = f"{100 * worst / len(found):.1f} ({100 * low:.1f}–{100 * high:.1f})"
-            rows.append((entry.title, len(found), *(f"{share:.1f}" for share in shares), every))
-    heads = [f"`{name}`" if name == "strong" else name.replace("strong,", "`strong`,") for name in SHOWN]
-    return markdown_table(("model, adversary", "images", CLEAN, *heads, "all"), rows)
+            rows.append((entry.title, len(found), *shares, _share(found, interval=True)))
+    return markdown_table(("model, adversary", "images", CLEAN, *SHOWN, "all judges"), rows)
+
+
+def _share(found: Sequence[tuple[bool, ...]], *, interval: bool = False) -> str:
+    """Return the share in percent of images that keep their class under all judges, and its 95% interval; "" for no image."""
+    if not found:
+        return ""
+    right = sum(map(all, found))
+    low, high = wilson(right, len(found))
+    return f"{100 * right / len(found):.1f}" + (f" ({100 * low:.1f}–{100 * high:.1f})" if interval else "")
 
 
 def pairs(answers: Answers) -> str:
     """Return a table of judges in pairs: the images that fell to one of the two alone, and the p-value of McNemar's test."""
     rows = []
     for first, second in PAIRS:
-        for group, entries in GROUPS.items():
+        cells: list[object] = []
+        for entries in (TEN, MASKED):
             found = answers.joined(entries, [first, second])
-            if found:
-                only_first = sum(other and not one for one, other in found)
-                only_second = sum(one and not other for one, other in found)
-                p = mcnemar(only_first, only_second)
-                rows.append((first, second, group, len(found), only_first, only_second, f"{p:.2g}"))
-    return markdown_table(
-        ("first", "second", "models", "images", "fell to the first alone", "to the second alone", "p"), rows
-    )
+            only_first = sum(other and not one for one, other in found)
+            only_second = sum(one and not other for one, other in found)
+            counts = [len(found), only_first, only_second, f"{mcnemar(only_first, only_second):.2g}"]
+            cells += counts if found else [""] * 4
+        if any(cells):
+            rows.append((first, second, *cells))
+    counts_of = ("images", "first alone", "second alone", "p")
+    return markdown_table(("first", "second", *counts_of, *(f"{name}, masked" for name in counts_of)), rows)
 
 
 def seconds(runs: Sequence[Facts]) -> str:

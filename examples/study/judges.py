@@ -15,19 +15,14 @@ import time
 import torch
 
 from examples.study.judge_attacks import AGAIN, JUDGES, ORIGINAL, Problem, attacked
-from examples.study.judge_models import ENTRIES, Entry, images_of, model_of
+from examples.study.judge_models import ENTRIES, Entry, images_of, model_of, train
 from examples.study.judge_tables import tables as tables_of
-from examples.study.records import Facts, Study, name_of, one_thread
+from examples.study.records import Study, name_of, one_thread
 
 CLEAN = "clean"
 
 
-def never(run: Facts) -> None:
-    """Raise, as judges train no model."""
-    raise NotImplementedError(run)
-
-
-STUDY = Study("judges", never)
+STUDY = Study("judges", train)
 
 
 def tables() -> str:
@@ -37,7 +32,7 @@ def tables() -> str:
 
 def judge(entry: Entry, judges: list[str], part: int) -> None:
     """Let the judges who have not seen these images of this model attack them."""
-    known = {name_of(run, ("model", "judge", "part")) for run in STUDY.runs()}
+    known = {name_of({fact: run[fact] for fact in ("model", "judge", "part")}) for run in STUDY.runs()}
     runs = [{"model": entry.title, "judge": name, "part": part} for name in [CLEAN, *judges]]
     missing = [run for run in runs if name_of(run) not in known]
     if not missing:

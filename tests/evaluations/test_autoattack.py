@@ -71,11 +71,13 @@ class Terraces(nn.Module):
         return 1000 * self.model(images - 3 * (self.turn * images).sin() / self.turn)
 
 
-def test_the_second_judge_finds_images_that_the_suite_leaves_where_gradients_are_masked():
+def test_the_second_judge_finds_images_that_the_suite_leaves_where_gradients_are_masked(tmp_path):
     settings = {"model": Terraces(hardened()).eval(), "norm": "l2", "eps": 0.6, "seed": 4}
     records = measured(both, **settings)
     assert sum(records[-1].right) <= sum(records[-2].right) - 3
-    assert records[-1].value < records[0].value
+    text = robusttune.report(records, tmp_path, sections=["overview"]).read_text(encoding="utf-8")
+    assert f"{100 * records[-1].value:.1f}%" in text
+    assert f"{100 * records[-2].value:.1f}%" not in text
 
 
 def test_few_classes_are_judged_without_targets():
@@ -119,3 +121,34 @@ def test_the_second_judge_takes_the_passes_that_it_says(classes):
     done = measured([look, both], model=model, batches=batches, eps=0.01).facts["evaluations"]["autoattack"]
     assert 4 * said[0].forward == done["images forward"]
     assert 4 * said[0].backward == done["images backward"]
+
+
+BY_THE_FIRST = pytest.mark.xfail(
+    strict=True, reason="torchattacks' APGDT in l2 moves all images by the first one's step"
+)
+
+
+@pytest.mark.parametrize(
+    ("package", "settings"),
+    [
+        ("adv_lib", {"name": "apgd_targeted", "num_targets": 1}),
+        pytest.param("torchattacks", {"name": "APGDT", "n_classes": 2}, marks=BY_THE_FIRST),
+    ],
+)
+def test_what_is_found_does_not_depend_on_the_first_image_of_the_batch(package, settings):
+    images = digits()[0][:80]
+    images = images[hardened()(images).argmax(1) == digits()[1][:80]]
+    attack = plugins.configured("attacks", package, steps=100, **settings)
+    others = images.clone()
+    others[0] = 0.5
+    found = [
+        attack(
+            classification(hardened(), hardened()(first).argmax(1)),
+            first,
+            ThreatModel("l2", 0.6),
+            generator=generator(),
+        )
+        for first in (images, others)
+    ]
+    assert bool((found[0][1:] != images[1:]).any())
+    assert torch.allclose(found[0][1:], found[1][1:], atol=1e-5)

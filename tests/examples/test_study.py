@@ -263,11 +263,12 @@ def test_judges_are_compared_on_the_images_that_both_have_attacked(module):
     rows = [
         [cell.strip() for cell in row.strip("|").split("|")] for row in tables.pairs(tables.Answers(runs)).splitlines()
     ]
-    assert rows[2:] == [
-        ["torchattacks APGD-T", "adv-lib APGD-T", "linf", "5", "1", "1", "1"],
-        ["torchattacks APGD-T", "original APGD-T", "linf", "5", "0", "0", "1"],
-        ["original APGD-T", "adv-lib APGD-T", "linf", "5", "1", "1", "1"],
+    assert [row[:6] for row in rows[2:]] == [
+        ["torchattacks APGD-T", "adv-lib APGD-T", "5", "1", "1", "1"],
+        ["torchattacks APGD-T", "original APGD-T", "5", "0", "0", "1"],
+        ["original APGD-T", "adv-lib APGD-T", "5", "1", "1", "1"],
     ]
+    assert all(row[6:] == [""] * 4 for row in rows[2:])  # of models with masked gradients
 
 
 def test_a_judge_attacks_what_is_right_and_is_asked_once(cases, module, monkeypatch, tmp_path):
