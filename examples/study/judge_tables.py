@@ -85,7 +85,7 @@ def accuracies(answers: Answers) -> str:
     for entry in [*TEN, *MASKED]:
         shares = [_share(answers.joined([entry], [name])) for name in (CLEAN, *SHOWN)]
         found = answers.joined([entry], answers.judges_of(entry))
-        if found:
+        if found and shares[1]:  # by the first suite
             rows.append((entry.title, len(found), *shares, _share(found, interval=True)))
     return markdown_table(("model, adversary", "images", CLEAN, *SHOWN, "all judges"), rows)
 
