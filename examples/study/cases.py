@@ -100,6 +100,7 @@ SETTINGS = SEARCHED | {
     "photographs-linf": Setting("test_resnet", "linf", 8 / 255, "photographs", train=4_000),
     "photographs-l2": Setting("test_resnet", "l2", 0.5, "photographs", train=4_000),
     "mobile-linf": Setting("mobilenetv3_small_050", "linf", 0.1),
+    "resnet-l2": Setting("resnet10t", "l2", 1.0),
     "imagenet-linf": Setting(imagenet.MODEL, "linf", 4 / 255, "photographs", 2_000, test=256, side=96, length=0.2),
     "imagenet-l2": Setting(imagenet.MODEL, "l2", 1.0, "photographs", 2_000, test=256, side=96, length=0.2),
 }

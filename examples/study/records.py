@@ -73,18 +73,19 @@ class Study:
         missing = [judge for judge in judges if COLUMN[judge] not in known]
         if not missing:
             return
-        model = self._trained(run, known)
+        model = self.model(run)
         for judge in missing:
             self.add(run, **judged(model, str(run["setting"]), judge))
 
-    def _trained(self, run: Facts, known: Facts) -> nn.Module:
+    def model(self, run: Facts) -> nn.Module:
+        """Return the model that a run ends with, from its weights, or trained again where they are gone."""
         weights = self.weights / f"{name_of(run)}.safetensors"
         if weights.exists():
             model = SETTINGS[str(run["setting"])].new()
             load_model(model, weights)
             return model.eval()
         model, facts = self.train(run)
-        if "seconds" not in known:
+        if not any(name_of(each, run) == name_of(run) and "seconds" in each for each in self.runs()):
             self.add(run, **facts, version=robusttune.__version__)
         self.weights.mkdir(parents=True, exist_ok=True)
         part = weights.with_suffix(".part")

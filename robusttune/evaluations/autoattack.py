@@ -1,4 +1,4 @@
-"""Accuracy under the standard AutoAttack, from torchattacks' members."""
+"""Accuracy under the standard AutoAttack, from torchattacks' members, and under a second judge, adv-lib's APGD."""
 
 import hashlib
 import json
@@ -6,11 +6,13 @@ import logging
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
 from robusttune import plugins
-from robusttune.evaluations import Passes, Record, Subject, accuracy, attacks_at, takes
+from robusttune.attacks import Attack
+from robusttune.evaluations import Passes, Record, Subject, accuracy, attacks_at, checked_by, takes
 from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
 from robusttune.run.provenance import digest, fingerprint
@@ -24,12 +26,14 @@ FEWEST_CLASSES = 4
 SHORT = 5  # steps by which an estimate measures a member
 FILE = "autoattack.jsonl"
 
+Member: TypeAlias = tuple[str, dict[str, object]]  # an attack of `attacks/`, and its settings
+
 
 logger = logging.getLogger("robusttune")
 
 
-def _passes(subject: Subject, *, queries: int) -> Passes:
-    """Count the passes of torchattacks' members, and of a look at what each of them found."""
+def _passes(subject: Subject, *, queries: int, second_judge: bool) -> Passes:
+    """Count the passes of the members, and of a look at what each of them found."""
     targets = min(TARGETS, subject.classes - 1)
     each: dict[str, object] = {"steps": SHORT, "n_classes": 2}
     members: dict[str, tuple[dict[str, object], Passes]] = {
@@ -43,6 +47,8 @@ def _passes(subject: Subject, *, queries: int) -> Passes:
         (plugins.configured("attacks", "torchattacks", name=name, **members[name][0]), members[name][1])
         for name in kept
     ]
+    if second_judge:
+        attacks.append(_second_passes(subject.classes))
     total = Passes(1, exact=False, attacks=attacks)
     for _, passes in attacks:
         total = total.plus(passes)
@@ -53,11 +59,31 @@ def _attacked(subject: Subject, *, norm: NormLike | None, eps: float | None) -> 
     return [subject.adversary(norm, eps)]
 
 
+def _second_passes(classes: int) -> tuple[Attack, Passes]:
+    """Return a short version of the second judge, and the passes of the long one with a look at what it found."""
+    package, settings = _second(classes, SHORT)[1]
+    if classes < FEWEST_CLASSES:
+        return plugins.configured("attacks", package, **settings), Passes(STEPS + 2, STEPS + 1)
+    taken = min(TARGETS, classes - 1) * (STEPS + 1)
+    return plugins.configured("attacks", package, **{**settings, "num_targets": 1}), Passes(2 + taken, taken)
+
+
+def _check(subject: Subject, *, second_judge: bool) -> None:
+    if second_judge:
+        plugins.check_installed("attacks", "adv_lib")
+
+
 @attacks_at(_attacked)
+@checked_by(_check)
 @takes(_passes)
 @plugins.requires(partial(plugins.check_installed, "attacks", "torchattacks"))
 def autoattack(
-    subject: Subject, *, norm: NormLike | None = None, eps: float | None = None, queries: int = QUERIES
+    subject: Subject,
+    *,
+    norm: NormLike | None = None,
+    eps: float | None = None,
+    queries: int = QUERIES,
+    second_judge: bool = False,
 ) -> list[Record]:
     """Measure the accuracy under APGD on the cross-entropy, targeted APGD, targeted FAB and Square, one after the other.
 
@@ -71,23 +97,31 @@ def autoattack(
         norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
             radius for another norm).
         queries: of Square; fewer than 5,000 are not the standard.
+        second_judge: attack the images that are left with adv-lib's targeted APGD, too (with 3 classes with its APGD on the
+            difference-of-logits ratio, with 2 on the cross-entropy). The last Record is then the worst case over two
+            implementations; the one before it, after Square, is that of the suite.
 
     Raises:
-        ImportError: torchattacks is not installed.
+        ImportError: torchattacks is not installed, or adv-lib for the second judge.
 
     Source: Croce and Hein, arXiv:2003.01690.
     """
     threat = subject.adversary(norm, eps)
+    _check(subject, second_judge=second_judge)
     members = _members(subject.classes, queries)
+    last = list(members)[-1]  # of the standard suite
+    if second_judge:
+        name, member = _second(subject.classes, STEPS)
+        members[name] = member
     saved = _SavedAnswers(subject, threat, queries)
     after: dict[str, list[bool]] = {name: [] for name in members}
     for pixels, labels in subject.batches():
         alive, hashes = subject.predicted(pixels) == labels, image_hashes(pixels)
         batch = [f"{image} {label}" for image, label in zip(hashes, labels.tolist(), strict=True)]
-        for name, settings in members.items():
+        for name, (package, settings) in members.items():
             known = saved.find(name, batch)
             if known is None:
-                attack = plugins.configured("attacks", "torchattacks", **settings)
+                attack = plugins.configured("attacks", package, **settings)
                 alive = subject.withstood(
                     pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
                 )
@@ -95,25 +129,27 @@ def autoattack(
             else:
                 alive = torch.tensor(known, device=alive.device)
             after[name] += alive.tolist()
-    standard = queries == QUERIES and subject.classes >= FEWEST_CLASSES
+    standard = {last: queries == QUERIES and subject.classes >= FEWEST_CLASSES}
     return _records(subject, threat, after, standard)
 
 
-def _records(subject: Subject, threat: ThreatModel, after: dict[str, list[bool]], standard: bool) -> list[Record]:
-    """Return the accuracy after each member; the last Record says if members and settings are the standard's."""
+def _records(
+    subject: Subject, threat: ThreatModel, after: dict[str, list[bool]], standard: dict[str, bool]
+) -> list[Record]:
+    """Return the accuracy after each member; the Record of the suite's last says if members and settings are the standard's."""
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     images, *correct = subject.totals(len(next(iter(after.values()))), *map(sum, after.values()))
     records = []
     for position, (name, count) in enumerate(zip(after, correct, strict=True)):
         of_member = {**setting, "attack": f"{'and ' * (position > 0)}{name}"}
-        if position == len(after) - 1:
-            of_member["standard"] = standard
+        if name in standard:
+            of_member["standard"] = standard[name]
         records.append(accuracy("autoattack", count, images, of_member, right=after[name]))
     return records
 
 
-def _members(classes: int, queries: int) -> dict[str, dict[str, object]]:
-    """Return for each member, by its description, the settings of torchattacks' class."""
+def _members(classes: int, queries: int) -> dict[str, Member]:
+    """Return for each member of the suite, by its description, the settings of torchattacks' class."""
     targets = min(TARGETS, classes - 1)
     members: dict[str, dict[str, object]] = {f"APGD-CE, {STEPS} steps": {"name": "APGD", "steps": STEPS, "loss": "ce"}}
     if classes >= FEWEST_CLASSES:
@@ -123,7 +159,18 @@ def _members(classes: int, queries: int) -> dict[str, dict[str, object]]:
         members[f"FAB-T, {STEPS} steps, {targets} targets"] = {"name": "FAB", "multi_targeted": True, **targeted}
     without = "" if classes >= FEWEST_CLASSES else f" (no targeted members: {classes} classes)"
     members[f"Square, {queries} queries{without}"] = {"name": "Square", "n_queries": queries}
-    return members
+    return {name: ("torchattacks", settings) for name, settings in members.items()}
+
+
+def _second(classes: int, steps: int) -> tuple[str, Member]:
+    """Return the description of the second judge, and the settings of adv-lib's function."""
+    if classes < FEWEST_CLASSES:
+        loss = "ce" if classes < FEWEST_CLASSES - 1 else "dlr"  # the ratio needs a third logit
+        untargeted: dict[str, object] = {"name": "apgd", "loss_function": loss, "steps": steps}
+        return f"adv-lib's APGD-{loss.upper()}, {steps} steps", ("adv_lib", untargeted)
+    targets = min(TARGETS, classes - 1)
+    settings: dict[str, object] = {"name": "apgd_targeted", "steps": steps, "num_targets": targets}
+    return f"adv-lib's APGD-T, {steps} steps, {targets} targets", ("adv_lib", settings)
 
 
 class _SavedAnswers:

@@ -113,9 +113,7 @@ def evaluate(
         >>> records[0].metric, records[0].images
         ('accuracy', 8)
     """
-    _check(
-        {"subset": subset, "seed": seed, "out": out, "run": run, "notes": notes, "resume": resume, "log": log}, progress
-    )
+    _check(log, out, progress=progress, subset=subset, seed=seed, run=run, notes=notes, resume=resume)
     evaluations, seed = chosen_evaluations(which), int(seed)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
@@ -166,10 +164,10 @@ def evaluate(
     return records
 
 
-def _check(arguments: Mapping[str, object], progress: object) -> None:
+def _check(log: object, out: object, **others: object) -> None:
     """Check arguments of `evaluate` before anything is read."""
-    check_settings({**arguments, "progress": progress})
-    check_report_log(arguments["log"], arguments["out"])
+    check_settings({"out": out, **others})
+    check_report_log(log, out)
 
 
 def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:

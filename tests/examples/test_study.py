@@ -252,3 +252,47 @@ def test_the_weights_of_imagenet_know_a_cat_and_a_cup_of_coffee(module):
     for name, classes in {"cat": {281, 282, 285}, "coffee": {967, 968}}.items():
         image = photographs.crop(photographs.Region(name, 0, 50, 300), 224)
         assert int(model.eval()(image[None]).argmax()) in classes
+
+
+def test_judges_are_compared_on_the_images_that_both_have_attacked(module):
+    tables, models = module("judge_tables"), module("judge_models")
+    entry = models.TEN[0]
+    found = {"clean": "11110", "torchattacks APGD-T": "11000", "adv-lib APGD-T": "10100", "original APGD-T": "11000"}
+    runs = [{"model": entry.title, "judge": judge, "part": 0, "right": right} for judge, right in found.items()]
+    runs.append({"model": entry.title, "judge": "adv-lib APGD-T", "part": 1, "right": "00000"})  # by one judge alone
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in tables.pairs(tables.Answers(runs)).splitlines()
+    ]
+    assert [row[:6] for row in rows[2:]] == [
+        ["torchattacks APGD-T", "adv-lib APGD-T", "5", "1", "1", "1"],
+        ["torchattacks APGD-T", "original APGD-T", "5", "0", "0", "1"],
+        ["original APGD-T", "adv-lib APGD-T", "5", "1", "1", "1"],
+    ]
+    assert all(row[6:] == [""] * 4 for row in rows[2:])  # of models with masked gradients
+
+
+def test_a_judge_attacks_what_is_right_and_is_asked_once(cases, module, monkeypatch, tmp_path):
+    need_fashion_mnist()
+    judges, models = module("judges"), module("judge_models")
+    torch.manual_seed(0)
+    model = cases.SETTINGS["cnn-linf"].new().eval().requires_grad_(False)
+    monkeypatch.setattr(judges, "model_of", lambda entry: model)
+    monkeypatch.setattr(judges.STUDY, "file", tmp_path / "judges.jsonl")
+    entry = models.TEN[1]._replace(images=6)
+    for _ in range(2):
+        judges.judge(entry, ["robusttune margin"], part=1)
+    clean, margin = judges.STUDY.runs()
+    images, labels = models.images_of(entry, range(6, 12))
+    assert clean["right"] == "".join(str(int(right)) for right in model(images).argmax(1) == labels)
+    assert all(one >= other for one, other in zip(clean["right"], margin["right"], strict=True))
+    assert len(judges.STUDY.lines()) == 2
+
+
+def test_an_attack_that_leaves_the_ball_is_no_judge(cases, module, monkeypatch):
+    need_fashion_mnist()
+    attacks, models = module("judge_attacks"), module("judge_models")
+    entry = models.TEN[0]
+    problem = attacks.Problem(None, *models.images_of(entry, range(2)), entry.threat, torch.Generator())
+    monkeypatch.setitem(attacks.JUDGES, "far", lambda problem: problem.images.flip(0))
+    with pytest.raises(ValueError, match="far left the ball or the box"):
+        attacks.attacked(problem, "far")
