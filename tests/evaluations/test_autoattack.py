@@ -75,7 +75,7 @@ def test_the_second_judge_finds_images_that_the_suite_leaves_where_gradients_are
     settings = {"model": Terraces(hardened()).eval(), "norm": "l2", "eps": 0.6, "seed": 4}
     records = measured(both, **settings)
     assert sum(records[-1].right) <= sum(records[-2].right) - 3
-    text = robusttune.report(records, tmp_path, sections=["overview"]).read_text(encoding="utf-8")
+    text = robusttune.report(records, tmp_path, sections=["verdict"]).read_text(encoding="utf-8")
     assert f"{100 * records[-1].value:.1f}%" in text
     assert f"{100 * records[-2].value:.1f}%" not in text
 
