@@ -114,6 +114,8 @@ def check_path(name: str, value: object) -> Path:
 
 def check_flag(name: str, value: object, *, none: bool = False, auto: bool = False) -> None:
     """Raise a ValueError unless a value is True or False; `none` and `auto` for flags that may be None or "auto", too."""
+    if isinstance(value, Integral) and value in (0, 1):
+        return
     if type(value).__name__ not in ("bool", "bool_"):  # numpy has one of its own
         also = ", or None for the default" if none else ""
         if auto:

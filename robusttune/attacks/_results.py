@@ -38,7 +38,8 @@ def attacked(
     Raises:
         ValueError: the result has another shape or type, or images outside of the threat model with `inside`.
     """
-    results = attack(loss_of, images, threat, generator=generator)
+    # A copy, as the distance from images that an attack writes into would be 0.
+    results = attack(loss_of, images.clone() if inside else images, threat, generator=generator)
     if not isinstance(results, Tensor) or results.shape != images.shape or not results.is_floating_point():
         got = f"{results.dtype} {tuple(results.shape)}" if isinstance(results, Tensor) else shown(results)
         raise ValueError(

@@ -46,5 +46,5 @@ def run_compare(
 
 def _path(argument: str) -> str:
     """Read NAME=PATH, as for report: the path."""
-    name, equals, path = argument.partition("=")
-    return path if equals else name
+    _, equals, path = argument.partition("=")
+    return path if equals and not Path(argument).exists() else argument

@@ -141,12 +141,27 @@ def worst_of(records: Sequence[Record]) -> Record | None:
     return accuracy("worst case", sum(right), len(right), {}, metric=records[0].metric, right=right)
 
 
-def expected_robustness(records: Records, adversary: Adversary) -> Record | None:
+def radii_up_to(records: Records, adversary: Adversary) -> list[float]:
+    """Return the radii of an adversary's norm, up to its own, at which answers to single images are known."""
+    known = {
+        record.setting["eps"]
+        for record in attacks_in(records)
+        if record.right is not None and record.setting["norm"] == adversary.norm
+    }
+    return sorted(eps for eps in known if eps <= adversary.eps * (1 + 1e-5))
+
+
+def expected_robustness(records: Records, adversary: Adversary, among: Sequence[float] | None = None) -> Record | None:
     """Return the mean accuracy over radii from 0 to that of an adversary: the area below the curve, divided by the radius.
 
     The area is that of the trapezoids between the radii that were measured, of which 0 and the radius itself must be two. An
     image counts as right at a radius if no attack up to it changes its class. Its own part of the area is a score from 0 to
     1; the 95% interval is Wilson's for the number of independent trials that would vary as much as these scores do.
+
+    Args:
+        records: of a model.
+        adversary: up to whose radius.
+        among: radii that all models were measured at, so that they can be compared; None for all of this one's.
 
     Returns:
         The Record, whose setting holds the norm, the radius as eps, and the number of radii above 0 as "radii"; None where a radius
@@ -157,7 +172,11 @@ def expected_robustness(records: Records, adversary: Adversary) -> Record | None
     for record in attacks_in(records):
         if record.right is not None and record.setting["norm"] == adversary.norm:
             by_radius.setdefault(record.setting["eps"], []).append(record)
-    radii = sorted(eps for eps in by_radius if eps <= adversary.eps * (1 + 1e-5))
+    radii = [
+        eps
+        for eps in radii_up_to(records, adversary)
+        if among is None or any(math.isclose(eps, each, rel_tol=1e-5) for each in among)
+    ]
     if clean is None or clean.right is None or not radii or not math.isclose(radii[-1], adversary.eps, rel_tol=1e-5):
         return None
     alive, scores = clean.right, [0.0] * len(clean.right)

@@ -109,8 +109,13 @@ class Checks(list[Check]):
 
 def _row(check: Check) -> list[object]:
     low, high = check.interval
-    signed = "+" if check.limit < 0 else ""  # a limit below 0 is that of a difference
-    value, interval = f"{100 * check.value:{signed}.2f}%", f"{100 * low:{signed}.2f} to {100 * high:{signed}.2f}%"
+    if check.limit < 0:  # that of a difference
+        value, interval = (
+            f"{100 * check.value:+.2f} points",
+            f"{100 * low:+.2f} to {100 * high:+.2f} points, each one-sided",
+        )
+    else:
+        value, interval = f"{100 * check.value:.2f}%", f"{100 * low:.2f} to {100 * high:.2f}%"
     return [
         as_text(check.requirement),
         check.verdict.value,

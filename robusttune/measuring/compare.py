@@ -91,12 +91,16 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
     first, second = records_of(first), records_of(second)
     pairs = paired_rows(first, second)
     measured_word([first, second])  # refuses accuracy beside agreement
-    counterparts = {key_of(record): record.right for record in second if record.right is not None}
+    counterparts: dict[tuple[object, ...], list[tuple[bool, ...]]] = {}  # several where the seeds of an attack differ
+    for record in second:
+        if record.right is not None:
+            counterparts.setdefault(key_of(record), []).append(record.right)
     comparisons = Comparisons()
     comparisons.note = _note(first, second, pairs)
     for record in first:
-        right = counterparts.get(key_of(record))
-        if record.right is not None and right is not None:
+        rights = counterparts.get(key_of(record))
+        if record.right is not None and rights:
+            right = rights.pop(0) if len(rights) > 1 else rights[0]
             comparisons.append(compared(_named(record), record.right, right, pairs))
     if not comparisons:
         raise ValueError("the two have no measurement in common: evaluate both models with the same evaluations")
@@ -129,7 +133,22 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
     pairs = _paired(first.hashes, second.hashes)
     if not pairs:
         raise ValueError("the two have no image in common: evaluate both models on the same images")
+    same_names = first.classes == second.classes and bool(first.labels) and bool(second.labels)
+    if (
+        same_names
+        and any(first.labels[row] != second.labels[other] for row, other in pairs)
+        and not _agreements(first, second)
+    ):
+        raise ValueError(
+            "the two have other labels for the same images, so one of them was measured with wrong ones: look at the order of the "
+            "classes in both evaluations"
+        )
     return pairs
+
+
+def _agreements(first: Records, second: Records) -> bool:
+    """Return True where labels are the answers of teachers, which `_note` compares."""
+    return caveat(first.facts) is not None or caveat(second.facts) is not None
 
 
 def compared(what: str, first: Sequence[bool], second: Sequence[bool], pairs: Sequence[tuple[int, int]]) -> Comparison:

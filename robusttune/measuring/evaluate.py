@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robusttune import plugins
 from robusttune.data import sharding
-from robusttune.data.batches import first_batch, images_of, unpacked, yields_images_alone
+from robusttune.data.batches import errors_at, first_batch, images_of, unpacked, yields_images_alone
 from robusttune.data.class_names import class_names, doubt_of_outputs
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
@@ -113,7 +113,7 @@ def evaluate(
         >>> records[0].metric, records[0].images
         ('accuracy', 8)
     """
-    _check(log, out, progress=progress, subset=subset, seed=seed, run=run, notes=notes, resume=resume)
+    _check(log, out, training_loader, progress=progress, subset=subset, seed=seed, run=run, notes=notes, resume=resume)
     evaluations, seed = chosen_evaluations(which), int(seed)
     check_loader(loader, passes=1 + len(evaluations))
     model, known = with_run(model, run)
@@ -164,10 +164,14 @@ def evaluate(
     return records
 
 
-def _check(log: object, out: object, **others: object) -> None:
+def _check(log: object, out: object, training: Loader | None, **others: object) -> None:
     """Check arguments of `evaluate` before anything is read."""
     check_settings({"out": out, **others})
     check_report_log(log, out)
+    if training is not None:  # it is gone through after all measurements
+        check_loader(training, "training_loader", passes=2)
+        with errors_at("training_loader"), own_randomness(0):
+            images_of(first_batch(training, "training_loader"))
 
 
 def chosen_evaluations(which: object) -> list[tuple[str, Evaluating]]:

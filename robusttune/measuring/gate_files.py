@@ -72,7 +72,16 @@ def as_sarif(checks: Checks, place: str = "") -> str:
     results = [_result(check, row, place) for row, check in enumerate(checks) if check.verdict is not Verdict.MET]
     driver: Json = {"name": "robusttune", "version": version("robusttune"), "informationUri": HOME, "rules": rules}
     properties: Json = {"verdict": checks.verdict.value, "checks": checks.to_dict()["checks"]}
-    run: Json = {"tool": {"driver": driver}, "results": results, "properties": properties}
+    compared = any(check.limit < 0 for check in checks)
+    category: Json = {
+        "id": f"robusttune/{'compare' if compared else 'evaluate'}/"
+    }  # two runs of one tool are told apart by it
+    run: Json = {
+        "tool": {"driver": driver},
+        "automationDetails": category,
+        "results": results,
+        "properties": properties,
+    }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
@@ -105,6 +114,8 @@ WRITERS: dict[str, Callable[[Checks, str], str]] = {"summary": as_summary, "juni
 def check_paths(paths: dict[str, PathLike | None]) -> None:
     """Create the folders of the files before anything is measured, and remove files of an earlier gate, which would be stale.
 
+    Other files are not touched, but refused: a gate must not replace what was measured.
+
     Args:
         paths: by "summary", "junit" or "sarif" where to write; None for nowhere.
 
@@ -117,14 +128,29 @@ def check_paths(paths: dict[str, PathLike | None]) -> None:
     for name, path in chosen.items():
         if path.is_dir():
             raise ValueError(f"{name}={str(path)!r} is a folder, but a file is needed, such as {str(path / name)!r}")
+        if path.exists() and not _is_of_a_gate(path):
+            raise ValueError(
+                f"{name}={str(path)!r} is a file of something else than an earlier gate: name another one, or remove it"
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
             write_text(path, "")
             path.unlink()
         except OSError as error:
             raise ValueError(
                 f"{name}={str(path)!r} cannot be written ({error.strerror}): name a file in a folder that can be written to"
             ) from error
+
+
+def _is_of_a_gate(path: Path) -> bool:
+    """Return True for a regular file that a gate wrote, or an empty one."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        start = file.read(2000)
+    signs = ('"verdict"', "robusttune gate", SCHEMA)
+    return not start.strip() or any(sign in start for sign in signs)
 
 
 def write_files(checks: Checks, place: str, paths: dict[str, PathLike | None]) -> None:

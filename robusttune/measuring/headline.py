@@ -1,10 +1,19 @@
 """Headline of a report: what two models differ by under attack and on unchanged images, and how sure that is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from robusttune.measuring.agreement import measured_word, whose
-from robusttune.measuring.attacked import Judged, attacks_in, clean_of, expected_robustness, judged_at, worst_of
+from robusttune.measuring.attacked import (
+    Judged,
+    attacks_in,
+    clean_of,
+    expected_robustness,
+    judged_at,
+    radii_up_to,
+    worst_of,
+)
 from robusttune.measuring.compare import Comparison, compare, key_of
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
@@ -130,10 +139,17 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         attacks=_words(attacks[1] or attacks[0]),
         same=same,
         expected={
-            name: None if judged is None else expected_robustness(runs[name], judged.adversary) for name in names
+            name: None if judged is None else expected_robustness(runs[name], judged.adversary, _shared(runs, judged))
+            for name in names
         },
         failed={name: count for name in names if (count := _failed(runs[name]))},
     )
+
+
+def _shared(runs: Mapping[str, Records], judged: Judged) -> list[float]:
+    """Return the radii up to the adversary's at which all models were attacked."""
+    first, *others = [radii_up_to(records, judged.adversary) for records in runs.values()]
+    return [eps for eps in first if all(any(math.isclose(eps, each, rel_tol=1e-5) for each in one) for one in others)]
 
 
 def _attacks(before: Records, after: Records, judged: Judged | None) -> tuple[tuple[list[Record], list[Record]], bool]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from robusttune.measuring.attacked import Adversary
 from robusttune.measuring.headline import Change, Headline
-from robusttune.measuring.record import percent
+from robusttune.measuring.record import Record, accuracy, percent
 from robusttune.run.settings import shown_radius
 
 SURE = 0.05  # p-value below which a difference is said to be larger than chance makes
@@ -31,7 +31,7 @@ def verdict(headline: Headline) -> str:
 
 
 def _sentence(where: str, change: Change, headline: Headline) -> str:
-    first, second = change.first, change.second
+    first, second = _in_common(change)
     if second is None:
         return f"{where}, {quoted(headline.second)} was not measured."
     interval = f" ({interval_in_words(second.interval)})" if first is None else ""
@@ -43,6 +43,18 @@ def _sentence(where: str, change: Change, headline: Headline) -> str:
     verbs = [_verb(headline, name) for name in (headline.first, headline.second)]
     verb = "" if verbs[0] == verbs[1] else f" {verbs[0]}"
     return f"{text}, and {quoted(headline.first)}{verb} on {percent(first.value)}{f': {_points(change)}' if not verb else ''}."
+
+
+def _in_common(change: Change) -> tuple[Record | None, Record | None]:
+    """Return both accuracies; of the images in common where one of them was measured on others, too."""
+    first, second, test = change.first, change.second, change.test
+    if first is None or second is None or test is None or test.images == first.images == second.images:
+        return first, second
+    shares = (test.first, test.second)
+    return tuple(  # type: ignore[return-value]
+        accuracy(record.evaluation, round(share * test.images), test.images, record.setting, metric=record.metric)
+        for record, share in zip((first, second), shares, strict=True)
+    )
 
 
 def quoted(name: str) -> str:
@@ -62,7 +74,7 @@ def _points(change: Change) -> str:
         >>> from robusttune.measuring.compare import Comparison
         >>> from robusttune.measuring.record import accuracy
         >>> _points(Change(None, None, Comparison("", 0.5, 0.8, 100, 0, 30, 0.001)))
-        '30.0 points more (95% interval 20.5 to 38.7)'
+        '30.0 points more (95% interval 20.4 to 38.5)'
     """
     difference = 100 * (change.difference or 0.0)
     text = f"{_signed(difference)[0]} points {_signed(difference)[1]}" if round(difference, 1) else "no difference"
@@ -92,7 +104,8 @@ def basis(headline: Headline) -> str:
     """Say in short what the verdict rests on: the paired tests, the attacks and the number of images."""
     changes = {"under attack": headline.robust, "on unchanged images": headline.clean}
     tests = {what: change.test.p for what, change in changes.items() if change.test is not None}
-    record = headline.robust.second or headline.robust.first or headline.clean.second or headline.clean.first
+    pairs = (_in_common(headline.robust), _in_common(headline.clean))
+    record = next((each for first, second in pairs for each in (second, first) if each is not None), None)
     images = [] if record is None else [f"{record.images:,} images"]
     attacks = [f"attacked by {' and by '.join(headline.attacks)}"] if headline.attacks else []
     said = [_tested(tests)] if tests else []

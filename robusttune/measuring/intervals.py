@@ -34,7 +34,7 @@ def paired_difference(only_first: int, only_second: int, trials: int) -> tuple[f
 
     Example:
         >>> paired_difference(10, 40, 100)
-        (0.1686..., 0.4195...)
+        (0.1693..., 0.4189...)
     """
     first, second, total = only_first + 0.5, only_second + 0.5, trials + 2
     difference = (second - first) / total

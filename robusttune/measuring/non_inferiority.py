@@ -155,9 +155,9 @@ def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tupl
             )
         return found[0], found[1], "accuracy on unchanged images"
     _check_one_radius(first, second, margin)
-    ours, theirs = ({key_of(each): each for each in attacks_at(records, margin)} for records in (first, second))
-    common = [key for key, record in ours.items() if record.right and key in theirs and theirs[key].right]
-    here = Records(ours[key] for key in common)
+    ours, theirs = (_by_key(attacks_at(records, margin)) for records in (first, second))
+    common = [key for key in ours if key in theirs]
+    here = Records(each for key in common for each in ours[key])
     if all(each.evaluation in NO_ATTACK for each in here):
         raise ValueError(
             f"{margin.text!r} needs an attack that both models met with the same settings, and the answer to each image: evaluate "
@@ -167,7 +167,17 @@ def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tupl
     names = ", ".join(dict.fromkeys(each.evaluation for each in here))
     at = described({"eps": setting["eps"]}).replace("=", " ")
     what = f"accuracy under the worst of the {len(common)} attacks that both met ({names}) at {setting['norm']} {at}"
-    return _right(here.worst()), _right(Records(theirs[key] for key in common).worst()), what
+    there = Records(each for key in common for each in theirs[key])
+    return _right(here.worst()), _right(there.worst()), what
+
+
+def _by_key(records: Records) -> dict[tuple[object, ...], list[Record]]:
+    """Group Records with answers to single images by what they measure, which is the same for every seed."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        if record.right:
+            groups.setdefault(key_of(record), []).append(record)
+    return groups
 
 
 def _first_known(records: Records, evaluation: str, metric: str) -> tuple[bool, ...] | None:

@@ -38,13 +38,16 @@ def _attacks(runs: Mapping[str, Records]) -> Iterator[str]:
 
 
 def _others(runs: Mapping[str, Records]) -> Iterator[str]:
-    done = _evaluations(runs)
-    if "sanity" not in done:
-        yield "Signs that robustness is only apparent, such as masked gradients (`sanity`)."
-    if "corruptions" not in done:
-        yield "Changes that happen by themselves, such as noise, blur and compression (`corruptions`)."
-    if "certified" not in done:
-        yield "Proofs: attacks that fail prove nothing (`certified` proves, in l2, for a smoothed model)."
+    texts = {
+        "sanity": "Signs that robustness is only apparent, such as masked gradients (`sanity`)",
+        "corruptions": "Changes that happen by themselves, such as noise, blur and compression (`corruptions`)",
+        "certified": "Proofs: attacks that fail prove nothing (`certified` proves, in l2, for a smoothed model)",
+    }
+    for evaluation, text in texts.items():
+        lacking = [f"“{name}”" for name, records in runs.items() if not records.where(evaluation)]
+        if lacking:
+            of = f", of {' and '.join(lacking)}" if len(lacking) < len(runs) else ""
+            yield f"{text}{of}."
     yield "Images from elsewhere: other cameras, sites, seasons and groups of people may give other numbers."
 
 

@@ -32,6 +32,7 @@ from robusttune.measuring.records_files import (
     numbers_checksum,
     read_beside,
 )
+from robusttune.run.about import RUN
 from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
@@ -172,9 +173,6 @@ class Records(list[Record]):
         The answers to single images go to `<name>.images.json` beside it, the pictures of failures to
         `<name>.failures.npz`. Each file is replaced only after its new content is complete, that of the numbers last.
 
-        Returns:
-            The path.
-
         Raises:
             OSError: a file cannot be written, such as on a full disk.
         """
@@ -285,9 +283,11 @@ def records_of(source: "Records | PathLike") -> Records:
 
 
 def name_of(place: PathLike) -> str:
-    """Name the model whose Records are at a path, by its folder."""
+    """Name the model whose Records are at a path, by its folder; by that of the run where the evaluation lies inside one."""
     path = check_path("path", place)
-    return (path if path.is_dir() else path.parent).resolve().name or "model"
+    folder = (path if path.is_dir() else path.parent).resolve()
+    inside = (folder.parent / RUN).exists() and not (folder / RUN).exists()
+    return (folder.parent if inside else folder).name or "model"
 
 
 def _row(record: Record, classes: Sequence[str]) -> list[object]:

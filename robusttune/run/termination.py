@@ -1,5 +1,6 @@
 """SIGTERM, by which schedulers and `kill` end a process: like Ctrl-C, and at the end of a step where steps are taken."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ class Terminated(SystemExit):
     def __str__(self) -> str:
         return "SIGTERM"
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Terminated, ()
+
 
 @contextmanager
 def awaited() -> Iterator[None]:
@@ -31,23 +35,26 @@ def awaited() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    _state.deferred = _state.asked = False
+    _state.deferred, _state.asked, _state.process = False, False, os.getpid()
     signal.signal(signal.SIGTERM, _asked)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _state.asked = False
+        if signal.getsignal(signal.SIGTERM) is _asked:  # else the user's, from inside
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
     """Let a SIGTERM inside this context wait for `asked`, which is looked at after each step; a second one does not wait."""
-    _state.deferred, _state.asked = True, False
+    outer = bool(getattr(_state, "deferred", False))  # of a run inside another one's on_epoch
+    _state.deferred = True
     try:
         yield
     finally:
-        _state.deferred = False
-    if _state.asked:
+        _state.deferred = outer
+    if asked() and not outer:
         raise Terminated
 
 
@@ -57,6 +64,10 @@ def asked() -> bool:
 
 
 def _asked(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _state.process:  # a process that was forked inside the run ends as any other
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
     if not _state.deferred or _state.asked:
         raise Terminated
     _state.asked = True

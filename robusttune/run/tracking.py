@@ -11,7 +11,7 @@ from robusttune.plugins import did_you_mean
 from robusttune.run import distributed
 from robusttune.run.folder import as_json
 from robusttune.run.log import Tracker
-from robusttune.types import Json, shown
+from robusttune.types import Json, plain_number, shown
 
 # The files of those that take settings and a report, too; accelerate has more, by name.
 OWN = {"mlflow": "tracking_mlflow", "wandb": "tracking_wandb", "tensorboard": "tracking_tensorboard"}
@@ -65,6 +65,11 @@ def check_log(log: object, out: object) -> None:
         raise ImportError(f"log={log!r} needs its package: pip install {log}") from error
 
 
+def _item(value: object) -> object:
+    """Return the number in a tensor of one."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 class Tracking:
     """A run in a tracker; where the tracker fails after its beginning, this is a warning, and the work goes on.
 
@@ -104,7 +109,8 @@ class Tracking:
 
     def log(self, values: Mapping[str, object], step: int | None = None) -> None:
         """Write metrics; other values than numbers are left out."""
-        known = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {name: plain_number(_item(value)) for name, value in values.items()}
+        known = {name: float(value) for name, value in numbers.items() if isinstance(value, int | float)}
         self._guarded("metrics", lambda run: run.log(known, step))
 
     def attach(self, name: str, path: Path) -> None:

@@ -65,7 +65,15 @@ def displayed(training: "Training", show: bool) -> Iterator[Display]:
         termination.deferred(),
         tqdm(total=progress.steps, initial=progress.taken, unit="step", disable=not show) as bar,
     ):
-        yield Display(training, bar, show)
+        try:
+            yield Display(training, bar, show)
+        except RuntimeError as error:
+            # A SIGTERM to all processes of a job ends the loader's workers, too, while this one finishes its step.
+            if not termination.asked() or "DataLoader worker" not in str(error):
+                raise
+            if not training.stepper.waiting:
+                training.checkpoints.save(training)
+            raise termination.Terminated from error
 
 
 def time_left(training: "Training", seconds: float) -> str:

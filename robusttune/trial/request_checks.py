@@ -1,11 +1,11 @@
 """Checks of the arguments of `poc`, before a plan is made of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from robusttune.run.settings import COUNT, POSITIVE, check_number
 from robusttune.threat import ThreatModel
-from robusttune.types import shown
+from robusttune.types import plain_number, shown
 
 if TYPE_CHECKING:
     from robusttune.trial.plan_defaults import PlanRequest
@@ -87,6 +87,6 @@ def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:
     """
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         return list(range(seeds))
-    if isinstance(seeds, Sequence | set | range) and not isinstance(seeds, str | bytes):
-        return list(seeds)
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Mapping) and getattr(seeds, "ndim", True):
+        return [plain_number(seed) for seed in seeds]  # type: ignore[misc]
     raise ValueError(f"seeds is {seeds!r}, but their number is needed, such as 3, or a list of them, such as [0, 1, 2]")

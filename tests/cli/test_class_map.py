@@ -11,7 +11,10 @@ from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
 # timm's data sets leave the files that they have read to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:no weight of the model has changed"),
+]
 
 NAMES = ["owl", "ant", "10", "cat", "2", "bee"]
 SOURCE = ["--model", "brightness:Net", "--model_args", "{classes: 6}", "--size", "8", "--channels", "1"]

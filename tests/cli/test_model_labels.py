@@ -18,7 +18,10 @@ from robusttune.cli.model_labels import came_with, names_in
 from robusttune.cli.options import Sources
 
 # timm's data sets leave the files that they have read to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:no weight of the model has changed"),
+]
 
 NAMES = ["owl", "ant", "10", "cat", "2", "bee"]  # neither sorted as text nor by number
 WNIDS = ImageNetInfo().label_names()

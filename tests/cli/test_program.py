@@ -78,8 +78,8 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     assert sorted(record.setting["eps"] for record in records.where("sweep")) == pytest.approx([4 / 255, 26 / 255])
     assert main(["report", "before=runs/b", "runs/a/evaluation", "--out", "page", "--assurance"]) == 0
     page = unpadded((tmp_path / "page/report.md").read_text())
-    assert "| accuracy | before | evaluation |" in page
-    assert "Under attack (linf up to 26/255), “evaluation” is right on" in page
+    assert "| accuracy | before | a |" in page
+    assert "Under attack (linf up to 26/255), “a” is right on" in page
     assert "the nearest that was" in page  # 0.1, as it was passed, is not among the radii of the sweep
     assert "states no conformity" in page
     assert "timm:test_resnet" in page

@@ -13,7 +13,10 @@ import robusttune
 from robusttune.cli import main
 
 # timm's data sets leave the files that they have read to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:no weight of the model has changed"),
+]
 
 NAMES = sorted(map(str, range(12)))
 SHAPE = ["--size", "8", "--channels", "1", "--progress", "false"]

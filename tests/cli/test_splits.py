@@ -16,7 +16,10 @@ from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
 # timm's data sets leave the files that they have read to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:no weight of the model has changed"),
+]
 
 MODEL = ["--model", "brightness:Net", "--model_args", "{classes: 3}", "--size", "8", "--channels", "1"]
 QUICK = ["--epochs", "1", "--tasks", "null", "--steps", "1", "--lr", "0", "--ema", "0"]

@@ -341,7 +341,7 @@ def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says():
 def test_the_report_shows_them_in_a_table_of_their_own(tmp_path):
     records = measured()
     text = unpadded(robusttune.report({"before": records, "after": records}, tmp_path).read_text(encoding="utf-8"))
-    assert "## Corruptions" in text
+    assert "<summary>Corruptions</summary>" in text
     assert "| corruption | severity 1 | severity 5 | mean |" in text
     assert text.count("made here, severities for 32 px, 8 bits") >= 3
     assert "Corruptions were made in memory" in text
@@ -350,7 +350,7 @@ def test_the_report_shows_them_in_a_table_of_their_own(tmp_path):
     assert html.count("data:image/png;base64,") == 1  # the heat map; there is no sweep and so no curve
     assert "<th>corruption</th>" in html
     assert 'src="corruptions.png"' not in html
-    summary = text.split("## Corruptions")[0]
+    summary = text.split("<summary>Corruptions</summary>")[0]
     assert "corruptions, accuracy, weather" in summary
     assert "gaussian_noise" not in summary
     model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 10))

@@ -4,8 +4,10 @@ import json
 import socket
 from pathlib import Path
 
+import pytest
 import timm
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
@@ -118,3 +120,14 @@ def test_files_without_answers_are_read(tmp_path):
     again = robusttune.Records.load(tmp_path / "e")
     assert again.hashes == records.hashes
     assert [each.answers for each in again] == [None] * len(records)
+
+
+def test_training_images_that_do_not_fit_are_refused_before_anything_is_measured():
+    def measured(subject):
+        raise AssertionError("too late")
+
+    for wrong, match in ((5, "the training_loader is a int"), ([3], "training_loader: images are an int")):
+        with pytest.raises(ValueError, match=match):
+            robusttune.evaluate(
+                nn.Linear(2, 2), [(torch.rand(2, 1, 8, 8), torch.zeros(2))], measured, training_loader=wrong
+            )

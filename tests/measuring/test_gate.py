@@ -15,7 +15,7 @@ from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.checks import Checks, RequirementError, Verdict
 from robusttune.measuring.gate import check_planned, checks_of, worst_case
-from robusttune.measuring.record import accuracy
+from robusttune.measuring.record import accuracy, balanced
 from robusttune.measuring.requirements import requirements_of
 from robusttune.threat import ThreatModel
 
@@ -234,3 +234,21 @@ def test_evaluations_say_at_which_radii_they_attack():
     assert threats_of(RADII[0], subject) == [ThreatModel("linf", EPS / 2), TRAINED]
     records, *_ = measured(which=[*RADII, strong])
     assert {(each.setting["norm"], each.setting["eps"]) for each in records} == {("linf", EPS / 2), ("linf", EPS)}
+
+
+def test_noise_alone_is_no_attack_and_an_attack_without_answers_is_not_left_out():
+    at = {"norm": "linf", "eps": 0.1, "attack": "mine"}
+    unseen = accuracy("mine", 10, 100, at)
+    for evaluation in ("noise", "sweep"):
+        seen = accuracy(evaluation, 95, 100, at, right=[True] * 95 + [False] * 5)
+        records = Records(
+            [seen, unseen], facts={"threat": "linf eps 0.1", "eps from": "passed"}, hashes=list("ab" * 50)
+        )
+        with pytest.raises(ValueError, match="needs the answer to each image, which these Records do not hold of mine"):
+            records.require("robust>=0.9")
+
+
+def test_a_mean_that_is_the_limit_but_for_rounding_is_met():
+    record = balanced("clean", [(9, 10)] * 9)
+    assert record.value < 0.9
+    assert Records([record]).require("balanced>=0.9").verdict is Verdict.MET

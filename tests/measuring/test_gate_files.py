@@ -98,13 +98,19 @@ def test_sarif_is_that_of_its_schema(checks):
 
 def test_paths_are_looked_at_before(checks, tmp_path):
     paths = {"summary": tmp_path / "new" / "a.json", "junit": None, "sarif": str(tmp_path / "a.sarif")}
-    (tmp_path / "a.sarif").write_text("of an earlier gate")
+    (tmp_path / "a.sarif").write_text(as_sarif(checks, "of an earlier gate"))
     check_paths(paths)
     assert (tmp_path / "new").is_dir()
     assert not (tmp_path / "a.sarif").exists()  # nobody takes it for the result of this one
     write_files(checks, PLACE, paths)
     assert (tmp_path / "new" / "a.json").read_text() == as_summary(checks, PLACE)
     assert (tmp_path / "a.sarif").read_text() == as_sarif(checks, PLACE)
+    (tmp_path / "records.jsonl").write_text('{"facts": {}}')
+    (tmp_path / "link").symlink_to(tmp_path / "a.sarif")
+    for name in ("records.jsonl", "link"):  # what was measured is not replaced by a gate
+        with pytest.raises(ValueError, match="is a file of something else than an earlier gate"):
+            check_paths({"summary": tmp_path / name})
+        assert (tmp_path / name).exists()
     with pytest.raises(ValueError, match="is a folder, but a file is needed"):
         check_paths({"junit": tmp_path})
     with pytest.raises(ValueError, match="summary=, sarif= name the same file"):

@@ -181,3 +181,19 @@ def test_what_cannot_be_compared_is_refused():
     agreement = robusttune.evaluate(model, [images], "clean", progress=False)
     with pytest.raises(ValueError, match="have no labels"):
         not_worse(agreement, agreement, "clean:0.1")
+
+
+def test_the_worst_seed_counts_and_other_labels_are_refused():
+    def measured(*rights, labels=None):
+        at = {"norm": "linf", "eps": 0.1, "attack": "a"}
+        rows = [
+            accuracy("sweep", right, 100, {**at, "seed": seed}, right=[True] * right + [False] * (100 - right))
+            for seed, right in enumerate(rights)
+        ]
+        return Records(rows, hashes=[str(row) for row in range(100)], labels=labels or [0] * 100)
+
+    (check,) = not_worse(measured(90, 90), measured(10, 90), "robust@linf:0.1:0.01")
+    assert check.verdict is Verdict.NOT_MET
+    assert "was 90.00% and is 10.00%" in check.says
+    with pytest.raises(ValueError, match="the two have other labels for the same images"):
+        not_worse(measured(90), measured(90, labels=[1] * 100), "robust@linf:0.1:0.01")

@@ -137,9 +137,9 @@ def test_micro_batches_of_half_the_size_give_the_same_weights():
 
 
 def test_evaluations_in_several_threads_are_those_of_one_after_the_other():
-    models = [linear(0.5 + number) for number in range(6)]
+    models = [linear(0.5 + number) for number in range(3)]
     one_by_one = [evaluated(model).to_dict() for model in models]
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(3) as pool:
         at_once = list(pool.map(lambda model: evaluated(model).to_dict(), models))
     assert at_once == one_by_one
 

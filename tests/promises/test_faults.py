@@ -77,6 +77,7 @@ def test_a_kill_between_the_last_checkpoint_and_the_weights_is_mended_by_a_resum
     assert same(model, files.load_weights(tmp_path / files.LAST))
 
 
+@pytest.mark.slow
 def test_two_runs_with_other_settings_do_not_mix_in_one_folder(tmp_path):
     out = tmp_path / "run"
     processes = [started(TWO, out, lr) for lr in (0.01, 0.3)]

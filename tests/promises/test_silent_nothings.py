@@ -74,6 +74,10 @@ def outside_the_box(loss_of, images, threat, *, generator):
     return images + threat.eps
 
 
+def in_place(loss_of, images, threat, *, generator):
+    return images.copy_(1 - images)
+
+
 def not_a_number(loss_of, images, threat, *, generator):
     return images * torch.nan
 
@@ -84,6 +88,7 @@ def not_a_number(loss_of, images, threat, *, generator):
         (outside_the_ball, r"returned images up to 0\.9\d+ away in linf, but the radius is 0\.025"),
         (outside_the_box, r"with pixels in \[0\.\d+, 1\.\d+\], but pixels span \[0, 1\]"),
         (not_a_number, "returned images up to nan away in linf"),
+        (in_place, r"returned images up to 0\.9\d+ away in linf, but the radius is 0\.025"),
     ],
 )
 def test_evaluate_refuses_an_attack_of_the_users_that_leaves_the_ball_or_the_box(attack, match):

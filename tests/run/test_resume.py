@@ -14,7 +14,7 @@ from killed_run import a_model, run
 
 from robusttune.run import files
 from robusttune.run.log import Journal
-from robusttune.training import setup
+from robusttune.training import place
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -82,7 +82,7 @@ def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "Journal", Cut)
+        patch.setattr(place, "Journal", Cut)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", resume=False)
     assert len(timeless_log(tmp_path / "run")) == 1

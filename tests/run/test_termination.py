@@ -1,10 +1,13 @@
 """SIGTERM ends a run as Ctrl-C does, with a checkpoint of the step that it came in."""
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,45 @@ def test_a_handler_of_the_users_stays_and_so_does_the_systems_in_another_thread(
     assert came[-1] is before
 
 
+def test_a_process_that_is_forked_inside_a_run_ends_at_once():
+    with awaited(), deferred():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        time.sleep(0.5)  # Python forgets signals that come while it forks
+        child.terminate()
+        child.join(20)
+        assert child.exitcode == -signal.SIGTERM
+        assert not asked()
+
+
+def test_a_run_inside_another_one_leaves_the_sigterm_to_the_outer_one():
+    seen = []
+
+    def inner():
+        with awaited(), deferred():
+            terminate()
+        seen.append(asked())  # not raised here, as the outer run has a step to end
+
+    with pytest.raises(Terminated), awaited(), deferred():
+        inner()
+    assert seen == [True]
+    assert not asked()
+
+
+def test_a_handler_that_the_user_sets_inside_stays():
+    try:
+        with awaited():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_it_can_be_sent_to_another_process():
+    assert pickle.loads(pickle.dumps(Terminated())).code == CODE
+
+
+@pytest.mark.slow
 def test_a_run_that_is_terminated_writes_the_step_it_was_at_says_so_and_goes_on_exactly(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -21,7 +21,10 @@ from robusttune.training.settings import run_settings
 from robusttune.training.setup import hardening
 
 # of heads that have hardly, or with a learning rate of 0 not at all, been trained
-pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the pretext heads have not changed"),
+    pytest.mark.filterwarnings("ignore:no weight of the model has changed"),
+]
 QUICK = {"preset": "joint", "steps": 2, "tune": False, "eps_ramp": False}
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 

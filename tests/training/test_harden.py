@@ -25,7 +25,13 @@ def test_images_without_labels_join_the_pretext_losses():
     assert same(with_more, again)
 
 
-@pytest.mark.parametrize("objective", plugins.names("objectives"))
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "adversarial",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in plugins.names("objectives") if name != "adversarial"),
+    ],
+)
 def test_memory_stays_flat(objective):
     model, images = a_model(), digits(40).tensors
     peaks = []
@@ -59,6 +65,7 @@ def compiled_passes(robust_loss):
         robust_loss.passes.compile("no")
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("trains", [True, False])
 def test_compiling_changes_no_gradient_and_no_statistic(trains):

@@ -72,6 +72,7 @@ def test_processes_that_diverge_go_back_together(tmp_path):
     assert all(torch.equal(first[name], second[name]) and first[name].isfinite().all() for name in first)
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
     pytest.importorskip("sklearn")
     done = launched("torchrun", tmp_path, "failing", 29614)

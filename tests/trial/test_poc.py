@@ -296,6 +296,7 @@ STAGED = {
 }
 
 
+@pytest.mark.slow
 def test_all_arms_are_screened_and_those_that_are_kept_are_confirmed_on_other_images(tmp_path, caplog):
     out, staged = tmp_path / "t", {**STAGED, "test_loader": loader(320, seed=1), "images": 150}
     staged |= {"epochs": 6, "settings": {"steps": 1, "lr": 2.0}}  # which scatters
@@ -356,6 +357,7 @@ def test_what_is_no_need_is_measured_with_the_first_seeds_alone(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_budget_chooses_the_seeds_and_nothing_else_does(tmp_path):
     arms = ["nothing", "adversarial"]
     first = tried(

@@ -159,4 +159,4 @@ def _iso(runs: Mapping[str, Records]) -> str:
 
 
 def _source(text: Mapping[str, str]) -> str:
-    return f"- {text['title']}, {text['date']}: {text['source']}"
+    return f"- {text['title']}, {text['date']}: {text['source']}. Read: {text['read']}."
