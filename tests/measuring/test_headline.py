@@ -1,6 +1,7 @@
 """The headline of a report: the same attacks on the same images, and sentences that say what is not known."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from robusttune.measuring.headline import headlines
 from robusttune.measuring.headline_words import basis, certainty, expectation, strength, verdict
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
+from robusttune.measuring.sections.verdict import verdict as verdict_section
 
 FACTS = {"norm": "linf", "eps": "8/255", "eps from": "passed"}
 
@@ -90,3 +92,23 @@ def test_the_json_holds_what_the_page_says(tmp_path):
     assert content["models"]["b"]["records"] == runs["b"].to_dict()
     assert content["models"]["b"]["setup"]["model"] == "not known"
     assert any("norm l2" in each for each in content["not measured"])
+
+
+def test_the_class_that_a_model_loses_most_is_named():
+    worst = accuracy("clean", 1, 28, {"class": 1}, metric="worst-class accuracy")
+    records = Records([accuracy("clean", 80, 100), worst], facts={"classes": ["coat", "shirt"]})
+    text = verdict_section({"after": records}, Path())
+    assert (
+        "- **Worst class**: Right least often on unchanged images: “after” 3.6% of the 28 images of “shirt” (0.6 to 17.7)."
+        in text
+    )
+    assert "Worst class" not in verdict_section({"after": Records(records[:1])}, Path())
+
+
+def test_numbers_of_other_images_than_those_in_common_are_not_beside_their_difference():
+    hashes = [[str(row) for row in range(100)], [str(row) for row in range(50, 150)]]
+    before = Records([accuracy("clean", 90, 100, right=[True] * 90 + [False] * 10)], hashes=hashes[0], labels=[0] * 100)
+    after = Records([accuracy("clean", 60, 100, right=[False] * 40 + [True] * 60)], hashes=hashes[1], labels=[0] * 100)
+    text = verdict_section({"before": before, "after": after}, Path())
+    assert "“after” is right on 20.0% of images, and “before” on 80.0%: 60.0 points less" in text
+    assert "Measured on 50 images" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from robusttune.measuring import headline_words as words
 from robusttune.measuring.headline import Headline, headlines
-from robusttune.measuring.sections import ANSWERED, Records, caveat, percent
+from robusttune.measuring.sections import ANSWERED, Records, caveat, named, percent
 from robusttune.measuring.setting_words import data_of, model_of, trained_by
 
 __all__ = ["verdict"]
@@ -13,7 +13,9 @@ __all__ = ["verdict"]
 
 def verdict(runs: Mapping[str, Records], folder: Path) -> str:
     """Write for each model, against the first, accuracy under attack before and after and its price; then how sure that is."""
-    parts = [_text_of(headline, _models(headline, runs)) for headline in headlines(runs)]
+    parts = [
+        _text_of(headline, _models(headline, runs), _worst_classes(headline, runs)) for headline in headlines(runs)
+    ]
     notes = [*_corrupted(runs), *dict.fromkeys(text for each in runs.values() if (text := caveat(each.facts)))]
     return "\n\n".join([*parts, *notes])
 
@@ -31,7 +33,20 @@ def _models(headline: Headline, runs: Mapping[str, Records]) -> str:
     return f"{'; '.join(said)}." if said else "Which models these are is not known."
 
 
-def _text_of(headline: Headline, models: str) -> str:
+def _worst_classes(headline: Headline, runs: Mapping[str, Records]) -> str:
+    """Name the class that each model is right on least often, as a mean may hide a class that was lost; "" where it is not known."""
+    named_runs = {name: runs[name] for name in (headline.second, headline.first) if name is not None}
+    said = [
+        f"{words.quoted(name)} {percent(record.value)} of the {record.images:,} images of {words.quoted(named(record.setting['class'], records.classes))} "
+        f"({words.interval_in_words(record.interval)})"
+        for name, records in named_runs.items()
+        for record in records.where("clean")
+        if "class" in record.setting
+    ]
+    return f"Right least often on unchanged images: {'; '.join(said)}." if said else ""
+
+
+def _text_of(headline: Headline, models: str, classes: str) -> str:
     doubt = " and ".join(
         f"{words.quoted(name)} fails {count} of the sanity checks" for name, count in headline.failed.items()
     )
@@ -50,6 +65,7 @@ def _text_of(headline: Headline, models: str) -> str:
             *points[1:],
             ("Expected robustness", words.expectation(headline)),
         ]
+    points += [("Worst class", classes)] if classes else []
     return "\n".join([first, "", *(f"- **{name}**: {text}" for name, text in points)])
 
 
