@@ -121,6 +121,7 @@ def test_the_title_of_each_setting_is_its_own(cases):
     assert cases.SETTINGS["photographs-linf"].title == "test_resnet, linf 8/255, photographs, 4,000 images of 32 px"
 
 
+@pytest.mark.slow
 def test_the_arm_that_is_called_the_default_trains_as_the_default_does(cases, module, monkeypatch):
     need_fashion_mnist()
     search = module("search")

@@ -164,6 +164,7 @@ def test_a_step_on_the_copy_has_the_gradients_of_one_on_the_model(attack_tasks, 
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-6, atol=1e-9), name
 
 
+@pytest.mark.slow
 def test_harden_folds_where_asked_and_gives_the_model_back_as_ever(caplog):
     caplog.set_level(logging.INFO, "robusttune")
     torch.manual_seed(0)

@@ -103,6 +103,7 @@ def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unb
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_afresh(unbroken, tmp_path):
     assert same(run(tmp_path / "new", resume=True).state_dict(), unbroken[1])
 
