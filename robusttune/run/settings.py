@@ -8,20 +8,20 @@ from typing import Any, NamedTuple, cast
 from robusttune.types import check_kinds, refuse_arrays, shown
 
 
-class _Range(NamedTuple):
+class AllowedRange(NamedTuple):
     words: str
     holds: Callable[[float], bool]
     kind: type = Real
 
 
-ANY_WHOLE = _Range("a whole number of 64 bits", lambda value: -(2**63) <= value < 2**63, Integral)
-COUNT = _Range("a whole number of at least 1", lambda value: value >= 1, Integral)
-NOT_NEGATIVE_COUNT = _Range("a whole number of at least 0", lambda value: value >= 0, Integral)
-NOT_NEGATIVE = _Range("a finite number of at least 0", lambda value: value >= 0)
-POSITIVE = _Range("a finite number above 0", lambda value: value > 0)
-SHARE = _Range("a number from 0 to 1", lambda value: 0 <= value <= 1)
-DECAY = _Range("a number from 0 to below 1", lambda value: 0 <= value < 1)
-FALSE_ALARMS = _Range("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
+ANY_WHOLE = AllowedRange("a whole number of 64 bits", lambda value: -(2**63) <= value < 2**63, Integral)
+COUNT = AllowedRange("a whole number of at least 1", lambda value: value >= 1, Integral)
+NOT_NEGATIVE_COUNT = AllowedRange("a whole number of at least 0", lambda value: value >= 0, Integral)
+NOT_NEGATIVE = AllowedRange("a finite number of at least 0", lambda value: value >= 0)
+POSITIVE = AllowedRange("a finite number above 0", lambda value: value > 0)
+SHARE = AllowedRange("a number from 0 to 1", lambda value: 0 <= value <= 1)
+DECAY = AllowedRange("a number from 0 to below 1", lambda value: 0 <= value < 1)
+FALSE_ALARMS = AllowedRange("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
     "epochs": COUNT,
     "pretrain_epochs": NOT_NEGATIVE_COUNT,
@@ -39,9 +39,9 @@ NUMBERS = {
     "step_size": POSITIVE,
     "time_budget": POSITIVE,
     "min_clean": SHARE,
-    "unlabeled_share": _Range("a share of each batch, above 0 and below 1,", lambda value: 0 < value < 1),
+    "unlabeled_share": AllowedRange("a share of each batch, above 0 and below 1,", lambda value: 0 < value < 1),
     "ema": DECAY,
-    "awp": _Range("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
+    "awp": AllowedRange("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 NEEDED = (
     *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
@@ -67,14 +67,14 @@ def check_settings(settings: Mapping[str, object]) -> None:
         )
 
 
-def check_number(name: str, value: object, allowed: _Range) -> None:
+def check_number(name: str, value: object, allowed: AllowedRange) -> None:
     """Raise a ValueError unless the value is a number in the range."""
     if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {shown(value)}, but {allowed.words} is needed{hint}")
 
 
-def in_range(value: object, allowed: _Range) -> bool:
+def in_range(value: object, allowed: AllowedRange) -> bool:
     """Return True for a finite number in the range; True and False themselves are no numbers."""
     if not isinstance(value, allowed.kind) or isinstance(value, bool):
         return False

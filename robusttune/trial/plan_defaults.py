@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from robusttune import plugins
 from robusttune.norms import NormLike, default_eps
-from robusttune.run.settings import numbers
+from robusttune.run.settings import check_number, numbers
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
@@ -16,7 +16,7 @@ from robusttune.trial.data import Data
 from robusttune.trial.decision.criteria import check_needs
 from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
 from robusttune.trial.plan_items import chosen_corruptions, needed_items, other_items, rounded, screened
-from robusttune.trial.request_checks import check_request
+from robusttune.trial.request_checks import SEED_COUNT, check_request
 from robusttune.trial.screening import FEWEST, KEEP, SHORTER, Screening, fresh_seeds, looks_for
 from robusttune.trial.screening import SEEDS as FIRST_SEEDS
 from robusttune.types import shown
@@ -246,6 +246,7 @@ def chosen_screening(
     }
     chosen = {**usual, **own}
     if isinstance(chosen["seeds"], int):
+        check_number("seeds", chosen["seeds"], SEED_COUNT)
         chosen["seeds"] = fresh_seeds(chosen["seeds"], seeds)
     return Screening.of(chosen).as_dict()
 

@@ -1,14 +1,18 @@
 """Checks of the arguments of `poc`, before a plan is made of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
-from robusttune.run.settings import COUNT, POSITIVE, check_number
+from robusttune.run.settings import COUNT, POSITIVE, AllowedRange, check_number
 from robusttune.threat import ThreatModel
 from robusttune.types import plain_number, shown
 
 if TYPE_CHECKING:
     from robusttune.trial.plan_defaults import PlanRequest
+
+
+SEED_COUNT = AllowedRange("a whole number from 1 to 1,000", lambda value: 1 <= value <= 1000, Integral)
 
 
 class _Kind(NamedTuple):
@@ -86,6 +90,7 @@ def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:
         ([0, 1, 2], [4, 7])
     """
     if isinstance(seeds, int) and not isinstance(seeds, bool):
+        check_number("seeds", seeds, SEED_COUNT)
         return list(range(seeds))
     if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Mapping) and getattr(seeds, "ndim", True):
         return [plain_number(seed) for seed in seeds]  # type: ignore[misc]

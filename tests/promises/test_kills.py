@@ -46,17 +46,17 @@ def killed(case, folder, seconds):
 @pytest.mark.parametrize(("case", "kills"), [("training", 20), ("pretraining", 12), ("evaluation", 10), ("trial", 8)])
 def test_50_kills_at_random_moments_change_nothing(case, kills, tmp_path, capsys):
     whole, seconds = finished(case, tmp_path / "whole")
-    generator, done, folder, hits = random.Random(case), 0, 0, 0
-    while done < kills:
+    generator, folder, hits = random.Random(case), 0, 0
+    while hits < kills:
         folder += 1
+        assert folder <= kills + 5, "runs end before they are killed"
         place = tmp_path / f"killed {folder}"
         # Some resumes get further than others, so that the kills are spread over all of the run and its start.
-        for _ in range(min(4, kills - done)):
-            hits += killed(case, place, generator.uniform(0.3, 1.0) * seconds)
-            done += 1
-        again, _ = finished(case, place)
+        while hits < kills and killed(case, place, generator.uniform(0.2, 0.9) * seconds):
+            hits += 1
+        again, took = finished(case, place)
+        seconds = min(seconds, max(took, 0.8 * seconds))  # another program may have slowed the first one down
         assert again.keys() == whole.keys()
         assert all(torch.equal(again[name], whole[name]) for name in whole)
     with capsys.disabled():
-        print(f"\n{case}: {hits} of {done} kills hit it at work; all {folder} folders went on to the same result")
-    assert hits >= done / 3
+        print(f"\n{case}: {hits} kills at work in {folder} folders, all of which went on to the same result")
