@@ -7,6 +7,7 @@ import inspect
 import linecache
 import os
 import random
+import shutil
 import sys
 import tempfile
 import traceback
@@ -88,7 +89,8 @@ def planned(**odd):
 
 
 def full_folder():
-    Path("full").mkdir(exist_ok=True)
+    shutil.rmtree("full", ignore_errors=True)  # what an earlier call left
+    Path("full").mkdir()
     Path("full/file").touch()
     return "full"
 
@@ -169,6 +171,7 @@ def parameters(name):
         return PARAMETERS[name]
     function = CALLS[name]().function
     names = [key for key, one in inspect.signature(function).parameters.items() if one.kind is not one.VAR_KEYWORD]
+    names = [key for key in names if (name, key) != ("poc", "resume")]  # which would begin the trial
     return names or ["norm", "eps"]
 
 
