@@ -141,7 +141,7 @@ def _check(records: Records, requirement: Requirement) -> Check:
     (low, high), limit = record.interval, requirement.limit
     # A mean of nine times 0.9 may be a little less.
     verdict = Verdict.MET if (low if requirement.low else record.value) >= limit - ROUNDING else Verdict.NOT_MET
-    if requirement.low and low < limit <= high:
+    if requirement.low and low < limit - ROUNDING and limit <= high:
         verdict = Verdict.CANNOT_TELL
     shown = f"{what} is {_percent(record.value)} (95% interval {_percent(low)} to {_percent(high)}, {record.images:,} images)"
     wanted = f"{'the lower end of the interval' if requirement.low else 'it'} must be at least {_percent(limit)}"

@@ -63,7 +63,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Headline:
-    """What a report says first about one model, compared with another one if there is one.
+    """The headline of a report on one model: its accuracies, and their differences from another model if there is one.
 
     Attributes:
         first: the name of the model to compare with; None for none.

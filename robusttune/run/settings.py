@@ -9,6 +9,8 @@ from robusttune.types import check_kinds, refuse_arrays, shown
 
 
 class AllowedRange(NamedTuple):
+    """A range of numbers: in words, as a test of a number, and the kind of number, such as `numbers.Integral`."""
+
     words: str
     holds: Callable[[float], bool]
     kind: type = Real

@@ -1,4 +1,4 @@
-"""What the numbers do not show, and what was not measured."""
+"""Limits of the numbers, and a list of what was not measured."""
 
 from collections.abc import Mapping
 from pathlib import Path
