@@ -108,7 +108,7 @@ def basis(headline: Headline) -> str:
     record = next((each for first, second in pairs for each in (second, first) if each is not None), None)
     images = [] if record is None else [f"{record.images:,} images"]
     attacks = [f"attacked by {' and by '.join(headline.attacks)}"] if headline.attacks else []
-    said = [_tested(tests)] if tests else []
+    said = [_tested(tests, changes)] if tests else []
     return " ".join([*said, f"Measured on {', '.join([*images, *attacks])}." if images else ""]).strip()
 
 
@@ -129,17 +129,21 @@ def certainty(headline: Headline) -> str:
     )
 
 
-def _tested(tests: Mapping[str, float]) -> str:
-    """Say which differences are larger than chance explains, by their p-values."""
-    sure = {what: p < SURE for what, p in tests.items()}
+def _tested(tests: Mapping[str, float], changes: Mapping[str, Change]) -> str:
+    """Say which differences are larger than chance explains: those whose p-value is small and whose interval leaves out 0."""
+    sure = {what: p < SURE and not _contains_0(changes[what].interval) for what, p in tests.items()}
     if len(set(sure.values())) == 1 and len(tests) > 1:
-        verb = "are larger than chance explains" if min(tests.values()) < SURE else "may be chance"
+        verb = "are larger than chance explains" if all(sure.values()) else "may be chance"
         return f"Both differences {verb} ({', '.join(f'{what} p {_p(p)}' for what, p in tests.items())})."
     said = [
         f"{what} {'is larger than chance explains' if sure[what] else 'may be chance'} (p {_p(p)})"
         for what, p in tests.items()
     ]
     return f"The difference {', that '.join(said)}."
+
+
+def _contains_0(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[0] <= 0 <= interval[1]
 
 
 def _p(p: float) -> str:
@@ -183,7 +187,8 @@ def expectation(headline: Headline) -> str:
     ]
     said += [f"{quoted(name)} not known" for name in headline.expected if name not in known]
     radii = next(iter(known.values())).setting["radii"]
+    rough = " One radius gives a rough mean: measure `sweep` at more of them." if radii == 1 else ""
     return (
         f"{', '.join(said)}: the mean {headline.word} over all radii from 0 to {shown_radius(headline.judged.adversary.eps)}, by the "
-        f"trapezoid rule over unchanged images and {radii} {'radius' if radii == 1 else 'radii'}."
+        f"trapezoid rule over unchanged images and {radii} {'radius' if radii == 1 else 'radii'}.{rough}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 from robusttune.measuring.agreement import whose
 from robusttune.measuring.attacked import trained_against
 from robusttune.measuring.records import Records
-from robusttune.run.settings import as_written
+from robusttune.run.settings import as_written, epochs_in_words
 
 UNKNOWN = "not known"
 SHOWN_CLASSES = 12
@@ -121,7 +121,16 @@ def trained_by(records: Records) -> str:
     known = trained_against(records)
     against = f" against {known}" if known and records.facts.get("eps from") == "run" else ""
     epochs = arguments.get("epochs")
-    return f"{run['function']}{against}{f', {epochs} epochs' if epochs else ''}"
+    return f"{run['function']}{against}{f', {epochs_in_words(epochs)}' if epochs else ''}"
+
+
+def chosen_by(records: Records) -> str:
+    """Return a sentence where the training run chose its epoch by the images measured, by its folder and the notes; else ""."""
+    run = _run(records)
+    judged = [run.get("data"), run.get("val_split")]
+    if None in judged or judged != [_note(records, "data"), _note(records, "split")]:
+        return ""
+    return "Its training run chose its epoch by the images measured, so its accuracy on new ones may be a little lower."
 
 
 def _classes(records: Records) -> str:
@@ -164,6 +173,9 @@ ROWS: dict[str, Callable[[Records], str]] = {
     "data measured": data_of,
     "images": images_of,
     "training images among them": overlap_of,
+    "epoch chosen by": lambda records: (
+        "the images measured" if chosen_by(records) else str(_run(records).get("held out") or "")
+    ),
     "classes": _classes,
     "labels": lambda records: whose(records.facts) or "those of the data",
     "pixels": lambda records: str(records.facts.get("pixels", "")),

@@ -100,6 +100,8 @@ def metrics_of(records: Records) -> dict[str, float]:
     named = [(_name(record), record) for record in records]
     counts = Counter(name for name, _ in named)
     named = [(_by_attack(name, record) if counts[name] > 1 else name, record) for name, record in named]
+    counts = Counter(name for name, _ in named)
+    named = [(_by_all(name, record) if counts[name] > 1 else name, record) for name, record in named]
     known = trained_radius(records) is not None and records.facts.get(FACT) is None
     metrics: dict[str, float] = {}
     for name, record in [*named, *(_robust(records) if known else [])]:
@@ -124,3 +126,8 @@ def _name(record: Record) -> str:
 def _by_attack(name: str, record: Record) -> str:
     attack = record.setting.get("attack")
     return name if attack is None else f"{name}/{attack}"
+
+
+def _by_all(name: str, record: Record) -> str:
+    rest = [f"{key} {value}" for key, value in record.setting.items() if key not in (*TELLING, "attack", "ok")]
+    return "/".join([name, *rest])

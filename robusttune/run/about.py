@@ -103,6 +103,7 @@ class EarlierRun:
             "data": command.get("data"),
             "split": command.get("split"),
             "held out": about.held_out,
+            "val_split": command.get("val_split"),
             "start": self.start,
             "images": self.images,
             "versions": dict(self.versions) or None,

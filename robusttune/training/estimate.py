@@ -21,7 +21,7 @@ from robusttune.model.undoing import undone
 from robusttune.run import distributed, randomness
 from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
-from robusttune.run.settings import duration
+from robusttune.run.settings import duration, epochs_in_words
 from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checks import check_start
@@ -77,7 +77,7 @@ class Estimate:
     def table(self) -> str:
         """Format the estimate as a Markdown table."""
         rows = [
-            ("in all", f"{duration(self.seconds)} for {self.epochs} epochs, {self.steps} steps"),
+            ("in all", f"{duration(self.seconds)} for {epochs_in_words(self.epochs)}, {self.steps} steps"),
             ("an epoch", duration(self.seconds_per_epoch)),
             ("training", f"{self.images_per_second:.3g} images/s on {self.device}"),
             *((f"of it: {part}", duration(seconds)) for part, seconds in self.parts.items() if seconds),
@@ -96,7 +96,7 @@ class Estimate:
         return self.table()
 
     def __repr__(self) -> str:
-        return f"<Estimate: {duration(self.seconds)}, {self.epochs} epochs, {self.steps} steps, on {self.device}>"
+        return f"<Estimate: {duration(self.seconds)}, {epochs_in_words(self.epochs)}, {self.steps} steps, on {self.device}>"
 
     def _repr_markdown_(self) -> str:
         return self.table()

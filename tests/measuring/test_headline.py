@@ -1,6 +1,7 @@
 """The headline of a report: the same attacks on the same images, and sentences that say what is not known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,25 @@ def test_the_first_line_says_before_after_price_certainty_and_attack(tmp_path):
         "Measured on 20 images, attacked by `sweep` (apgd, steps 50, seed 0).",
     ):
         assert text in first
+
+
+def test_a_report_says_that_the_epoch_was_chosen_by_the_images_measured(tmp_path):
+    run = {"function": "harden", "data": "images", "val_split": "val", "arguments": {"epochs": 1}}
+    said = "“after”: Its training run chose its epoch by the images measured, so its accuracy on new ones may be a little lower."
+    for split, expected in (("val", True), ("test", False)):
+        facts = FACTS | {"run": run, "model": "ResNet 12", "notes": {"data": "images", "split": split}}
+        runs = {"before": measured(19, 1), "after": measured(17, 15, facts=facts)}
+        text = verdict_section(runs, tmp_path)
+        assert (said in text) == expected
+        assert "trained by harden, 1 epoch;" in text
+
+
+def test_a_difference_whose_interval_holds_0_may_be_chance():
+    rows = {"before": 10, "after": 16}  # 6 images in one direction: McNemar's p is 0.03
+    (headline,) = headlines({name: measured(right, right, count=20) for name, right in rows.items()})
+    assert "are larger than chance explains" in basis(headline)
+    wide = replace(headline, robust=replace(headline.robust, test=replace(headline.robust.test, only_first=6)))
+    assert "under attack may be chance (p" in basis(wide)
 
 
 def test_only_attacks_that_both_models_met_are_compared():

@@ -33,6 +33,14 @@ def test_metrics_have_names_that_stay():
     assert "robust/accuracy" not in metrics_of(one_alone)
 
 
+def test_metrics_that_differ_in_any_setting_have_different_names():
+    at = {"norm": "linf", "eps": 8 / 255, "attack": "apgd"}
+    swept = [accuracy("sweep", number, 4, {**at, "steps": steps}) for number, steps in ((2, 50), (1, 100))]
+    metrics = metrics_of(Records(swept))
+    assert metrics["sweep/accuracy/linf/0.03137/apgd/steps 50"] == 0.5
+    assert metrics["sweep/accuracy/linf/0.03137/apgd/steps 100"] == 0.25
+
+
 def test_agreement_is_not_logged_as_accuracy():
     model, images, _ = linear()
     records = robusttune.evaluate(model, [images], ["clean", "sweep"], norm="linf", eps=0.05, progress=False)

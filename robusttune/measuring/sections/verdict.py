@@ -6,7 +6,7 @@ from pathlib import Path
 from robusttune.measuring import headline_words as words
 from robusttune.measuring.headline import Headline, headlines
 from robusttune.measuring.sections import ANSWERED, Records, caveat, named, percent
-from robusttune.measuring.setting_words import data_of, model_of, trained_by
+from robusttune.measuring.setting_words import chosen_by, data_of, model_of, trained_by
 
 __all__ = ["verdict"]
 
@@ -16,7 +16,8 @@ def verdict(runs: Mapping[str, Records], folder: Path) -> str:
     parts = [
         _text_of(headline, _models(headline, runs), _worst_classes(headline, runs)) for headline in headlines(runs)
     ]
-    notes = [*_corrupted(runs), *dict.fromkeys(text for each in runs.values() if (text := caveat(each.facts)))]
+    seen = [f"{words.quoted(name)}: {text}" for name, each in runs.items() if (text := chosen_by(each))]
+    notes = [*seen, *_corrupted(runs), *dict.fromkeys(text for each in runs.values() if (text := caveat(each.facts)))]
     return "\n\n".join([*parts, *notes])
 
 
