@@ -16,7 +16,7 @@ def verdict(runs: Mapping[str, Records], folder: Path) -> str:
     parts = [
         _text_of(headline, _models(headline, runs), _worst_classes(headline, runs)) for headline in headlines(runs)
     ]
-    seen = [f"{words.quoted(name)}: {text}" for name, each in runs.items() if (text := chosen_by(each))]
+    seen = [f"{words.quoted(name)}: {chosen_by(each)}" for name, each in runs.items() if chosen_by(each)]
     notes = [*seen, *_corrupted(runs), *dict.fromkeys(text for each in runs.values() if (text := caveat(each.facts)))]
     return "\n\n".join([*parts, *notes])
 
