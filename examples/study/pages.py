@@ -1,6 +1,7 @@
 """Write the tables of the studies into the pages that show them, and draw their pictures: python -m examples.study.pages
 
-A page says where: between the lines `<!-- tables: search -->` and `<!-- end -->`.
+A page says where: between the lines `<!-- tables: search -->` and `<!-- end -->`; `<!-- tables: questions weight -->` asks for one
+part of a study.
 """
 
 import importlib
@@ -10,7 +11,7 @@ from pathlib import Path
 from examples.study import plots
 from examples.study.records import ROOT
 
-PLACE = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- tables: (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -23,7 +24,8 @@ def filled(page: str) -> str:
 
     def tables(place: re.Match[str]) -> str:
         study = importlib.import_module(f"examples.study.{place[2]}")
-        return f"{place[1]}\n{study.tables()}\n\n{place[3]}"
+        shown = study.tables() if place[3] is None else study.tables(place[3])
+        return f"{place[1]}\n{shown}\n\n{place[4]}"
 
     return PLACE.sub(tables, page)
 

@@ -133,10 +133,10 @@ def train(run: Facts) -> tuple[nn.Module, Facts]:
 STUDY = Study("questions", train)
 
 
-def tables() -> str:
-    """One table for each question and setting."""
+def tables(part: str | None = None) -> str:
+    """One table for each question, or for one of them, and each setting."""
     parts = []
-    for question, arms in ARMS.items():
+    for question, arms in ARMS.items() if part is None else [(part, ARMS[part])]:
         order = list(arms).index
         runs = [run for run in STUDY.runs() if run["question"] == question]
         for setting in dict.fromkeys(run["setting"] for run in runs):
