@@ -30,7 +30,7 @@ import robusttune
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 CLASSES = 4
-SLOW = "transformers|datasets|webdataset|compile|worker processes|torchvision|distilled"
+SLOW = "transformers|torch.export|create_loader`$|datasets|webdataset|compile|worker processes|torchvision|distilled"
 
 
 def rows(title):
@@ -406,3 +406,12 @@ def test_each_row_of_models(name, accepted, details):
 def test_the_tables_and_the_cases_are_of_the_same_inputs():
     assert [name for name, *_ in rows("Loaders")] == list(LOADERS)
     assert [name for name, *_ in rows("Models")] == list(MODELS)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao", "ignore:.*quantize", "ignore:.*quantized")
+def test_evaluate_takes_models_that_cannot_be_trained():
+    quantised_layers = torch.ao.quantization.quantize_dynamic(any_size().eval(), {nn.Linear})
+    assert robusttune.evaluate(quantised_layers, pair(), "clean", progress=False)[0].images == 8
+    frozen_weights = any_size().requires_grad_(False)
+    attacked = robusttune.evaluate(frozen_weights, pair(), ["clean", "quick"], norm="linf", progress=False)
+    assert {record.evaluation for record in attacked} == {"clean", "quick"}
