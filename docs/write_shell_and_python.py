@@ -38,7 +38,7 @@ ELSEWHERE = {
     "test_split": "`test_loader=`",
     "unlabeled": "`unlabeled_loader=`",
     "unlabeled_split": "`unlabeled_loader=`",
-    "untrained": "nothing: Python does not refuse an untrained model",
+    "untrained": "nothing: in Python, an untrained model is a warning",
     "trust": "`robusttune.load(folder)`, which trusts it",
     "require": "`records.require(…)`",
     "fail_if_worse": "`robusttune.compare(…)`, and `not_worse`",
