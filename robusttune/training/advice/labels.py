@@ -55,10 +55,10 @@ def choose_labels(chosen: Chosen, situation: Situation, *, attacked: bool, besid
     if labels == 0:
         _own_answers(chosen, situation)
         return "own answers"
-    if not others or labels >= enough or not attacked:
-        if others:
-            _enough(chosen, labels, others, enough)
-        elif labels <= few and attacked:
+    if others < labels or labels >= enough or not attacked:
+        if others and labels >= enough:
+            _enough(chosen, labels, enough)
+        elif attacked and labels <= few:
             _few_alone(chosen, labels)
         if not trained and situation.model is not None and situation.model.trained is False:
             _finetune(chosen, situation)
@@ -133,7 +133,7 @@ def _finetune(chosen: Chosen, situation: Situation) -> None:
     )
 
 
-def _enough(chosen: Chosen, labels: int, others: int, enough: int) -> None:
+def _enough(chosen: Chosen, labels: int, enough: int) -> None:
     alone, best = (_row(arm, enough) for arm in (ALONE, BEST))
     chosen.say(
         "unlabeled_loader",
@@ -147,7 +147,7 @@ def _enough(chosen: Chosen, labels: int, others: int, enough: int) -> None:
 def _few_alone(chosen: Chosen, labels: int) -> None:
     row, best = (_row(arm, limits().few) for arm in (ALONE, BEST))
     chosen.todo.append(
-        f"{labels:,} labels are few: look for images without labels of the same kind. With {limits().few:,} labels of 10,000 images they "
+        f"{labels:,} labels are few: look for many more images of the same kind, without labels. With {limits().few:,} labels of 10,000 images they "
         f"lifted the accuracy under attack from {percent(row, 'strong')} to {percent(best, 'strong')} ({measured('labels')})"
     )
 

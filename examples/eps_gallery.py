@@ -1,0 +1,37 @@
+"""What eps looks like: crops of photographs with noise and under attack, by a small model that was trained on them ordinarily.
+
+    python -m examples.eps_gallery --out docs/eps.jpg
+
+The crops are those of the studies (examples/study/photographs.py), the model is timm's test_resnet after the studies' ordinary
+training. For your own images: robusttune draw_eps --data FOLDER --model … --out eps.png
+"""
+
+import argparse
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+import robusttune
+from examples.study.photographs import PHOTOGRAPHS, photographs
+from examples.study.situations import PHOTOGRAPHS as SETTING
+from examples.study.situations import trained
+
+
+def main() -> None:
+    """Train the model, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/eps.jpg"))
+    parser.add_argument("--images", type=int, default=3)
+    args = parser.parse_args()
+    _, testing = photographs(SETTING.side, train=8, test=64)
+    testing.classes = [name.replace("_", " ") for name in PHOTOGRAPHS]
+    radii = [pixels / 255 for pixels in (2, 4, 8, 16, 32)]
+    print(
+        robusttune.draw_eps(
+            DataLoader(testing, 64), out=args.out, norm="linf", eps=radii, model=trained(SETTING), images=args.images
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
