@@ -9,7 +9,7 @@ training. For your own images: robusttune draw_eps --data FOLDER --model … --o
 import argparse
 from pathlib import Path
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 import robusttune
 from examples.study.photographs import PHOTOGRAPHS, photographs
@@ -21,14 +21,16 @@ def main() -> None:
     """Train the model, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/eps.jpg"))
-    parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--classes", nargs="+", choices=PHOTOGRAPHS, default=["cat", "coffee", "motorcycle"])
     args = parser.parse_args()
-    _, testing = photographs(SETTING.side, train=8, test=64)
+    _, crops = photographs(SETTING.side, train=8, test=64)
+    numbers = crops.tensors[1].tolist()
+    testing = Subset(crops, [numbers.index(PHOTOGRAPHS.index(name)) for name in args.classes])
     testing.classes = [name.replace("_", " ") for name in PHOTOGRAPHS]
     radii = [pixels / 255 for pixels in (2, 4, 8, 16, 32)]
     print(
         robusttune.draw_eps(
-            DataLoader(testing, 64), out=args.out, norm="linf", eps=radii, model=trained(SETTING), images=args.images
+            DataLoader(testing, len(testing)), out=args.out, norm="linf", eps=radii, model=trained(SETTING)
         )
     )
 

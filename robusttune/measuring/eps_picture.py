@@ -78,7 +78,8 @@ def draw_eps(
     Example:
         >>> import tempfile
         >>> picture = draw_eps([torch.rand(4, 1, 8, 8)], out=Path(tempfile.mkdtemp(), "eps.png"), norm="l2", images=2)
-        >>> Image.open(picture).size
+        >>> with Image.open(picture) as drawn:
+        ...     print(drawn.size)
         (648, 230)
     """
     path = Path(out)

@@ -26,12 +26,14 @@ def limits() -> Limits:
         >>> limits()
         Limits(few=1000, enough=5000)
     """
-    known = [row for row in rows("labels") if row["arm"] in (ALONE, BEST) and "strong" in row]
+    known = [row for row in rows("labels") if "strong" in row]
     gains: dict[int, list[float]] = {}
     for row in known:
-        partner = next((each for each in known if each["arm"] == BEST and _same_case(each, row)), None)
-        if row["arm"] == ALONE and partner is not None:
-            gains.setdefault(int(row["labels"]), []).append(partner["strong"] - row["strong"])
+        if row["arm"] == ALONE:
+            with_others = [
+                each["strong"] for each in known if each["arm"] in (SELF_TRAINING, BEST) and _same_case(each, row)
+            ]
+            gains.setdefault(int(row["labels"]), []).append(max(with_others) - row["strong"])
     few = max((labels for labels, found in gains.items() if min(found) > CLEARLY), default=0)
     return Limits(few, min((labels for labels, found in gains.items() if max(found) <= CLEARLY), default=few))
 
