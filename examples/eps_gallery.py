@@ -18,14 +18,16 @@ from examples.study.situations import trained
 
 
 def main() -> None:
-    """Train the model, and draw."""
+    """Train the model, and draw the crop of most contrast of each class."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/eps.jpg"))
     parser.add_argument("--classes", nargs="+", choices=PHOTOGRAPHS, default=["cat", "coffee", "motorcycle"])
     args = parser.parse_args()
-    _, crops = photographs(SETTING.side, train=8, test=64)
-    numbers = crops.tensors[1].tolist()
-    testing = Subset(crops, [numbers.index(PHOTOGRAPHS.index(name)) for name in args.classes])
+    _, crops = photographs(SETTING.side, train=8, test=512)
+    images, labels = crops.tensors
+    contrast = images.flatten(1).std(1)
+    chosen = [int((contrast * (labels == PHOTOGRAPHS.index(name))).argmax()) for name in args.classes]
+    testing = Subset(crops, chosen)
     testing.classes = [name.replace("_", " ") for name in PHOTOGRAPHS]
     radii = [pixels / 255 for pixels in (2, 4, 8, 16, 32)]
     print(
