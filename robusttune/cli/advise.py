@@ -1,7 +1,6 @@
 """The commands `robusttune advise`, which chooses settings, and `robusttune draw_eps`, which shows radii on one's own images."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -17,6 +16,7 @@ from robusttune.cli.unlabeled import loader_of_images, more_images
 from robusttune.measuring.eps_picture import draw_eps
 from robusttune.run.settings import with_fractions
 from robusttune.training.advice.advise import advise
+from robusttune.training.advice.chosen import Settings
 from robusttune.training.presets import PRESETS
 
 
@@ -55,9 +55,7 @@ def run_advise(
     return 0
 
 
-def _following(
-    sources: Sources, arguments: Arguments, settings: Mapping[str, Any], others: Mapping[str, object]
-) -> str:
+def _following(sources: Sources, arguments: Arguments, settings: Settings, others: Mapping[str, object]) -> str:
     """Write the command that takes the advice: poc for the unsure, else harden."""
     known = {**vars(sources), **others, "model": sources.model or "timm:resnet18"}
     if arguments["purpose"] == "unsure":

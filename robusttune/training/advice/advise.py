@@ -2,9 +2,9 @@
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from robusttune.plugins import one_of
 from robusttune.run.markdown import markdown_table
 from robusttune.run.settings import POSITIVE, as_written, in_range, number
 from robusttune.training.advice.adversary import choose_adversary
-from robusttune.training.advice.chosen import AdvicePurpose, Choice, Chosen, Wishes
+from robusttune.training.advice.chosen import AdvicePurpose, Choice, Chosen, Settings, Wishes
 from robusttune.training.advice.expectations import Timing, expectations, fit_budget, timing_of
 from robusttune.training.advice.labels import choose_labels
 from robusttune.training.advice.method import choose_epochs, choose_preset, choose_tasks
@@ -43,7 +43,7 @@ class Advice:
         todo: what to do or to decide first.
     """
 
-    settings: Mapping[str, Any]
+    settings: Settings
     facts: Sequence[tuple[str, str]]
     choices: Sequence[Choice]
     expected: Sequence[Choice]

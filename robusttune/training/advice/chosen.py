@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from robusttune.norms import NormLike
 
+Settings: TypeAlias = dict[str, Any]  # arguments of `harden`
 AdvicePurpose: TypeAlias = Literal["attacks", "corruptions", "monitoring", "unsure"]
 YOURS = "you said so"
 DEFAULT = "the default of harden"
@@ -53,7 +54,7 @@ class Chosen:
         todo: what the user has to do first, or should look at.
     """
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
 

@@ -1,11 +1,10 @@
 """The preset, the tasks and the length that are advised."""
 
 import math
-from typing import Any
 
 from robusttune.run.settings import epochs_in_words
 from robusttune.tasks import HEADS_ALONE
-from robusttune.training.advice.chosen import DEFAULT, Chosen, Wishes
+from robusttune.training.advice.chosen import DEFAULT, Chosen, Settings, Wishes
 from robusttune.training.advice.figures import Row, Sought, figures, measured, nearest, percent, published, rows
 from robusttune.training.advice.situation import Situation
 from robusttune.training.presets import PRESETS, chosen_attacker, images_of_a_step
@@ -43,7 +42,7 @@ def choose_preset(chosen: Chosen, situation: Situation, use: str) -> None:
     chosen.say("preset", repr(preset), f"{attack}. {reason}", measured(study))
 
 
-def attack_in_words(settings: dict[str, Any], situation: Situation, preset: PresetName) -> str:
+def attack_in_words(settings: Settings, situation: Situation, preset: PresetName) -> str:
     """Name the attack of a preset, and that of the last quarter of the run."""
     adversary = Adversary(settings["norm"], settings["eps"], settings.get("purpose", "attacks"), preset)
     attacker = chosen_attacker(adversary, PRESETS[preset], situation.images)
@@ -109,7 +108,7 @@ def choose_epochs(chosen: Chosen, situation: Situation, use: str) -> None:
     chosen.say("epochs", str(epochs), why, DEFAULT if epochs == usual else measured(study))
 
 
-def steps_of_an_epoch(settings: dict[str, Any], situation: Situation) -> int | None:
+def steps_of_an_epoch(settings: Settings, situation: Situation) -> int | None:
     """Count the optimiser steps of an epoch in one process; None where the number of images is not known."""
     total = situation.total
     if total is None:
