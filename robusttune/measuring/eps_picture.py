@@ -59,7 +59,7 @@ def draw_eps(
     """Draw the first images of a loader as they are and changed by each eps, write the picture, and return its path.
 
     Each image has a row with random noise whose size is eps (before it is cut off at black and white), and with a model a row
-    with the images that an attack finds, with the model's answer below each: in red where it is wrong.
+    with the images that an attack finds. Then the model's answer is below each: in red where it is wrong.
 
     Args:
         loader: images (N,C,H,W), with labels or alone.
@@ -95,20 +95,12 @@ def draw_eps(
     pixels = space.pixels(shown[:images].cpu())
     name = canonical("linf" if norm is None else norm)
     threats = [ThreatModel(name, radius) for radius in _radii(name, eps, tuple(pixels.shape[1:]))]
-    rows = _noise(pixels, threats, seed)
+    noisy = _noise(pixels, threats, seed)
+    rows = _rows("noise", noisy)
     if model is not None:
         targets = None if labels is None else hard_labels(labels[:images]).cpu()
-        found = _attacks(
-            model,
-            space,
-            pixels,
-            targets,
-            threats,
-            configured("attacks", attack, steps=steps),
-            class_names(loader),
-            seed,
-        )
-        rows = [row for pair in zip(rows, found, strict=True) for row in pair]
+        chosen = configured("attacks", attack, steps=steps)
+        rows = _attacks(model, space, noisy, targets, threats, chosen, class_names(loader), seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     _page(rows, threats, pixels).save(path, quality=QUALITY)  # which PNG has no use for
     return path
@@ -125,50 +117,62 @@ def _radii(norm: NormLike, eps: float | Sequence[float] | None, shape: tuple[int
     return found
 
 
-def _noise(pixels: Tensor, threats: Sequence[ThreatModel], seed: int) -> list[_Row]:
-    """Add noise of random direction, whose size is that of each threat, to every image."""
+def _noise(pixels: Tensor, threats: Sequence[ThreatModel], seed: int) -> list[Tensor]:
+    """Return the images (N,C,H,W), and then with noise of random direction, whose size is that of each threat."""
     direction = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed), dtype=pixels.dtype)
-    changed = [pixels] + [(pixels + threat.eps * threat.ascent(direction)).clamp(0, 1) for threat in threats]
-    return [_Row("noise", [each[row] for each in changed], []) for row in range(len(pixels))]
+    return [pixels] + [(pixels + threat.eps * threat.ascent(direction)).clamp(0, 1) for threat in threats]
 
 
 def _attacks(
     model: nn.Module,
     space: Pixels,
-    pixels: Tensor,
+    noisy: Sequence[Tensor],
     labels: Tensor | None,
     threats: Sequence[ThreatModel],
     attack: Attack,
     names: Sequence[str] | None,
     seed: int,
 ) -> list[_Row]:
-    """Attack every image at each radius, and ask the model what it sees."""
+    """Attack every image at each radius, and ask the model what it sees there and under noise; return two rows for each image."""
     check_model(model)
     device, space = device_of(model), space.to(device_of(model))
-    pixels = pixels.to(device)
+    pixels = noisy[0].to(device)
 
     def logits(candidates: Tensor) -> Tensor:
         return logits_of(model(space.inputs(candidates).to(dtype_of(model)))).float()
 
-    with restored(model, weights=False), evaluating(model), frozen(model.parameters()):
+    def answers(columns: Sequence[Tensor]) -> list[list[int]]:
         with torch.no_grad():
-            before = logits(pixels).argmax(1)
-        targets = before if labels is None else labels.to(device)
+            return [logits(each.to(device)).argmax(1).tolist() for each in columns]
+
+    with restored(model, weights=False), evaluating(model), frozen(model.parameters()):
+        right = answers([pixels])[0] if labels is None else labels.tolist()
+        targets = torch.tensor(right, device=device)
         loss_of = LossOf(lambda candidates: margin(logits(candidates), targets), labels=targets, logits_of=logits)
         changed = [pixels]
         for threat in threats:
             generator = torch.Generator(device).manual_seed(seed)
             changed.append(attacked(attack, loss_of, pixels, threat, generator=generator, inside=True).detach())
-        with torch.no_grad():
-            answers = [logits(each).argmax(1).tolist() for each in changed]
-    right = targets.tolist()
-    return [
-        _Row(
-            "attack",
-            [each[row].cpu() for each in changed],
-            [(_named(column[row], names), column[row] != right[row]) for column in answers],
+        shown = [("noise", noisy, answers(noisy)), ("attack", changed, answers(changed))]
+    by_kind = [
+        _rows(
+            name,
+            columns,
+            [
+                [(_named(each, names), each != true) for each, true in zip(column, right, strict=True)]
+                for column in told
+            ],
         )
-        for row in range(len(pixels))
+        for name, columns, told in shown
+    ]
+    return [row for pair in zip(*by_kind, strict=True) for row in pair]
+
+
+def _rows(name: str, columns: Sequence[Tensor], answers: Sequence[Sequence[tuple[str, bool]]] = ()) -> list[_Row]:
+    """Turn batches of images (N,C,H,W), one for each radius, and the answers to them into a row for each image."""
+    return [
+        _Row(name, [column[row].cpu() for column in columns], [column[row] for column in answers])
+        for row in range(len(columns[0]))
     ]
 
 

@@ -87,4 +87,4 @@ def test_a_picture_is_drawn(command, data, tmp_path, capsys):
     assert main([*words, *radii, *model]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "eps.png")
     with Image.open(tmp_path / "eps.png") as picture:
-        assert picture.size == ((248, 330) if command == "draw_eps" else (348, 666))
+        assert picture.size == ((248, 330) if command == "draw_eps" else (348, 702))

@@ -50,11 +50,12 @@ def test_a_model_is_attacked_and_stays_as_it_was(tmp_path, monkeypatch):
     assert [threat.eps for threat in threats] == pytest.approx(
         [multiple * 8 / 255 for multiple in eps_picture.MULTIPLES]
     )
-    for row in rows:
+    for place, row in enumerate(rows):
         for threat, each in zip(threats, row.tiles[1:], strict=True):
             assert float((each - row.tiles[0]).abs().max()) <= threat.eps + 1e-6
-    answers = [wrong for row in rows for _, wrong in row.answers]
-    assert answers[-1]  # at four times the customary radius the model is wrong
+        assert len(row.answers) == len(row.tiles)
+        assert row.answers[0] == rows[place - place % 2].answers[0]  # unchanged
+    assert rows[-1].answers[-1][1]  # at four times the customary radius the attack makes the model wrong
 
 
 def test_large_images_are_drawn_smaller_and_names_of_any_script(tmp_path):

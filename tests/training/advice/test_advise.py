@@ -40,8 +40,12 @@ SITUATIONS = {
     "another eps": (images(10_000), {"norm": "2", "eps": 0.1}, {**STANDARD, "norm": "l2", "eps": 0.1, "epochs": 10}),
     "few images": (images(300, batch=32), {"norm": "linf"}, {**STANDARD, "norm": "linf", "eps": 8 / 255, "epochs": 30}),
     "2,000 images": (images(2_000), {"norm": "linf"}, {**STANDARD, "norm": "linf", "eps": 8 / 255, "epochs": 20}),
-    "large, linf": (images(100, 224, 3), {"norm": "linf"}, {**STANDARD, "norm": "linf", "eps": 4 / 255, "epochs": 10}),
-    "large, l2": (images(100, 224, 3), {"norm": "l2"}, {**STANDARD, "norm": "l2", "eps": 3.0, "epochs": 10}),
+    "large, linf": (
+        images(100, 224, 3, batch=4),
+        {"norm": "linf"},
+        {**STANDARD, "norm": "linf", "eps": 4 / 255, "epochs": 10},
+    ),
+    "large, l2": (images(100, 224, 3, batch=4), {"norm": "l2"}, {**STANDARD, "norm": "l2", "eps": 3.0, "epochs": 10}),
     "200 labels": (
         images(200, batch=32),
         {"norm": "linf", "unlabeled_loader": MANY},
@@ -117,7 +121,7 @@ def test_small_images_are_measured_and_large_ones_are_the_literature_s():
     assert small["preset"] == small["accuracy, nearest case"] == "measured by us"
     assert large["preset"] == large["accuracy, published"] == "from the literature"
     assert small["accuracy on your images"] == large["time and memory"] == "unknown"
-    (l2,) = [each for each in advise(None, images(100, 224, 3), norm="l2").expected if each.name == "accuracy"]
+    (l2,) = [each for each in advise(None, images(100, 224, 3, batch=4), norm="l2").expected if each.name == "accuracy"]
     assert l2.value == "unknown"
 
 
@@ -180,6 +184,7 @@ def test_harden_takes_the_advice(timed):
     assert robusttune.harden(model, a_loader(400, 40), **short, max_steps=2, progress=False) is model
 
 
+@pytest.mark.slow
 def test_harden_takes_the_advice_for_few_labels():
     few, many = a_loader(40, 20), DataLoader(TensorDataset(a_loader(400, 40).dataset.tensors[0][:200]), 40)
     settings = dict(advise(a_model(), few, unlabeled_loader=many, norm="linf", measure=False).settings)
