@@ -37,7 +37,7 @@ def choose_preset(chosen: Chosen, situation: Situation, use: str) -> None:
         chosen.say("preset", repr(preset), why, published(name))
         return
     study, reason = (
-        ("labels", "self-training was measured with this preset") if fast else ("search", _ahead(chosen, situation))
+        ("labels", "Self-training was measured with this preset") if fast else ("search", _ahead(chosen, situation))
     )
     chosen.say("preset", repr(preset), f"{attack}. {reason}", measured(study))
 
