@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from robusttune.measuring.compare import compare
+    from robusttune.measuring.eps_picture import draw_eps
     from robusttune.measuring.evaluate import evaluate
     from robusttune.measuring.monitor import Drift, Monitor
     from robusttune.measuring.record import Record
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from robusttune.model.saved import load
     from robusttune.tasks._heads import load_heads
     from robusttune.threat import LossOf, ThreatModel
+    from robusttune.training.advice.advise import Advice, advise
     from robusttune.training.estimate import Estimate, estimate
     from robusttune.training.harden import harden
     from robusttune.training.pretrain import pretrain
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Drift",
     "Estimate",
     "LossOf",
@@ -32,7 +35,9 @@ __all__ = [
     "Replay",
     "RobustLoss",
     "ThreatModel",
+    "advise",
     "compare",
+    "draw_eps",
     "estimate",
     "evaluate",
     "harden",
@@ -46,6 +51,7 @@ __all__ = [
 
 # The imports above, which each name brings at its first use: torch comes with them, and takes seconds.
 _MODULES = {
+    "Advice": "training.advice.advise",
     "Drift": "measuring.monitor",
     "Estimate": "training.estimate",
     "LossOf": "threat",
@@ -55,7 +61,9 @@ _MODULES = {
     "Replay": "training.replay",
     "RobustLoss": "training.robust_loss",
     "ThreatModel": "threat",
+    "advise": "training.advice.advise",
     "compare": "measuring.compare",
+    "draw_eps": "measuring.eps_picture",
     "estimate": "training.estimate",
     "evaluate": "measuring.evaluate",
     "harden": "training.harden",

@@ -40,6 +40,8 @@ COMMANDS = {
     "compare": Command(file="cli/compare.py"),
     "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
     "replay": Command(file="cli/replay.py"),
+    "advise": Command(file="cli/advise.py", function="training/advice/advise.py:advise", required=("data",)),
+    "draw_eps": Command(file="cli/advise.py", function="measuring/eps_picture.py:draw_eps", required=("data", "out")),
     "doctor": Command(file="cli/doctor.py"),
 }
 # Arguments that cannot be written as text, or that other options replace.
@@ -66,7 +68,7 @@ GROUPS = {
     },
     "method": {
         *("norm", "eps", "purpose", "preset", "tasks", "attack_tasks", "views", "objective", "attack", "steps"),
-        *("step_size", "awp", "eps_ramp", "augment", "which", "subset", "threats", "corruptions", "arms"),
+        *("step_size", "awp", "eps_ramp", "augment", "which", "subset", "threats", "corruptions", "arms", "images"),
     },
     "gate": {"require", "summary", "junit", "sarif"},
     "training": {

@@ -50,6 +50,7 @@ def parse(arguments: Sequence[str]) -> Request:
         SystemExit: the help, or whatever else was asked for, has been printed.
     """
     command, *rest = arguments or [""]
+    command = command if command.startswith("-") else command.replace("-", "_")
     known = command in COMMANDS
     try:
         if command.startswith("-"):

@@ -1,4 +1,4 @@
-"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | advise | draw_eps | doctor`."""
 
 import importlib
 import sys

@@ -1,0 +1,252 @@
+"""Advice on the settings of `harden`."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from torch import nn
+
+from robusttune.norms import NormLike
+from robusttune.plugins import one_of
+from robusttune.run.markdown import markdown_table
+from robusttune.run.settings import POSITIVE, as_written, in_range, number
+from robusttune.training.advice.adversary import choose_adversary
+from robusttune.training.advice.chosen import AdvicePurpose, Choice, Chosen, Settings, Wishes
+from robusttune.training.advice.expectations import Timing, expectations, fit_budget, timing_of
+from robusttune.training.advice.labels import choose_labels
+from robusttune.training.advice.method import choose_epochs, choose_preset, choose_tasks
+from robusttune.training.advice.situation import Situation, situation_of
+from robusttune.training.presets import PRESETS
+from robusttune.training.recipe import default_recipe
+from robusttune.training.settings import HardenSettings, PixelSettings, Updates
+from robusttune.types import Channels, DeviceLike, Loader, shown
+
+PURPOSES: tuple[AdvicePurpose, ...] = get_args(AdvicePurpose)
+UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+UNEVEN = 10  # times as many images of one class as of another
+FEW_OF_A_CLASS = 20
+WIDTH = 110
+
+
+@dataclass(frozen=True, repr=False)
+class Advice:
+    """Settings of `harden` for a situation, their reasons, and figures to expect.
+
+    Attributes:
+        settings: keyword arguments: `harden(model, loader, **advice.settings)`. A loader of images without labels, a folder and
+            mean and std are yours to add.
+        facts: of the images and the model, as names and words.
+        choices: each setting with its reason and the source of the reason.
+        expected: accuracy, time and memory, each with its source.
+        todo: what to do or to decide first.
+    """
+
+    settings: Settings
+    facts: Sequence[tuple[str, str]]
+    choices: Sequence[Choice]
+    expected: Sequence[Choice]
+    todo: Sequence[str]
+
+    def call(self) -> str:
+        """Return the call of `harden` as a line of Python."""
+        words = [f"{name}={_literal(value)}" for name, value in self.settings.items()]
+        return f"harden({', '.join(['model', 'loader', *words])})"
+
+    def table(self) -> str:
+        """Format the advice as Markdown: facts, settings, expectations, reasons, sources, and what to do first."""
+        every = (*self.choices, *self.expected)
+        sources = list(dict.fromkeys(each.source for each in every if " (" in each.source))
+        marks = {source: f"{_short(source)} [{number}]" for number, source in enumerate(sources, 1)}
+        reasons = [
+            f"**{each.name}**: {each.why}. ({marks.get(each.source, each.source)})" for each in every if each.why
+        ]
+        lists = {
+            "To do or decide first": list(self.todo),
+            "Why": reasons,
+            "Sources": [f"[{number}] {source}" for number, source in enumerate(sources, 1)],
+        }
+        return "\n\n".join(
+            [
+                markdown_table(["your situation", ""], self.facts),
+                markdown_table(
+                    ["setting", "advice", "from"],
+                    [(each.name, each.value, _short(each.source)) for each in self.choices],
+                ),
+                markdown_table(
+                    ["to expect", "from", "figure"],
+                    [(each.name, _short(each.source), each.value) for each in self.expected],
+                ),
+                *(f"{title}:\n\n" + "\n".join(map(_wrapped, lines)) for title, lines in lists.items() if lines),
+                f"    {self.call()}",
+            ]
+        )
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Advice: {self.call()}>"
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+
+def advise(
+    model: nn.Module | None,
+    loader: Loader,
+    *,
+    unlabeled_loader: Loader | None = None,
+    labels: int | None = None,
+    norm: NormLike | None = None,
+    eps: float | None = None,
+    purpose: AdvicePurpose | None = None,
+    budget: float | str | None = None,
+    measure: bool = True,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+    normalized: bool | None = None,
+    seed: int = 0,
+    device: DeviceLike = "auto",
+) -> Advice:
+    """Advise settings of `harden` for a model and its images; nothing is trained or written, and the model stays as it is.
+
+    The advice follows what the studies of this project measured and says where it does; where they measured nothing, it says so,
+    and gives the literature's settings.
+
+    Args:
+        model: see `harden`; None where you have none yet, which leaves time and memory unknown.
+        loader: see `harden`; images alone for no labels.
+        unlabeled_loader: images without labels.
+        labels: how many of the loader's images have a label, where that is fewer than all.
+        norm, eps: of the adversary, if you know it; eps in pixel units on [0,1]. None for the customary ones.
+        purpose: "attacks", "corruptions" (noise, blur and weather, nobody attacks), "monitoring" (heads for `Monitor`), or "unsure"
+            whether hardening pays; None for "attacks".
+        budget: seconds, or a text such as "2h" or "90min"; None for no limit.
+        measure: time some steps on the model, as `estimate` does; False leaves time and memory unknown.
+        mean, std, normalized: of the model's input, see `harden`.
+        seed: of what is drawn to time the run and to try the model.
+        device: where the run is timed.
+
+    Raises:
+        ValueError: arguments that do not fit; eps without norm; a loader that does not say how many images it has, without `labels`.
+
+    Example:
+        >>> import torch
+        >>> batches = [(torch.rand(32, 1, 28, 28), torch.arange(32) % 10)] * 100
+        >>> advice = advise(None, batches, norm="linf")
+        >>> advice.settings["eps"] == 8 / 255, advice.settings["preset"], advice.settings["epochs"]
+        (True, 'standard', 13)
+    """
+    wishes = Wishes(norm, eps, None if purpose is None else one_of("purpose", purpose, PURPOSES), seconds_of(budget))
+    pixels = PixelSettings(mean, std, normalized)
+    situation = situation_of(model, loader, unlabeled_loader=unlabeled_loader, labels=labels, pixels=pixels, seed=seed)
+    if situation.labels is None or situation.others is None:
+        raise ValueError(
+            "a loader does not say how many images it has: pass labels=, the number of images with a label, and no iterator"
+        )
+    chosen = _chosen(situation, wishes, beside=unlabeled_loader is not None)
+    timing: Timing | None = None
+    split = unlabeled_loader is not None or not situation.labels or not situation.others
+    if model is not None and measure and split:  # else the labelled images are not in a loader of their own yet
+        settings = cast(HardenSettings, {**chosen.settings, "mean": mean, "std": std, "normalized": normalized})
+        settings |= {"seed": seed, "device": device, "unlabeled_loader": unlabeled_loader, "progress": False}
+        timing = timing_of(model, loader, settings)
+    _fit(chosen, situation, wishes, timing)
+    if model is not None:
+        recipe = default_recipe(model, situation.images, Updates(), PRESETS[chosen.settings.get("preset", "standard")])
+        chosen.say(
+            "optimizer",
+            str(recipe),
+            "by the kind of net; chosen by harden where you pass none",
+            "the default of harden",
+        )
+    expected = expectations(chosen, situation, timing)
+    return Advice(chosen.settings, situation.rows(), chosen.choices, expected, chosen.todo)
+
+
+def _chosen(situation: Situation, wishes: Wishes, *, beside: bool) -> Chosen:
+    """Choose everything that needs no measurement."""
+    chosen = Chosen()
+    if wishes.purpose is None:
+        chosen.todo.append(
+            "purpose= was left out, so attackers are assumed: 'corruptions', 'monitoring' and 'unsure' are the others"
+        )
+    choose_adversary(chosen, situation, wishes)
+    use = choose_labels(chosen, situation, attacked=bool(chosen.settings["eps"]), beside=beside)
+    choose_preset(chosen, situation, use)
+    choose_tasks(chosen, wishes)
+    choose_epochs(chosen, situation, use)
+    if wishes.purpose == "unsure":
+        chosen.todo.append(
+            "run robusttune poc first: it trains these settings beside others on your images, and says which pays"
+        )
+    if not situation.held_back:
+        chosen.todo.append(
+            "pass val_loader= (--val_split): the images are too few, or in a loader, of which harden holds none back to choose the epoch by"
+        )
+    smallest, largest = situation.per_class or (FEW_OF_A_CLASS, FEW_OF_A_CLASS)
+    if largest >= UNEVEN * smallest:
+        chosen.todo.append(
+            f"classes have {smallest:,} to {largest:,} images: weigh the rare ones by criterion=, and look at the worst class in the report"
+        )
+    elif smallest < FEW_OF_A_CLASS:
+        chosen.todo.append(f"a class has only {smallest:,} images: its accuracy will be known only roughly")
+    return chosen
+
+
+def _fit(chosen: Chosen, situation: Situation, wishes: Wishes, timing: Timing | None) -> None:
+    """Fit the length to the budget, and the images at once to the memory."""
+    fit_budget(chosen, situation, wishes, timing)
+    batch, fits = len(situation.images), None if timing is None else timing.largest_batch
+    if fits is not None and 0 < fits < batch:
+        chosen.settings["micro_batch"] = 2 ** (fits.bit_length() - 1)
+        chosen.say(
+            "micro_batch",
+            str(chosen.settings["micro_batch"]),
+            f"batches of {batch:,} images do not fit into free memory, those of {fits:,} do; checkpointing=True saves more, for time",
+            "measured on this machine with your model (robusttune.estimate)",
+        )
+
+
+def seconds_of(budget: float | str | None) -> float | None:
+    """Read a budget of time: seconds, or a text such as "2h", "1h 30min", "90min"; None stays None.
+
+    Raises:
+        ValueError: it is no time above 0.
+
+    Example:
+        >>> seconds_of("2h"), seconds_of("1h 30min"), seconds_of(45), seconds_of("0.5d")
+        (7200.0, 5400.0, 45.0, 43200.0)
+    """
+    if budget is None:
+        return None
+    total: object = budget
+    if isinstance(budget, str):
+        parts = re.findall(r"([\d.]+) *([a-z]*)", budget.strip().lower())
+        known = all(unit in UNITS or (not unit and len(parts) == 1) for _, unit in parts)
+        whole = "".join(amount + unit for amount, unit in parts) == re.sub(r"\s", "", budget.lower())
+        try:
+            total = (
+                sum(number(amount) * UNITS.get(unit, 1) for amount, unit in parts)
+                if parts and known and whole
+                else None
+            )
+        except ValueError:
+            total = None
+    if not in_range(total, POSITIVE):
+        raise ValueError(f"budget is {shown(budget)}, but seconds, or a text such as '90min', '2h' or '1d', are needed")
+    return float(cast(float, total))
+
+
+def _short(source: str) -> str:
+    return source.partition(" (")[0]
+
+
+def _literal(value: object) -> str:
+    return as_written(value) if isinstance(value, float) else repr(value)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(f"- {text}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
