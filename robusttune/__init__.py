@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from robusttune.measuring.records import Records
     from robusttune.measuring.report import report
     from robusttune.model.saved import load
+    from robusttune.sharing.export import Export, export
+    from robusttune.sharing.push import Push, push_to_hub
+    from robusttune.sharing.save import save
     from robusttune.tasks._heads import load_heads
     from robusttune.threat import LossOf, ThreatModel
     from robusttune.training.estimate import Estimate, estimate
@@ -25,8 +28,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Drift",
     "Estimate",
+    "Export",
     "LossOf",
     "Monitor",
+    "Push",
     "Record",
     "Records",
     "Replay",
@@ -35,21 +40,26 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "export",
     "harden",
     "load",
     "load_heads",
     "poc",
     "pretrain",
+    "push_to_hub",
     "replay",
     "report",
+    "save",
 ]
 
 # The imports above, which each name brings at its first use: torch comes with them, and takes seconds.
 _MODULES = {
     "Drift": "measuring.monitor",
     "Estimate": "training.estimate",
+    "Export": "sharing.export",
     "LossOf": "threat",
     "Monitor": "measuring.monitor",
+    "Push": "sharing.push",
     "Record": "measuring.record",
     "Records": "measuring.records",
     "Replay": "training.replay",
@@ -58,13 +68,16 @@ _MODULES = {
     "compare": "measuring.compare",
     "estimate": "training.estimate",
     "evaluate": "measuring.evaluate",
+    "export": "sharing.export",
     "harden": "training.harden",
     "load": "model.saved",
     "load_heads": "tasks._heads",
     "poc": "trial.poc",
     "pretrain": "training.pretrain",
+    "push_to_hub": "sharing.push",
     "replay": "training.replay",
     "report": "measuring.report",
+    "save": "sharing.save",
 }
 
 if not TYPE_CHECKING:

@@ -11,6 +11,7 @@ from robusttune.types import Json, PathLike
 RUN = "run.json"
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 METADATA = "robusttune"
+TRAINED = ("harden", "save")  # functions after which the classifier of a model is trained; pretrain trains none
 BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
 SOURCES = (
@@ -37,6 +38,8 @@ class About:
         size: height and width of the images.
         channels: of the images.
         mean, std: of the model's input, one for each channel; None for a model that takes pixels.
+        input_known: False where nobody said whether the model takes pixels or normalised images, so that mean and std are
+            not known, rather than none.
         norm: of the adversary.
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
@@ -49,6 +52,7 @@ class About:
     channels: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    input_known: bool = True
     norm: str | None = None
     eps: str | None = None
     held_out: str | None = None

@@ -20,7 +20,7 @@ LAYERS = [
     {"corruptions", "attacks", "tasks"},
     {"augmentations", "measuring"},
     {"evaluations", "training"},
-    {"trial"},
+    {"trial", "sharing"},
     {"cli"},
     {"__main__"},
 ]
