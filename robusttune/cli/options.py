@@ -40,6 +40,9 @@ COMMANDS = {
     "compare": Command(file="cli/compare.py"),
     "poc": Command(function="trial/poc.py:poc", required=("model", "data")),
     "replay": Command(file="cli/replay.py"),
+    "save": Command(file="cli/sharing.py"),
+    "push": Command(file="cli/sharing.py"),
+    "export": Command(file="cli/sharing.py", required=("to",)),
     "doctor": Command(file="cli/doctor.py"),
 }
 # Arguments that cannot be written as text, or that other options replace.

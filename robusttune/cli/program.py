@@ -1,4 +1,5 @@
-"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | save | push |
+export | doctor`."""
 
 import importlib
 import sys

@@ -5,22 +5,11 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from robusttune.run.about import MODEL
+from robusttune.run.about import LOCAL, MODEL, is_published
 from robusttune.types import PathLike
 
-LOCAL, REMOTE = ("local-dir",), ("hf-hub", "hf_hub")  # as timm names them
 CARD, CONFIG = "README.md", "config.json"
 FILES = (CARD, CONFIG, MODEL)  # of a published model; other files of its repository are not fetched
-
-
-def is_published(name: object) -> bool:
-    """Return True for a name of a published model: local-dir:FOLDER, hf-hub:USER/NAME or hf_hub:USER/NAME.
-
-    Example:
-        >>> is_published("local-dir:cats"), is_published("hf_hub:me/cats"), is_published("timm:resnet18")
-        (True, True, False)
-    """
-    return isinstance(name, str) and name.partition(":")[0] in (*LOCAL, *REMOTE)
 
 
 def folder_of(place: PathLike) -> PathLike:

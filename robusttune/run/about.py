@@ -12,6 +12,7 @@ RUN = "run.json"
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 METADATA = "robusttune"
 TRAINED = ("harden", "save")  # functions after which the classifier of a model is trained; pretrain trains none
+LOCAL, REMOTE = ("local-dir",), ("hf-hub", "hf_hub")  # kinds of names of published models, as timm has them
 BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
 SOURCES = (
@@ -134,6 +135,16 @@ class EarlierRun:
     def channels(self) -> int | None:
         """Channels of these images; None where they are not known."""
         return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
+
+
+def is_published(name: object) -> bool:
+    """Return True for a name of a published model: local-dir:FOLDER, hf-hub:USER/NAME or hf_hub:USER/NAME.
+
+    Example:
+        >>> is_published("local-dir:cats"), is_published("hf_hub:me/cats"), is_published("timm:resnet18")
+        (True, True, False)
+    """
+    return isinstance(name, str) and name.partition(":")[0] in (*LOCAL, *REMOTE)
 
 
 def arguments_in(facts: Mapping[str, Any]) -> dict[str, Any]:
