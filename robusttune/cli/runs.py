@@ -49,7 +49,9 @@ def options_of_published(name: str) -> Arguments:
     """
     folder = str(folder_of(name))
     if not Path(folder).is_dir():
-        raise ValueError(f"{name!r} names the folder {folder!r}, which is not there: pass the folder that save wrote to")
+        raise ValueError(
+            f"{name!r} names the folder {folder!r}, which is not there: pass the folder that save wrote to"
+        )
     try:
         options = options_of_run(folder)
     except ValueError as error:

@@ -42,9 +42,7 @@ def run_save(
         trust: call a function that the run names as its model, which is code.
     """
     classes = None if classes_file is None else names_in_file(classes_file)
-    place = save(
-        run, folder, records, name=name, license=license, classes=classes, overwrite=overwrite, trust=trust
-    )
+    place = save(run, folder, records, name=name, license=license, classes=classes, overwrite=overwrite, trust=trust)
     print(f"saved: {place / 'README.md'}\nnext: robusttune push {place} USER/NAME --dry_run")
     return 0
 
@@ -125,11 +123,13 @@ def run_export(
     arguments: Arguments = {"norm": options["norm"], "eps": options["eps"] if eps is None else eps, **statistics}
     loader, model = None, None
     if data is not None:
-        taken = {name: options[name] for name in ("model", "model_args", "checkpoint", "size", "channels") if name in options}
-        sources = Sources(
-            **taken, data=data, data_dir=data_dir, split=split, batch_size=batch_size, workers=workers
+        taken = {
+            name: options[name] for name in ("model", "model_args", "checkpoint", "size", "channels") if name in options
+        }
+        sources = Sources(**taken, data=data, data_dir=data_dir, split=split, batch_size=batch_size, workers=workers)
+        model, loader, _ = prepared(
+            sources, {**arguments, "progress": progress}, run=known, shuffle=False, untrained=False
         )
-        model, loader, _ = prepared(sources, {**arguments, "progress": progress}, run=known, shuffle=False, untrained=False)
     exported = export(
         folder if model is None else model,
         place,

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from robusttune.model.devices import check_module
-from robusttune.model.named import NamedModel, model_of
 from robusttune.model.hub import folder_of
+from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run import files
@@ -65,7 +65,9 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
     earlier = _trained_run(run)
     mean, std = earlier.statistics
     if earlier.about is not None and not earlier.about.input_known:
-        logger.warning("%r does not say whether its model takes pixels or normalised images: ask who saved it", str(run))
+        logger.warning(
+            "%r does not say whether its model takes pixels or normalised images: ask who saved it", str(run)
+        )
     if mean is not None:
         logger.warning(
             "the model of %r takes images normalised with mean=%s and std=%s: pass these to evaluate, or the folder in the place "
@@ -203,7 +205,9 @@ def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
     beside = read_run(folder) if path.is_dir() or path.name in WEIGHTS else None
     if beside is not None:
         warn_if_changed(folder)
-    weights = path if path.is_file() else path / files.MODEL  # in a folder that `save` wrote, the weights carry all facts
+    weights = (
+        path if path.is_file() else path / files.MODEL
+    )  # in a folder that `save` wrote, the weights carry all facts
     return beside or (files.run_of_weights(weights) if weights.is_file() else None)
 
 

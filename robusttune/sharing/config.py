@@ -91,7 +91,8 @@ def _facts(story: Story, model: nn.Module) -> dict[str, Any]:
     about = story.about
     return {
         "version": version("robusttune"),
-        "model": about.model or f"{type(model).__name__}, a torch.nn.Module that neither timm nor torchvision makes by a name",
+        "model": about.model
+        or f"{type(model).__name__}, a torch.nn.Module that neither timm nor torchvision makes by a name",
         "input": input_in_words(about),
         **({"mean": _short(about.mean), "std": _short(about.std)} if about.mean and about.std else {}),
         "input_size": None if about.size is None else [about.channels, *about.size],

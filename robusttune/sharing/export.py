@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -177,9 +178,7 @@ def export(
     return done
 
 
-def _check_numbers(
-    *, subset: int | None, batch: int | None, tolerance: float | None, least_agreement: float
-) -> None:
+def _check_numbers(*, subset: int | None, batch: int | None, tolerance: float | None, least_agreement: float) -> None:
     for name, value in (("subset", subset), ("batch", batch)):
         if value is not None:
             check_number(name, value, COUNT)
@@ -195,7 +194,9 @@ def _free(path: Path, overwrite: bool) -> Path:
         ValueError: it is a folder, or there is a file already.
     """
     if path.is_dir():
-        raise ValueError(f"path is {str(path)!r}, which is a folder: name a file in it, such as {str(path / 'model.onnx')!r}")
+        raise ValueError(
+            f"path is {str(path)!r}, which is a folder: name a file in it, such as {str(path / 'model.onnx')!r}"
+        )
     if path.exists() and not overwrite:
         raise ValueError(f"{str(path)!r} is there already: name another file, or pass overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,11 +255,15 @@ def _check_agreement(found: Differences, to: str, tolerance: float | None, least
         f"the largest difference of logits is {found.largest:.3g}, {found.relative:.2g} of the largest logit, and both answer the same "
         f"on {percent(found.agreement)} of {found.images:,} images"
     )
-    if found.relative != found.relative or (allowed is not None and not found.relative <= allowed):
-        limit = "finite logits are needed" if allowed is None else f"at most {allowed:g} of the largest logit is allowed"
+    if math.isnan(found.relative):
         raise ValueError(
-            f"the export to {to!r} disagrees with the model: {numbers}, but {limit}: no file was written; try another format, or "
-            "allow more with tolerance="
+            f"the export to {to!r} disagrees with the model: {numbers}, but finite logits are needed: no file was written; look for "
+            "images or weights that are not finite, or try another format"
+        )
+    if allowed is not None and found.relative > allowed:
+        raise ValueError(
+            f"the export to {to!r} disagrees with the model: {numbers}, but at most {allowed:g} of the largest logit is allowed: no file "
+            "was written; try another format, or allow more with tolerance="
         )
     if found.agreement < least:
         raise ValueError(

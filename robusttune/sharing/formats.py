@@ -140,14 +140,14 @@ def _write_script(model: nn.Module, inputs: Tensor, path: Path, batch: int | Non
     try:
         script, way = torch.jit.script(model), "torch.jit.script"
     except Exception:  # whatever the compiler raises for Python that it does not know
-        script, way = torch.jit.trace(model, inputs), "torch.jit.trace"
+        script, way = torch.jit.trace(model, inputs), "torch.jit.trace"  # type: ignore[no-untyped-call]
     torch.jit.save(script, path)
     return way
 
 
 def _read_script(path: Path) -> Runner:
     with quiet():
-        script: Runner = torch.jit.load(path, map_location="cpu")
+        script: Runner = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return script
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from robusttune.model.hub import CARD, FILES
 from robusttune.run import files
@@ -117,7 +117,9 @@ def _checked(place: Path, repo_id: str) -> Path:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"repo_id is {shown(repo_id)}, which the Hub does not take ({error}): write USER/NAME") from error
+        raise ValueError(
+            f"repo_id is {shown(repo_id)}, which the Hub does not take ({error}): write USER/NAME"
+        ) from error
     files.load_weights(place / MODEL)  # refuses damaged ones
     if ModelCard.load(place / CARD).data.get("license") is None:
         warn("the card names no license, so nobody else may use the weights: save the model with license=", False)

@@ -84,7 +84,7 @@ def story_of(
             check_same_names(known.classes, classes, run.folder, "classes=")
         known = replace(known, classes=[str(each) for each in classes])
     if mean is not None or std is not None or normalized is False:
-        known = replace(known, **_statistics(Pixels(mean, std)), input_known=True)
+        known = _with_statistics(known, Pixels(mean, std))
     inputs = example_inputs(model, known)
     outputs = first_logits(model, inputs).shape[1]
     if known.classes is not None and len(known.classes) != outputs:
@@ -95,9 +95,12 @@ def story_of(
     channels = inputs.shape[1]
     if known.mean is not None and known.std is not None:
         known = replace(known, mean=_for_each(known.mean, channels), std=_for_each(known.std, channels))
-    about = replace(known, outputs=outputs, channels=channels, **_name(model, run, inputs, outputs))
+    named = _name(model, run, inputs, outputs)
+    if "img_size" in (named["model_args"] or {}):  # the layers take images of this size alone
+        known = replace(known, size=tuple(inputs.shape[2:]))
+    about = replace(known, outputs=outputs, channels=channels, **named)
     squares = run is not None and run.command is not None and run.command.get("data") is not None
-    return Story(name, about, run, records, license, squares)
+    return Story(" ".join(name.split()), about, run, records, license, squares)
 
 
 def _check_weights(records: Records, model: nn.Module) -> None:
@@ -133,9 +136,9 @@ def _known(run: EarlierRun | None, records: Records | None) -> About:
     )
 
 
-def _statistics(pixels: Pixels) -> dict[str, list[float] | None]:
-    columns = {"mean": pixels.mean, "std": pixels.std}
-    return {name: column.flatten().tolist() if pixels.known else None for name, column in columns.items()}
+def _with_statistics(about: About, pixels: Pixels) -> About:
+    mean, std = (column.flatten().tolist() if pixels.known else None for column in (pixels.mean, pixels.std))
+    return replace(about, mean=mean, std=std, input_known=True)
 
 
 def _for_each(values: Sequence[float], channels: int) -> list[float]:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from robusttune.attacks import Attack
+from robusttune.measuring.losses import LossName
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
 from robusttune.sharing.formats import Runner
 from robusttune.types import Json
 
 EVALUATION, ORIGINAL, EXPORTED = "export", "original", "exported"
-LOSSES = ("cross_entropy", "margin")
+LOSSES: tuple[LossName, ...] = ("cross_entropy", "margin")
 FOUND = "found on the original"
 NOTE = (
     "The adversarial images were found on the original model and transferred to the exported one: the accuracy of the exported model "
@@ -94,7 +95,9 @@ class Transfer:
     def __call__(self, subject: Subject) -> list[Record]:
         """Return the accuracy of both models on unchanged images, and on the adversarial images of the original."""
         generator = subject.generator()
-        right: dict[str, list[bool]] = {f"{model} {state}": [] for model in (ORIGINAL, EXPORTED) for state in ("", "robust")}
+        right: dict[str, list[bool]] = {
+            f"{model} {state}": [] for model in (ORIGINAL, EXPORTED) for state in ("", "robust")
+        }
         for pixels, labels in subject.batches():
             clean = self._answers(subject, pixels)
             hits = {model: answers == labels for model, answers in clean.items()}

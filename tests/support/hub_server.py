@@ -40,7 +40,9 @@ def handler_of(repository):
                 return 200, {"errors": [], "warnings": []}
             if "/preupload/" in path:
                 names = [each["path"] for each in json.loads(body)["files"]]
-                return 200, {"files": [{"path": each, "uploadMode": "regular", "shouldIgnore": False} for each in names]}
+                return 200, {
+                    "files": [{"path": each, "uploadMode": "regular", "shouldIgnore": False} for each in names]
+                }
             if "/commit/" in path:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
