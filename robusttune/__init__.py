@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from robusttune.measuring.records import Records
     from robusttune.measuring.report import report
     from robusttune.model.saved import load
-    from robusttune.sharing.export import Export, export
+    from robusttune.sharing.export import export
+    from robusttune.sharing.exported import Export
     from robusttune.sharing.push import Push, push_to_hub
     from robusttune.sharing.save import save
     from robusttune.tasks._heads import load_heads
@@ -56,7 +57,7 @@ __all__ = [
 _MODULES = {
     "Drift": "measuring.monitor",
     "Estimate": "training.estimate",
-    "Export": "sharing.export",
+    "Export": "sharing.exported",
     "LossOf": "threat",
     "Monitor": "measuring.monitor",
     "Push": "sharing.push",

@@ -42,7 +42,7 @@ COMMANDS = {
     "replay": Command(file="cli/replay.py"),
     "save": Command(file="cli/sharing.py"),
     "push": Command(file="cli/sharing.py"),
-    "export": Command(file="cli/sharing.py", required=("to",)),
+    "export": Command(file="cli/sharing.py"),
     "doctor": Command(file="cli/doctor.py"),
 }
 # Arguments that cannot be written as text, or that other options replace.

@@ -67,7 +67,7 @@ def run_push(folder: str, repo_id: str, *, private: bool = True, dry_run: bool =
 def run_export(
     run: str,
     *,
-    to: FormatName,
+    to: FormatName = "onnx",
     path: str | None = None,
     data: str | None = None,
     data_dir: str | None = None,

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from torch import nn
 
 from robusttune.run.about import About
 from robusttune.sharing.story import Story
+from robusttune.types import Json
 
 TIMM = "timm:"
 # Facts of timm's about an architecture, which hold for other weights, too.
@@ -32,14 +32,14 @@ def input_in_words(about: About) -> str:
     return PIXELS if about.mean is None else NORMALISED
 
 
-def config_of(story: Story, model: nn.Module) -> dict[str, Any]:
+def config_of(story: Story, model: nn.Module) -> dict[str, Json]:
     """Return the contents of config.json: what timm needs to make the model, and what it has no place for.
 
     What is not known is left out, or said to be "not known" under "robusttune".
     """
     about, architecture = story.about, architecture_of(story.about)
     names = {} if about.classes is None else {"label_names": list(about.classes)}
-    config: dict[str, Any] = {"num_classes": about.outputs, **names}
+    config: dict[str, Json] = {"num_classes": about.outputs, **names}
     if architecture is not None:
         features = getattr(model, "num_features", None)
         config = {
@@ -52,13 +52,13 @@ def config_of(story: Story, model: nn.Module) -> dict[str, Any]:
     return {**config, "robusttune": _facts(story, model)}
 
 
-def _model_args(about: About) -> dict[str, Any]:
+def _model_args(about: About) -> dict[str, Json]:
     """Return the arguments with which timm makes the model, beside the number of classes."""
     channels = {"in_chans": about.channels} if about.channels not in (None, 3) else {}
     return {**dict(about.model_args or {}), **channels}
 
 
-def _pretrained(story: Story, model: nn.Module) -> dict[str, Any]:
+def _pretrained(story: Story, model: nn.Module) -> dict[str, Json]:
     """Return what timm keeps about weights: their input and their classifier."""
     about, known = story.about, getattr(model, "pretrained_cfg", None)
     kept = {key: known[key] for key in KEPT if isinstance(known, dict) and key in known}
@@ -87,7 +87,7 @@ def _short(values: Sequence[float]) -> list[float]:
     return [float(str(torch.tensor(value, dtype=torch.float32).numpy())) for value in values]
 
 
-def _facts(story: Story, model: nn.Module) -> dict[str, Any]:
+def _facts(story: Story, model: nn.Module) -> dict[str, Json]:
     about = story.about
     return {
         "version": version("robusttune"),

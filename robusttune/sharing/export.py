@@ -1,15 +1,13 @@
 """Export of a model to another runtime, compared with the original before it counts."""
 
-import hashlib
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +19,9 @@ from robusttune.attacks import AttackLike
 from robusttune.data import sharding
 from robusttune.data.batches import first_batch, images_of
 from robusttune.data.loaders import check_loader
-from robusttune.data.pixels import Pixels, find_pixels, rounded
+from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.record import percent
-from robusttune.measuring.records import Records
 from robusttune.measuring.run_defaults import with_run
 from robusttune.model.borrowing import evaluating, frozen
 from robusttune.model.devices import check_module, dtype_of, placed
@@ -33,52 +30,20 @@ from robusttune.model.hub import folder_of
 from robusttune.model.probe import first_logits
 from robusttune.norms import NormLike
 from robusttune.run.about import About
-from robusttune.run.provenance import fingerprint, versions
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import COUNT, NOT_NEGATIVE, SHARE, check_number, check_settings
 from robusttune.run.writing import write_text
 from robusttune.sharing.example import example_inputs
+from robusttune.sharing.exported import Export as Export
+from robusttune.sharing.exported import facts_of_export, input_of_export
 from robusttune.sharing.formats import FORMATS, Runner, check_installed
-from robusttune.sharing.transfer import NOTE, Differences, Transfer
+from robusttune.sharing.transfer import Differences, Transfer
 from robusttune.sharing.written import read_export, write_export
-from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike, check_path, shown
+from robusttune.types import Channels, DeviceLike, Loader, PathLike, check_path, shown
 
 FormatName = Literal["onnx", "torch.export", "torchscript", "int8"]
 TOLERANCE = 1e-3  # of the largest logit, for formats that compute the same but for rounding
 RANDOM = 16  # images of random pixels, where there are no others
-
-
-@dataclass(frozen=True)
-class Export:
-    """A file of an exported model, and how it compares with the original.
-
-    Attributes:
-        path: of the file; the facts about it lie beside it, under its name and ".json".
-        to: the format.
-        way: the functions that wrote it.
-        takes: what the exported model takes, in words.
-        differences: of the logits and the answers, on all images that both have seen.
-        records: the accuracy of both models, on unchanged images and on adversarial images of the original; None without images.
-    """
-
-    path: Path
-    to: str
-    way: str
-    takes: str
-    differences: Differences
-    records: Records | None = None
-
-    def __str__(self) -> str:
-        found = self.differences
-        lines = [
-            f"{self.path}: {self.to}, by {self.way}",
-            f"it takes {self.takes}",
-            f"largest difference of logits {found.largest:.3g}, of {found.scale:.3g} at most; same answers on {percent(found.agreement)} of "
-            f"{found.images:,} images",
-        ]
-        if self.records is None:
-            return "\n".join([*lines, "accuracy was not compared, as no labelled images were passed"])
-        return "\n".join([*lines, "", self.records.table(), "", NOTE])
 
 
 def export(
@@ -171,9 +136,9 @@ def export(
             measured = partial(evaluate, subset=subset, seed=seed, device=device, progress=progress)
             records = measured(module, loader, [transfer], **where)  # type: ignore[arg-type]
         _check_agreement(differences, to, tolerance, least_agreement)
-        done = Export(place, to, way, _takes(inputs, pixels), differences, records)
+        done = Export(place, to, way, input_of_export(inputs, pixels), differences, records)
         os.replace(draft, place)
-    facts = _facts(done, module, inputs, pixels, batch, about)
+    facts = facts_of_export(done, module, inputs, pixels, batch, about)
     write_text(place.with_name(place.name + ".json"), json.dumps(facts, indent=2) + "\n")
     return done
 
@@ -270,40 +235,3 @@ def _check_agreement(found: Differences, to: str, tolerance: float | None, least
             f"the export to {to!r} disagrees with the model: {numbers}, but the same answers on {percent(least)} are asked for: no file "
             "was written; try another format, or pass a lower least_agreement="
         )
-
-
-def _takes(inputs: Tensor, pixels: Pixels | None) -> str:
-    """Say what the export takes: the shape and the preprocessing of its images."""
-    channels, height, width = inputs.shape[1:]
-    shape = f"images of shape (N, {channels}, {height}, {width}), {str(inputs.dtype).removeprefix('torch.')}"
-    if pixels is None:
-        return f"{shape}; whether pixels or normalised images is not known"
-    if not pixels.known:
-        return f"{shape}: pixels on [0, 1]"
-    return f"{shape}: (pixels on [0, 1] - mean) / std, with mean {rounded(pixels.mean)} and std {rounded(pixels.std)}"
-
-
-def _facts(
-    done: Export, model: nn.Module, inputs: Tensor, pixels: Pixels | None, batch: int | None, about: About | None
-) -> dict[str, Json]:
-    """Return the contents of the file beside an export."""
-    known = pixels is not None and pixels.known
-    columns = {} if pixels is None else {"mean": pixels.mean.flatten().tolist(), "std": pixels.std.flatten().tolist()}
-    classes = None if about is None or about.classes is None else list(about.classes)
-    return {
-        "file": done.path.name,
-        "sha256": hashlib.sha256(done.path.read_bytes()).hexdigest(),
-        "format": done.to,
-        "written by": done.way,
-        "takes": done.takes,
-        "shape": [batch, *inputs.shape[1:]],  # None for a batch of any size
-        "dtype": str(inputs.dtype).removeprefix("torch."),
-        **(columns if known else {"mean": None, "std": None}),
-        "returns": "logits (N, classes)",
-        "classes": classes,
-        "original": f"{type(model).__name__} {fingerprint(model)}",
-        "compared": done.differences.as_json(),
-        "accuracy": None if done.records is None else done.records.to_dict(),
-        "note": NOTE if done.records is not None else "Accuracy was not compared: no labelled images were passed.",
-        "versions": {**versions(), **{name: version(name) for name in FORMATS[done.to].packages}},
-    }

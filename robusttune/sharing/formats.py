@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def quiet() -> Iterator[None]:
         root.handlers[:] = handlers
 
 
-def _sizes(batch: int | None) -> tuple[dict[int, Any], ...] | None:
+def _sizes(batch: int | None) -> tuple[dict[int, object], ...] | None:
     """Return torch.export's word for a batch of any size; None for the size of the example."""
     return None if batch is not None else ({0: torch.export.Dim("batch", min=1)},)
 
@@ -96,7 +96,7 @@ def _write_onnx(model: nn.Module, inputs: Tensor, path: Path, batch: int | None)
     size = sum(each.nbytes for each in model.state_dict().values() if isinstance(each, Tensor))
     if size > MOST:
         raise ValueError(f"its weights take {size / 2**30:.1f} GiB, and one ONNX file holds 2 GiB")
-    shapes: dict[str, Any] = {"dynamic_shapes": _sizes(batch)}
+    shapes: dict[str, object] = {"dynamic_shapes": _sizes(batch)}
     if not THROUGH_EXPORT:
         shapes = {"dynamic_axes": None if batch is not None else {IMAGES: {0: "batch"}, LOGITS: {0: "batch"}}}
     torch.onnx.export(
@@ -108,7 +108,7 @@ def _write_onnx(model: nn.Module, inputs: Tensor, path: Path, batch: int | None)
         input_names=[IMAGES],
         output_names=[LOGITS],
         verbose=False,
-        **shapes,
+        **shapes,  # type: ignore[arg-type]
     )
     return f"torch.onnx.export(dynamo={THROUGH_EXPORT})"
 

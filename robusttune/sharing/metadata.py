@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -82,10 +81,14 @@ def _result(records: Records, record: Record, name: str, setting: Mapping[str, o
     )
 
 
-def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(setting: Mapping[str, object]) -> dict[str, object]:
     """Return a setting with numbers and words only, radii as people write them."""
     return {
-        key: as_written(value) if key == "eps" else value if isinstance(value, int | float | str) else str(value)
+        key: as_written(value)
+        if key == "eps" and isinstance(value, float)
+        else value
+        if isinstance(value, int | float | str)
+        else str(value)
         for key, value in setting.items()
         if key != "norm"
     }

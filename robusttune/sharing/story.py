@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from robusttune.data.pixels import Pixels
 from robusttune.measuring.records import Records
@@ -13,7 +12,7 @@ from robusttune.measuring.setting_words import DEFAULT, PLAIN
 from robusttune.model.named import LIBRARIES
 from robusttune.model.probe import first_logits
 from robusttune.model.saved import ALWAYS_PRETRAINED, model_options
-from robusttune.model.timm_name import timm_name
+from robusttune.model.timm_name import Name, timm_name
 from robusttune.run.about import About, EarlierRun, check_same_names
 from robusttune.run.provenance import fingerprint
 from robusttune.run.settings import as_written
@@ -95,10 +94,12 @@ def story_of(
     channels = inputs.shape[1]
     if known.mean is not None and known.std is not None:
         known = replace(known, mean=_for_each(known.mean, channels), std=_for_each(known.std, channels))
-    named = _name(model, run, inputs, outputs)
-    if "img_size" in (named["model_args"] or {}):  # the layers take images of this size alone
+    made_by = _name(model, run, inputs, outputs)
+    arguments = None if made_by is None else made_by.model_args
+    if "img_size" in (arguments or {}):  # the layers take images of this size alone
         known = replace(known, size=tuple(inputs.shape[2:]))
-    about = replace(known, outputs=outputs, channels=channels, **named)
+    made = None if made_by is None else made_by.model
+    about = replace(known, outputs=outputs, channels=channels, model=made, model_args=arguments)
     squares = run is not None and run.command is not None and run.command.get("data") is not None
     return Story(" ".join(name.split()), about, run, records, license, squares)
 
@@ -121,7 +122,7 @@ def _known(run: EarlierRun | None, records: Records | None) -> About:
     """Join what a run and records know: of both, the run comes first."""
     if run is not None and run.about is not None:
         return run.about
-    facts: Mapping[str, Any] = {} if records is None else records.facts
+    facts = {} if records is None else records.facts
     shape = facts.get("image shape")
     size, channels = (None, None) if not shape else (tuple(shape[1:]), shape[0])
     if run is not None:
@@ -155,16 +156,14 @@ def _for_each(values: Sequence[float], channels: int) -> list[float]:
     return list(values) * (channels // len(values))
 
 
-def _name(model: nn.Module, run: EarlierRun | None, inputs: Any, outputs: int) -> dict[str, Any]:
+def _name(model: nn.Module, run: EarlierRun | None, inputs: Tensor, outputs: int) -> Name | None:
     """Return the name by which timm or torchvision make the model, and its arguments; None for another model."""
     found = timm_name(model, inputs, outputs)
-    if found is not None:
-        return {"model": found.model, "model_args": found.model_args}
-    options = {} if run is None else model_options(run)
+    options = {} if found is not None or run is None else model_options(run)
     name = str(options.get("model", ""))
-    if name.partition(":")[0] not in LIBRARIES or name in ALWAYS_PRETRAINED:
-        return {"model": None, "model_args": None}
-    return {"model": name, "model_args": options.get("model_args")}
+    if found is not None or name.partition(":")[0] not in LIBRARIES or name in ALWAYS_PRETRAINED:
+        return found
+    return Name(name, options.get("model_args"))
 
 
 def plain_name(text: str) -> str:

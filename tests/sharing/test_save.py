@@ -124,6 +124,12 @@ def test_a_card_says_what_is_not_known(tmp_path, caplog):
     caplog.clear()
     robusttune.load(folder)
     assert "does not say whether its model takes pixels or normalised images" in caplog.text
+    images = [(torch.rand(4, 3, SIDE, SIDE), torch.arange(4) % 2)]
+    facts = robusttune.evaluate(folder, images, "clean", mean=0.5, std=0.5, normalized=False, progress=False).facts
+    assert "does not know its classes by name (labels count as they are)" in caplog.text
+    assert "mean and std of its model's input (those of the loader count)" in caplog.text
+    assert "was trained on images that are" not in caplog.text  # which nobody knows
+    assert facts["mean"] == [0.5] * 3
     assert model.training
 
 
