@@ -1,5 +1,6 @@
 """Story of a model: what is known about it, from its run, from what was measured on it, and from the user."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from robusttune.run.provenance import fingerprint
 from robusttune.run.settings import as_written
 from robusttune.sharing.example import example_inputs
 from robusttune.types import Channels, shown
+
+# Beginnings of paths that name the folders of a machine.
+OUTSIDE = re.compile(r"[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def story_of(
     made = None if made_by is None else made_by.model
     about = replace(known, outputs=outputs, channels=channels, model=made, model_args=arguments)
     squares = run is not None and run.command is not None and run.command.get("data") is not None
-    return Story(" ".join(name.split()), about, run, records, license, squares)
+    shown_records = None if records is None else without_paths(records)
+    return Story(" ".join(name.split()), about, run, shown_records, license, squares)
 
 
 def _check_weights(records: Records, model: nn.Module) -> None:
@@ -167,15 +172,30 @@ def _name(model: nn.Module, run: EarlierRun | None, inputs: Tensor, outputs: int
 
 
 def plain_name(text: str) -> str:
-    """Return the name of a data set, or the last folder of a path, as a path on a machine says more than a card should.
+    """Return the last part of a path from the root of a machine, which says more than a card should; another text as it is.
 
     Example:
-        >>> plain_name("torch/cifar10"), plain_name("/home/me/images"), plain_name("C:\\\\data\\\\cats")
+        >>> plain_name("torch/cifar10"), plain_name("/home/me/images"), plain_name("C:/data/cats")
         ('torch/cifar10', 'images', 'cats')
     """
-    path = Path(text.replace("\\", "/"))
-    outside = text.startswith(("/", "~", ".", "\\")) or ":" in text or "\\" in text
-    return path.name if outside and path.name else text
+    return Path(text.replace("\\", "/")).name or text if OUTSIDE.match(text) else text
+
+
+def without_paths(records: Records) -> Records:
+    """Return Records whose settings, and the name of whose teacher, hold no path from the root of a machine."""
+    kept = (
+        replace(
+            record,
+            setting={
+                key: plain_name(value) if isinstance(value, str) else value for key, value in record.setting.items()
+            },
+        )
+        for record in records
+    )
+    facts, teacher = dict(records.facts), records.facts.get("agreement")
+    if teacher is not None:
+        facts["agreement"] = {**teacher, "name": plain_name(str(teacher["name"]))}
+    return Records(kept, facts=facts, hashes=records.hashes, labels=records.labels)
 
 
 def _written(value: object) -> str:

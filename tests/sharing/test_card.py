@@ -11,7 +11,7 @@ import robusttune
 from robusttune.measuring.record import Record
 from robusttune.run.about import About
 from robusttune.sharing.card import card_of
-from robusttune.sharing.story import Story
+from robusttune.sharing.story import Story, without_paths
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,15 @@ def test_a_number_is_never_that_of_another_radius(loader, tmp_path):
     assert clean.metric_name == "clean accuracy"
     assert math.isclose(clean.metric_value, records[0].value, abs_tol=1e-6)
     assert "under attack was not measured" in (folder / "README.md").read_text()
+
+
+def test_settings_and_teachers_lose_their_paths(run):
+    records = robusttune.Records.load(run)
+    setting = {"published": "/home/someone/CIFAR-10-C", "eps": 0.1, "other": "a/b"}
+    facts = {"agreement": {"name": "/home/someone/runs/a", "fingerprint": "1a"}}
+    kept = without_paths(
+        robusttune.Records([Record("corruptions", "agreement", 0.5, 4, (0.2, 0.8), setting)], facts=facts)
+    )
+    assert kept[0].setting == {"published": "CIFAR-10-C", "eps": 0.1, "other": "a/b"}
+    assert kept.facts["agreement"]["name"] == "a"
+    assert without_paths(records).facts == records.facts
