@@ -137,6 +137,7 @@ def _source(model: nn.Module | PathLike, run: PathLike | None, *, trust: bool) -
     """Return the run of a model, if there is one, and the model."""
     if not isinstance(model, str | os.PathLike):
         check_module(model)
+        _check_unwrapped(model)
         known = None if run is None else hardened_run(folder_of(run))
         if known is not None and not files.has_weights(model, files.load_weights(folder_of(run or ""))):
             raise ValueError(
@@ -148,6 +149,15 @@ def _source(model: nn.Module | PathLike, run: PathLike | None, *, trust: bool) -
     place = folder_of(model)
     with trusting(all_of_them=True) if trust else nullcontext():
         return hardened_run(place), loaded(place)
+
+
+def _check_unwrapped(model: nn.Module) -> None:
+    """Raise a ValueError for a wrapper, whose weights have names that the model inside does not have."""
+    wrapper = "_orig_mod" if hasattr(model, "_orig_mod") else "module"
+    if wrapper == "_orig_mod" or isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            f"the model is wrapped in {type(model).__name__}, so its weights have other names than the model: pass model.{wrapper}"
+        )
 
 
 def _records(run: EarlierRun | None, records: Records | PathLike | None, place: PathLike | None) -> Records | None:

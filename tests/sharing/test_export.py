@@ -54,13 +54,6 @@ def test_an_export_answers_as_the_model_and_says_how_it_does_under_attack(run, l
     assert answers.shape == (32, 4)
 
 
-def test_without_images_the_logits_alone_are_compared(run, tmp_path):
-    exported = robusttune.export(run, tmp_path / "a.ts", to="torchscript")
-    assert exported.records is None
-    assert "accuracy was not compared" in str(exported)
-    assert facts_of(tmp_path / "a.ts")["accuracy"] is None
-
-
 def test_an_export_takes_normalised_images_where_the_model_does(tmp_path):
     robusttune.export(small(), tmp_path / "a.ts", to="torchscript", mean=0.5, std=0.25)
     facts = facts_of(tmp_path / "a.ts")

@@ -212,3 +212,9 @@ def test_a_folder_with_other_files_is_refused(saved, run, tmp_path):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"and no model of robusttune\.save"):
         robusttune.save(tmp_path / "nothing", tmp_path / "new")
+
+
+@pytest.mark.parametrize(("wrap", "inside"), [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_wrapper_is_refused_as_its_weights_have_other_names(tmp_path, wrap, inside):
+    with pytest.raises(ValueError, match=rf"is wrapped in \w+, so its weights .* pass model\.{inside}"):
+        robusttune.save(wrap(small()), tmp_path / "new", normalized=False)
