@@ -39,7 +39,7 @@ from robusttune.sharing.exported import facts_of_export, input_of_export
 from robusttune.sharing.formats import FORMATS, Runner, check_installed
 from robusttune.sharing.transfer import Differences, Transfer
 from robusttune.sharing.written import read_export, write_export
-from robusttune.types import Channels, DeviceLike, Loader, PathLike, check_path, shown
+from robusttune.types import Channels, DeviceLike, Loader, PathLike, check_flag, check_path, shown
 
 FormatName = Literal["onnx", "torch.export", "torchscript", "int8"]
 TOLERANCE = 1e-3  # of the largest logit, for formats that compute the same but for rounding
@@ -108,6 +108,7 @@ def export(
     check_installed(to)
     _check_numbers(subset=subset, batch=batch, tolerance=tolerance, least_agreement=least_agreement)
     check_settings({"path": path, "run": run, "seed": seed, "steps": steps, "progress": progress})
+    check_flag("overwrite", overwrite)
     place = _free(check_path("path", path), overwrite)
     source = folder_of(model) if isinstance(model, str | os.PathLike) else run
     module, known = with_run(model, run)

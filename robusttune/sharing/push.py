@@ -13,7 +13,7 @@ from robusttune.run import files
 from robusttune.run.about import MODEL
 from robusttune.run.log import warn
 from robusttune.run.settings import check_settings
-from robusttune.types import PathLike, check_path, shown
+from robusttune.types import PathLike, check_flag, check_path, shown
 
 MIB = 2**20
 
@@ -81,6 +81,8 @@ def push_to_hub(
           model.safetensors  1.47 MiB
     """
     check_settings({"path": folder})
+    check_flag("private", private)
+    check_flag("dry_run", dry_run)
     place = _checked(check_path("path", folder), repo_id)
     sizes = {name: (place / name).stat().st_size for name in FILES}
     others = sorted(each.name for each in place.iterdir() if each.name not in FILES)

@@ -25,7 +25,7 @@ from robusttune.run.writing import write_text
 from robusttune.sharing.card import card_of
 from robusttune.sharing.config import config_of
 from robusttune.sharing.story import Story, story_of
-from robusttune.types import Channels, PathLike, check_path, shown
+from robusttune.types import Channels, PathLike, check_flag, check_path, shown
 
 LICENSE = re.compile(r"[\w.+-]+")
 
@@ -81,7 +81,8 @@ def save(
         True
     """
     check_settings({"out": folder, "run": run, "normalized": normalized, "trust": trust})
-    _check_license(license)
+    check_flag("overwrite", overwrite)
+    _check_words(name, license, classes)
     place = _checked_folder(folder, overwrite)
     source, module = _source(model, run, trust=trust)
     found = _records(source, records, run if isinstance(model, nn.Module) else model)
@@ -102,11 +103,16 @@ def save(
     return place
 
 
-def _check_license(license: str | None) -> None:
+def _check_words(name: object, license: object, classes: object) -> None:
     if license is not None and not (isinstance(license, str) and LICENSE.fullmatch(license)):
         raise ValueError(
             f"license is {shown(license)}, but an identifier as the Hub lists them is needed, such as 'apache-2.0' or 'other'"
         )
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise ValueError(f"name is {shown(name)}, but a text is needed, or None for the name of the folder")
+    several = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
+    if classes is not None and not several:
+        raise ValueError(f"classes is {shown(classes)}, but a list of names is needed, such as ['cat', 'dog']")
 
 
 def _checked_folder(folder: PathLike, overwrite: bool) -> Path:

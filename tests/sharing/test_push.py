@@ -69,6 +69,11 @@ def test_a_name_that_is_none_of_the_hubs_is_refused(saved, name):
         robusttune.push_to_hub(saved, name, dry_run=True)
 
 
+def test_a_word_in_the_place_of_a_flag_does_not_publish(saved):
+    with pytest.raises(ValueError, match="private is 'no', but True or False is needed"):
+        robusttune.push_to_hub(saved, "me/digits", private="no", dry_run=True)
+
+
 def test_a_folder_that_is_not_whole_is_refused(saved, run, tmp_path):
     with pytest.raises(ValueError, match=r"lacks README.md, config.json, so it is no folder of a saved model"):
         robusttune.push_to_hub(run, "me/digits", dry_run=True)

@@ -185,6 +185,9 @@ def test_records_of_other_weights_are_refused(run, tmp_path):
     ("arguments", "match"),
     [
         ({"license": "my own: see file"}, "an identifier as the Hub lists them is needed"),
+        ({"name": 3}, "name is 3, but a text is needed"),
+        ({"classes": "ab"}, "classes is 'ab', but a list of names is needed"),
+        ({"overwrite": "no"}, "overwrite is 'no', but True or False is needed"),
         ({"classes": ["a"]}, "classes= names 1 classes .* has 2 outputs"),
         ({"mean": [0.5, 0.5], "std": [0.5, 0.5]}, "2 numbers, but the model takes images of 3 channels"),
     ],
