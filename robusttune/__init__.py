@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from robusttune.measuring.records import Records
     from robusttune.measuring.report import report
     from robusttune.model.saved import load
+    from robusttune.sharing.export import export
+    from robusttune.sharing.exported import Export
+    from robusttune.sharing.push import Push, push_to_hub
+    from robusttune.sharing.save import save
     from robusttune.tasks._heads import load_heads
     from robusttune.threat import LossOf, ThreatModel
     from robusttune.training.advice.advise import Advice, advise
@@ -28,8 +32,10 @@ __all__ = [
     "Advice",
     "Drift",
     "Estimate",
+    "Export",
     "LossOf",
     "Monitor",
+    "Push",
     "Record",
     "Records",
     "Replay",
@@ -40,13 +46,16 @@ __all__ = [
     "draw_eps",
     "estimate",
     "evaluate",
+    "export",
     "harden",
     "load",
     "load_heads",
     "poc",
     "pretrain",
+    "push_to_hub",
     "replay",
     "report",
+    "save",
 ]
 
 # The imports above, which each name brings at its first use: torch comes with them, and takes seconds.
@@ -54,8 +63,10 @@ _MODULES = {
     "Advice": "training.advice.advise",
     "Drift": "measuring.monitor",
     "Estimate": "training.estimate",
+    "Export": "sharing.exported",
     "LossOf": "threat",
     "Monitor": "measuring.monitor",
+    "Push": "sharing.push",
     "Record": "measuring.record",
     "Records": "measuring.records",
     "Replay": "training.replay",
@@ -66,13 +77,16 @@ _MODULES = {
     "draw_eps": "measuring.eps_picture",
     "estimate": "training.estimate",
     "evaluate": "measuring.evaluate",
+    "export": "sharing.export",
     "harden": "training.harden",
     "load": "model.saved",
     "load_heads": "tasks._heads",
     "poc": "trial.poc",
     "pretrain": "training.pretrain",
+    "push_to_hub": "sharing.push",
     "replay": "training.replay",
     "report": "measuring.report",
+    "save": "sharing.save",
 }
 
 if not TYPE_CHECKING:

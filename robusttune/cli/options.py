@@ -42,6 +42,9 @@ COMMANDS = {
     "replay": Command(file="cli/replay.py"),
     "advise": Command(file="cli/advise.py", function="training/advice/advise.py:advise", required=("data",)),
     "draw_eps": Command(file="cli/advise.py", function="measuring/eps_picture.py:draw_eps", required=("data", "out")),
+    "save": Command(file="cli/sharing.py"),
+    "push": Command(file="cli/sharing.py"),
+    "export": Command(file="cli/sharing.py"),
     "doctor": Command(file="cli/doctor.py"),
 }
 # Arguments that cannot be written as text, or that other options replace.

@@ -26,6 +26,7 @@ from robusttune.cli.signatures import Parameter, summary
 from robusttune.cli.values import read, texts_of
 from robusttune.cli.words import with_values
 from robusttune.plugins import did_you_mean
+from robusttune.run.about import is_published
 from robusttune.run.settings import with_fractions
 
 DESCRIPTION = (
@@ -131,6 +132,7 @@ def _request(command: str, words: Sequence[str]) -> Request:
         raise UsageError(_why_unknown(unknown[0], options))
     defaults = {name: default_of(option) for name, option in options.items() if option.default is not ...}
     values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
+    values = _with_published(command, values, written)
     of_run = command == "evaluate" and values["run"] is not None
     if not shown:
         _check_required(command, {"model": "of the run", **values} if of_run else values)
@@ -144,6 +146,24 @@ def _request(command: str, words: Sequence[str]) -> Request:
         sys.exit()
     _check_required(command, values)
     return request_of(command, values)
+
+
+def _with_published(command: str, values: Arguments, written: dict[str, str | list[str]]) -> Arguments:
+    """Take what the folder of a published model knows, where --model names one; torch is imported for it."""
+    name = values.get("model")
+    if not is_published(name):
+        return values
+    from robusttune.cli.runs import options_of_published
+
+    try:
+        known = options_of_published(str(name))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if command == "evaluate":
+        del written["model"]
+        return {**values, "run": known["checkpoint"]}
+    unset = {option: value for option, value in known.items() if option in values and option not in written}
+    return {**values, **unset, "model": known["model"]}
 
 
 def _check_required(command: str, values: Arguments) -> None:

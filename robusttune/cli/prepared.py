@@ -86,7 +86,7 @@ def _prepared(
     renewed = gets_new_classifier(sources, run, arguments)
     labels = labels_of(run) if labels == BY_TEXT and not renewed else labels
     if labels is not None and sources.classes_file is not None:
-        names = _names_in(sources.classes_file)
+        names = names_in_file(sources.classes_file)
         check_same_names(labels.names, names, sources.checkpoint or "", "--classes_file")
         labels = Labels(names)
     elif labels == BY_TEXT and run is None:
@@ -126,7 +126,7 @@ def _names_known(sources: Sources, run: EarlierRun | None, labels: Labels) -> Se
     known = labels.names or of_run
     if sources.classes_file is None:
         return known
-    names = _names_in(sources.classes_file)
+    names = names_in_file(sources.classes_file)
     check_same_names(known, names, sources.checkpoint or "", "--classes_file")
     return names
 
@@ -140,7 +140,7 @@ def other_split(sources: Sources, split: str | None, loader: Images) -> Images |
     return loader_of(there, labels=Labels(names_of(loader.dataset)), strict=True) if alone is None else alone
 
 
-def _names_in(file: str) -> list[str]:
+def names_in_file(file: str) -> list[str]:
     """Read the names of classes, one a line.
 
     Raises:

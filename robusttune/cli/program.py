@@ -1,4 +1,5 @@
-"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | advise | draw_eps | doctor`."""
+"""The command line: `robusttune harden | estimate | evaluate | pretrain | report | compare | poc | replay | advise | draw_eps |
+save | push | export | doctor`."""
 
 import importlib
 import sys

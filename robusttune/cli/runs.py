@@ -1,9 +1,12 @@
 """The folders of earlier runs, which know their model, its classes, its images and its adversary."""
 
+from pathlib import Path
+
 from robusttune.cli.errors import note
 from robusttune.cli.labels import BY_TEXT, Labels
 from robusttune.cli.options import Arguments, Sources
 from robusttune.measuring.run_defaults import RunDefaults
+from robusttune.model.hub import folder_of
 from robusttune.model.saved import hardened_run, model_options
 from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.norms import NormLike
@@ -36,6 +39,29 @@ def options_of_run(
     if model is not None and model != options.get("model"):
         options.pop("model_args", None)
     return {**options, "mean": mean, "std": std, "norm": known, "eps": eps}
+
+
+def options_of_published(name: str) -> Arguments:
+    """Return the options with which a command uses a published model, such as local-dir:FOLDER, as its start.
+
+    Raises:
+        ValueError: there is no such folder, `save` did not write it, or it does not name its model.
+    """
+    folder = str(folder_of(name))
+    if not Path(folder).is_dir():
+        raise ValueError(
+            f"{name!r} names the folder {folder!r}, which is not there: pass the folder that save wrote to"
+        )
+    try:
+        options = options_of_run(folder)
+    except ValueError as error:
+        raise ValueError(f"{error}; for a folder of timm's own, pass --model timm:{name} --pretrained true") from error
+    if "model" not in options:
+        raise ValueError(
+            f"{name!r} does not name its model, which neither timm nor torchvision makes: pass --model package.module:function, "
+            f"which makes it, with --checkpoint {folder}"
+        )
+    return {name: value for name, value in options.items() if name not in ("norm", "eps", "classes")}
 
 
 def labels_of(run: EarlierRun | None) -> Labels:

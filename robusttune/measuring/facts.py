@@ -31,6 +31,7 @@ def facts_of(records: Records, subject: Subject) -> dict[str, Json]:
         "image shape": list(subject.shape),
         **_data(subject.loader),
         "pixels": str(subject.pixels),
+        **_statistics(subject),
         "threat": f"{threat.norm} eps {threat.eps:.6g}",
         "norm": str(threat.norm),
         "eps": as_written(threat.eps),
@@ -68,6 +69,15 @@ def overlap(training: Loader, subject: Subject, records: Records) -> dict[str, J
     known = set(seen)
     shared = sum(image in known for image in records.hashes)
     return {"training images": len(seen), "fingerprint": of_all(seen), "shared": shared}
+
+
+def _statistics(subject: Subject) -> dict[str, Json]:
+    """Return mean and std of the model's input, one number for each channel; None for a model that takes pixels."""
+    pixels = subject.pixels
+    if not pixels.known:
+        return {"mean": None, "std": None}
+    columns = {"mean": pixels.mean, "std": pixels.std}
+    return {name: column.flatten().expand(subject.shape[0]).tolist() for name, column in columns.items()}
 
 
 def _architecture(model: nn.Module) -> dict[str, Json]:

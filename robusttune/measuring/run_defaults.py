@@ -11,6 +11,7 @@ from robusttune.data.class_names import class_names, two_orders
 from robusttune.data.pixels import rounded
 from robusttune.data.transforms import Statistics, find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
+from robusttune.model.hub import folder_of
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.norms import NormLike, canonical
 from robusttune.run import files
@@ -130,6 +131,8 @@ class RunDefaults:
     def _knows_statistics(self) -> bool:
         """True unless the run is of a version that left the loader's mean and std out."""
         assert self.run is not None
+        if self.run.about is not None and not self.run.about.input_known:
+            return False
         return self.run.about is not None or self.run.command is not None or self.run.statistics[0] is not None
 
     def heads(self, given: HeadsLike | None, model: nn.Module) -> Heads | None:
@@ -224,6 +227,7 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
         return model, RunDefaults(known, files.digest_of_weights(run) if same else None)
     if run is not None:
         raise ValueError("run= names the run of a model that is passed itself: leave it out, or pass the model")
+    model = folder_of(model)
     if not Path(model).exists():
         raise ValueError(
             f"the model is {str(model)!r}, and there is no such folder: pass a torch.nn.Module, or the folder of a run of harden"

@@ -1,6 +1,7 @@
 """Models of earlier runs, made again from the run's folder."""
 
 import logging
+import os
 import warnings
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -10,11 +11,12 @@ from typing import Any
 from torch import nn
 
 from robusttune.model.devices import check_module
+from robusttune.model.hub import folder_of
 from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
 from robusttune.run import files
-from robusttune.run.about import RUN, About, EarlierRun, read_run
+from robusttune.run.about import RUN, TRAINED, About, EarlierRun, read_run
 from robusttune.run.manifest import warn_if_changed
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
@@ -34,7 +36,8 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
     of the classes in the order of the outputs. `evaluate(run, loader)` takes all of them from there.
 
     Args:
-        run: the folder of a run of harden or pretrain, or one of its files of weights.
+        run: the folder of a run of harden or pretrain, or one of its files of weights; the folder that `robusttune.save` wrote,
+            local-dir:FOLDER or, from the Hugging Face Hub, hf-hub:USER/NAME.
         model: a model as the run trained it, which gets the weights: for a run that does not name its model, as it was begun
             from Python with one that timm does not make. None to make the model by its name.
         trust: call a function that the run names as its model, which is code; otherwise only models of timm and torchvision are
@@ -54,12 +57,17 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
         ('ResNet', 3, False)
     """
     check_settings({"run": run, "trust": trust})
+    run = folder_of(run)
     if model is not None:
         check_module(model)
     with trusting(all_of_them=True) if trust else nullcontext():
         model = loaded(run, model)
     earlier = _trained_run(run)
     mean, std = earlier.statistics
+    if earlier.about is not None and not earlier.about.input_known:
+        logger.warning(
+            "%r does not say whether its model takes pixels or normalised images: ask who saved it", str(run)
+        )
     if mean is not None:
         logger.warning(
             "the model of %r takes images normalised with mean=%s and std=%s: pass these to evaluate, or the folder in the place "
@@ -83,6 +91,15 @@ def loaded(run: PathLike, model: nn.Module | None = None) -> nn.Module:
     return model.eval()
 
 
+def opened(model: nn.Module | PathLike) -> nn.Module:
+    """Return a model as it is; or make that of a run, of a folder that `robusttune.save` wrote, or of one on the Hub.
+
+    Raises:
+        ValueError: there is no such folder, or its model cannot be made here.
+    """
+    return load(model) if isinstance(model, str | os.PathLike) else model
+
+
 def hardened_run(folder: PathLike) -> EarlierRun:
     """Read a run of harden.
 
@@ -90,8 +107,10 @@ def hardened_run(folder: PathLike) -> EarlierRun:
         ValueError: the folder holds none.
     """
     run = run_of_checkpoint(folder)
-    if run is None or run.function not in ("harden", "pretrain"):
-        raise ValueError(f"{str(folder)!r} holds no {RUN} of a run: pass the folder that harden wrote to")
+    if run is None or run.function not in (*TRAINED, "pretrain"):
+        raise ValueError(
+            f"{str(folder)!r} holds no {RUN} of a run, and no model of robusttune.save: pass the folder that harden or save wrote to"
+        )
     if run.function == "pretrain":
         raise ValueError(
             f"the run in {str(folder)!r} learnt without labels, so its classifier is not trained: harden it first"
@@ -176,7 +195,8 @@ def outputs_of(run: EarlierRun) -> int | None:
 def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
     """Read the run that a folder holds, or that wrote a file of weights; None where there is none.
 
-    A file beside the run's `run.json` is known by its name, another one by its metadata.
+    A file beside the run's `run.json` is known by its name, another one by its metadata, as is the file in a folder that
+    `save` wrote.
     """
     if place is None:
         return None
@@ -185,7 +205,10 @@ def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
     beside = read_run(folder) if path.is_dir() or path.name in WEIGHTS else None
     if beside is not None:
         warn_if_changed(folder)
-    return beside or (files.run_of_weights(path) if path.is_file() else None)
+    weights = (
+        path if path.is_file() else path / files.MODEL
+    )  # in a folder that `save` wrote, the weights carry all facts
+    return beside or (files.run_of_weights(weights) if weights.is_file() else None)
 
 
 def _trained_run(place: PathLike) -> EarlierRun:
@@ -193,7 +216,7 @@ def _trained_run(place: PathLike) -> EarlierRun:
     run = run_of_checkpoint(place)
     if run is None:
         raise ValueError(f"{str(place)!r} holds no {RUN}: pass the folder that harden or pretrain wrote to")
-    if run.function not in ("harden", "pretrain"):
+    if run.function not in (*TRAINED, "pretrain"):
         raise ValueError(
             f"{str(place)!r} is a trial of several models: pass the folder of a run, such as arms/…/1-harden in it"
         )

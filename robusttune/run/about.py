@@ -11,6 +11,8 @@ from robusttune.types import Json, PathLike
 RUN = "run.json"
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
 METADATA = "robusttune"
+TRAINED = ("harden", "save")  # functions after which the classifier of a model is trained; pretrain trains none
+LOCAL, REMOTE = ("local-dir",), ("hf-hub", "hf_hub")  # kinds of names of published models, as timm has them
 BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
 SOURCES = (
@@ -37,6 +39,8 @@ class About:
         size: height and width of the images.
         channels: of the images.
         mean, std: of the model's input, one for each channel; None for a model that takes pixels.
+        input_known: False where nobody said whether the model takes pixels or normalised images, so that mean and std are
+            not known, rather than none.
         norm: of the adversary.
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
@@ -49,6 +53,7 @@ class About:
     channels: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    input_known: bool = True
     norm: str | None = None
     eps: str | None = None
     held_out: str | None = None
@@ -131,6 +136,16 @@ class EarlierRun:
     def channels(self) -> int | None:
         """Channels of these images; None where they are not known."""
         return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
+
+
+def is_published(name: object) -> bool:
+    """Return True for a name of a published model: local-dir:FOLDER, hf-hub:USER/NAME or hf_hub:USER/NAME.
+
+    Example:
+        >>> is_published("local-dir:cats"), is_published("hf_hub:me/cats"), is_published("timm:resnet18")
+        (True, True, False)
+    """
+    return isinstance(name, str) and name.partition(":")[0] in (*LOCAL, *REMOTE)
 
 
 def arguments_in(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import nn
 from robusttune.attacks import AttackLike
 from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import overlaps
-from robusttune.model import seen_corruptions
+from robusttune.model import saved, seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker
@@ -47,7 +47,7 @@ from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathL
 
 
 def harden(
-    model: nn.Module,
+    model: nn.Module | PathLike,
     loader: Loader,
     *,
     norm: NormLike | None = None,
@@ -110,7 +110,7 @@ def harden(
     """Train a model against an adversary, in place, and return that same object; only its weights have changed.
 
     Args:
-        model: images -> logits (N,K): any timm or torchvision classifier, or any module of that shape.
+        model: images -> logits (N,K): any timm or torchvision classifier or module of that shape; or what `robusttune.load` takes.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
@@ -186,7 +186,7 @@ def harden(
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
-    settings = with_preset(settings)
+    model, settings = saved.opened(model), with_preset(settings)
     with staged(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)
