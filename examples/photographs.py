@@ -15,7 +15,11 @@ import torch
 from PIL import Image
 from study.photographs import PHOTOGRAPHS, TILE, photograph
 
-SPLITS = {"train": 250, "validation": 25, "test": 50}  # images of each class
+SPLITS = {"train": 150, "validation": 20, "test": 20}  # images of each class
+CLASSES = {
+    "hubble_deep_field": "galaxies",
+    "immunohistochemistry": "tissue",
+}  # those with another name than their photograph
 SIDES = (48, 64, 80, 96)  # pixels
 LEAST_CONTRAST = 12.0  # standard deviation of the pixels, of 255
 QUALITY = 92
@@ -41,7 +45,7 @@ def write(folder: Path, counts: dict[str, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     for split, count in counts.items():
         for name in PHOTOGRAPHS:
-            place = folder / split / name
+            place = folder / split / CLASSES.get(name, name)
             place.mkdir(parents=True)
             for number in range(count):
                 piece(name, split, generator).save(place / f"{number:03}.jpg", quality=QUALITY)

@@ -57,8 +57,8 @@ def adversary(run: Path) -> ThreatModel:
     return ThreatModel(*RunDefaults(hardened_run(run)).adversary(None, None))
 
 
-def images_of(folder: Path, side: int, count: int) -> dict[str, list[Tensor]]:
-    """The first images (3,side,side) on [0,1] of each class folder, by its name."""
+def images_of(folder: Path, side: int, count: int | None = None) -> dict[str, list[Tensor]]:
+    """The first images (3,side,side) on [0,1] of each class folder, by its name; all of them for a count of None."""
 
     def opened(path: Path) -> Tensor:
         square = center_crop(resize(Image.open(path).convert("RGB"), side), side)
@@ -127,7 +127,7 @@ def corrupted(severity: int, side: int, shown: int) -> Image.Image:
 
 def screenshot(page: Path, size: tuple[int, int]) -> Image.Image:
     """The top of a page of HTML, so many pixels wide and high, as Chromium shows it."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = browser_here()
     if browser is None:
         sys.exit(
             f"a picture of a page needs a browser, and there is none of {', '.join(BROWSERS)}: leave it out with --only"
@@ -138,6 +138,11 @@ def screenshot(page: Path, size: tuple[int, int]) -> Image.Image:
         options += [f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}"]
         subprocess.run([browser, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=120)
         return Image.open(picture).convert("RGB")
+
+
+def browser_here() -> str | None:
+    """The path of a browser that takes pictures of pages; None where there is none."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 def under_attack(model: Subject, images: Tensor, labels: list[int], threat: ThreatModel) -> Tensor:
