@@ -83,7 +83,8 @@ model = robusttune.harden(model, loader, val_loader=val_loader, out="runs/a", **
 # images, which neither has seen: without an attack (`clean`), and under an attack with several radii (`sweep`).
 
 # %%
-evaluations = ["clean", partial(sweep, norms=["linf"])]
+radii = [0, 4 / 255, 8 / 255, 16 / 255]
+evaluations = ["clean", partial(sweep, norms=["linf"], eps=radii)]
 before = robusttune.evaluate("runs/a/finetune", test_loader, evaluations, norm="linf", eps=8 / 255)
 before
 
