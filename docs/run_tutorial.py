@@ -3,8 +3,8 @@
     python docs/run_tutorial.py FOLDER            # an empty folder to work in
     python docs/run_tutorial.py FOLDER --write    # then put the new output and the new pictures into the pages
 
-A block of ```sh is a command, and a block of ```text after it shows lines of its output; a line of `…` stands for lines that are left
-out. Numbers and times may differ, as they do between machines.
+A block of ```sh is a command, and a block of ```text after it shows lines of its output; `…` stands for lines that are left out, and
+at the end of a line for the rest of it. Numbers and times may differ, as they do between machines.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PICTURES = ROOT / "docs" / "gallery"
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ELLIPSIS = "…"
 TIME = re.compile(r"\d[\d.]* (?:ms|s|min|h)\b(?: \d+ (?:s|min)\b)?")
-NUMBER = re.compile(r"\d[\d.,]*")
+NUMBER = re.compile(r"(?:(?<= )[+-])?\d[\d.,]*(?:e-?\d+)?")
 
 
 class Step(NamedTuple):
@@ -61,12 +61,15 @@ def matched(shown: list[str], printed: list[str]) -> list[str]:
         if line == ELLIPSIS:
             found.append(line)
             continue
-        match = next((each for each in rest if masked(each) == masked(line)), None)
+        cut = line.endswith(ELLIPSIS)
+        start = masked(line.removesuffix(ELLIPSIS))
+        match = next((each for each in rest if masked(each) == start or (cut and masked(each).startswith(start))), None)
         if match is None:
             raise ValueError(
                 f"the page shows {line!r}, which was not printed; what was printed:\n" + "\n".join(printed)
             )
-        found.append(match.rstrip())
+        words = line.split()
+        found.append(f"{' '.join(match.split()[: len(words) - 1])} {ELLIPSIS}" if cut else match.rstrip())
     return found
 
 

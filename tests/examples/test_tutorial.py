@@ -67,9 +67,16 @@ def test_the_photographs_are_in_folders_by_split_and_class(photographs, tmp_path
 
 def test_output_is_compared_without_numbers_and_times(module):
     run_tutorial = module("run_tutorial")
-    shown = ["| in all | 1 min 2 s for 8 epochs |", "…", "kept epoch 5: 91.0% are right"]
-    printed = ["first", "| in all    | 58 s for 8 epochs |", "middle", "kept epoch 7: 88.5% are right  ", "last"]
-    assert run_tutorial.matched(shown, printed) == [printed[1], "…", printed[3].rstrip()]
+    shown = [
+        "| in all | 1 min 2 s for 8 epochs |",
+        "…",
+        "kept epoch 5: 91.0% are right",
+        "| p | +0.6 | 1 |",
+        "the rest …",
+    ]
+    printed = ["first", "| in all    | 58 s for 8 epochs |", "middle", "kept epoch 7: 88.5% are right  "]
+    printed += ["| p | -31.5 | 8.2e-12 |", "the rest is not shown"]
+    assert run_tutorial.matched(shown, printed) == [printed[1], "…", printed[3].rstrip(), printed[4], "the rest …"]
     for wrong in (["kept epoch 5: 91.0% are wrong"], shown[::-1]):
         with pytest.raises(ValueError, match="which was not printed; what was printed"):
             run_tutorial.matched(wrong, printed)
