@@ -68,9 +68,13 @@ def matched(shown: list[str], printed: list[str]) -> list[str]:
             raise ValueError(
                 f"the page shows {line!r}, which was not printed; what was printed:\n" + "\n".join(printed)
             )
-        words = line.split()
-        found.append(f"{' '.join(match.split()[: len(words) - 1])} {ELLIPSIS}" if cut else match.rstrip())
+        found.append(f"{first_words(match, len(line.split()) - 1)} {ELLIPSIS}" if cut else match.rstrip())
     return found
+
+
+def first_words(line: str, count: int) -> str:
+    """The beginning of a line up to the end of a word, with its blanks."""
+    return "".join(re.findall(r"\s*\S+", line)[:count])
 
 
 def run(command: str, folder: Path) -> list[str]:

@@ -44,7 +44,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         path = options.out / FILES[name]
-        drawn(name, options).save(path, quality=76)
+        drawn(name, options).save(path, quality=72)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
