@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "tutorial.ipynb"
 NEEDED = ("photographs.py", "pictures.py", "study")
 MARK, WORDS = "# %%", " [markdown]"
+PLACE = re.compile(r"\S*ipykernel_\d+\S*:\d+: ")  # of a warning: a file that is not there any more
 
 
 def cells() -> list[nbformat.NotebookNode]:
@@ -43,8 +44,6 @@ def executed(folder: Path) -> nbformat.NotebookNode:
     for name in NEEDED:
         copy = shutil.copytree if (EXAMPLES / name).is_dir() else shutil.copy
         copy(EXAMPLES / name, folder / name)
-    # Without ipywidgets, bars are text, which shows on sites, too; tqdm warns of that.
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     notebook = nbformat.v4.new_notebook(cells=cells())
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     client = NotebookClient(
@@ -54,11 +53,20 @@ def executed(folder: Path) -> nbformat.NotebookNode:
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute()
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times, which would differ in each version
-    notebook.metadata.pop("language_info", None)
+    # Without ipywidgets, bars are text, which shows on sites, too; tqdm warns of that.
+    client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"})
+    tidy(notebook)
     return notebook
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Take out, in place, what would differ in each version: times, and the places of warnings."""
+    notebook.metadata.pop("language_info", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                output.text = PLACE.sub("", output.text)
 
 
 def main() -> None:
