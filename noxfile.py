@@ -76,6 +76,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def tutorial(session: nox.Session) -> None:
+    """Run the tutorial's commands and compare what they print with the page; arguments go to docs/run_tutorial.py, such as `--write`."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(sys.executable, "docs/run_tutorial.py", folder, *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build wheel and sdist, and compare them to the files that git tracks."""
     session.run(sys.executable, "tests/support/neighbours.py", "contents")

@@ -1,74 +1,111 @@
-"""Every corruption at every severity on one photograph, as one picture.
+"""Draw what the library does: one picture for each part of the gallery.
 
-    python examples/gallery.py --out docs/corruptions.jpg
+    python examples/gallery.py
+    python examples/gallery.py --run runs/a --data photographs --report runs/report --out pictures
 
-The photograph is one of scikit-learn's unless --photo names another. The corruptions are those of robusttune's folder:
-whoever adds one finds it in the picture.
+The first command draws the pictures of docs/gallery.md. It takes the steps of docs/tutorial.md: it makes photographs, trains a small
+model on them and hardens it, evaluates it before and after, and writes a report. The second command draws those of a run of
+yours that began with --finetune. Where there is no Chromium or Chrome, the picture of the report is left out.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
-from sklearn.datasets import load_sample_image
+import pictures
+from photographs import SPLITS, write
+from PIL import Image
 
-from robusttune import plugins
-from robusttune.corruptions import FAMILIES, SEVERITIES, preset_of
+from robusttune.__main__ import main as robusttune
 
-MARGIN, LABEL = 2, 14
-
-
-def photograph(path: str | None, side: int) -> torch.Tensor:
-    """The middle square of a photograph, (3,side,side) in [0,1]."""
-    picture = Image.open(path).convert("RGB") if path else Image.fromarray(load_sample_image("flower.jpg"))
-    short = min(picture.size)
-    left, top = ((length - short) // 2 for length in picture.size)
-    square = picture.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
-
-
-def gallery(image: torch.Tensor, shown: int, seed: int = 0) -> Image.Image:
-    """A picture with a row for each corruption, by family: the image as it is, then its five severities."""
-    every = sorted(
-        (plugins.find("corruptions", name) for name in plugins.names("corruptions")),
-        key=lambda each: (FAMILIES.index(each.family), each.extra, each.name),
-    )
-    step = shown + MARGIN
-    columns = 1 + len(SEVERITIES)
-    # Two corruptions side by side, so that the picture is not too tall for a page.
-    rows = -(-len(every) // 2)
-    page = Image.new("RGB", (2 * columns * step + MARGIN * 6, rows * (step + LABEL)), "white")
-    pen = ImageDraw.Draw(page)
-    for number, corruption in enumerate(every):
-        left, top = (number // rows) * (columns * step + MARGIN * 6), (number % rows) * (step + LABEL)
-        pen.text((left, top + 1), f"{corruption.name} ({corruption.family})", fill="black")
-        generator = torch.Generator().manual_seed(seed)
-        made = corruption(image.expand(len(SEVERITIES), -1, -1, -1), list(SEVERITIES), generator)
-        for column, each in enumerate([image, *made]):
-            levels = (each * 255).round().byte().permute(1, 2, 0).numpy()
-            tile = Image.fromarray(levels).resize((shown, shown), Image.Resampling.LANCZOS)
-            page.paste(tile, (left + column * step, top + LABEL))
-    return page
+FILES = {
+    "photographs": "photographs.jpg",
+    "attacked": "attacked.jpg",
+    "gradients": "gradients.jpg",
+    "corrupted": "corrupted.jpg",
+    "curve": "curve.png",
+    "report": "report.webp",
+}
+OF_A_REPORT = {"curve", "report"}
+ADVERSARY = ("--norm", "linf", "--eps", "8/255")
+SWEEP = ("--which", "clean", "{sweep: {norms: [linf]}}")
+SEVERITY, CORRUPTED_SIDE = 3, 224
+PAGE, PAGE_SHOWN = (1000, 1180), 0.8  # pixels of the report, and their scale in the picture
 
 
 def main() -> None:
-    """Draw the gallery."""
+    """Draw the pictures."""
+    options = arguments()
+    wanted = options.only
+    if wanted is None:
+        wanted = [name for name in FILES if name != "report" or pictures.browser_here()]
+    if set(wanted) - {"corrupted"} and not options.run.exists():
+        make_run(options, reported=bool(OF_A_REPORT & set(wanted)))
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        path = options.out / FILES[name]
+        drawn(name, options).save(path, quality=72)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def make_run(options: argparse.Namespace, *, reported: bool) -> None:
+    """Make photographs and a run of harden on them; if wanted, a report of before and after."""
+    if not options.data.exists():
+        write(options.data, {split: min(count, options.images) for split, count in SPLITS.items()})
+    data, run, epochs = ["--data", str(options.data)], str(options.run), str(options.epochs)
+    size = ["--size", str(options.size)]
+    length = ["--finetune", epochs, "--epochs", epochs]
+    called("harden", "--model", "timm:test_resnet", *data, *size, *ADVERSARY, *length, "--out", run)
+    if not reported:
+        return
+    measured = [*data, "--split", "test", *ADVERSARY, *SWEEP]
+    called("evaluate", f"{run}/finetune", *measured, "--out", f"{run}/before")
+    called("evaluate", run, *measured, "--out", f"{run}/evaluation")
+    called("report", f"before={run}/before", f"after={run}/evaluation", "--out", str(options.report))
+
+
+def called(*words: str) -> None:
+    """Run a command of robusttune in this process, and stop where it fails."""
+    code = robusttune(words)
+    if code:
+        sys.exit(code)
+
+
+def drawn(name: str, options: argparse.Namespace) -> Image.Image:
+    """One of the pictures."""
+    if name == "corrupted":
+        return pictures.corrupted(SEVERITY, CORRUPTED_SIDE, options.shown)
+    if name == "curve":
+        return Image.open(options.report / "curve.png").convert("RGB").quantize(64)
+    if name == "report":
+        page = pictures.screenshot(options.report / "report.html", PAGE)
+        return page.resize([round(length * PAGE_SHOWN) for length in page.size])
+    before, after = pictures.subject(options.run / "finetune"), pictures.subject(options.run)
+    if name == "photographs":
+        return pictures.photographs(pictures.images_of(options.data / "train", after.side, 4), options.shown)
+    images = pictures.images_of(options.data / "test", after.side)
+    chosen = pictures.chosen(images, [before, after])
+    if name == "gradients":
+        return pictures.gradients(before, after, *chosen, options.shown)
+    return pictures.attacked(before, after, pictures.adversary(options.run), *chosen, options.shown)
+
+
+def arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photo", help="a photograph of your own")
+    parser.add_argument("--run", type=Path, default=Path("runs/gallery"), help="folder of a run; made if not there")
+    parser.add_argument("--data", type=Path, default=Path("runs/photographs"), help="images; made if not there")
     parser.add_argument(
-        "--side", type=int, default=224, help="pixels a side before it is corrupted; decides the severities"
+        "--report", type=Path, default=Path("runs/gallery-report"), help="folder of a report of the run"
     )
-    parser.add_argument("--shown", type=int, default=112, help="pixels a side in the picture")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("docs/corruptions.jpg"))
-    args = parser.parse_args()
-    image = photograph(args.photo, args.side)
-    page = gallery(image, args.shown, args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    page.save(args.out, quality=82)
-    print(f"{args.out}: {len(plugins.names('corruptions'))} corruptions, severities for {preset_of(image[None])} px")
+    parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder for the pictures")
+    parser.add_argument("--only", nargs="+", choices=FILES, help="the pictures to draw; all of them by default")
+    parser.add_argument("--shown", type=int, default=104, help="pixels a side of an image in a picture")
+    made = parser.add_argument_group("of a run that is made")
+    made.add_argument("--images", type=int, default=SPLITS["train"], help="at most so many of each class in a split")
+    made.add_argument("--size", type=int, default=48, help="pixels a side")
+    made.add_argument("--epochs", type=int, default=8, help="of ordinary training, and of hardening")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""HTML pages of reports, with style and pictures inside one file."""
+"""HTML pages of reports, with style and pictures inside one file, and HTML tables for notebooks."""
 
 import base64
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from html import escape
 from pathlib import Path
 
 LINKS = (*("reference", "link", "short_reference", "autolink", "automail", "image_reference", "short_image_ref"),)
@@ -57,6 +58,38 @@ def page(
     body = "".join(_unfoldable(part, folded) for part in re.split(r"(?=<h2[ >])", body))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title><style>{STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def html_table(
+    head: Sequence[object], rows: Iterable[Sequence[object]], *, right: Collection[int] = (), below: str | None = None
+) -> str:
+    """Format a table as HTML, in which names that came from elsewhere are text.
+
+    Args:
+        head, rows: the cells.
+        right: the columns, counted from 0, whose cells end at the right, instead of beginning at the left.
+        below: a sentence below the table; None for none.
+
+    Example:
+        >>> html_table(["name"], [["<b>"]])
+        '<table><thead><tr><th style="text-align: left">name</th></tr></thead><tbody><tr><td style="text-align: left">&lt;b&gt;</td></tr></tbody></table>'
+    """
+
+    def line(cells: Sequence[object], tag: str) -> str:
+        sides = ("right" if column in right else "left" for column in range(len(cells)))
+        shown = (
+            f'<{tag} style="text-align: {side}">{_text(cell)}</{tag}>' for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{''.join(shown)}</tr>"
+
+    body = "".join(line(cells, "td") for cells in rows)
+    end = "" if below is None else f"<p>{_text(below)}</p>"
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>{end}"
+
+
+def _text(value: object) -> str:
+    """Return what a value prints, as text in HTML; characters that cannot be printed are blanks."""
+    return escape("".join(each if each.isprintable() else " " for each in str(value)))
 
 
 def _unfoldable(part: str, folded: Collection[str]) -> str:

@@ -185,6 +185,15 @@ def _written(key: str, value: object, classes: Sequence[str]) -> str:
     return shown_radius(value) if key in RADII else f"{value:.4g}"
 
 
+def cells_of(record: Record, classes: Sequence[str]) -> list[object]:
+    """Return the cells of a Record in the table of Records: evaluation, metric, value, 95% interval, images, setting."""
+    low, high = record.interval
+    value, interval = percent(record.value), f"{100 * low:.1f}–{percent(high)}"
+    if is_check(record):
+        value, interval = "pass" if record.setting["ok"] else "fail", "–"
+    return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
+
+
 def plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
     """Return a Record as values that JSON can hold, with the name of its class."""
     setting, label = dict(record.setting), record.setting.get("class")

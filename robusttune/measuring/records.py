@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Any
 from robusttune.measuring import failures
 from robusttune.measuring.agreement import caveat
 from robusttune.measuring.failures import Failure
-from robusttune.measuring.record import (
-    ANSWERED,
-    Record,
-    accuracy,
-    described,
-    equal,
-    is_check,
-    numbers_of,
-    percent,
-    plain,
-)
+from robusttune.measuring.html import html_table
+from robusttune.measuring.record import ANSWERED, Record, accuracy, cells_of, equal, numbers_of, plain
 from robusttune.measuring.records_files import (
     CHECKSUMS,
     answers_path,
@@ -88,10 +79,7 @@ class Records(list[Record]):
 
         A sentence below it says what agreement is, which is measured where images have no labels.
         """
-        table, below = (
-            markdown_table(HEAD, [_row(record, self.classes) for record in self], right=[METRIC]),
-            caveat(self.facts),
-        )
+        table, below = markdown_table(HEAD, _rows(self), right=[METRIC]), caveat(self.facts)
         return table if below is None else f"{table}\n\n{below}"
 
     def __str__(self) -> str:
@@ -255,6 +243,9 @@ class Records(list[Record]):
     def _repr_markdown_(self) -> str:
         return words_as_text(self).table()
 
+    def _repr_html_(self) -> str:
+        return html_table(HEAD, _rows(self), right=[METRIC], below=caveat(self.facts))
+
 
 def words_as_text(records: Records) -> Records:
     """Return Records whose words, which may come from elsewhere, are text in Markdown."""
@@ -290,9 +281,5 @@ def name_of(place: PathLike) -> str:
     return (folder.parent if inside else folder).name or "model"
 
 
-def _row(record: Record, classes: Sequence[str]) -> list[object]:
-    low, high = record.interval
-    value, interval = percent(record.value), f"{100 * low:.1f}–{percent(high)}"
-    if is_check(record):
-        value, interval = "pass" if record.setting["ok"] else "fail", "–"
-    return [record.evaluation, record.metric, value, interval, record.images, described(record.setting, classes)]
+def _rows(records: Records) -> list[list[object]]:
+    return [cells_of(record, records.classes) for record in records]

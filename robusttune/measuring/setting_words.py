@@ -10,6 +10,7 @@ from robusttune.run.settings import as_written, epochs_in_words
 
 UNKNOWN = "not known"
 SHOWN_CLASSES = 12
+OF_AN_ATTACK = ("purpose", "preset", "norm", "attack", "steps", "step_size", "objective", "attack_tasks", "awp")
 PLAIN = (  # arguments of harden that say how a model was trained, in this order
     *(
         "purpose",
@@ -101,15 +102,25 @@ def training_of(records: Records) -> str:
     """State the function, the images and the settings of the training run, or the user's note on it; "" if not known."""
     run, note = _run(records), _note(records, "training")
     arguments = run.get("arguments") or {}
-    said = [f"{name} {_written(arguments[name])}" for name in PLAIN if arguments.get(name) not in DEFAULT]
+    named = [name for name in PLAIN if not (_is_ordinary(run) and name in OF_AN_ATTACK)]
+    said = [f"{name} {_written(arguments[name])}" for name in named if arguments.get(name) not in DEFAULT]
     if not run.get("function"):
         return note
     images = [f"{run['images']:,} images"] if isinstance(run.get("images"), int) else []
     split = f", split {run['split']}" if run.get("split") else ""
     data = [f"{run['data']}{split}"] if run.get("data") else []
-    parts = [f"{run['function']} on {' '.join([*images, *data]) or 'images that are not named'}", *said]
+    parts = [f"{_function(run)} on {' '.join([*images, *data]) or 'images that are not named'}", *said]
     other = "" if run.get("weights") else "; the weights measured are not those that this run ended with"
     return f"{', '.join([*parts, *([note] if note else [])])}{other}"
+
+
+def _is_ordinary(run: Facts) -> bool:
+    """Return True for a run of harden that attacked nothing."""
+    return run.get("function") == "harden" and (run.get("arguments") or {}).get("eps") == 0
+
+
+def _function(run: Facts) -> str:
+    return "ordinary training (harden with eps 0)" if _is_ordinary(run) else str(run["function"])
 
 
 def trained_by(records: Records) -> str:
@@ -121,7 +132,7 @@ def trained_by(records: Records) -> str:
     known = trained_against(records)
     against = f" against {known}" if known and records.facts.get("eps from") == "run" else ""
     epochs = arguments.get("epochs")
-    return f"{run['function']}{against}{f', {epochs_in_words(epochs)}' if epochs else ''}"
+    return f"{_function(run)}{against}{f', {epochs_in_words(epochs)}' if epochs else ''}"
 
 
 def chosen_by(records: Records) -> str:

@@ -53,8 +53,21 @@ class Display:
         progress, (images, seconds) = self.training.progress, self._began
         self.bar.set_description(f"epoch {self.training.epoch + 1}/{progress.length.epochs}")
         rate = (self._meter.images - images) * distributed.world() / max(progress.elapsed - seconds, 1e-9)
-        means = {key: f"{value:.3f}" for key, value in self._meter.means().items()}
+        named = self._meter.means() if self.training.stepper.threat.eps else without_attack(self._meter.means())
+        means = {key: f"{value:.3f}" for key, value in named.items()}
         self.bar.set_postfix({**means, "images/s": f"{rate:.0f}"})
+
+
+def without_attack(means: dict[str, float]) -> dict[str, float]:
+    """Name the means of an epoch of ordinary training, in which nothing is robust yet.
+
+    Example:
+        >>> without_attack({"loss": 0.5, "robust": 0.5, "robust accuracy": 0.75})
+        {'loss': 0.5, 'accuracy': 0.75}
+    """
+    names = {"robust": "classes", "robust accuracy": "accuracy"}
+    alone = means.get("robust") == means.get("loss")
+    return {names.get(key, key): value for key, value in means.items() if not (alone and key == "robust")}
 
 
 @contextmanager

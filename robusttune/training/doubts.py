@@ -6,6 +6,7 @@ from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
 LOST = 2 / 3  # of what the model knew before: less than that is said
+UNAFFECTED = ". This does not change the classifier: only Monitor and ood use this head"
 
 
 def doubts(training: Training) -> list[str]:
@@ -62,6 +63,6 @@ def _guessing_heads(training: Training) -> list[str]:
         warnings.append(
             f"{name}'s held-out accuracy is {score.accuracy:.0%} on {score.images} images, near the {score.guessing:.0%} of "
             f"a guess: either training was short, or {name} has no meaning on these images (as rotations on satellite "
-            f"images); then drop it with tasks={others}"
+            f"images); then drop it with tasks={others}{'' if robust_loss.heads.weights.get(name) else UNAFFECTED}"
         )
     return warnings

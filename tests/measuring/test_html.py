@@ -1,6 +1,7 @@
 """Words that come from elsewhere stay words in every page: no link, picture, heading or HTML comes out of a name."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune.measuring.html import page
+from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
 from robusttune.run.markdown import as_text
 
@@ -77,6 +79,19 @@ def test_a_notebook_shows_names_as_text(records):
     shown = records._repr_markdown_()
     assert "](javascript" not in shown.replace("\\](javascript", "")
     assert "\x1b" not in shown
+
+
+def test_a_notebook_shows_a_table_with_the_cells_that_are_printed():
+    records = Records([accuracy("clean", 1, 2, {"attack": name}) for name in HOSTILE])
+    table = records._repr_html_()
+    assert set(re.findall(r"<(\w+)", table)) == {"table", "thead", "tbody", "tr", "th", "td"}
+    cells = [["".join(cell.itertext()) for cell in row] for row in ElementTree.fromstring(table).iter("tr")]
+    printed = [line[1:-1].replace("\\|", "\0").split("|") for line in records.table().splitlines()]
+    del printed[1]  # the line below the head
+    assert len(cells) == 1 + len(HOSTILE)
+    assert [[each.strip() for each in row] for row in cells] == [
+        [each.strip().replace("\0", "|") for each in row] for row in printed
+    ]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -44,3 +44,15 @@ def test_it_is_said_once_after_four_steps(caplog, monkeypatch):
     assert len(told) == 1
     before_first_epoch = [message for message in caplog.messages if message.startswith(("about", "epoch"))]
     assert before_first_epoch[0] == told[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*held-out accuracy")
+@pytest.mark.parametrize(
+    ("settings", "accuracy"), [({"eps": 0.0}, ", accuracy="), ({"eps": 0.1}, ", robust accuracy=")]
+)
+def test_the_bar_of_ordinary_training_speaks_of_no_robustness(settings, accuracy, capsys, monkeypatch):
+    monkeypatch.setattr(display, "READ_EVERY", 1)
+    hardened(epochs=1, progress=True, **settings)
+    bar = capsys.readouterr().err
+    assert accuracy in bar
+    assert ("robust" in bar) == ("robust" in accuracy)

@@ -59,3 +59,12 @@ def test_a_run_that_ends_with_far_less_than_before_says_so():
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
     with pytest.warns(UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"):
         harden(model, batches, lr=20.0, **settings)
+
+
+@pytest.mark.parametrize(("weight", "end"), [(0.0, "only Monitor and ood use this head$"), (0.5, r"tasks=None$")])
+def test_a_head_that_guesses_and_was_not_trained_with_the_model_does_not_alarm(weight, end, tmp_path):
+    images, labels = easy_images()
+    batches = list(zip(images.split(64), labels.split(64), strict=True))
+    settings = {"norm": "linf", "eps": 0.05, "tasks": {"rotation": weight}, "steps": 1, "epochs": 1, "progress": False}
+    with pytest.warns(UserWarning, match=rf"rotation's held-out accuracy is .*{end}"):
+        harden(taught(batches, 2), batches, val_loader=batches, out=tmp_path, **settings)
