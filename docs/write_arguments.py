@@ -91,7 +91,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "norm": "The size of a perturbation: `linf` limits each pixel, `l2` all pixels together; or a norm of yours.",
         "eps": "Radius in pixel units on [0,1].",
         "purpose": '"attacks", or "corruptions" for AugMix and a small l2 radius.',
-        "preset": "A named set of defaults: " + ", ".join(f'"{name}"' for name in PRESETS) + ". Other arguments override it.",
+        "preset": "A named set of defaults: "
+        + ", ".join(f'"{name}"' for name in PRESETS)
+        + ". Other arguments override it.",
         "attack": "Attack that finds the training images: a name or a callable.",
         "steps": "Steps of a named attack. Alone, it means PGD for the whole run.",
         "step_size": "Length of a step, in pixel units.",

@@ -1,8 +1,8 @@
 """The table and the picture of the documentation's first page, from the records of the search and of the models that it starts from.
 
-    python -m examples.study.start              # judges the models before hardening; adds to the records
-    python -m examples.study.start --judges sweep autoattack --settings cnn-linf --seeds 0 1    # with AutoAttack, which takes minutes
-    python -m examples.study.start --tables     # from the records alone; `python -m examples.study.pages` puts them into the pages
+python -m examples.study.start              # judges the models before hardening; adds to the records
+python -m examples.study.start --judges sweep autoattack --settings cnn-linf --seeds 0 1    # with AutoAttack, which takes minutes
+python -m examples.study.start --tables     # from the records alone; `python -m examples.study.pages` puts them into the pages
 """
 
 import hashlib

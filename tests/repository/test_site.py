@@ -35,7 +35,9 @@ def writer():
 
 
 def test_the_table_of_arguments_is_that_of_the_code(writer):
-    assert (DOCS / "arguments.md").read_text(encoding="utf-8") == writer.arguments(), "run: python docs/write_arguments.py"
+    assert (DOCS / "arguments.md").read_text(encoding="utf-8") == writer.arguments(), (
+        "run: python docs/write_arguments.py"
+    )
 
 
 def test_every_argument_is_in_one_group_and_its_default_is_a_value(writer):
@@ -84,7 +86,15 @@ def test_search_works_on_pages_from_the_disk(tmp_path):
     built = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
     subprocess.run(built, cwd=ROOT, check=True, capture_output=True)
     page = (tmp_path / "site" / "index.html").as_uri()
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=20000",
+    ]
     asked = subprocess.run([chromium, *options, "--dump-dom", f"{page}?q=unlabeled"], capture_output=True, text=True)
-    results = re.findall(r'href="file://[^"]*?/site/([\w./-]+\.html)[^"]*" class="md-search-result__link"', asked.stdout)
+    results = re.findall(
+        r'href="file://[^"]*?/site/([\w./-]+\.html)[^"]*" class="md-search-result__link"', asked.stdout
+    )
     assert "few-labels.html" in {result.rpartition("/")[2] for result in results}, asked.stdout[-2000:]

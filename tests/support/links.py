@@ -1,6 +1,6 @@
 """Opens every link of README.md, CONTRIBUTING.md and docs/ to other places, and names those that do not answer: needs the internet.
 
-    python tests/support/links.py
+python tests/support/links.py
 """
 
 import re
