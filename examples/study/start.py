@@ -12,14 +12,20 @@ from torch import nn
 
 from examples.study import program, search
 from examples.study.cases import SEARCHED, SETTINGS, case
-from examples.study.records import FACTORS, ROOT, TITLES, Facts, Study, cell, one_thread, timed
+from examples.study.records import FACTORS, ROOT, Facts, Study, cell, one_thread, timed
 from robusttune.measuring.sections._figure import new_figure
 from robusttune.run.settings import shown_radius
 
 SHOWN = ("cnn-linf", "cnn-l2")
 SEEDS = range(5)
 COLUMNS = ("clean", *(f"{factor:g} eps" for factor in FACTORS), "autoattack")
-HEADS = {**TITLES, "clean": "unchanged", "0.5 eps": "half of eps", "1 eps": "eps", "1.5 eps": "1.5 eps"}
+HEADS = {
+    "clean": "unchanged",
+    "autoattack": "AutoAttack",
+    "0.5 eps": "half of eps",
+    "1 eps": "eps",
+    "1.5 eps": "1.5 eps",
+}
 FILE = ROOT / "docs" / "start.svg"
 ROWS = {"before": "C3", "PGD-10 at its best": "C1", "`harden`": "C0"}
 
@@ -52,7 +58,9 @@ def tables() -> str:
         known = SETTINGS[setting]
         for row in ROWS:
             mine = runs(setting, row)
-            cells = [cell([float(str(run[column])) for run in mine if column in run], len(mine)) for column in COLUMNS]
+            known_to_all = [column for column in COLUMNS if all(column in run for run in mine)]
+            shown = {column: cell([float(str(run[column])) for run in mine], len(mine)) for column in known_to_all}
+            cells = [shown.get(column, "") for column in COLUMNS]
             seconds = "" if row == "before" else f"{mean(float(str(run['seconds'])) for run in mine):.0f}"
             lines.append(f"| {known.norm} {shown_radius(known.eps)} | {row} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines)
