@@ -18,7 +18,8 @@ Terms of this library, its reports and its pages. The pages of a trial end with 
 def glossary() -> str:
     """Return the page."""
     lines = (
-        f'| <a id="{anchor(word)}"></a>{word} | {meaning[0].upper()}{meaning[1:]} |\n' for word, meaning in WORDS.items()
+        f'| <a id="{anchor(word)}"></a>{word} | {meaning[0].upper()}{meaning[1:]} |\n'
+        for word, meaning in WORDS.items()
     )
     return HEAD + "".join(lines)
 
