@@ -89,6 +89,12 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Open every link of the pages to other places, which needs the internet."""
+    session.run(sys.executable, "tests/support/links.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation with warnings as errors; arguments go to mkdocs, such as `--site-dir site`."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,22 +1,32 @@
 """Writes docs/glossary.md from the words that reports explain: `python docs/write_glossary.py`."""
 
+import re
 from pathlib import Path
 
 from robusttune.measuring.glossary import WORDS
 
 PAGE = Path(__file__).parent / "glossary.md"
-HEAD = """# Words
+HEAD = """# Glossary
 
-What the words of this library, its reports and its pages mean. The pages of a trial end in those that they use.
+Terms of this library, its reports and its pages. The pages of a trial end with the terms that they use.
 
-| word | meaning |
+| term | meaning |
 |---|---|
 """
 
 
 def glossary() -> str:
     """Return the page."""
-    return HEAD + "".join(f"| {word} | {meaning[0].upper()}{meaning[1:]} |\n" for word, meaning in WORDS.items())
+    lines = (
+        f'| <a id="{anchor(word)}"></a>{word} | {meaning[0].upper()}{meaning[1:]} |\n'
+        for word, meaning in WORDS.items()
+    )
+    return HEAD + "".join(lines)
+
+
+def anchor(word: str) -> str:
+    """Return the place of a term on the page, such as holms-correction."""
+    return re.sub(r"[^a-z0-9]+", "-", word.lower().replace("'", ""))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import importlib
 import re
 from pathlib import Path
 
-from examples.study import plots
+from examples.study import plots, start
 from examples.study.records import ROOT
 
 PLACE = re.compile(r"(<!-- tables: (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -16,7 +16,8 @@ PLACE = re.compile(r"(<!-- tables: (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)", re
 
 def pages() -> list[Path]:
     """The pages with tables of studies."""
-    return sorted(page for page in (ROOT / "docs").glob("*.md") if PLACE.search(page.read_text(encoding="utf-8")))
+    every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [page for page in every if PLACE.search(page.read_text(encoding="utf-8"))]
 
 
 def filled(page: str) -> str:
@@ -32,6 +33,7 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     plots.draw()
+    start.draw()
     for page in pages():
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
         print(page.relative_to(ROOT))

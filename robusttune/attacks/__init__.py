@@ -37,9 +37,9 @@ class Attack(Protocol):
     - It treats each image separately, and writes into no argument.
     - All random numbers come from `generator`.
     - The result has no gradient, and the shape, type and memory format of the images.
-    - Settings of its own are keyword arguments with defaults; users change them with `functools.partial`. `steps`,
+    - Settings are keyword arguments with defaults; users change them with `functools.partial`. `steps`,
       `step_size` and `random_start` have these names where an attack has such settings.
-    - What else callers have to know, the attack declares by `declares`.
+    - `declares` states what else callers must know.
     """
 
     def __call__(
@@ -99,7 +99,7 @@ def gradient_toward(
 
 
 def declares(*, bounded: bool = True, differentiates_once: bool = False) -> Callable[[Function], Function]:
-    """Decorate an attack with what callers have to know of it, as attributes of these names.
+    """Decorate an attack with facts that callers must know, as attributes of these names.
 
     Args:
         bounded: whether all images that it returns lie in the threat model. Evaluations refuse an attack that is not.

@@ -15,7 +15,7 @@ class Augmentation(Protocol):
     """The contract of a file in `augmentations/`: a class `(images) -> augmentation`, whose instances are these.
 
     The class is called with a batch (N,C,H,W) of the training images first, so that it can fit their size. An
-    augmentation then changes each image in its own random way. It draws from torch's global random state, as Kornia's
+    augmentation then changes each image in another random way. It draws from torch's global random state, as Kornia's
     augmentations do: callers seed this state and restore it. No gradient flows through an augmentation.
 
     Attributes:

@@ -35,12 +35,11 @@ __all__ = [
 class Evaluation(Protocol):
     """The contract of a file in `evaluations/`: a function that measures a model on images.
 
-    Settings are keyword arguments with defaults; users change them with `functools.partial`. An evaluation that needs a
-    package beyond the core's says so with `plugins.requires`, so that `evaluate` raises the ImportError before anything
-    is measured; heads, settings and files it checks with `checked_by`, just as early. One that says with `takes` how many
-    passes through the model it takes for each image gets a progress bar with the time that is left, and `estimate` knows
-    what it costs. One that attacks says at which radii with `attacks_at`, so that a gate refuses beforehand what will not be
-    measured.
+    Settings are keyword arguments with defaults; users change them with `functools.partial`. Four decorators are for long
+    evaluations: `plugins.requires` imports a package beyond the core's before anything is measured; `checked_by` checks heads,
+    settings and files just as early; `takes` states the passes through the model for each image, for the progress bar and for
+    `estimate`; `attacks_at` states the adversaries of an evaluation that attacks, so that a gate refuses a radius that will not
+    be measured.
     """
 
     def __call__(self, subject: Subject, /) -> Iterable[Record] | Record:

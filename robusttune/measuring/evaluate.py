@@ -78,7 +78,7 @@ def evaluate(
     Args:
         model: images -> logits (N,K), hardened by us or not; evaluated in eval mode. Or the folder of a run of harden, from
             which the model is loaded, and norm, eps, mean, std and heads are taken where they are not passed; images of
-            another size are said, other channels and other names in `loader.dataset.classes` are refused.
+            another size are reported, other channels and other names in `loader.dataset.classes` are refused.
         loader: yields (images, labels), as for `harden`; or images alone, on which not accuracy but agreement is measured: how
             often the model's answer is the teacher's on the image as it is.
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
@@ -86,13 +86,13 @@ def evaluate(
             eps in pixel units on [0,1], None for the run's, or else the customary radius for the image size.
         mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
         subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
-        heads: of pretext tasks, for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
+        heads: pretext heads for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
         teacher: whose answers stand for the labels that images lack: None for the model itself; or the folder of a run, a module
             or a function, as for `harden`, such as the model before it was hardened.
         run: the folder of the run that trained the model, where the model itself is passed: of a run begun from Python, which
             does not name its model.
-        out: a folder for `records.jsonl` and for files from which long evaluations go on; None for none.
-        resume: go on with the evaluation in `out` that was interrupted.
+        out: a folder for `records.jsonl` and for files from which long evaluations are resumed; None for none.
+        resume: continue the evaluation in `out` that was interrupted.
         seed: of everything random.
         device: "auto", or the device to work on.
         log: a tracker that gets the numbers, the settings and the report: "mlflow", "wandb", "tensorboard", or an object.

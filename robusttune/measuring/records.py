@@ -44,7 +44,7 @@ class Records(list[Record]):
     Attributes:
         facts: the provenance of the measurement: versions, seed, fingerprints of model and images, seconds, counts; the
             names of the classes, if they are known.
-        hashes: hashes of the images' contents, sorted; they tell which images two Records have in common.
+        hashes: hashes of the images' contents, sorted; they show which images two Records have in common.
         labels: the labels of these images.
         failures: a few images that fool the model most easily, for the report.
 

@@ -30,7 +30,7 @@ logger = logging.getLogger("robusttune")
 
 
 def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
-    """Make the model of a run again, with its best weights, in eval mode on the CPU.
+    """Build the model of a run with its best weights, in eval mode on the CPU.
 
     Its input is what the run trained it on: `run.json` says under "about" which size, channels, mean and std, and the names
     of the classes in the order of the outputs. `evaluate(run, loader)` takes all of them from there.
@@ -39,7 +39,7 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
         run: the folder of a run of harden or pretrain, or one of its files of weights; the folder that `robusttune.save` wrote,
             local-dir:FOLDER or, from the Hugging Face Hub, hf-hub:USER/NAME.
         model: a model as the run trained it, which gets the weights: for a run that does not name its model, as it was begun
-            from Python with one that timm does not make. None to make the model by its name.
+            from Python with one that timm does not make. None to build the model by its name.
         trust: call a function that the run names as its model, which is code; otherwise only models of timm and torchvision are
             made by name.
 

@@ -8,7 +8,7 @@ __all__ = ["Objective", "ObjectiveLike"]
 
 
 class Objective(Protocol):
-    """The contract of a file in `objectives/`: a class whose instances give the attack's loss and the training loss.
+    """The contract of a file in `objectives/`: a class whose instances compute the attack's loss and the training loss.
 
     The class can be called without arguments, so its settings have defaults. A frozen dataclass compares by its
     settings, which resuming a run needs. A field named `criterion` is replaced by `harden(criterion=…)`.

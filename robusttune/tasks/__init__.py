@@ -12,7 +12,7 @@ __all__ = ["HEADS_ALONE", "TASKS", "Task", "TaskWeights", "TasksLike", "View", "
 
 # Tasks that a model learns from, and their usual weights.
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
-# The same tasks for heads that learn beside a model, and leave it as it would be without them.
+# The same tasks for heads that are trained without changing the model.
 HEADS_ALONE = dict.fromkeys(TASKS, 0.0)
 
 

@@ -113,7 +113,7 @@ def harden(
         model: images -> logits (N,K): any timm or torchvision classifier or module of that shape; or what `robusttune.load` takes.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
         norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
-        purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless norm, eps or augment are given.
+        purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless you pass norm, eps or augment.
         preset: "standard" (N-FGSM, then PGD-2 in a wider ball, steps of 32 images), "thorough" (the same with PGD-10), both alike and as
             published from 160 px on; "fast" (whole batches, any size), "joint" (the default before). Other arguments override it.
         tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
@@ -135,13 +135,13 @@ def harden(
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
         pretrain_epochs, finetune: epochs before: pretrain_epochs of rotation and jigsaw on all images, then finetune of ordinary training.
-        epochs, max_steps, time_budget: length in epochs, optimiser steps, seconds of training; what is reached first ends the run.
-        optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for the backbone's customary value.
+        epochs, max_steps, time_budget: length in epochs, optimiser steps, seconds of training; the first limit reached ends the run.
+        optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, backbone and image size.
         accumulate: batches that are joined for one step.
-        update_batch: most images of a step, of which a larger batch makes several; None for whole batches; "auto": by preset.
+        update_batch: most images of a step, into which larger batches are cut; None for whole batches; "auto": by preset.
         micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
-        ema: decay of the moving average of weights, per step; 0 for none.
+        ema: decay of the exponential moving average of the weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
         compile: run the forward pass through `torch.compile`; "auto" does so for the attack alone, in runs that a

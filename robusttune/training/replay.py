@@ -91,7 +91,7 @@ def replay(
 
     Args:
         run: the folder that the run wrote to.
-        model: with the weights that it had at the start of the run; None to make it again by its name, for a run that was
+        model: with the weights that it had at the start of the run; None to build it by its name, for a run that was
             begun on the command line.
         loader: of the run's images, in the same order or with the same sampler; it is needed.
         out: a folder for the repetition; None for a temporary one.

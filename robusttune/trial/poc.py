@@ -80,7 +80,7 @@ def poc(
     """Try several ways of training on the user's data; return the path of a page to decide by. The model does not change.
 
     First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost, and after a pilot of a few
-    short runs the differences that it can find. Then all arms are screened in short runs. Those that can still win are
+    short runs the differences that it can detect. Then all arms are screened in short runs. Those that can still win are
     trained and measured seed by seed, with other seeds and on other images, until the answer to the needs stands. All arms
     start from the model's weights, at equal compute. What was finished before a kill is not repeated.
     `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
@@ -122,7 +122,7 @@ def poc(
         mean, std, normalized, classifier, device: see `harden`.
         out: a folder for the plan, the runs and the page.
         plan_only: write the plan and run its pilot alone, and return the plan's path.
-        allow_weak: run a plan that finds not even a difference of five points between arms 8 times in 10.
+        allow_weak: run a plan that does not even detect a difference of five points between arms 8 times in 10.
         resume: continue the trial in `out`, by its plan as it is now.
         executor: where the trainings of a stage run at the same time: "processes:2" (in so many processes of this machine),
             "ray", "slurm" (submitit), or an object with `submit`, as a pool of `concurrent.futures`. The records are those
@@ -132,7 +132,7 @@ def poc(
         notes: more entries of `run.json` in `out`.
 
     Raises:
-        ValueError: arguments or a plan that do not fit, a plan over the budget, or one that can find too little; the error
+        ValueError: arguments or a plan that do not fit, a plan over the budget, or one that can detect too little; the error
             lists what to change.
         ImportError: a package of the page is not installed.
     """

@@ -7,7 +7,7 @@ For each seed a model is trained ordinarily, then hardened from there in several
 `fast`; `pgd-bf16` and `fast-bf16` compute in that format, which some processors are fast at. Arms of several lengths make
 the curve of accuracy against time, which is drawn. On one thread; seconds are of the processor, as other work on the machine
 does not touch these, and count all of `harden`, judging included. Robust accuracy is that of `strong` with `--targets`
-classes (100 steps; docs/evaluation.md sets it against AutoAttack), on images that training has not seen. `--autoattack SEEDS`
+classes (100 steps; docs/attack-strength.md compares it with AutoAttack), on images that training has not seen. `--autoattack SEEDS`
 asks the standard AutoAttack, too, for so many seeds: it takes many times as long, and goes on where it was interrupted when
 the models are kept (`--keep FOLDER`). Rows that are there already are not run again.
 """

@@ -28,6 +28,12 @@ def test_the_pictures_of_the_search_show_the_records(module):
         assert f"records {plots.fingerprint()}" in file.read_text(encoding="utf-8"), "run -m examples.study.pages"
 
 
+def test_the_picture_of_the_first_page_shows_its_table(module):
+    start = module("start")
+    assert f"table {start.fingerprint()}" in start.FILE.read_text(encoding="utf-8"), "run -m examples.study.pages"
+    assert len(start.runs("cnn-linf", "`harden`")) == len(start.runs("cnn-l2", "before")) == len(start.SEEDS)
+
+
 def test_pages_show_the_tables_that_the_records_make(module):
     pages = module("pages")
     assert pages.pages()

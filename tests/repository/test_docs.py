@@ -97,7 +97,7 @@ def a_place(tmp_path, monkeypatch):
     return holding
 
 
-@pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:.*in training")
+@pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:.*in training", "ignore:.*a model that guesses")
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_the_python_of_a_page_runs(page, a_place):
     folder = a_place(page)
