@@ -59,7 +59,7 @@ class RobustTraining(Callback):
         robust_loss = self.robust_loss
 
         # A function, as StochasticWeightAveraging copies the module with all of its attributes.
-        def training_step(batch: Any, batch_idx: int = 0) -> Mapping[str, Tensor]:
+        def training_step(batch: object, batch_idx: int = 0) -> Mapping[str, Tensor]:
             out = _called(robust_loss, batch, training=True)
             losses = {f"train_{name}": value.detach() for name, value in out.items() if name != "output"}
             pl_module.log_dict(losses, batch_size=len(out["output"]))
@@ -94,8 +94,8 @@ class RobustTraining(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -104,7 +104,7 @@ class RobustTraining(Callback):
             labels = hard_labels(unpacked(batch, wait=False)[1])
             found = _called(self.robust_loss, batch, training=False)["output"].argmax(1)
             right = (found == labels.to(found.device)).float().mean()
-            self.log("val_robust_accuracy", right, on_epoch=True, batch_size=len(labels), sync_dist=True)
+            pl_module.log("val_robust_accuracy", right, on_epoch=True, batch_size=len(labels), sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the heads and of the random numbers, for the checkpoint."""

@@ -17,8 +17,11 @@ from robusttune.model.features import logits_of, predicted_logits
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels
 
-# Of MAITE: arrays of one image (C,H,W), of its target (K,), and facts on it.
-Batch: TypeAlias = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
+# MAITE's protocols are structural, and its arrays those of any package.
+Array: TypeAlias = Any
+Structure: TypeAlias = Any
+# Images (C,H,W), their targets (K,), and facts on them.
+Batch: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Mapping[str, object]]]
 
 
 class MaiteModule(nn.Module):
@@ -38,7 +41,7 @@ class MaiteModule(nn.Module):
         torch.Size([2, 3])
     """
 
-    def __init__(self, model: Any, *, white: float = 1.0, log: bool = False) -> None:
+    def __init__(self, model: Structure, *, white: float = 1.0, log: bool = False) -> None:
         super().__init__()
         self.model, self.white, self.log = model, white, log
 
@@ -65,7 +68,7 @@ class MaiteImages(Dataset[tuple[Tensor, Tensor]]):
         classes: names of the classes by number, from `index2label`; [] where there is none.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Structure) -> None:
         self.dataset = dataset
         labels: Mapping[int, str] = dataset.metadata.get("index2label", {})
         self.classes = [labels[number] for number in sorted(labels)]
@@ -78,7 +81,7 @@ class MaiteImages(Dataset[tuple[Tensor, Tensor]]):
         return torch.as_tensor(np.asarray(image)), torch.as_tensor(np.asarray(target)).argmax()
 
 
-def maite_loader(dataset: Any, batch_size: int = 128) -> "DataLoader[tuple[Tensor, Tensor]]":
+def maite_loader(dataset: Structure, batch_size: int = 128) -> "DataLoader[tuple[Tensor, Tensor]]":
     """Return a loader of images (N,C,H,W) and labels (N,) of a MAITE image classification Dataset, in its order."""
     return DataLoader(MaiteImages(dataset), batch_size)
 
@@ -107,7 +110,7 @@ class MaiteModel:
         self.model, self.space = model, {"mean": mean, "std": std, "normalized": normalized}
         self.metadata = _metadata(name or type(model).__name__, classes)
 
-    def __call__(self, batch: Sequence[Any], /) -> Sequence[Any]:
+    def __call__(self, batch: Sequence[Array], /) -> Sequence[Array]:
         """Return the probabilities (K,) of each image (C,H,W)."""
         images = _images(batch)
         pixels = find_pixels(images, model=self.model, **self.space)  # type: ignore[arg-type]
@@ -127,7 +130,9 @@ class MaiteDataset:
         ValueError: the classes are not known.
     """
 
-    def __init__(self, dataset: Any, *, classes: int | Sequence[str] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, dataset: Structure, *, classes: int | Sequence[str] | None = None, name: str | None = None
+    ) -> None:
         known = class_names(DataLoader(dataset)) or [] if classes is None else classes
         self.count = known if isinstance(known, int) else len(known)
         if not self.count:
@@ -138,7 +143,7 @@ class MaiteDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int, /) -> tuple[Any, Any, dict[str, Any]]:
+    def __getitem__(self, index: int, /) -> tuple[Array, Array, dict[str, int]]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         image, label = self.dataset[index][:2]
@@ -160,7 +165,7 @@ class MaiteAttack:
         True
     """
 
-    def __init__(self, model: nn.Module, threat: ThreatModel, **settings: Any) -> None:
+    def __init__(self, model: nn.Module, threat: ThreatModel, **settings: Structure) -> None:
         self.judge = Judge(model, threat, **settings)
         self.metadata = {"id": f"robusttune {threat.norm} eps={threat.eps:.4g}"}
 
@@ -176,11 +181,11 @@ class MaiteAttack:
         return [image.numpy() for image in found.cpu()], targets, facts
 
 
-def _images(batch: Sequence[Any]) -> Tensor:
+def _images(batch: Sequence[Array]) -> Tensor:
     """Stack images (C,H,W) of any kind of array."""
     return torch.stack([torch.as_tensor(image if isinstance(image, Tensor) else np.asarray(image)) for image in batch])
 
 
-def _metadata(name: str, classes: Sequence[str]) -> dict[str, Any]:
+def _metadata(name: str, classes: Sequence[str]) -> dict[str, object]:
     labels = {"index2label": dict(enumerate(classes))} if classes else {}
     return {"id": name, **labels}

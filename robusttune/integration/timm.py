@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 try:
@@ -26,7 +27,6 @@ class RobustTask(TrainingTask):
         robust_loss: around the model, with the mean and std of pixels on [0,1], `data_config["mean"]` and `["std"]`.
 
     Example:
-        >>> import torch
         >>> from robusttune import ThreatModel
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> task = RobustTask(RobustLoss(model, ThreatModel("l2", eps=0.5), images=torch.rand(4, 1, 8, 8)))
@@ -47,7 +47,9 @@ class RobustTask(TrainingTask):
         """The RobustLoss, without DDP around it."""
         return cast(RobustLoss, getattr(self.trainable_module, "module", self.trainable_module))
 
-    def prepare_distributed(self, device_ids: list[Any] | None = None, **settings: Any) -> "RobustTask":
+    def prepare_distributed(
+        self, device_ids: list[int | torch.device] | None = None, **settings: object
+    ) -> "RobustTask":
         """Wrap RobustLoss in DDP, for several processes; return the task."""
         # The buffers must not change between the forward passes of one step.
         settings.pop("broadcast_buffers", None)
@@ -65,14 +67,14 @@ class RobustTask(TrainingTask):
         if not ema:
             return self.robust_loss.model
         averaged = self.get_trainable_module(ema=True)
-        return None if averaged is None else cast(Any, averaged).module.model  # type: ignore[no-any-return]
+        return None if averaged is None else cast(Any, averaged).module.model
 
-    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, object]:
         """Return the state of the heads, for the checkpoint."""
         return {} if ema else dict(Resumable(self.robust_loss).state_dict())
 
     def load_task_state(
-        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+        self, state: dict[str, object] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
     ) -> None:
         """Restore the state of the heads; a checkpoint without one, of a pre-trained model, leaves them as they are."""
         if state and not ema:

@@ -1,7 +1,8 @@
 """Robust accuracy as a Metric of torchmetrics."""
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,14 @@ except ImportError as error:
         f"robusttune.integration.torchmetrics needs torchmetrics ({error}): pip install torchmetrics"
     ) from error
 
+from robusttune.attacks import AttackLike
+from robusttune.evaluations import LossName
 from robusttune.integration.judge import Judge
 from robusttune.measuring.subject import window_is_full
 from robusttune.threat import ThreatModel
+from robusttune.types import Channels
+
+Setting: TypeAlias = Any  # whatever Metric takes there
 
 _numbers = itertools.count()
 
@@ -56,14 +62,14 @@ class RobustAccuracy(Metric):
         model: nn.Module,
         threat: ThreatModel,
         *,
-        attack: Any = "apgd",
+        attack: AttackLike = "apgd",
         steps: int | None = 50,
-        losses: Any = ("cross_entropy", "margin"),
-        mean: Any = None,
-        std: Any = None,
+        losses: Sequence[LossName] = ("cross_entropy", "margin"),
+        mean: Channels | None = None,
+        std: Channels | None = None,
         normalized: bool | None = None,
         seed: int = 0,
-        **settings: Any,
+        **settings: Setting,
     ) -> None:
         super().__init__(**settings)
         self.judge = Judge(
@@ -98,12 +104,13 @@ class RobustAccuracy(Metric):
         right, seen = (getattr(self, name) for name in self.names)
         return torch.as_tensor(right / seen)
 
-    def forward(self, *arguments: Any, **settings: Any) -> Any:
+    def forward(self, *arguments: Setting, **settings: Setting) -> Tensor:
         """Add a batch, and return the robust accuracy on it."""
         self._attack()
-        return super().forward(*arguments, **settings)
+        value: Tensor = super().forward(*arguments, **settings)
+        return value
 
-    def sync(self, *arguments: Any, **settings: Any) -> None:
+    def sync(self, *arguments: Setting, **settings: Setting) -> None:
         """Add up the counts of all processes."""
         self._attack()
         super().sync(*arguments, **settings)

@@ -1,14 +1,14 @@
 """A Trainer of Hugging Face's transformers whose loss is RobustLoss."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
+    from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 except ImportError as error:
     raise ImportError(
         f"robusttune.integration.transformers needs transformers ({error}): pip install transformers accelerate"
@@ -18,6 +18,9 @@ from robusttune.integration.state import Resumable, add_heads, average_gradients
 from robusttune.training.robust_loss import RobustLoss
 
 FILE = "robust_loss.pt"
+
+Setting: TypeAlias = Any  # whatever Trainer takes there
+Computed: TypeAlias = Any  # a loss, or a pair of a loss and outputs
 
 
 class RobustTrainer(Trainer):
@@ -44,7 +47,7 @@ class RobustTrainer(Trainer):
         args: TrainingArguments | None = None,
         *,
         attack_evaluation: bool = True,
-        **settings: Any,
+        **settings: Setting,
     ) -> None:
         self.robust_loss, self.attack_evaluation = robust_loss, attack_evaluation
         super().__init__(robust_loss.model, args, **settings)
@@ -59,7 +62,7 @@ class RobustTrainer(Trainer):
         self.loss_is_scaled_for_ga, self.model_accepts_loss_kwargs = False, False
         self.add_callback(_BesideModel(robust_loss))
 
-    def create_optimizer(self, *arguments: Any, **settings: Any) -> torch.optim.Optimizer:
+    def create_optimizer(self, *arguments: Setting, **settings: Setting) -> torch.optim.Optimizer:
         """Make Trainer's optimizer over the model, and let it train the heads, too."""
         optimizer = super().create_optimizer(*arguments, **settings)
         add_heads(optimizer, self.robust_loss)
@@ -68,10 +71,10 @@ class RobustTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    ) -> Computed:
         """Compute the robust loss of a batch; with `return_outputs`, the logits of the adversarial images, too."""
         if not model.training and not self.attack_evaluation:
             return super().compute_loss(model, inputs, return_outputs)
@@ -80,19 +83,21 @@ class RobustTrainer(Trainer):
             out = self.robust_loss(pixel_values=inputs["pixel_values"], labels=inputs["labels"])
         return (out["loss"], {"loss": out["loss"], "logits": out["output"]}) if return_outputs else out["loss"]
 
-    def training_step(self, *arguments: Any, **settings: Any) -> Tensor:
+    def training_step(self, *arguments: Setting, **settings: Setting) -> Tensor:
         """Take Trainer's step; average the gradients over processes, as RobustLoss does not call the wrapped model."""
         loss: Tensor = super().training_step(*arguments, **settings)
         if self.accelerator.sync_gradients:
             average_gradients(self.robust_loss)
         return loss
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *arguments: Any, **settings: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *arguments: Setting, **settings: Setting
+    ) -> TrainOutput:
         """Train; with `resume_from_checkpoint`, restore the heads before Trainer restores the rest."""
-        folder = resume_from_checkpoint
-        if resume_from_checkpoint is True:
-            folder = get_last_checkpoint(self.args.output_dir)
-        if folder:
+        folder = resume_from_checkpoint or None
+        if folder is True:
+            folder = _last_checkpoint(self.args.output_dir)
+        if isinstance(folder, str):
             path = Path(folder) / FILE
             if not path.exists():
                 raise ValueError(
@@ -103,6 +108,11 @@ class RobustTrainer(Trainer):
         return super().train(resume_from_checkpoint, *arguments, **settings)
 
 
+def _last_checkpoint(folder: str | None) -> str | None:
+    found: str | None = get_last_checkpoint(folder)  # type: ignore[no-untyped-call]
+    return found
+
+
 class _BesideModel(TrainerCallback):
     """Does for the heads what Trainer does for the model alone: sets gradients to zero, and saves."""
 
@@ -110,11 +120,11 @@ class _BesideModel(TrainerCallback):
         self.robust_loss = robust_loss
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: object
     ) -> None:
         self.robust_loss.heads.zero_grad()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: object) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             torch.save(dict(Resumable(self.robust_loss).state_dict()), folder / FILE)

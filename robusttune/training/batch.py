@@ -77,7 +77,9 @@ def prepared_batch(
     return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
 
 
-def images_by_keyword(module: nn.Module, images: tuple[object, ...], named: dict[str, object]) -> object:
+def images_by_keyword(
+    module: nn.Module, images: tuple[object, ...], named: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """Rename the argument `pixel_values` of a call of RobustLoss to `images`, before its forward; a hook."""
     if "pixel_values" in named:
         named = {"images": named["pixel_values"], **{key: each for key, each in named.items() if key != "pixel_values"}}

@@ -102,7 +102,7 @@ def test_early_stopping_reads_the_accuracy_under_attack():
 def test_weights_are_averaged():
     module = Classifier()
     averaging = StochasticWeightAveraging(0.02, swa_epoch_start=1)
-    run, robust_loss = hardened(module, averaging, epochs=2)
+    _, robust_loss = hardened(module, averaging, epochs=2)
     assert averaging.n_averaged == 2
     mean = averaging._average_model.state_dict()
     assert list(mean) == list(Classifier().state_dict())
@@ -164,7 +164,7 @@ def test_strategies_that_share_out_weights_are_refused():
         strategy = FSDPStrategy()
 
     module = Classifier()
-    with pytest.raises(ValueError, match="FSDPStrategy shares out the weights.*use strategy='ddp' or one device"):
+    with pytest.raises(ValueError, match=r"FSDPStrategy shares out the weights.*use strategy='ddp' or one device"):
         RobustTraining(a_robust_loss(module)).setup(Run(), module, "fit")
 
 
@@ -184,12 +184,21 @@ def test_a_module_gets_its_own_step_back_after_an_error():
 def test_two_processes_train_the_same_heads_and_weights(tmp_path):
     module = Classifier()
     robust_loss = a_robust_loss(module)
-    run = trainer(RobustTraining(robust_loss, validate=False), _Kept(robust_loss, tmp_path), epochs=1, devices=2, strategy="ddp_fork")
+    run = trainer(
+        RobustTraining(robust_loss, validate=False),
+        _Kept(robust_loss, tmp_path),
+        epochs=1,
+        devices=2,
+        strategy="ddp_fork",
+    )
     run.fit(module, digit_loader(0, 64))
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for part in ("model", "heads"):
         assert same_tensors(states[0][part], states[1][part])
-        assert not same_tensors(states[0][part], {"model": Classifier().net.state_dict(), "heads": a_robust_loss(Classifier()).heads.state_dict()}[part])
+        assert not same_tensors(
+            states[0][part],
+            {"model": Classifier().net.state_dict(), "heads": a_robust_loss(Classifier()).heads.state_dict()}[part],
+        )
 
 
 class _Kept(lightning.Callback):

@@ -15,12 +15,13 @@ from robusttune.integration.maite import MaiteAttack, MaiteDataset, MaiteImages,
 pytest.importorskip("maite")
 pytest.importorskip("torchmetrics")
 
-from maite.interop.metrics.torchmetrics import TMClassificationMetric  # noqa: E402
-from maite.protocols import image_classification as ic  # noqa: E402
-from maite.tasks import evaluate  # noqa: E402
-from torchmetrics.classification import MulticlassAccuracy  # noqa: E402
+from maite.interop.metrics.torchmetrics import TMClassificationMetric
+from maite.protocols import image_classification as ic
+from maite.tasks import evaluate
+from torchmetrics.classification import MulticlassAccuracy
 
 NAMES = [str(number) for number in range(10)]
+THEIRS = {"id": "theirs", "index2label": dict(enumerate(NAMES))}
 ATTACK = {"steps": 3, "seed": 7}
 
 
@@ -68,7 +69,7 @@ def test_maites_workflow_measures_what_evaluate_measures(net, data):
 class TheirModel:
     """A MAITE model around torch, which takes bytes and gives probabilities."""
 
-    metadata = {"id": "theirs", "index2label": dict(enumerate(NAMES))}
+    metadata = THEIRS
 
     def __init__(self, net):
         self.net = net.eval()
@@ -87,7 +88,7 @@ class TheirNumpyModel(TheirModel):
 class TheirData:
     """A MAITE data set of bytes."""
 
-    metadata = {"id": "theirs", "index2label": dict(enumerate(NAMES))}
+    metadata = THEIRS
 
     def __len__(self):
         return 48
@@ -111,7 +112,7 @@ def test_a_maite_model_and_data_set_are_evaluated(net):
 def test_a_model_without_gradients_is_told_and_squares_attack_it(net):
     pytest.importorskip("torchattacks")
     module, loader = MaiteModule(TheirNumpyModel(net), white=255, log=True), maite_loader(TheirData(), 48)
-    with pytest.raises(ValueError, match="no gradient of the loss reaches the images.*such as torchattacks' Square"):
+    with pytest.raises(ValueError, match=r"no gradient of the loss reaches the images.*such as torchattacks' Square"):
         swept(module, loader)
     square = partial(torchattacks, name="Square", n_queries=20)
     records = swept(module, loader, attack=square, steps=None, losses=["margin"])
@@ -132,7 +133,9 @@ def test_adversarial_images_have_the_range_of_those_that_come_in(bytes_, net, da
 
 def test_normalised_images_stay_normalised(net):
     images, labels = digits(512, 520)
-    normal = MaiteDataset([((image - 0.5) / 0.25, label) for image, label in zip(images, labels, strict=True)], classes=10)
+    normal = MaiteDataset(
+        [((image - 0.5) / 0.25, label) for image, label in zip(images, labels, strict=True)], classes=10
+    )
     batch = [[*part] for part in zip(*(normal[index] for index in range(8)), strict=True)]
     found = MaiteAttack(net, THREAT, mean=[0.5], std=[0.25], **ATTACK)(batch)[0]
     assert np.abs(np.stack(found) - np.stack(batch[0])).max() == pytest.approx(THREAT.eps / 0.25, abs=1e-4)
@@ -142,6 +145,6 @@ def test_normalised_images_stay_normalised(net):
 
 
 def test_a_data_set_without_class_names_asks_for_them():
-    with pytest.raises(ValueError, match="the data set has no .classes: pass classes="):
+    with pytest.raises(ValueError, match=r"the data set has no \.classes: pass classes="):
         MaiteDataset(torch.utils.data.TensorDataset(*digits(0, 4)))
     assert MaiteImages(MaiteDataset(torch.utils.data.TensorDataset(*digits(0, 4)), classes=10)).classes == []

@@ -37,7 +37,9 @@ def test_a_loss_goes_on_exactly_from_its_state():
 
 def test_a_state_of_other_tasks_is_refused():
     state = Resumable(a_robust_loss(tiny_net(), tasks=["jigsaw"])).state_dict()
-    with pytest.raises(ValueError, match="the checkpoint has heads of jigsaw, but the tasks are rotation: pass the tasks="):
+    with pytest.raises(
+        ValueError, match="the checkpoint has heads of jigsaw, but the tasks are rotation: pass the tasks="
+    ):
         Resumable(a_robust_loss(tiny_net())).load_state_dict(state)
 
 
@@ -59,5 +61,7 @@ def test_heads_join_the_first_group_once():
 
 def test_an_optimizer_of_another_model_is_refused():
     optimizer = torch.optim.SGD(tiny_net().parameters(), 0.1)
-    with pytest.raises(ValueError, match="SGD, has no parameter of the model in RobustLoss: make both of the same module"):
+    with pytest.raises(
+        ValueError, match="SGD, has no parameter of the model in RobustLoss: make both of the same module"
+    ):
         add_heads(optimizer, a_robust_loss(tiny_net()))

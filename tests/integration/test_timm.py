@@ -7,16 +7,16 @@ import sys
 import pytest
 import timm
 import torch
-from tiny_digits import THREAT, a_robust_loss, digits, same_tensors, tiny_net
 from timm.optim import create_optimizer_v2
 from timm.utils import CheckpointSaver
+from tiny_digits import THREAT, a_robust_loss, digits, same_tensors, tiny_net
 
 pytest.importorskip("timm.task", reason="timm has no tasks yet")
 
-from timm.task import load_task_ema_checkpoint, resume_task_checkpoint  # noqa: E402
+from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 
-from robusttune import RobustLoss  # noqa: E402
-from robusttune.integration.timm import RobustTask  # noqa: E402
+from robusttune import RobustLoss
+from robusttune.integration.timm import RobustTask
 
 
 def begun(**settings):
@@ -47,7 +47,11 @@ def test_a_checkpoint_is_of_the_plain_model_and_resumes_exactly(tmp_path):
     straight, optimizer = begun()
     stepped(straight, optimizer, 2)
     saver = CheckpointSaver(
-        straight.get_trainable_module(), optimizer, task=straight, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
+        straight.get_trainable_module(),
+        optimizer,
+        task=straight,
+        checkpoint_dir=str(tmp_path),
+        recovery_dir=str(tmp_path),
     )
     saver.save_checkpoint(0, metric=1.0)
     saved = torch.load(tmp_path / "last.pth.tar", weights_only=False)

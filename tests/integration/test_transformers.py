@@ -84,7 +84,9 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not_interrupted(named, strai
 
 
 def test_a_checkpoint_without_the_heads_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"robust_loss.pt' is missing.*resume from a checkpoint that RobustTrainer wrote"):
+    with pytest.raises(
+        ValueError, match=r"robust_loss.pt' is missing.*resume from a checkpoint that RobustTrainer wrote"
+    ):
         a_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path))
 
 
@@ -138,4 +140,3 @@ def test_bf16_trains_model_and_heads(tmp_path):
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert {"model.classifier.1.weight", "heads.layers.rotation.weight"} <= set(changed)
     assert all(each.dtype == before[name].dtype for name, each in after.items())
-

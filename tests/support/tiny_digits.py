@@ -1,5 +1,7 @@
 """Handwritten digits of 8 by 8 pixels, and a small convolutional network for them: what tests of frameworks share."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -13,9 +15,14 @@ SETTINGS = {"tasks": {"rotation": 0.5}, "attack_tasks": "none", "steps": 2, "see
 
 def digits(first, last):
     """Images (N,1,8,8) on [0,1] and labels (N,)."""
+    images, labels = _all_digits()
+    return images[first:last], labels[first:last]
+
+
+@cache
+def _all_digits():
     data = pytest.importorskip("sklearn.datasets").load_digits()
-    images = torch.tensor(data.images[first:last] / 16, dtype=torch.float32)[:, None]
-    return images, torch.tensor(data.target[first:last])
+    return torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target)
 
 
 def digit_loader(first, last, size=16):
@@ -42,6 +49,7 @@ def trained_net(steps=40):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
             optimizer.step()
+    net.zero_grad()
     return net
 
 
