@@ -1,7 +1,7 @@
 """Adversarial training of a LightningModule that stays as it is: a callback of Lightning."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -106,11 +106,11 @@ class RobustTraining(Callback):
             right = (found == labels.to(found.device)).float().mean()
             pl_module.log("val_robust_accuracy", right, on_epoch=True, batch_size=len(labels), sync_dist=True)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state of the heads and of the random numbers, for the checkpoint."""
         return dict(Resumable(self.robust_loss).state_dict())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Restore that state."""
         Resumable(self.robust_loss).load_state_dict(cast(LossState, state_dict))
 

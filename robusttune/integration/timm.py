@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 try:
@@ -13,6 +12,7 @@ except ImportError as error:
     ) from error
 
 from robusttune.integration.state import LossState, Resumable
+from robusttune.run import distributed
 from robusttune.training.robust_loss import RobustLoss
 
 
@@ -27,6 +27,7 @@ class RobustTask(TrainingTask):
         robust_loss: around the model, with the mean and std of pixels on [0,1], `data_config["mean"]` and `["std"]`.
 
     Example:
+        >>> import torch
         >>> from robusttune import ThreatModel
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> task = RobustTask(RobustLoss(model, ThreatModel("l2", eps=0.5), images=torch.rand(4, 1, 8, 8)))
@@ -47,17 +48,13 @@ class RobustTask(TrainingTask):
         """The RobustLoss, without DDP around it."""
         return cast(RobustLoss, getattr(self.trainable_module, "module", self.trainable_module))
 
-    def prepare_distributed(
-        self, device_ids: list[int | torch.device] | None = None, **settings: object
-    ) -> "RobustTask":
-        """Wrap RobustLoss in DDP, for several processes; return the task."""
-        # The buffers must not change between the forward passes of one step.
-        settings.pop("broadcast_buffers", None)
-        ids = None if self.device.type == "cpu" else device_ids
-        wrapped = nn.parallel.DistributedDataParallel(
-            self.trainable_module, device_ids=ids, broadcast_buffers=False, **settings
-        )
-        self.trainable_module = wrapped
+    def prepare_distributed(self, device_ids: object = None, **settings: object) -> "RobustTask":
+        """Wrap RobustLoss in DDP, where several processes work together; return the task.
+
+        The arguments are timm's and are not used: buffers must not be synchronised between the forward passes of a step, and the device
+        is that of the model.
+        """
+        self.trainable_module = distributed.replicated(self.trainable_module)
         return self
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
