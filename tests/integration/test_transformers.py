@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tiny_digits import SETTINGS, THREAT, digits, same_tensors
 from torch.nn import functional as F
 
@@ -132,10 +133,19 @@ def test_accumulated_batches_count_as_one(tmp_path):
     assert (moved[0] - moved[1]).abs().max() < 1e-6
 
 
-def test_bf16_trains_model_and_heads(tmp_path):
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate keeps its precision for all of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bf16_trains_model_and_heads(tmp_path, fresh_accelerate):
     trainer = a_trainer(tmp_path, bf16=True, max_steps=2, save_strategy="no")
     before = {name: each.clone() for name, each in trainer.robust_loss.state_dict().items()}
     trainer.train()
+    assert trainer.accelerator.mixed_precision == "bf16"
     after = trainer.robust_loss.state_dict()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert {"model.classifier.1.weight", "heads.layers.rotation.weight"} <= set(changed)
