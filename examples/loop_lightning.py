@@ -53,7 +53,7 @@ def main() -> None:
     """Measure, harden, measure again, and load the checkpoint into the original class."""
     model, training, testing = scene()
     before = measured(model, testing)
-    module = Classifier(model)
+    module = Classifier(model.train())  # fit leaves modules in the mode in which it finds them
     robust_loss = RobustLoss(module, THREAT, **SETTINGS)
     run = trainer(RobustTraining(robust_loss))
     run.fit(module, training, testing)

@@ -3,6 +3,7 @@
 import copy
 import re
 import runpy
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -276,6 +277,7 @@ def test_the_script_makes_a_model_robust(name, start, examples, monkeypatch, cap
         monkeypatch.setattr(loops, "scene", once(start, "scene", loops.scene))
         calls = iter([first, ordinary])
         monkeypatch.setattr(loops, "measured", lambda *given: next(calls)(*given))
+    monkeypatch.setattr(sys, "argv", [f"loop_{name}.py"])
     with torch.random.fork_rng():
         runpy.run_path(str(EXAMPLES / f"loop_{name}.py"), run_name="__main__")
     rows = re.findall(r"^\| ([\d.]+) \| ([\d.]+)% \(.*\) \| ([\d.]+)% \(", capsys.readouterr().out, re.MULTILINE)
