@@ -8,7 +8,7 @@ import tempfile
 
 import torch
 from images import SIDE, loaders
-from loops import EPOCHS, RATE, SETTINGS, THREAT, finish, measured
+from loops import EPOCHS, SETTINGS, THREAT, finish, measured
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 from robusttune import RobustLoss
@@ -45,7 +45,7 @@ def main() -> None:
         before = measured(model, testing)
 
         robust_loss = RobustLoss(model, THREAT, images=torch.rand(2, 1, SIDE, SIDE), **SETTINGS)
-        hardening = settings(folder, num_train_epochs=2 * EPOCHS, learning_rate=RATE, optim="sgd", **common)
+        hardening = settings(folder, num_train_epochs=2 * EPOCHS, learning_rate=3e-3, **common)
         RobustTrainer(robust_loss, hardening, train_dataset=training.dataset, data_collator=collated).train()
     finish(before, measured(model, testing))
 
