@@ -1,13 +1,10 @@
-"""RobustLoss as a task of timm's training script: its mixup, EMA, checkpoints and loop stay as they are.
+"""RobustLoss as a task of timm's training script: its optimizer, mixup, EMA, checkpoints and loop stay as they are.
 
     python examples/loop_timm.py
 
 In timm's own train.py, the line to change is the one that makes the task:
 
-    task = ClassificationTask(model, …)      becomes      task = RobustTask(model, THREAT, mean=…, std=…)
-
-timm's prefetcher normalises with a mean and std that are 255 times those of pixels on [0, 1]: pass the latter, which are in
- `data_config["mean"]` and `["std"]`.
+    task = RobustTask(RobustLoss(model, ThreatModel("linf", 4 / 255), mean=data_config["mean"], std=data_config["std"]))
 """
 
 import tempfile
@@ -16,24 +13,10 @@ from pathlib import Path
 import timm
 import torch
 from loops import EPOCHS, SETTINGS, THREAT, finish, measured, optimizer_of, scene
-from timm.task import TrainingTask
 from timm.utils import CheckpointSaver
 
-from robusttune import RobustLoss, ThreatModel
-
-
-class RobustTask(TrainingTask):
-    """timm's task around RobustLoss: {"loss", "output", …} is what both speak of."""
-
-    def __init__(
-        self, model: torch.nn.Module, threat: ThreatModel, *, device: torch.device | None = None, **settings
-    ) -> None:
-        super().__init__(device=device, verbose=False)
-        self.trainable_module = model
-        self.robust_loss = RobustLoss(model, threat, **settings)
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
-        return self.robust_loss(images, labels)
+from robusttune import RobustLoss
+from robusttune.integration.timm import RobustTask
 
 
 def main() -> None:
@@ -41,9 +24,9 @@ def main() -> None:
     model, training, testing = scene()
     before = measured(model, testing)
 
-    task = RobustTask(model, THREAT, **SETTINGS)
+    task = RobustTask(RobustLoss(model, THREAT, **SETTINGS))
     task.setup_ema(decay=0.98)
-    optimizer = optimizer_of(task.robust_loss)
+    optimizer = optimizer_of(task.get_trainable_module())
     task.train()
     for _ in range(EPOCHS):
         for images, labels in training:
@@ -57,7 +40,7 @@ def main() -> None:
         CheckpointSaver(model, optimizer, task=task, checkpoint_dir=folder).save_checkpoint(EPOCHS, metric=1.0)
         saved = Path(folder) / "last.pth.tar"
         again = timm.create_model("test_resnet", in_chans=1, num_classes=10, checkpoint_path=saved)  # the averaged ones
-    averaged = task.get_eval_model(ema=True).module
+    averaged = task.get_eval_model(ema=True)
     assert all(torch.equal(averaged.state_dict()[name], each) for name, each in again.state_dict().items())
     print("timm.create_model(…, checkpoint_path=…) loads what was saved")
 

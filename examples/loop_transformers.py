@@ -8,24 +8,11 @@ import tempfile
 
 import torch
 from images import SIDE, loaders
-from loops import EPOCHS, RATE, SETTINGS, THREAT, finish, measured
+from loops import EPOCHS, SETTINGS, THREAT, finish, measured
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 from robusttune import RobustLoss
-
-
-class RobustTrainer(Trainer):
-    """A Trainer whose loss is RobustLoss; checkpoints hold the model alone, as ever."""
-
-    def __init__(self, model: torch.nn.Module, robust_loss: RobustLoss, args: TrainingArguments, **settings) -> None:
-        optimizer = torch.optim.SGD(robust_loss.parameters(), args.learning_rate, momentum=0.9)
-        super().__init__(model, args, optimizers=(optimizer, None), **settings)
-        self.robust_loss = robust_loss
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self.robust_loss.train(model.training)
-        out = self.robust_loss(inputs["pixel_values"], inputs["labels"])
-        return (out["loss"], {"loss": out["loss"], "logits": out["output"]}) if return_outputs else out["loss"]
+from robusttune.integration.transformers import RobustTrainer
 
 
 def collated(rows: list) -> dict:
@@ -58,8 +45,8 @@ def main() -> None:
         before = measured(model, testing)
 
         robust_loss = RobustLoss(model, THREAT, images=torch.rand(2, 1, SIDE, SIDE), **SETTINGS)
-        hardening = settings(folder, num_train_epochs=2 * EPOCHS, learning_rate=RATE, **common)
-        RobustTrainer(model, robust_loss, hardening, train_dataset=training.dataset, data_collator=collated).train()
+        hardening = settings(folder, num_train_epochs=2 * EPOCHS, learning_rate=3e-3, **common)
+        RobustTrainer(robust_loss, hardening, train_dataset=training.dataset, data_collator=collated).train()
     finish(before, measured(model, testing))
 
 

@@ -32,6 +32,7 @@ from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
 from robusttune.measuring.tracked import check_report_log, tracked
 from robusttune.model.borrowing import differentiable, evaluating, frozen, gradients_kept, restored
+from robusttune.model.checks import check_whole
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import chosen_device, dtype_of, placed
 from robusttune.model.memory_format import chosen_format, formatted
@@ -122,7 +123,7 @@ def evaluate(
     mean, std = known.statistics(mean, std, loader)
     place = _place(model, device)
     source = sharding.whole(loader)
-    with prepared(out, resume) as folder, _borrowed(model, place, seed), ExitStack() as until_the_end:
+    with prepared(out, resume) as folder, borrowed(model, place, seed), ExitStack() as until_the_end:
         part = source if subset is None else subset_of(source, subset, seed)
         first = first_batch(part)
         alone = yields_images_alone(source, first)
@@ -207,9 +208,10 @@ def _place(model: nn.Module, device: DeviceLike) -> torch.device:
     """Join the other processes; return the device of this one.
 
     Raises:
-        ValueError: there is no such device, or the model has no classifier.
+        ValueError: there is no such device, or the model has no classifier, or shares out its weights among processes.
     """
     place = chosen_device(model, device)
+    check_whole(model)
     if getattr(model, "num_classes", None) == 0:
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
     distributed.join(place)
@@ -217,7 +219,7 @@ def _place(model: nn.Module, device: DeviceLike) -> torch.device:
 
 
 @contextmanager
-def _borrowed(model: nn.Module, place: torch.device, seed: int) -> Iterator[None]:
+def borrowed(model: nn.Module, place: torch.device, seed: int) -> Iterator[None]:
     """Put the model on a device in eval mode, without gradients of its weights; afterwards restore it as it was."""
     with (
         differentiable(),

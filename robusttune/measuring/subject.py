@@ -163,8 +163,7 @@ class Subject:
                 yield *_joined(held), size
                 held = []
             held.append((pixels, labels))
-            # one more such batch would be too much
-            if len(held) == WINDOW_BATCHES or (len(held) + 1) * pixels.nbytes > WINDOW_BYTES:
+            if window_is_full(len(held), pixels.nbytes):
                 yield *_joined(held), size
                 held = []
         if held:
@@ -267,6 +266,11 @@ class Subject:
     def generator(self) -> torch.Generator:
         """Return a new generator on the device, seeded with the seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def window_is_full(batches: int, size: int) -> bool:
+    """Return True if one more batch, whose pixels take `size` bytes, would be too much for a window."""
+    return batches == WINDOW_BATCHES or (batches + 1) * size > WINDOW_BYTES
 
 
 def _joined(held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

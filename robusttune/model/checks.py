@@ -23,6 +23,7 @@ def check_batch_norm(model: nn.Module, images: int) -> None:
 def check_model(model: nn.Module) -> None:
     """Raise a ValueError unless the model is a plain module with weights that can be trained, neither wrapped nor compiled."""
     check_module(model)
+    check_whole(model)
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise ValueError(
             f"the model is wrapped in {type(model).__name__}: pass model.module, and wrap RobustLoss instead"
@@ -50,6 +51,33 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(
             "no parameter of the model requires grad, so there is nothing to train: call model.requires_grad_()"
         )
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raise a ValueError for a model whose weights FSDP or DeepSpeed shares out among processes.
+
+    They gather the weights for one forward and its backward; an attack takes many, toward the images.
+    """
+    sharded = next(_sharded(model), None)
+    if sharded is not None:
+        raise ValueError(
+            f"the model is wrapped by {sharded}, which shares out the weights, and an attack needs all of them in each process: "
+            "pass the plain module, and wrap RobustLoss in DistributedDataParallel for several processes (harden does so "
+            "itself); to evaluate, load the full state_dict into a plain module"
+        )
+
+
+def _sharded(model: nn.Module) -> Iterator[str]:
+    """Name the wrappers that share out the weights of the model."""
+    for module in model.modules():
+        # By name, as DeepSpeed need not be installed; FSDP2 adds FSDPModule to the classes of the module itself.
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        weights = list(module.parameters(recurse=False))
+        # Inside a forward of FSDP, weights are views of the gathered ones.
+        if kinds & {"FullyShardedDataParallel", "FSDPModule"} or not all(each.is_leaf for each in weights):
+            yield "FSDP"
+        elif "DeepSpeedEngine" in kinds or any(hasattr(each, "ds_id") for each in weights):
+            yield "DeepSpeed"
 
 
 def _scripted_norms(model: nn.Module) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
 from robusttune.data.pixels import check_space
 from robusttune.model import seen_corruptions
-from robusttune.model.checks import check_batch_norm
+from robusttune.model.checks import check_batch_norm, check_whole
 from robusttune.model.devices import device_of, sent
 from robusttune.tasks._heads import Part
 
@@ -77,6 +77,15 @@ def prepared_batch(
     return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
 
 
+def images_by_keyword(
+    module: nn.Module, images: tuple[object, ...], named: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Rename the argument `pixel_values` of a call of RobustLoss to `images`, before its forward; a hook."""
+    if "pixel_values" in named:
+        named = {"images": named["pixel_values"], **{key: each for key, each in named.items() if key != "pixel_values"}}
+    return images, named
+
+
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
     """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
     check_images(images)
@@ -88,6 +97,8 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
             check_classes(labels, robust_loss.classifier.classes)
     if robust_loss.training:
         check_batch_norm(robust_loss.model, len(images))
+        if robust_loss.calls == 1:
+            check_whole(robust_loss)
     if images.device.type == "cpu":
         check_space(robust_loss.pixels, images)
 

@@ -26,7 +26,7 @@ from robusttune.tasks import HEADS_ALONE, TasksLike
 from robusttune.tasks._heads import Heads, HeadsWatch, Part, views_of
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.awp import perturbed_weights
-from robusttune.training.batch import PreparedBatch, prepared_batch, summed_losses
+from robusttune.training.batch import PreparedBatch, images_by_keyword, prepared_batch, summed_losses
 from robusttune.training.heads_alone import losses_alone
 from robusttune.training.settings import AttackTasks, TeacherLike
 from robusttune.training.teacher import Labeller
@@ -113,9 +113,9 @@ class RobustLoss(nn.Module):
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = _augment.chosen_augment(augment, images) if images is not None else augment
-        self._watch = HeadsWatch(model, self.heads)
+        self._watch, self.labeller = HeadsWatch(model, self.heads), Labeller(teacher, model)
         self.passes = ForwardRunner(model, self.classifier)
-        self.labeller = Labeller(teacher, model)
+        self.register_forward_pre_hook(images_by_keyword, with_kwargs=True)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, *, unlabeled: Tensor | None = None
@@ -123,7 +123,7 @@ class RobustLoss(nn.Module):
         """Compute the losses of one batch.
 
         Args:
-            images: (N,C,H,W) as the loader yields them.
+            images: (N,C,H,W) as the loader yields them; `pixel_values=` is the same, as batches of transformers name them.
             labels: (N,) or soft (N,K); None where there is no objective.
             unlabeled: more images (U,C,H,W). The teacher labels them, and they join the batch; without a teacher they join the
                 pretext losses alone, which are then means over N + U images.

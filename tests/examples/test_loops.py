@@ -3,6 +3,7 @@
 import copy
 import re
 import runpy
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -83,27 +84,31 @@ def accelerated(model, settings):
 
 def of_timm(model, settings):
     pytest.importorskip("timm.task", reason="timm has no tasks yet")
-    from loop_timm import RobustTask
+    from robusttune.integration.timm import RobustTask
 
-    RobustTask(model, THREAT, images=a_batch()[0], **settings).train()(*a_batch())["loss"].backward()
+    RobustTask(RobustLoss(model, THREAT, images=a_batch()[0], **settings)).train()(*a_batch())["loss"].backward()
 
 
 def of_lightning(model, settings):
-    from loop_lightning import Hardening
+    from loop_lightning import Classifier, trainer
 
-    hardening = Hardening(model)
-    hardening.robust_loss = RobustLoss(model, THREAT, images=a_batch()[0], **settings).train()
-    hardening.training_step(a_batch(), 0)["loss"].backward()
+    from robusttune.integration.lightning import RobustTraining
+
+    module = Classifier(model)
+    robust_loss = RobustLoss(module, THREAT, images=a_batch()[0], **settings)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*a_batch()), 16)
+    trainer(RobustTraining(robust_loss), max_epochs=1).fit(module, loader)  # which leaves the gradients
 
 
 def of_transformers(model, settings):
-    from loop_transformers import RobustTrainer
     from loop_transformers import settings as quiet
 
-    robust_loss = RobustLoss(model, THREAT, images=a_batch()[0], **settings).train()
-    trainer = RobustTrainer(model.train(), robust_loss, quiet("unused"))
+    from robusttune.integration.transformers import RobustTrainer
+
+    robust_loss = RobustLoss(model, THREAT, images=a_batch()[0], **settings)
+    trainer = RobustTrainer(robust_loss, quiet("unused"))
     images, labels = a_batch()
-    trainer.compute_loss(model, {"pixel_values": images, "labels": labels}).backward()
+    trainer.compute_loss(model.train(), {"pixel_values": images, "labels": labels}).backward()
 
 
 @pytest.mark.parametrize("attack_tasks", ["none", "joint"])
@@ -117,39 +122,43 @@ def test_every_loop_has_the_gradients_of_hardens_own_step(way, attack_tasks, exa
     assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-2
 
 
-def test_lightning_fits_validates_in_inference_mode_and_saves_what_loads(examples, tmp_path):
-    import lightning
-    from loop_lightning import Hardening, trainer
+def test_lightning_validates_in_inference_mode_as_outside_of_it(examples):
+    from loop_lightning import Classifier, trainer
+
+    from robusttune.integration.lightning import RobustTraining
 
     seen = []
 
-    class Watched(Hardening):
+    class Watched(Classifier):
         def validation_step(self, batch, index):
             seen.append(torch.is_inference_mode_enabled())
             super().validation_step(batch, index)
 
-    model = net()
-    hardening = Watched(model)
+    module = Watched(net())
+    robust_loss = RobustLoss(module, THREAT, images=a_batch()[0], **SETTINGS)
     batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*a_batch()), 8)
-    run = trainer(num_sanity_val_steps=1)
-    run.fit(hardening, batches, batches)
-    optimised = {id(p) for group in run.optimizers[0].param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in hardening.robust_loss.parameters()}
-    assert len(optimised) == len(list(model.parameters())) + 4  # two heads
-
-    run.validate(hardening, batches, verbose=False)
-    assert seen[-2:] == [True, True]  # inside fit, Lightning validates under no_grad
-    assert len(seen) == 1 + 2 * run.max_epochs + 2
+    (found,) = trainer(RobustTraining(robust_loss)).validate(module, batches, verbose=False)
+    assert seen == [True, True]
     with torch.no_grad():
-        robust_loss = hardening.robust_loss.eval()
-        again = [float((robust_loss(x, y)["output"].argmax(1) == y).float().mean()) for x, y in batches]
-    assert hardening.robust_accuracy[-2:] == again  # the same attack as outside inference mode
+        robust_loss.eval()
+        right = [robust_loss(images, labels)["output"].argmax(1) == labels for images, labels in batches]
+    assert found["val_robust_accuracy"] == pytest.approx(float(torch.cat(right).float().mean()))
 
-    run.save_checkpoint(tmp_path / "a.ckpt")
-    fresh = Watched.load_from_checkpoint(tmp_path / "a.ckpt", model=net())
-    assert isinstance(fresh, lightning.LightningModule)
-    found = fresh.robust_loss.state_dict()
-    assert all(torch.equal(found[name], each) for name, each in hardening.robust_loss.state_dict().items())
+
+def test_accelerates_loop_goes_on_exactly_where_it_was(examples, tmp_path):
+    from loop_accelerate import hardened
+
+    finals = []
+    for name, parts in (("straight", [3]), ("broken", [1, 3])):
+        for epochs in parts:
+            torch.manual_seed(3)
+            robust_loss = RobustLoss(net(), THREAT, images=a_batch()[0], **SETTINGS)
+            data = torch.utils.data.TensorDataset(*a_batch())
+            loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
+            hardened(robust_loss, loader, tmp_path / name, epochs)
+        finals.append(robust_loss.state_dict())
+    assert robust_loss.calls == 6
+    assert all(torch.equal(each, finals[1][key]) for key, each in finals[0].items())
 
 
 @pytest.fixture
@@ -177,10 +186,10 @@ def timms_loader(folder, *, prefetch, mixup):
 @pytest.mark.parametrize("prefetch", [True, False])
 def test_timms_prefetcher_mixup_ema_and_checkpoints_keep_working(prefetch, folder, tmp_path, examples):
     pytest.importorskip("timm.task", reason="timm has no tasks yet")
-    from loop_timm import RobustTask
+    from robusttune.integration.timm import RobustTask
 
     model = timm.create_model("test_resnet", in_chans=1, num_classes=10)
-    task = RobustTask(model, THREAT, mean=MEAN, std=STD, **SETTINGS)
+    task = RobustTask(RobustLoss(model, THREAT, mean=MEAN, std=STD, **SETTINGS))
     task.setup_ema(decay=0.5)
     assert isinstance(task.get_trainable_module(ema=True), ModelEmaV3)
     start = {name: each.clone() for name, each in model.state_dict().items()}
@@ -197,7 +206,7 @@ def test_timms_prefetcher_mixup_ema_and_checkpoints_keep_working(prefetch, folde
         task.train()(images, labels)["loss"].backward()
         optimizer.step()
         task.update_ema()
-    averaged = task.get_eval_model(ema=True).module.state_dict()
+    averaged = task.get_eval_model(ema=True).state_dict()
     assert any(not torch.equal(start[name], each) for name, each in averaged.items())
     assert any(not torch.equal(model.state_dict()[name], each) for name, each in averaged.items())
 
@@ -235,19 +244,6 @@ def test_a_model_of_transformers_is_hardened_and_evaluated_as_it_is(examples):
     assert model(images).logits.shape == (16, 10)
 
 
-def test_the_heads_and_the_model_are_all_that_an_optimiser_is_given(examples):
-    pytest.importorskip("timm.task", reason="timm has no tasks yet")
-    from loop_timm import RobustTask
-
-    model = net()
-    task = RobustTask(model, THREAT, images=a_batch()[0], **SETTINGS)
-    own = {id(p) for p in model.parameters()}
-    heads = [p for p in task.robust_loss.parameters() if id(p) not in own]
-    assert len(heads) == 4
-    assert {id(p) for p in task.parameters()} == own | {id(p) for p in heads}
-    assert list(copy.deepcopy(model).state_dict()) == list(net().state_dict())
-
-
 @pytest.fixture(scope="module")
 def start():
     """What the scripts have in common: the ordinarily trained model, the images, and the figures before hardening."""
@@ -281,6 +277,7 @@ def test_the_script_makes_a_model_robust(name, start, examples, monkeypatch, cap
         monkeypatch.setattr(loops, "scene", once(start, "scene", loops.scene))
         calls = iter([first, ordinary])
         monkeypatch.setattr(loops, "measured", lambda *given: next(calls)(*given))
+    monkeypatch.setattr(sys, "argv", [f"loop_{name}.py"])
     with torch.random.fork_rng():
         runpy.run_path(str(EXAMPLES / f"loop_{name}.py"), run_name="__main__")
     rows = re.findall(r"^\| ([\d.]+) \| ([\d.]+)% \(.*\) \| ([\d.]+)% \(", capsys.readouterr().out, re.MULTILINE)

@@ -98,6 +98,7 @@ def a_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:.*in training", "ignore:.*a model that guesses")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")  # both of Lightning
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_the_python_of_a_page_runs(page, a_place):
     folder = a_place(page)

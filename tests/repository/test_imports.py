@@ -12,6 +12,7 @@ import robusttune
 
 EXTRAS = ["torchattacks", "foolbox", "adv_lib", "matplotlib", "markdown", "scipy", "pandas", "shtab", "sklearn"]
 BESIDE = ["datasets", "webdataset", "tensorflow_datasets", "wandb", "onnx", "onnxruntime"]
+BESIDE += ["lightning", "transformers", "torchmetrics", "timm.task"]
 LAZY = [*EXTRAS, *BESIDE, "kornia", "accelerate"]
 
 
@@ -61,6 +62,16 @@ USES = {
         "lambda: loader_of(Sources('', 'hfds/mine'))",
         "'hfds/mine' is read by the package datasets: pip install datasets",
     ),
+    "Lightning": ("lambda: import_module('robusttune.integration.lightning')", "pip install lightning"),
+    "transformers": (
+        "lambda: import_module('robusttune.integration.transformers')",
+        "pip install transformers accelerate",
+    ),
+    "an older timm": (
+        "lambda: import_module('robusttune.integration.timm')",
+        "needs a newer timm, with timm.task (import of timm.task halted; None in sys.modules): pip install -U timm",
+    ),
+    "torchmetrics": ("lambda: import_module('robusttune.integration.torchmetrics')", "pip install torchmetrics"),
     "WebDataset": ("lambda: loader_of(Sources('', 'WDS/mine', data_dir='x'))", "pip install webdataset"),
 }
 PROGRAM = f"""
@@ -68,6 +79,7 @@ import sys, json, tempfile
 for name in {EXTRAS + BESIDE}:
     sys.modules[name] = None
 from functools import partial
+from importlib import import_module
 import torch, robusttune
 from robusttune.evaluations.sweep import sweep
 from robusttune.cli.options import Sources

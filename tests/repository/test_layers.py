@@ -20,7 +20,7 @@ LAYERS = [
     {"corruptions", "attacks", "tasks"},
     {"augmentations", "measuring"},
     {"evaluations", "training"},
-    {"trial", "sharing"},
+    {"trial", "sharing", "integration"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Adapters to other frameworks: Lightning, transformers, timm's training script, torchmetrics, MAITE; one file each."""

@@ -1,0 +1,85 @@
+"""The state of a RobustLoss beside its model, for the checkpoints of any framework."""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from robusttune.run import distributed
+from robusttune.training.robust_loss import RobustLoss
+
+
+class LossState(TypedDict):
+    """What a RobustLoss needs to go on exactly where it was: weights of the heads, and the number of training calls."""
+
+    heads: dict[str, Tensor]
+    calls: int
+
+
+class Resumable:
+    """A RobustLoss with `state_dict` and `load_state_dict` over all that its model's weights do not hold.
+
+    The heads' weights and the number of training calls, from which random numbers follow, are its state; the model is not. Save
+    it beside the model and the optimizer, such as with accelerate's `register_for_checkpointing`. The copy that `teacher="self"`
+    makes of the model is not part of it: pass the teacher itself.
+
+    Args:
+        robust_loss: keeps its identity; loading writes into it.
+
+    Example:
+        >>> from robusttune import RobustLoss, ThreatModel
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> robust_loss = RobustLoss(model, ThreatModel("l2", 0.5), tasks=["rotation"], images=torch.rand(2, 1, 8, 8))
+        >>> state = Resumable(robust_loss).state_dict()
+        >>> sorted(state["heads"]), state["calls"]
+        (['layers.rotation.bias', 'layers.rotation.weight'], 0)
+    """
+
+    def __init__(self, robust_loss: RobustLoss) -> None:
+        self.robust_loss = robust_loss
+
+    def state_dict(self) -> LossState:
+        """Return a copy of the state."""
+        heads = {name: tensor.detach().clone() for name, tensor in self.robust_loss.heads.state_dict().items()}
+        return {"heads": heads, "calls": self.robust_loss.calls}
+
+    def load_state_dict(self, state: LossState) -> None:
+        """Copy a state into the RobustLoss.
+
+        Raises:
+            ValueError: it is the state of a RobustLoss with other tasks.
+        """
+        tasks = {name.split(".")[1] for name in state["heads"]}
+        if tasks != set(self.robust_loss.heads.tasks):
+            raise ValueError(
+                f"the checkpoint has heads of {_listed(tasks)}, but the tasks are {_listed(self.robust_loss.heads.tasks)}: "
+                "pass the tasks= with which the run began"
+            )
+        self.robust_loss.heads.load_state_dict(state["heads"])
+        self.robust_loss.calls = state["calls"]
+
+
+def add_heads(optimizer: torch.optim.Optimizer, robust_loss: RobustLoss) -> None:
+    """Let an optimizer train the heads, too, with the settings of its first group; heads that it has already stay where they are.
+
+    No group is added, so that schedulers, which keep one learning rate for each group, go on working.
+
+    Raises:
+        ValueError: the optimizer has no parameter of the model.
+    """
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not known & {id(parameter) for parameter in robust_loss.model.parameters()}:
+        raise ValueError(
+            f"the optimizer, {type(optimizer).__name__}, has no parameter of the model in RobustLoss: make both of the same module"
+        )
+    heads = [parameter for parameter in robust_loss.heads.parameters() if parameter.requires_grad]
+    optimizer.param_groups[0]["params"].extend(parameter for parameter in heads if id(parameter) not in known)
+
+
+def average_gradients(module: torch.nn.Module) -> None:
+    """Average the gradients of a module over the processes, in place, where no DistributedDataParallel does so."""
+    distributed.average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
+
+
+def _listed(names: object) -> str:
+    return ", ".join(sorted(names)) or "no tasks"  # type: ignore[call-overload]

@@ -1,0 +1,145 @@
+"""RobustAccuracy against `evaluate`, and as torchmetrics uses a Metric."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from tiny_digits import THREAT, digit_loader, digits, trained_net
+from torch import nn
+
+torchmetrics = pytest.importorskip("torchmetrics")
+
+import robusttune  # noqa: E402
+from robusttune import ThreatModel  # noqa: E402
+from robusttune.evaluations.sweep import sweep  # noqa: E402
+from robusttune.integration.torchmetrics import RobustAccuracy  # noqa: E402
+
+QUICK = {"attack": "apgd", "steps": 3, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return trained_net()
+
+
+def by_evaluate(net, loader, threat=THREAT, **settings):
+    settings = {**QUICK, **settings}
+    seed = settings.pop("seed")
+    which = partial(sweep, norms=[threat.norm], eps=[threat.eps], **settings)
+    (record,) = robusttune.evaluate(
+        net, loader, which, norm=threat.norm, eps=threat.eps, seed=seed, progress=False, device="cpu"
+    )
+    return record.value
+
+
+def updated(metric, loader):
+    for images, labels in loader:
+        metric.update(images, labels)
+    return metric
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.05, 0.1])
+def test_its_figure_is_that_of_evaluate(eps, net):
+    """Ten batches, the last one short, are two windows."""
+    threat, loader = ThreatModel("linf", eps), digit_loader(512, 665)
+    metric = updated(RobustAccuracy(net, threat, **QUICK), loader)
+    assert float(metric.compute()) == pytest.approx(by_evaluate(net, loader, threat), abs=1e-7)
+    if eps:
+        assert 0.02 < float(metric.compute()) < by_evaluate(net, loader, ThreatModel("linf", eps / 5)) - 0.05
+        assert len(metric.judge.attacked([next(iter(loader))])) == 3
+
+
+def test_the_seed_and_the_window_matter(net):
+    """A random start of large steps alone: other numbers give other figures."""
+    loader, threat = digit_loader(512, 660), ThreatModel("linf", 0.08)
+    settings = {"attack": "pgd", "steps": 1, "losses": ["cross_entropy"]}
+    values = {seed: by_evaluate(net, loader, threat, seed=seed, **settings) for seed in range(4)}
+    assert len(set(values.values())) > 1
+    for seed, value in values.items():
+        metric = updated(RobustAccuracy(net, threat, seed=seed, **settings), loader)
+        assert float(metric.compute()) == pytest.approx(value, abs=1e-7)
+
+
+def test_forward_gives_the_batch_and_adds_it(net):
+    metric, batches = RobustAccuracy(net, THREAT, **QUICK), list(digit_loader(512, 552))
+    metric.update(*batches[0])
+    alone = [float(metric(*batch)) for batch in batches[1:]]
+    expected = [by_evaluate(net, [batch]) for batch in batches]
+    assert alone == pytest.approx(expected[1:], abs=1e-7)
+    sizes = [len(labels) for _, labels in batches]
+    total = sum(value * size for value, size in zip(expected, sizes, strict=True)) / sum(sizes)
+    assert float(metric.compute()) == pytest.approx(total, abs=1e-6)
+
+
+def test_reset_forgets_also_what_waits(net):
+    metric = updated(RobustAccuracy(net, THREAT, **QUICK), digit_loader(512, 560))
+    metric.reset()
+    updated(metric, digit_loader(600, 616))
+    assert float(metric.compute()) == pytest.approx(by_evaluate(net, digit_loader(600, 616)), abs=1e-7)
+
+
+def test_the_model_stays_as_it_is_and_outside_of_state_dicts(net):
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.metric = net, RobustAccuracy(net, THREAT, **QUICK)
+
+    module = Module()
+    assert list(module.state_dict()) == [f"net.{name}" for name in before]
+    with torch.inference_mode():
+        updated(module.metric, digit_loader(512, 528)).compute()
+    assert net.training
+    assert all(each.requires_grad and each.grad is None for each in net.parameters())
+    assert all(torch.equal(net.state_dict()[name], each) for name, each in before.items())
+
+
+def test_a_collection_keeps_radii_apart(net):
+    """Metrics with equal counts after one batch would be joined, were their states named alike."""
+    metrics = torchmetrics.MetricCollection(
+        {name: RobustAccuracy(net, ThreatModel("linf", eps), **QUICK) for name, eps in (("none", 0.0), ("some", 0.1))}
+    )
+    for images, labels in digit_loader(512, 544):
+        metrics.update(images, labels)
+    found = metrics.compute()
+    for name, eps in (("none", 0.0), ("some", 0.1)):
+        expected = by_evaluate(net, digit_loader(512, 544), ThreatModel("linf", eps))
+        assert float(found[name]) == pytest.approx(expected, abs=1e-7)
+
+
+def test_what_does_not_fit_is_refused(net):
+    with pytest.raises(ValueError, match=r"'nfgsm' leaves the ball.*use 'pgd' or 'apgd'"):
+        RobustAccuracy(net, THREAT, attack="nfgsm", steps=None)
+    metric = RobustAccuracy(net, THREAT, **QUICK)
+    metric.update(digits(0, 4)[0], torch.tensor([1, 2, 3, 10]))
+    with pytest.raises(ValueError, match="label 10 is out of range: the model has 10 classes"):
+        metric.compute()
+
+
+def in_process(rank, net, port, results):
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    batches = list(digit_loader(512, 576))[rank::2]
+    metric = updated(RobustAccuracy(net, THREAT, **QUICK), batches)
+    results[rank] = float(metric.compute())
+    assert not metric.waiting
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_add_up_their_counts(net):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(in_process, (net, port, results), nprocs=2)
+        found = dict(results)
+    batches = list(digit_loader(512, 576))
+    expected = (by_evaluate(net, batches[0::2]) + by_evaluate(net, batches[1::2])) / 2
+    assert found[0] == found[1] == pytest.approx(expected, abs=1e-6)
