@@ -1,5 +1,7 @@
-"""What all tests share: one thread, and a Hypothesis profile that is the same on every machine."""
+"""What all tests share: one thread, a Hypothesis profile that is the same on every machine, and a pretend accelerator."""
 
+import pretend_device
+import pytest
 import torch
 from hypothesis import settings
 
@@ -9,3 +11,19 @@ collect_ignore_glob = ["support/*", "benchmarks/*"]
 torch.set_num_threads(1)
 settings.register_profile("robusttune", deadline=None, max_examples=30, derandomize=True, print_blob=False)
 settings.load_profile("robusttune")
+
+
+def pytest_collection_finish(session):
+    """Register the pretend accelerator before the first test, if any of them wants it."""
+    wanted = any("accelerator" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and pretend_device.reason_against() is None:
+        pretend_device.registered(session.config.cache.mkdir("pretend_device"))
+
+
+@pytest.fixture
+def accelerator():
+    """The pretend accelerator, which torch, and so robusttune, sees during this test."""
+    if reason := pretend_device.reason_against():
+        pytest.skip(reason)
+    with pretend_device.available() as device:
+        yield device
