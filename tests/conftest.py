@@ -27,3 +27,10 @@ def accelerator():
         pytest.skip(reason)
     with pretend_device.available() as device:
         yield device
+
+
+@pytest.fixture
+def step_waits(accelerator):
+    """Where the training steps of this test after the first wait for the pretend accelerator, as far as the test has come."""
+    with pretend_device.watched_steps() as noted:
+        yield noted

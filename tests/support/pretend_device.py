@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import robusttune
+from robusttune.training.step import Stepper
 
 NAME = "pretend"
 NEEDS = (2, 14)  # the torch whose C++ interface the source was written for
@@ -34,7 +35,9 @@ def reason_against():
     if sys.platform != "linux" or COMPILER is None:
         return "the pretend accelerator needs Linux and a C++ compiler: apt-get install g++"
     if version < NEEDS:
-        return f"the pretend accelerator needs torch {'.'.join(map(str, NEEDS))} or later, and this is {torch.__version__}"
+        return (
+            f"the pretend accelerator needs torch {'.'.join(map(str, NEEDS))} or later, and this is {torch.__version__}"
+        )
     if torch.cuda.is_available():
         return "there is a real accelerator here: pytest -m gpu"
     return None
@@ -171,10 +174,33 @@ class Waits(TorchDispatchMode):
         return any((each.dtype == torch.bool and not fills) or each.device.type == "cpu" for each in indices)
 
     def _note(self, operation):
-        inside = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(PACKAGE)]
+        frames = traceback.extract_stack()
+        if any(frame.name == "_to_device_nonblocking" for frame in frames):
+            return  # Kornia does not wait on CUDA there
+        inside = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
         last = inside[-1] if inside else None
         place = f"{Path(last.filename).relative_to(PACKAGE)}:{last.lineno} {last.name}" if last else "elsewhere"
         wait = Wait(operation, place)
         self.noted.append(wait)
         if self.refuse:
             raise AssertionError(f"{wait.operation} at {wait.place} waits for the device")
+
+
+@contextmanager
+def watched_steps():
+    """Yield a list, to which the training steps after the first, which makes constants, add where they wait."""
+    noted, taken, take = [], [], Stepper.take
+
+    def watched(*arguments, **settings):
+        with Waits() as waits:
+            terms = take(*arguments, **settings)
+        noted.extend(waits.noted if taken else [])
+        taken.append(True)
+        return terms
+
+    Stepper.take = watched
+    try:
+        yield noted
+    finally:
+        Stepper.take = take
+    assert len(taken) > 1, "a run of two steps or more is needed"
