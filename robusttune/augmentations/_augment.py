@@ -146,7 +146,8 @@ def applied(augment: Augment | None, images: Tensor, generator: torch.Generator)
     if augment is None:
         return images
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    with own_randomness(seed), torch.no_grad():
+    # Not in a short format: images would be rounded, and CUDA copies no rows of one format into another.
+    with own_randomness(seed), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return augment(images).clamp(0, 1)
 
 
