@@ -45,7 +45,7 @@ HARDEN = {
     "mart": {"objective": "mart", "tasks": {"patch_rotation": 0.5}, "attack_tasks": "separate", "augment": "augmix",
              "attack": "nfgsm", "steps": None, "accumulate": 2},
     "apgd": {"tasks": BOTH, "attack_tasks": "none", "augment": "prime", "attack": "apgd", "awp": 0.01, "eps_ramp": True,
-             "optimizer": "adamw"},
+             "optimizer": "adamw", "precision": "bf16"},
     "wide_pgd": {"tasks": BOTH, "attack_tasks": "separate", "augment": "noise", "attack": "wide_pgd", "channels_last": True,
                  "tune": True, "time_budget": 600.0},
     "corrupted": {"augment": plugins.find("corruptions", "fog"), "micro_batch": 10, "checkpointing": True,
