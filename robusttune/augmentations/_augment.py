@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +95,7 @@ def _placed(augment: nn.Module, device: torch.device) -> nn.Module:
     """Move an augmentation to a device; Kornia would draw there, too, and wait for the numbers to come back."""
     augment.to(device)
     for module in augment.modules():
-        draw_on: Any = getattr(module, "set_rng_device_and_dtype", None)
+        draw_on: Callable[[torch.device, torch.dtype], None] | None = getattr(module, "set_rng_device_and_dtype", None)
         if draw_on is not None:
             draw_on(torch.device("cpu"), torch.float32)
     return augment
