@@ -55,8 +55,8 @@ def _check_inside(attack: "Attack", results: Tensor, images: Tensor, threat: Thr
     """Raise a ValueError for results outside of the ball or the box; NaN is outside of both."""
     distances = threat.size(results.detach(), images)
     low, high = torch.aminmax(results.detach())
-    near = bool((distances <= threat.eps * (1 + SLACK) + ROUNDING).all())
-    if near and bool((low >= -ROUNDING) & (high <= 1 + ROUNDING)):
+    near = (distances <= threat.eps * (1 + SLACK) + ROUNDING).all()
+    if bool(near & (low >= -ROUNDING) & (high <= 1 + ROUNDING)):
         return
     where = (
         f"up to {float(distances.max()):.4g} away in {threat.norm}, but the radius is {shown_radius(threat.eps)}"

@@ -40,7 +40,7 @@ OVERLAPS = {
 class Checked:
     """An augmentation that runs on the images' device and is checked to keep the shape.
 
-    A module is moved to the device, where Kornia then draws its random numbers.
+    A module is moved to the device. Kornia still draws its random numbers on the CPU, as it needs them there.
 
     Args:
         augment: the augmentation.
@@ -56,7 +56,7 @@ class Checked:
         self.overlaps = overlaps(augment)
         if isinstance(augment, nn.Module):
             check_module(augment, "augment")
-            augment.to(images.device)
+            _placed(augment, images.device)
         self._by_size = {images.shape[1:]: augment}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -87,8 +87,18 @@ class Checked:
             return self.augment
         if images.shape[1:] not in self._by_size:
             built = self.build(images)
-            self._by_size[images.shape[1:]] = built.to(images.device) if isinstance(built, nn.Module) else built
+            self._by_size[images.shape[1:]] = _placed(built, images.device) if isinstance(built, nn.Module) else built
         return self._by_size[images.shape[1:]]
+
+
+def _placed(augment: nn.Module, device: torch.device) -> nn.Module:
+    """Move an augmentation to a device; Kornia would draw there, too, and wait for the numbers to come back."""
+    augment.to(device)
+    for module in augment.modules():
+        draw_on: Callable[[torch.device, torch.dtype], None] | None = getattr(module, "set_rng_device_and_dtype", None)
+        if draw_on is not None:
+            draw_on(torch.device("cpu"), torch.float32)
+    return augment
 
 
 def names() -> list[str]:
@@ -135,7 +145,8 @@ def applied(augment: Augment | None, images: Tensor, generator: torch.Generator)
     if augment is None:
         return images
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    with own_randomness(seed), torch.no_grad():
+    # Not in a short format: images would be rounded, and CUDA copies no rows of one format into another.
+    with own_randomness(seed), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return augment(images).clamp(0, 1)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from robusttune.run.archives import check_expansion
@@ -44,14 +45,15 @@ def fallen(norm: str, eps: float, images: Tensor, adversarial: Tensor, labels: T
     """Return the worst failures among images (N,C,H,W), their adversarial images and the logits (N,K) of these."""
     confidence, answers = logits.softmax(1).max(1)
     rows = (answers != labels).nonzero().flatten()
+    if not len(rows):
+        return []
     rows = rows[confidence[rows].argsort(descending=True)][:KEPT]
+    # Joined, as an accelerator is waited for at each copy.
+    numbers = torch.stack([labels[rows].double(), answers[rows].double(), confidence[rows].double()], 1).tolist()
+    pictures = torch.stack([images[rows].float(), adversarial[rows].float()], 1).cpu().numpy()
     return [
-        Failure(norm, eps, *numbers, *pictures)
-        for numbers, pictures in zip(
-            zip(labels[rows].tolist(), answers[rows].tolist(), confidence[rows].tolist(), strict=True),
-            zip(images[rows].float().cpu().numpy(), adversarial[rows].float().cpu().numpy(), strict=True),
-            strict=True,
-        )
+        Failure(norm, eps, int(label), int(answer), sureness, *pair)
+        for (label, answer, sureness), pair in zip(numbers, pictures, strict=True)
     ]
 
 

@@ -17,7 +17,7 @@ from robusttune.measuring.clock import Clock
 from robusttune.measuring.failures import fallen
 from robusttune.measuring.losses import LOSSES, LossName, LossPerImage, targeted_margin
 from robusttune.measuring.tally import Tally
-from robusttune.model.devices import dtype_of
+from robusttune.model.devices import dtype_of, sent
 from robusttune.model.features import Classifier, forward, logits_of
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed
@@ -144,9 +144,9 @@ class Subject:
                 check_space(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
-            pixels, targets = self.pixels.pixels(images.detach().to(self.device)), hard_labels(labels)
+            pixels, targets = self.pixels.pixels(sent(images.detach(), self.device)), hard_labels(labels)
             self.tally.add_images(pixels, targets)
-            yield pixels, targets.to(self.device)
+            yield pixels, sent(targets, self.device)
             if self.clock is not None:
                 self.clock.add_images(len(pixels))
 

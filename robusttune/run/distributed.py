@@ -57,9 +57,10 @@ def local_device(device: torch.device) -> torch.device:
 
 def summed(values: Iterable[float], device: torch.device) -> list[float]:
     """Sum each value over the processes; every process gets the sums."""
+    if not together():
+        return [float(value) for value in values]
     total = torch.tensor(list(values), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
-    if together():
-        dist.all_reduce(total)
+    dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
 
 
@@ -74,9 +75,10 @@ def gathered(value: object) -> list[Any]:
 
 def agreed(value: float, device: torch.device) -> float:
     """Broadcast the first process's value; every process gets it."""
+    if not together():
+        return float(value)
     shared = torch.tensor([value], dtype=torch.float64, device=device)
-    if together():
-        dist.broadcast(shared, 0)
+    dist.broadcast(shared, 0)
     return float(shared)
 
 

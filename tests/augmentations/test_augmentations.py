@@ -96,6 +96,15 @@ def test_nothing_waits_for_the_device(name):
     assert not torch.equal(changed, images)
 
 
+@pytest.mark.parametrize("name", names())
+def test_images_are_augmented_in_fp32_whatever_the_precision(name):
+    images = photographs(32)
+    augment = chosen_augment(name, images)
+    plain = applied(augment, images, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(applied(augment, images, torch.Generator().manual_seed(0)), plain)
+
+
 def seen_by(monkeypatch, images, seed=0):
     """Which operations augmix chose for which rows."""
     seen = []
