@@ -1,5 +1,6 @@
 """Numbers at the edge, memory that runs out, several threads, calls inside calls: the right result, or a refusal in words."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -112,18 +113,20 @@ class Small(nn.Module):
         return self.inner(images)
 
 
-def test_memory_that_runs_out_is_an_error_that_says_what_to_do_and_a_micro_batch_fits():
-    model = Small()
+@pytest.mark.parametrize("before_the_first_step", [True, False])
+def test_memory_that_runs_out_is_an_error_that_names_a_micro_batch_that_fits(before_the_first_step):
+    model, more = Small(), {"lr": 0.01, "eps_ramp": "auto" if before_the_first_step else False}
     with (
         unchanged(model),
-        pytest.raises(torch.OutOfMemoryError, match=r"whole batches go through .* smaller micro_batch="),
+        pytest.raises(
+            torch.OutOfMemoryError, match=r"whole batches go .* pass micro_batch=2, which was tried"
+        ) as error,
     ):
-        robusttune.harden(model, [GOOD] * 2, lr=0.01, **SETTINGS)
+        robusttune.harden(model, [GOOD] * 2, **more, **SETTINGS)
+    fits = int(re.search(r"micro_batch=(\d+)", str(error.value))[1])
     model.seen.clear()
-    robusttune.harden(
-        model, [GOOD] * 2, lr=0.01, micro_batch=3, tune=False, val_loader=[(GOOD[0][:2], GOOD[1][:2])], **SETTINGS
-    )
-    assert max(model.seen) == 3
+    robusttune.harden(model, [GOOD] * 2, micro_batch=fits, val_loader=[GOOD], **more, **SETTINGS)
+    assert max(model.seen) == fits
 
 
 def test_micro_batches_of_half_the_size_give_the_same_weights():
