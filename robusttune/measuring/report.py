@@ -54,6 +54,8 @@ def report(
     folder = check_path("out", out)
     if isinstance(sections, str) or not isinstance(sections, Sequence):
         raise ValueError(f"sections is {shown(sections)}, but a list is needed, such as {list(SECTIONS[:2])}")
+    if not isinstance(assurance, bool):
+        raise ValueError(f"assurance is {shown(assurance)}, but True or False is needed")
     models = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
     named = {str(name): records_of(records) for name, records in models.items()}
     if not any(named.values()):

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+import torch
 from fuzzing import CALLS, Raw, odd_calls, outcome, raw_group
 from hypothesis import HealthCheck, given, settings
 
@@ -12,9 +13,10 @@ counted, raw = Counter(), {}
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    """Values such as "nonsense" are paths, too."""
+def in_a_folder(tmp_path, monkeypatch, caplog):
+    """Values such as "nonsense" are paths, too; warnings about models that know nothing are not kept."""
     monkeypatch.chdir(tmp_path)
+    caplog.set_level("CRITICAL", "robusttune")
 
 
 def fuzz(calls):
@@ -62,6 +64,21 @@ def test_10_000_odd_calls_end_in_words(capsys):
             print(f"\n{text}\n    {str(odd)[:300]}", end="")
     assert raw == {}
     assert all(counted[name, "refused"] > 100 for name in CALLS)
+
+
+@pytest.mark.parametrize(
+    ("name", "odd", "match"),
+    [
+        ("poc", {"arms": {"mine": -3}}, "arm 'mine' is -3, but a list of phases is needed"),
+        ("RobustLoss", {"objective": None}, "objective=None has only the pretext losses: leave the labels out"),
+        ("report", {"assurance": torch.rand(2).to_sparse()}, "assurance is .*, but True or False is needed"),
+    ],
+)
+def test_what_the_fuzzer_found(name, odd, match):
+    call = CALLS[name]()
+    with pytest.raises(ValueError, match=match):
+        call.function(**call.good | odd)
+    assert outcome(name, odd) == "refused"
 
 
 def test_the_fuzzer_tells_an_error_from_inside(monkeypatch):

@@ -13,9 +13,9 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,13 +30,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import Monitor, Records, RobustLoss, ThreatModel
+from robusttune.run.tracking import check_log
 from robusttune.trial.plan import TrialPlan
 
 PACKAGE = str(Path(robusttune.__file__).parent)
 IN_WORDS = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
 
 
-NUMBERS = count()
+with suppress(ValueError):
+    check_log("nothing", None)  # imports packages of trackers, some of which add filters of warnings
 
 
 class Call(NamedTuple):

@@ -1,7 +1,7 @@
 """Figures for the pictures of a report."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robusttune.run.settings import shown_radius
 
@@ -23,7 +23,22 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the picture needs matplotlib: pip install 'robusttune[report]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return with_plain_words(Figure(figsize=(width, height), layout="constrained"))
+
+
+def with_plain_words(figure: "Figure") -> "Figure":
+    """Return a figure in which dollar signs of names are no formulas, which matplotlib would read or refuse, when it is saved."""
+    from matplotlib.text import Text
+
+    save = figure.savefig
+
+    def savefig(*arguments: Any, **settings: Any) -> None:
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)  # type: ignore[attr-defined]
+        save(*arguments, **settings)
+
+    figure.savefig = savefig  # type: ignore[method-assign]
+    return figure
 
 
 def mark_radii(axis: "Axes", radii: Iterable[float]) -> None:
