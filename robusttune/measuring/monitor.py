@@ -35,7 +35,7 @@ from robusttune.run.settings import FALSE_ALARMS, check_number, check_settings
 from robusttune.run.writing import write_text
 from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, Loader, PathLike, check_path
+from robusttune.types import Channels, Loader, PathLike, check_path, from_json
 
 VALUES, FACTS = "reference.safetensors", "reference.json"
 FORMAT = 1
@@ -257,7 +257,7 @@ class Monitor:
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = from_json((folder / FACTS).read_text(encoding="utf-8"))
             names, of_model, of_heads = facts["statistics"], facts["model"], facts["heads"]
             space = Pixels(facts["mean"], facts["std"], normalized=facts["normalized"])
             version, checksum = facts["format"], facts.pop(CHECKSUM, None)

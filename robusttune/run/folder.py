@@ -23,7 +23,7 @@ from robusttune.run.manifest import warn_if_changed, write_manifest
 from robusttune.run.settings import check_settings, shown_radius
 from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import Json, Loader, PathLike, plain_number
+from robusttune.types import Json, Loader, PathLike, from_json, plain_number
 
 ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
 SHOWN = 60  # characters of an argument in an error
@@ -249,7 +249,7 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
         return {}
     warn_if_changed(folder)
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = from_json(path.read_text(encoding="utf-8"))
         before = arguments_in(earlier)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error

@@ -1,6 +1,5 @@
 """The folders of the stages before a run, inside its own: what they are called, and whether a run fits those that are there."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from robusttune.run import folder as run_folder
 from robusttune.run.about import read_run
 from robusttune.run.files import RUN
 from robusttune.training.settings import Output, RunSettings
-from robusttune.types import Json
+from robusttune.types import Json, from_json
 
 FOLLOWING = "followed by"  # in the run.json of a stage: the arguments of the whole run
 
@@ -51,7 +50,7 @@ def check_following(out: Path, settings: RunSettings) -> None:
     now = _arguments(settings)
     for stage in STAGES:
         path = out / stage.folder / RUN
-        before = json.loads(path.read_text(encoding="utf-8")).get(FOLLOWING) if path.is_file() else None
+        before = from_json(path.read_text(encoding="utf-8")).get(FOLLOWING) if path.is_file() else None
         if not isinstance(before, dict):  # of a version that did not write it
             continue
         changed = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
