@@ -82,7 +82,7 @@ def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel, micro_ba
 def _count(subject: Subject, counts: Tensor, micro_batch: int | None) -> None:
     """Add the images of each class to counts (3,K): all, those classified correctly, those that withstand the attack."""
     for batch in subject.batches():
-        for pixels, labels in zip(*(each.split(micro_batch or len(each)) for each in batch), strict=True):
+        for pixels, labels in zip(*(torch.split(each, micro_batch or len(each)) for each in batch), strict=True):
             right, withstood = _judged(subject, pixels, labels)
             for count, which in zip(counts, (torch.ones_like(right), right, withstood), strict=True):
                 count.index_add_(0, labels, which.to(count.dtype))

@@ -1,7 +1,6 @@
 """Numbers at the edge, memory that runs out, several threads, calls inside calls: the right result, or a refusal in words."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -137,27 +136,6 @@ def test_micro_batches_of_half_the_size_give_the_same_weights():
 
     whole = trained(None)
     assert all(torch.allclose(trained(size), whole, atol=1e-6) for size in (4, 2, 1))
-
-
-def test_evaluations_in_several_threads_are_those_of_one_after_the_other():
-    models = [linear(0.5 + number) for number in range(3)]
-    one_by_one = [evaluated(model).to_dict() for model in models]
-    with ThreadPoolExecutor(3) as pool:
-        at_once = list(pool.map(lambda model: evaluated(model).to_dict(), models))
-    assert at_once == one_by_one
-
-
-def test_a_run_inside_another_runs_on_epoch_changes_neither():
-    def trained(on_epoch=None):
-        model = linear()
-        robusttune.harden(model, [GOOD] * 3, lr=0.05, on_epoch=on_epoch, **SETTINGS | {"epochs": 2})
-        return model[1].weight.detach().clone()
-
-    alone, inside = trained(), []
-    outer = trained(on_epoch=lambda facts: inside.append(trained()))
-    assert torch.equal(outer, alone)
-    assert len(inside) == 2
-    assert all(torch.equal(each, alone) for each in inside)
 
 
 def test_a_loss_may_be_called_while_another_one_attacks():

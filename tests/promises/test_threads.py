@@ -145,7 +145,7 @@ def test_a_call_that_fails_in_a_thread_costs_the_others_nothing():
     assert together == [None, alone, None]
 
 
-@pytest.mark.parametrize("inside", KINDS)
+@pytest.mark.parametrize("inside", [hardened, *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS[1:])])
 def test_a_call_inside_on_epoch_of_a_run_changes_neither(inside):
     alone, expected, found, calls = hardened(3)(), inside(4)(), [], [inside(4), inside(4)]
     call = hardened(3, on_epoch=lambda facts: found.append(calls.pop()()))

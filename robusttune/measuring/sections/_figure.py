@@ -34,7 +34,7 @@ def with_plain_words(figure: "Figure") -> "Figure":
 
     def savefig(*arguments: Any, **settings: Any) -> None:
         for text in figure.findobj(Text):
-            text.set_parse_math(False)  # type: ignore[attr-defined]
+            text.set_parse_math(False)
         save(*arguments, **settings)
 
     figure.savefig = savefig  # type: ignore[method-assign]
