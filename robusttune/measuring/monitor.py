@@ -284,8 +284,9 @@ class Monitor:
                 "heads= are others than those that the reference was recorded with: record a new reference"
             )
         values = files.load_weights(folder / VALUES)
-        in_order = {name: values[name] for name in names}
-        monitor._reference = Reference(in_order, facts["false_alarms"], facts["seed"])
+        if not values.keys() >= set(names):
+            raise ValueError(f"{str(folder / VALUES)!r} is of something else: record a new reference with Monitor")
+        monitor._reference = Reference({name: values[name] for name in names}, facts["false_alarms"], facts["seed"])
         return monitor
 
 

@@ -60,10 +60,17 @@ def reference_of(folder, model):
     return [str(report), plain(monitor.reference), monitor.classes, monitor.shape]
 
 
+def last_of(folder):
+    """A file that is named itself is taken as it is, where it fits the model."""
+    model, path = net(), folder / "run" / files.LAST
+    files.give_weights(model, files.load_weights(path), str(path))
+    return plain(model.state_dict())
+
+
 READERS = {
     "run/state.pt": lambda folder, model: plain(files.load_state(folder / "run")),
     "run/model.safetensors": lambda folder, model: plain(files.load_weights(folder / "run")),
-    "run/last.safetensors": lambda folder, model: plain(files.load_weights(folder / "run" / files.LAST)),
+    "run/last.safetensors": lambda folder, model: last_of(folder),
     "run/heads.safetensors": lambda folder, model: plain(dict(files.heads_of(folder / "run"))),
     "run/run.json": lambda folder, model: asdict(hardened_run(folder / "run")) | {"folder": None},
     "run/manifest.json": lambda folder, model: plain(files.load_weights(folder / "run")),

@@ -129,7 +129,7 @@ def test_a_report_has_the_elements_that_it_has_with_harmless_names(names, record
 
 @pytest.mark.filterwarnings("ignore:constrained_layout", "ignore:Glyph")
 def test_names_that_look_like_formulas_are_words_in_a_picture(records, tmp_path):
-    names = ["$$x$$", "$\\frac{$", "_word_", "$x$ and $y"]
+    names = ["$$x$$", "$\\frac{$", "_word_", "$x$ and $y", "^_", "\\$"]
     page, _ = report_with(names, records, tmp_path, ("curve",))
     assert page.count("<img") == 1
 

@@ -1,12 +1,13 @@
 """Figures for the pictures of a report."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robusttune.run.settings import shown_radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
 
@@ -30,14 +31,14 @@ def with_plain_words(figure: "Figure") -> "Figure":
     """Return a figure in which dollar signs of names are no formulas, which matplotlib would read or refuse, when it is saved."""
     from matplotlib.text import Text
 
-    save = figure.savefig
+    draw = figure.draw
 
-    def savefig(*arguments: Any, **settings: Any) -> None:
+    def draw_words(renderer: "RendererBase") -> None:
         for text in figure.findobj(Text):
             text.set_parse_math(False)
-        save(*arguments, **settings)
+        draw(renderer)
 
-    figure.savefig = savefig  # type: ignore[method-assign]
+    figure.draw = draw_words  # type: ignore[method-assign]
     return figure
 
 
