@@ -71,7 +71,8 @@ def named(records, names):
         "architecture": names[0],
         "notes": dict(zip(names, names, strict=True)),
     }
-    facts |= {"device": names[1], "date": names[2], "commit": names[3], "pixels": names[4], "images": names[5]}
+    places = ("device", "date", "commit", "pixels", "images")
+    facts |= {place: names[number % len(names)] for number, place in enumerate(places, 1)}
     changed = [
         replace(each, setting={**each.setting, **({"attack": next(words)} if "attack" in each.setting else {})})
         for each in records
@@ -98,8 +99,9 @@ class Skeleton(HTMLParser):
 
 
 def report_with(names, records, folder, sections):
-    different = [name for name, shown in zip(names, tame(names), strict=True) if shown == f"name {names.index(name)}"]
-    runs = {name: named(records, names) if row == 0 else records for row, name in enumerate(different or names)}
+    alike = dict(zip(tame(names)[::-1], names[::-1], strict=True))  # the first name of those that look the same
+    different = sorted(alike.values(), key=names.index)
+    runs = {name: named(records, names) if row == 0 else records for row, name in enumerate(different)}
     robusttune.report(runs, folder, sections=sections)
     return (folder / "report.html").read_text(encoding="utf-8"), (folder / "report.md").read_text(encoding="utf-8")
 
@@ -166,7 +168,11 @@ def test_the_files_of_a_gate_have_the_fields_that_they_have_with_harmless_names(
         return [shape(each) for each in value] if isinstance(value, list) else type(value)
 
     hostile, usual = checks(names), checks(tame(names))
-    for place in ("runs/records.jsonl", names[0].replace("\0", ""), f"/{names[-1]}"):
+    for place in (
+        "runs/records.jsonl",
+        names[0].replace("\0", "").encode(errors="ignore").decode(),
+        f"/{names[-1]}".encode(errors="ignore").decode(),
+    ):
         for written in (as_summary, as_sarif):
             assert shape(json.loads(written(hostile, place))) == shape(json.loads(written(usual)))
         xml = [
