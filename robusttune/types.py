@@ -3,6 +3,7 @@
 Nothing is imported from torch at run time.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -173,3 +174,15 @@ OBJECTS: dict[str, Callable[[object], None]] = {
     "scheduler": check_scheduler,
     "optimizer": check_optimizer,
 }
+
+
+def from_json(text: str | bytes) -> Any:
+    """Return the values of a text in JSON that came from a file.
+
+    Raises:
+        ValueError: it is no JSON, or is nested so deeply that it cannot be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the text is nested too deeply to be read as JSON") from error

@@ -17,6 +17,7 @@ from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
 from robusttune.run.provenance import digest, fingerprint
 from robusttune.threat import ThreatModel
+from robusttune.types import from_json
 
 __all__ = ["autoattack"]
 
@@ -193,7 +194,7 @@ class _SavedAnswers:
                 file.write("\n")
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = from_json(line)
                 key, right = row["key"], row["right"]
                 whole = row.get("checksum") in (None, _checksum(key, right))  # versions of before wrote none
             except (ValueError, KeyError, TypeError, AttributeError):

@@ -93,7 +93,7 @@ def _result(check: Check, row: int, place: str) -> Json:
         "level": LEVELS[check.verdict],
         "message": {"text": f"{check.verdict.value}: {_printable(check.says)}"},
         "locations": [location],
-        "partialFingerprints": {"requirement/v1": digest([check.requirement.encode()])},
+        "partialFingerprints": {"requirement/v1": digest([check.requirement.encode(errors="backslashreplace")])},
     }
 
 

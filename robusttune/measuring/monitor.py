@@ -35,7 +35,7 @@ from robusttune.run.settings import FALSE_ALARMS, check_number, check_settings
 from robusttune.run.writing import write_text
 from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, Loader, PathLike, check_path
+from robusttune.types import Channels, Loader, PathLike, check_path, from_json
 
 VALUES, FACTS = "reference.safetensors", "reference.json"
 FORMAT = 1
@@ -257,7 +257,7 @@ class Monitor:
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = from_json((folder / FACTS).read_text(encoding="utf-8"))
             names, of_model, of_heads = facts["statistics"], facts["model"], facts["heads"]
             space = Pixels(facts["mean"], facts["std"], normalized=facts["normalized"])
             version, checksum = facts["format"], facts.pop(CHECKSUM, None)
@@ -284,8 +284,9 @@ class Monitor:
                 "heads= are others than those that the reference was recorded with: record a new reference"
             )
         values = files.load_weights(folder / VALUES)
-        in_order = {name: values[name] for name in names}
-        monitor._reference = Reference(in_order, facts["false_alarms"], facts["seed"])
+        if not values.keys() >= set(names):
+            raise ValueError(f"{str(folder / VALUES)!r} is of something else: record a new reference with Monitor")
+        monitor._reference = Reference({name: values[name] for name in names}, facts["false_alarms"], facts["seed"])
         return monitor
 
 

@@ -27,7 +27,7 @@ from robusttune.run.about import RUN
 from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import PathLike, check_path, shown
+from robusttune.types import PathLike, check_path, from_json, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -215,13 +215,13 @@ class Records(list[Record]):
 
     @classmethod
     def _read(cls, path: Path) -> "Records":
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        rows = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         first: dict[str, Any] = next((row for row in rows if "facts" in row), {})
         facts, sums = first.get("facts", {}), first.get(CHECKSUMS)
         rows = [row for row in rows if "facts" not in row]
         if sums is not None and sums["numbers"] != numbers_checksum(facts, rows):
             raise ValueError("the numbers do not match their checksum, so the file is damaged or was edited")
-        beside = json.loads(read_beside(answers_path(path), sums) or "{}")
+        beside = from_json(read_beside(answers_path(path), sums) or "{}")
         pictures = read_beside(failures_path(path), sums)
         none = [None] * len(rows)  # files of earlier versions hold no answers
         records = [

@@ -54,6 +54,8 @@ def report(
     folder = check_path("out", out)
     if isinstance(sections, str) or not isinstance(sections, Sequence):
         raise ValueError(f"sections is {shown(sections)}, but a list is needed, such as {list(SECTIONS[:2])}")
+    if not isinstance(assurance, bool):
+        raise ValueError(f"assurance is {shown(assurance)}, but True or False is needed")
     models = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
     named = {str(name): records_of(records) for name, records in models.items()}
     if not any(named.values()):
@@ -66,7 +68,7 @@ def report(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out is {str(folder)!r}, which is a file: name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    named_as_text = {as_text(name): words_as_text(records) for name, records in named.items()}
+    named_as_text = {_as_text(name, list(named)): words_as_text(records) for name, records in named.items()}
     parts = {title: text for title, section in chosen if (text := section(named_as_text, folder))}
     if "Verdict" in parts and (words := _words(parts.values(), measured)):
         parts["Words"] = words
@@ -99,6 +101,12 @@ def _markdown(parts: Mapping[str, str], folded: Sequence[str]) -> str:
 
 def _name(records: Records | PathLike) -> str:
     return name_of(records) if isinstance(records, str | os.PathLike) else "model"
+
+
+def _as_text(name: str, names: Sequence[str]) -> str:
+    """Return a name as text, with a number where names differ only in signs that no page shows."""
+    alike = [each for each in names if as_text(each) == as_text(name)]
+    return as_text(name) if len(alike) == 1 else f"{as_text(name)} ({alike.index(name) + 1})"
 
 
 def _title(section: str | Section) -> str:

@@ -84,7 +84,8 @@ def images_of(records: Records) -> str:
     shape = "x".join(map(str, records.facts.get("image shape", ())))
     if not count:
         return ""
-    return f"{int(count):,}{f' of {shape} (channels, height, width)' if shape else ''}, fingerprint {code}"
+    count = f"{int(count):,}" if count.isdecimal() else count  # of a file that somebody edited
+    return f"{count}{f' of {shape} (channels, height, width)' if shape else ''}, fingerprint {code}"
 
 
 def overlap_of(records: Records) -> str:

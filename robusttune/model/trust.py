@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 import timm
 
+from robusttune.types import shown
+
 LIBRARIES = ("timm", "torchvision")
 # Words in the names of arguments with which timm and torchvision read other files, or fetch them.
 READING = ("pretrain", "weights", "checkpoint", "path", "file", "url", "cfg", "cache", "hub")
@@ -33,6 +35,8 @@ def check_named_by_file(name: str, arguments: Mapping[str, object] | None, file:
         arguments: of the function that makes it.
         file: that names it, or its folder.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{str(file)!r} names {shown(name)} as its model, which is no text: the file may be damaged")
     trusted = _trusted.get()
     if trusted is None:
         return

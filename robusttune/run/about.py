@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from robusttune.types import Json, PathLike
+from robusttune.types import Json, PathLike, from_json
 
 RUN = "run.json"
 STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors", "heads.safetensors"
@@ -166,7 +166,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = from_json(path.read_text(encoding="utf-8"))
         about, arguments = _about(facts.get("about")), arguments_in(facts)
         data = facts.get("data") or {}
         return EarlierRun(
@@ -184,7 +184,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
 def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
     """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it; None where it does not speak of a run."""
     try:
-        facts = json.loads(text)
+        facts = from_json(text)
         if "run" not in facts:
             return None
         return _run_of(path, facts)

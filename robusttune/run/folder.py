@@ -21,8 +21,9 @@ from robusttune.run.lock import locked
 from robusttune.run.manifest import FILE as MANIFEST
 from robusttune.run.manifest import warn_if_changed, write_manifest
 from robusttune.run.settings import check_settings, shown_radius
+from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import Json, Loader, PathLike, plain_number
+from robusttune.types import Json, Loader, PathLike, from_json, plain_number
 
 ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
 SHOWN = 60  # characters of an argument in an error
@@ -168,7 +169,8 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def noted_on_failure(folder: Path | None) -> Iterator[None]:
     """Add to any exception inside this context, Ctrl-C too, that the run in the folder can be resumed.
 
-    A ValueError before the run has written a checkpoint is a refusal, which says what to do.
+    A ValueError before the run has written a checkpoint is a refusal, which says what to do. A SIGTERM without a folder costs
+    the run, which is logged: the process ends, and the weights with it.
     """
     before = _written(folder)
     try:
@@ -180,6 +182,8 @@ def noted_on_failure(folder: Path | None) -> Iterator[None]:
             logger.error(note)
             if hasattr(error, "add_note"):
                 error.add_note(note)
+        if folder is None and isinstance(error, Terminated):
+            logger.error("the run was stopped by SIGTERM, and nothing of it is kept: with out= it could be resumed")
         raise
 
 
@@ -245,7 +249,7 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
         return {}
     warn_if_changed(folder)
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = from_json(path.read_text(encoding="utf-8"))
         before = arguments_in(earlier)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(unusable(path, "cannot be read")) from error

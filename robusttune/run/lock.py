@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robusttune.run.log import logger
+from robusttune.types import from_json
 
 try:
     import fcntl
@@ -186,7 +187,7 @@ def _signs_of_life(path: Path, over: threading.Event) -> None:
 def _known(file: int) -> dict[str, object]:
     try:
         os.lseek(file, 0, os.SEEK_SET)
-        known = json.loads(os.read(file, 4096))
+        known = from_json(os.read(file, 4096))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

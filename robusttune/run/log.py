@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from robusttune.run.settings import shown_radius
 from robusttune.run.writing import unwritable, write_text
+from robusttune.types import from_json
 
 FILE = "log.jsonl"
 
@@ -116,7 +117,7 @@ class Journal:
 
 def _epoch(line: str) -> float:
     try:
-        return float(json.loads(line)["epoch"])
+        return float(from_json(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

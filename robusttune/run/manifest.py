@@ -11,6 +11,7 @@ from robusttune.run.about import HEADS, LAST, MODEL, RUN
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.seal import checksum_of_weights
 from robusttune.run.writing import write_text
+from robusttune.types import from_json
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -78,7 +79,7 @@ def _known(folder: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files: dict[str, str] = from_json(path.read_text(encoding="utf-8"))["files"]
         return dict(files)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -40,8 +40,13 @@ def as_text(text: str) -> str:
         \\[x\\](javascript:run) &lt;lambda> resnet_18, 8/255
     """
     one_line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
-    escaped = re.sub(r"([\\`*\[\]!])", r"\\\1", one_line).replace("<", "&lt;")
-    return re.sub(r"^([#>+-])", r"\\\1", escaped)
+    escaped = re.sub(r"&(?=#?\w+;)", "&amp;", one_line)
+    escaped = re.sub(r"([\\`*\[\]!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escaped).replace("<", "&lt;")
+    # These have no escape that every reader of Markdown knows: addresses, of which some make links, and struck-out words.
+    escaped = re.sub(r":(?=//)", "&#58;", escaped)
+    escaped = re.sub(r"\b(www)\.", r"\1&#46;", escaped, flags=re.IGNORECASE)
+    escaped = escaped.replace("~", "&#126;") if escaped.count("~") > 1 else escaped
+    return re.sub(r"^(?:([#>+-])|(\d+)([.)])(?=\s|$))", r"\2\\\1\3", escaped)
 
 
 def texts_in(values: Value) -> Value:

@@ -1,6 +1,9 @@
 """Random states of torch, numpy and Python: seeded for a while, saved and restored."""
 
+import logging
+import os
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -11,11 +14,47 @@ import torch
 from robusttune.types import Loader
 
 States: TypeAlias = dict[str, Any]  # as a checkpoint holds them
+PATIENCE = 10.0  # seconds after which a thread that waits says so
+
+logger = logging.getLogger("robusttune")
+_turn = threading.RLock()
+
+
+def _forget_threads() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_threads)  # only one thread goes on there
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    turn = _turn
+    if not turn.acquire(timeout=PATIENCE):
+        logger.warning(
+            "another thread of this process is in a run, and both need its random states: waiting until that ends (where it "
+            "waits for this thread, start one of them in a process of its own)"
+        )
+        turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Seed the global random states of torch, numpy and Python inside this context, and restore them after it."""
+    """Seed the global random states of torch, numpy and Python inside this context, and restore them after it.
+
+    Threads enter one after the other, as these states belong to the process.
+    """
+    with _in_turn(), _seeded(seed):
+        yield
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     python, arrays, number = random.getstate(), np.random.get_state(), int(seed)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robusttune.run.about import METADATA
 from robusttune.run.provenance import digest, tensor_bytes
+from robusttune.types import from_json
 
 CHECKSUM = "checksum"
 
@@ -19,7 +20,7 @@ class BrokenSeal(ValueError):
 
 def sealed(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata of a file of weights with a checksum of the weights and of all else in it."""
-    facts = json.loads(metadata.get(METADATA, "{}"))
+    facts = from_json(metadata.get(METADATA, "{}"))
     facts = {name: value for name, value in facts.items() if name != CHECKSUM}
     return {METADATA: json.dumps({**facts, CHECKSUM: _checksum(weights, facts)}, sort_keys=True)}
 
@@ -34,7 +35,7 @@ def _checksum(weights: Mapping[str, Tensor], facts: Mapping[str, object]) -> str
 def checksum_of_weights(path: Path) -> str | None:
     """Return the checksum that stands in a safetensors file; None for a file without one, or one that cannot be read."""
     try:
-        facts = json.loads(metadata_of(path) or "{}")
+        facts = from_json(metadata_of(path) or "{}")
     except ValueError:
         return None
     checksum = facts.get(CHECKSUM) if isinstance(facts, dict) else None
@@ -52,7 +53,7 @@ def metadata_of(path: Path) -> str | None:
 
 def check_seal(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Raise a BrokenSeal where the weights are not those that the file's checksum is of; others' files have none."""
-    facts = json.loads(metadata_of(path) or "{}")
+    facts = from_json(metadata_of(path) or "{}")
     if CHECKSUM not in facts:
         return
     checksum = facts.pop(CHECKSUM)

@@ -160,7 +160,7 @@ def shown_radius(value: float) -> str:
     return f"{value:.4g}"
 
 
-def numbers(values: Any) -> Any:
+def numbers(values: object) -> Any:
     """Replace strings such as 8/255 and 1e-3, which YAML reads as words, by numbers, in lists and mappings too.
 
     Example:

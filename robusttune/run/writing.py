@@ -31,4 +31,4 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file of UTF-8 text in one step, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))

@@ -92,6 +92,8 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
     if labels is None:
         check_felt(robust_loss)
     else:
+        if robust_loss.objective is None:
+            raise ValueError("labels were passed, but objective=None has only the pretext losses: leave the labels out")
         labels = checked_labels(labels, len(images))
         if labels.device.type == "cpu":
             check_classes(labels, robust_loss.classifier.classes)

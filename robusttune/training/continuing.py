@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robusttune.run import files
 from robusttune.run import folder as run_folder
+from robusttune.types import from_json
 
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
@@ -90,7 +90,7 @@ def consequence(training: Training) -> str:
 
 def note_continuation(folder: Path, facts: Mapping[str, Any], more: Continuation) -> None:
     """Write to `run.json` that the run was continued, and its arguments of now."""
-    earlier = json.loads((folder / files.RUN).read_text(encoding="utf-8"))
+    earlier = from_json((folder / files.RUN).read_text(encoding="utf-8"))
     note = {"after": {"epochs": more.epochs, "steps": more.steps}, "from": more.before, "to": more.now}
     continued = [*earlier.get("continued", []), note]
     run_folder.write_run(folder, {**earlier, "arguments": facts["arguments"], "continued": continued})

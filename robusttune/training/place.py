@@ -20,6 +20,7 @@ from robusttune.run.files import RUN
 from robusttune.run.log import FILE, Journal, tell
 from robusttune.run.tracking import Tracking, tracking
 from robusttune.training.checks import check_choices
+from robusttune.training.micro_batches import OutOfMemory
 from robusttune.training.precision import chosen_precision
 from robusttune.training.settings import Output, RunSettings, Speed
 
@@ -74,10 +75,12 @@ def memory_in_words(micro_batch: int | None) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         now = "whole batches go" if micro_batch is None else f"{micro_batch} images go"
+        fits = error.fits if isinstance(error, OutOfMemory) else 0
+        smaller = f"micro_batch={fits}, which was tried and fits" if fits else "a smaller micro_batch="
         raise torch.OutOfMemoryError(
-            f"out of memory: {now} through the model at once; pass a smaller micro_batch= (the same training, but for batch norms, which "
-            "normalise by it), checkpointing=True, or a loader with smaller batches; robusttune.estimate(…).largest_batch says what fits "
-            f"({error})"
+            f"out of memory: {now} through the model at once; pass {smaller} (the same training, but for batch norms, which "
+            "normalise by it), checkpointing=True, or a loader with smaller batches; robusttune.estimate(…).largest_batch says "
+            f"what fits ({error})"
         ) from error
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from robusttune.training.batch import LoadedBatch
+from robusttune.training.micro_batches import fitting_counted
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.validation import score
 from robusttune.types import AutoBool
@@ -30,5 +32,6 @@ def ramps(
         raise ValueError(f"eps_ramp is {choice!r}, but it must be True, False or 'auto'")
     size = micro_batch or len(batch[0])
     parts = list(zip(*(torch.split(values, size) for values in batch), strict=True))
-    start = score(robust_loss, parts, robust_loss.threat)
+    with fitting_counted(robust_loss, LoadedBatch(*batch), micro_batch):
+        start = score(robust_loss, parts, robust_loss.threat)
     return start.robust < ROBUST_START * start.clean or start.clean <= ROBUST_START / robust_loss.classifier.classes

@@ -1,7 +1,6 @@
 """The repetition of a run from its folder, and the comparison of both."""
 
 import copy
-import json
 import math
 import tempfile
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from robusttune.run.markdown import as_text, markdown_table
 from robusttune.run.settings import NOT_NEGATIVE, check_number, check_settings
 from robusttune.training.harden import harden
 from robusttune.training.pretrain import pretrain
-from robusttune.types import DeviceLike, Loader, PathLike, check_path
+from robusttune.types import DeviceLike, Loader, PathLike, check_path, from_json
 
 RUNS = {"harden": harden, "pretrain": pretrain}
 WEIGHTS = (files.MODEL, files.LAST, files.HEADS)
@@ -151,7 +150,7 @@ def run_facts_of(folder: Path) -> dict[str, Any]:
         ValueError: there is none, it cannot be read, or it is of another version.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / files.RUN).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = from_json((folder / files.RUN).read_text(encoding="utf-8"))
         missing = {"run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions"} - {
             *facts
         }
@@ -247,7 +246,7 @@ def _largest_difference(first: Path, second: Path) -> float:
 
 def _log(folder: Path) -> list[dict[str, Any]]:
     path = folder / FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _relative_difference(one: object, other: object) -> float:

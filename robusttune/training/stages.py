@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
@@ -20,7 +19,6 @@ from robusttune.model.borrowing import restored_on_failure
 from robusttune.model.teacher import teaching
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
-from robusttune.run.about import read_run
 from robusttune.run.log import tell
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings, epochs_in_words
@@ -35,21 +33,18 @@ from robusttune.training.presets import EARLIER
 from robusttune.training.pretrain import pretrain, pretrained, pretraining
 from robusttune.training.settings import Adversary, Learning, Loaders, RunLength, RunSettings
 from robusttune.training.setup import hardening, take_all_steps
+from robusttune.training.stage_folders import (
+    FINETUNING,
+    PRETRAINING,
+    STAGES,
+    Stage,
+    check_earlier,
+    check_following,
+    noted,
+)
 from robusttune.training.validation import keep_best_weights
 from robusttune.types import Loader
 
-
-class Stage(NamedTuple):
-    """A stage: its folder in that of the run, the argument of `harden` that says how many epochs it has, and its name."""
-
-    folder: str
-    argument: str
-    name: str
-
-
-PRETRAINING = Stage("pretrain", "pretrain_epochs", "pre-training")
-FINETUNING = Stage("finetune", "finetune", "fine-tuning")
-STAGES = (PRETRAINING, FINETUNING)
 FOLDER = FINETUNING.folder
 
 
@@ -74,6 +69,7 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
         yield settings
         return
     learning = replace(settings.learning, init_from=None)
+    settings = replace(settings, output=noted(settings))
     beside = [stage.folder for stage in STAGES]
     with run_folder.prepared(output.out, output.resume, beside=beside), restored_on_failure(model):
         _check_run(model, settings)
@@ -91,10 +87,10 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
         if length.finetune:
             _say(f"{epochs_in_words(length.finetune)} of ordinary training of the whole model", settings)
             _train_ordinarily(model, ordinary_settings(settings))
-        following = replace(settings, learning=learning, length=replace(length, pretrain_epochs=0, finetune=0))
         if output.out is not None:
-            following = replace(following, output=replace(output, resume=True))  # its folder is not empty any more
-        yield following
+            output = replace(output, resume=True)  # its folder is not empty any more
+        length = replace(length, pretrain_epochs=0, finetune=0)
+        yield replace(settings, learning=learning, length=length, output=output)
 
 
 def _train_ordinarily(model: nn.Module, settings: RunSettings) -> None:
@@ -239,6 +235,7 @@ def check_stages(settings: RunSettings) -> None:
     check_log(settings.output.log, settings.output.out)
     if settings.output.out is not None and settings.output.resume:
         check_earlier(Path(settings.output.out), wanted)
+        check_following(Path(settings.output.out), settings)
     asked = ", ".join(f"{name}={epochs}" for name, epochs in wanted.items() if epochs)
     if not asked:
         return
@@ -272,26 +269,3 @@ def check_pretraining(settings: RunSettings) -> None:
             f"drop_foreign leaves images out of the hardening, but pretrain_epochs={epochs} would train on them before: remove "
             "them from unlabeled_loader, or leave one of both out"
         )
-
-
-def check_earlier(out: Path, wanted: dict[str, int]) -> None:
-    """Raise a ValueError if a folder to resume holds stages of other lengths.
-
-    Args:
-        out: the folder.
-        wanted: epochs by argument, for some of the stages.
-    """
-    whole = read_run(out)
-    begun = whole is not None
-    for stage in reversed(STAGES):
-        earlier = read_run(out / stage.folder)
-        before = None if earlier is None else earlier.arguments.get("epochs")
-        if before is None and begun:  # what comes later has begun, so that this had ended, or there was none
-            before = 0 if whole is None else whole.arguments.get(stage.argument, run_folder.ADDED[stage.argument])
-        begun = begun or earlier is not None
-        now = wanted.get(stage.argument, before)
-        if before not in (None, now):
-            raise ValueError(
-                f"the run in {str(out)!r} began with {stage.argument}={before}, but {stage.argument} is {now} now: pass the "
-                "same to resume it, or another out= to start afresh"
-            )

@@ -7,7 +7,7 @@ from robusttune.run import distributed
 from robusttune.threat import ThreatModel
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.ema import Average
-from robusttune.training.micro_batches import merged_terms, micro_batches
+from robusttune.training.micro_batches import fitting_counted, merged_terms, micro_batches
 from robusttune.training.precision import Precision
 from robusttune.training.recipe import Recipe
 from robusttune.training.robust_loss import RobustLoss
@@ -59,7 +59,8 @@ class Stepper:
         terms = []
         for number, part in enumerate(parts, 1):
             share = len(part.images) / len(batch.images)
-            with distributed.unsynchronised(self.module, not steps_now or number < len(parts)):
+            alone = distributed.unsynchronised(self.module, not steps_now or number < len(parts))
+            with alone, fitting_counted(self.robust_loss, batch, self.micro_batch):
                 terms.append(self._backward(part, share))
         self.waiting += 1
         if steps_now:

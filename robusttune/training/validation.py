@@ -55,8 +55,11 @@ class Score:
     images: int
 
 
-def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score:
+def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel, micro_batch: int | None = None) -> Score:
     """Score the model with its present weights; with several processes, each takes its share of the batches.
+
+    Args:
+        micro_batch: images that go through the model at once; None for all of a batch.
 
     Raises:
         NotFinite: logits are not finite, in any process.
@@ -67,7 +70,7 @@ def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score
     with evaluating(model), frozen(model.parameters()):
         subject = Subject(model, robust_loss.pixels, threat, loader, (), classes, device, robust_loss.seed)
         try:
-            _count(subject, counts)
+            _count(subject, counts, micro_batch)
         except NotFinite as error:  # the other processes wait for this one's counts
             broken = error
     *summed, failed = distributed.summed([*counts.flatten().tolist(), broken is not None], device)
@@ -76,12 +79,13 @@ def score(robust_loss: RobustLoss, loader: Loader, threat: ThreatModel) -> Score
     return _score(torch.tensor(summed).reshape(3, classes))
 
 
-def _count(subject: Subject, counts: Tensor) -> None:
+def _count(subject: Subject, counts: Tensor, micro_batch: int | None) -> None:
     """Add the images of each class to counts (3,K): all, those classified correctly, those that withstand the attack."""
-    for pixels, labels in subject.batches():
-        right, withstood = _judged(subject, pixels, labels)
-        for count, which in zip(counts, (torch.ones_like(right), right, withstood), strict=True):
-            count.index_add_(0, labels, which.to(count.dtype))
+    for batch in subject.batches():
+        for pixels, labels in zip(*(torch.split(each, micro_batch or len(each)) for each in batch), strict=True):
+            right, withstood = _judged(subject, pixels, labels)
+            for count, which in zip(counts, (torch.ones_like(right), right, withstood), strict=True):
+                count.index_add_(0, labels, which.to(count.dtype))
 
 
 def _judged(subject: Subject, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +233,7 @@ def _present_score(training: "Training") -> Score | None:
     assert loader is not None
     with nullcontext() if average is None else average.applied():
         try:
-            return score(training.robust_loss, loader, training.stepper.threat)
+            return score(training.robust_loss, loader, training.stepper.threat, training.stepper.micro_batch)
         except NotFinite:
             return None
 

@@ -137,6 +137,10 @@ class TrialPlan:
             values = numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
+        except (RecursionError, ValueError) as error:
+            raise ValueError(
+                f"{str(path)!r} holds a number that is too long, or lists that are nested too deeply"
+            ) from error
         missing = [
             f"{name} ({kind.__name__})"
             for name, kind in (("arms", dict), ("seeds", list), ("evaluation", dict))

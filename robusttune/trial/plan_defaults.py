@@ -15,6 +15,7 @@ from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.data import Data
 from robusttune.trial.decision.criteria import check_needs
 from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
+from robusttune.trial.plan_checks import check_arms
 from robusttune.trial.plan_items import chosen_corruptions, needed_items, other_items, rounded, screened
 from robusttune.trial.request_checks import SEED_COUNT, check_request
 from robusttune.trial.screening import FEWEST, KEEP, SHORTER, Screening, fresh_seeds, looks_for
@@ -79,6 +80,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     if request.evaluation is None:
         items, more = needed_items(threats, needs), other_items(threats, needs, corruptions)
     arms = chosen_arms(request.arms, request.tasks, unlabelled=data.unlabeled is not None)
+    check_arms(arms)
     if data.unlabeled is None and any(map(_has_teacher, arms.values())):
         raise ValueError(
             "an arm has a teacher, but there are no images without labels: pass unlabeled_loader=, or drop the arm"

@@ -16,7 +16,7 @@ from robusttune.trial.arms import Phase
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.plan import Power, TrialPlan
 from robusttune.trial.screening import screening_of
-from robusttune.types import PathLike
+from robusttune.types import PathLike, from_json
 
 START, RECORDS, LOOKS, POWER = "start.safetensors", "records.jsonl", "looks.json", "power.json"
 
@@ -71,7 +71,7 @@ class Trial:
         """
         plan = TrialPlan.read(folder) if plan is None else plan
         first, place = screening_of(plan), Path(folder)
-        power = json.loads((place / POWER).read_text(encoding="utf-8")) if (place / POWER).exists() else None
+        power = from_json((place / POWER).read_text(encoding="utf-8")) if (place / POWER).exists() else None
         return replace(
             cls.of(plan, place),
             first=None if first is None else cls.of(first, place),
@@ -96,7 +96,7 @@ def note_look(folder: Path, plan: TrialPlan, look: int) -> None:
 
 def _looks_taken(folder: Path) -> list[dict[str, object]]:
     path = folder / LOOKS
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+    return list(from_json(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
 def _asked(plan: TrialPlan) -> str:
@@ -154,7 +154,7 @@ def _lines(path: Path) -> list[str]:
 def _seconds(line: str) -> float:
     """Read the seconds so far in a line of a log; 0 in a damaged one."""
     try:
-        return float(json.loads(line)["seconds"])
+        return float(from_json(line)["seconds"])
     except (ValueError, KeyError, TypeError):
         return 0.0
 

@@ -20,7 +20,8 @@ from robusttune.run import folder as run_folder
 from robusttune.run.log import warn
 from robusttune.run.randomness import random_states, restore_random_states
 from robusttune.training.checks import LONGER
-from robusttune.training.stages import FOLDER, check_earlier
+from robusttune.training.stage_folders import check_earlier
+from robusttune.training.stages import FOLDER
 from robusttune.trial.data import Data, InputSpace
 from robusttune.trial.decision.significance import LEVEL
 from robusttune.trial.equal_compute import Length

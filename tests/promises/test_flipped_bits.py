@@ -60,10 +60,17 @@ def reference_of(folder, model):
     return [str(report), plain(monitor.reference), monitor.classes, monitor.shape]
 
 
+def last_of(folder):
+    """A file that is named itself is taken as it is, where it fits the model."""
+    model, path = net(), folder / "run" / files.LAST
+    files.give_weights(model, files.load_weights(path), str(path))
+    return plain(model.state_dict())
+
+
 READERS = {
     "run/state.pt": lambda folder, model: plain(files.load_state(folder / "run")),
     "run/model.safetensors": lambda folder, model: plain(files.load_weights(folder / "run")),
-    "run/last.safetensors": lambda folder, model: plain(files.load_weights(folder / "run" / files.LAST)),
+    "run/last.safetensors": lambda folder, model: last_of(folder),
     "run/heads.safetensors": lambda folder, model: plain(dict(files.heads_of(folder / "run"))),
     "run/run.json": lambda folder, model: asdict(hardened_run(folder / "run")) | {"folder": None},
     "run/manifest.json": lambda folder, model: plain(files.load_weights(folder / "run")),
@@ -75,31 +82,68 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_no_damage_is_used_in_silence(name, whole, tmp_path, caplog):
+def flipped(content, drawn, count):
+    """The content with one bit flipped, at so many places."""
+    for _ in range(count):
+        damaged = bytearray(content)
+        damaged[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        yield bytes(damaged)
+
+
+def cut(content, shares):
+    return [content[: round(share * len(content))] for share in shares]
+
+
+def other_damages(content, drawn, others):
+    """27 damages and more: cuts, blocks of zeros, noise or nothing, blocks twice or exchanged, and the content of other files."""
+    size, block = len(content), max(1, len(content) // 16)
+    places = [drawn.randrange(max(1, size - block)) for _ in range(4)]
+    noise = drawn.randbytes(block)
+    yield from cut(content, (0, 0.01, 0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.99))
+    yield from (content[: size - end] for end in (1, 2, 8))
+    for at in places:
+        for inside in (bytes(block), noise, b"", 2 * content[at : at + block]):
+            yield content[:at] + inside + content[at + block :]
+    yield content[block:] + content[:block]
+    yield from (content + more for more in (bytes(1), b"\n", noise, content))
+    yield from others
+
+
+def used_in_silence(damages, name, whole, tmp_path, caplog):
+    """Which of these contents of a file are read as something else, without a word, and how many there were."""
     folder, model = tmp_path / "damaged", whole[1]
     shutil.copytree(whole[0], folder)
     path, read = folder / name, READERS[name]
-    content, right, drawn = path.read_bytes(), read(folder, model), random.Random(name)
-    damages = [(drawn.randrange(len(content)), drawn.randrange(8)) for _ in range(FLIPS)]
-    silent = []
-    for at, bit in [*damages, *((round(share * len(content)), None) for share in (0, 0.1, 0.5, 0.9, 0.99))]:
-        damaged = bytearray(content)
-        if bit is None:
-            damaged = damaged[:at]
-        else:
-            damaged[at] ^= 1 << bit
+    right, silent, count = read(folder, model), [], 0
+    for count, damaged in enumerate(damages, 1):
         path.write_bytes(damaged)
         caplog.clear()
         try:
             with caplog.at_level(logging.WARNING):
                 found = read(folder, model)
         except ValueError as error:
-            silent += [] if str(error) else [(at, bit)]
+            silent += [] if str(error) else [count]
             continue
         if found != right and not caplog.records:
-            silent.append((at, bit))
+            silent.append(count)
+    return silent, count
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_damage_is_used_in_silence(name, whole, tmp_path, caplog):
+    content, drawn = (whole[0] / name).read_bytes(), random.Random(name)
+    damages = [*flipped(content, drawn, FLIPS), *cut(content, (0, 0.1, 0.5, 0.9, 0.99))]
+    assert used_in_silence(damages, name, whole, tmp_path, caplog) == ([], FLIPS + 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_no_other_damage_is_used_in_silence(name, whole, tmp_path, caplog):
+    content, drawn = (whole[0] / name).read_bytes(), random.Random(name)
+    others = [(whole[0] / each).read_bytes() for each in READERS if each != name]
+    silent, count = used_in_silence(other_damages(content, drawn, others), name, whole, tmp_path, caplog)
     assert silent == []
+    assert count * len(READERS) > 296
 
 
 def test_damaged_progress_of_autoattack_is_measured_again(tmp_path, caplog):

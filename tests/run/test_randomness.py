@@ -1,6 +1,9 @@
 """Random states are seeded inside and untouched outside."""
 
+import multiprocessing
+import os
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -38,3 +41,44 @@ def test_any_seed_will_do(seed):
         with randomness.own_randomness(seed):
             found.append(some_draws())
     assert found[0] == found[1]
+
+
+def test_threads_enter_one_after_the_other_and_one_that_waits_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(randomness, "PATIENCE", 0.01)
+    inside, order = threading.Event(), []
+
+    def second():
+        inside.wait()
+        with randomness.own_randomness(2):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with randomness.own_randomness(1):
+        inside.set()
+        with randomness.own_randomness(3):  # of an attack inside a run
+            thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert "another thread of this process is in a run" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_process_that_was_forked_while_a_thread_was_inside_does_not_wait_for_it():
+    inside, over = threading.Event(), threading.Event()
+
+    def another():
+        with randomness.own_randomness(1):
+            inside.set()
+            over.wait()
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    inside.wait()
+    child = multiprocessing.get_context("fork").Process(target=randomness.own_randomness(2).__enter__)
+    child.start()
+    child.join(30)
+    over.set()
+    thread.join()
+    assert child.exitcode == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from killed_run import run
+from short_runs import a_loader, a_model, hardened, same, weights_of
 
 from robusttune.run import files
 from robusttune.run.termination import CODE, Terminated, asked, awaited, deferred
@@ -103,6 +104,29 @@ def test_a_handler_that_the_user_sets_inside_stays():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_sigterm_in_the_last_on_epoch_costs_the_run_only_without_a_folder_and_says_so(kept, tmp_path, caplog):
+    model, out = a_model(), tmp_path / "run" if kept else None
+    before = weights_of(model)
+
+    def at_the_end(facts):
+        trained.update(weights_of(model))
+        if facts["epoch"] == 2:
+            terminate()
+
+    trained = {}
+    with pytest.raises(Terminated):
+        hardened(model, a_loader(80), epochs=2, tasks=None, ema=0.0, out=out, on_epoch=at_the_end)
+    assert same(weights_of(model), before)
+    assert not same(trained, before)
+    said = "its checkpoints are kept in" if kept else "nothing of it is kept: with out= it could be resumed"
+    assert said in caplog.text
+    if kept:
+        assert same(files.load_weights(out / files.LAST), trained)
+        again = hardened(a_model(), a_loader(80), epochs=2, tasks=None, ema=0.0, out=out, resume=True)
+        assert same(weights_of(again), files.load_weights(out))
 
 
 def test_it_can_be_sent_to_another_process():

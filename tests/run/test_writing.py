@@ -40,3 +40,8 @@ def test_a_disk_that_does_not_take_a_file_is_said_in_words_and_leaves_the_old_fi
     assert raised.value.errno == code
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["text"]
+
+
+def test_signs_that_utf_8_lacks_are_written_as_escapes(tmp_path):
+    writing.write_text(tmp_path / "names.txt", "a\udcffb ü")  # as os.listdir returns a name in another encoding
+    assert (tmp_path / "names.txt").read_text(encoding="utf-8") == "a\\udcffb ü"

@@ -13,9 +13,9 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,18 +24,21 @@ import torch
 import yaml
 from guarded import GOOD, everything, images, labels, small_model
 from hypothesis import strategies as st
+from process_state import changed, process_state
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import Monitor, Records, RobustLoss, ThreatModel
+from robusttune.run.tracking import check_log
 from robusttune.trial.plan import TrialPlan
 
 PACKAGE = str(Path(robusttune.__file__).parent)
 IN_WORDS = (ValueError, TypeError, ImportError, OSError, FloatingPointError)
 
 
-NUMBERS = count()
+with suppress(ValueError):
+    check_log("nothing", None)  # imports packages of trackers, some of which add filters of warnings
 
 
 class Call(NamedTuple):
@@ -244,10 +247,6 @@ def odd_calls(draw):
     return name, {key: draw(VALUES) for key in chosen}
 
 
-def process_state():
-    return torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), os.getcwd()
-
-
 def outcome(name, odd):
     """Make the call; return "works" or "refused".
 
@@ -257,20 +256,21 @@ def outcome(name, odd):
     call = CALLS[name]()
     arguments = {**call.good, **odd}
     model = arguments.get("model")
-    before, state = everything(model if isinstance(model, nn.Module) else None), process_state()
+    model = model if isinstance(model, nn.Module) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        before, state = everything(model), process_state()
         try:
             call.function(**arguments)
         except Exception as error:
             group = raw_group(error)
             if group is not None:
                 raise Raw(f"{name}: {group}") from error
-            if everything(model if isinstance(model, nn.Module) else None) != before or process_state() != state:
-                raise Raw(f"{name}: changed by a refusal ({error})") from error
+            if everything(model) != before or changed(state):
+                raise Raw(f"{name}: {changed(state) or 'the model'} changed by a refusal ({error})") from error
             return "refused" if odd else f"refused: {error}"
-    if process_state() != state:
-        raise Raw(f"{name}: the state of the process changed")
+        if changed(state):
+            raise Raw(f"{name}: {changed(state)} changed by a call that works")
     return "works"
 
 

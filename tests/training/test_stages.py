@@ -124,6 +124,22 @@ def test_another_length_of_the_fine_tuning_is_refused_at_resume(now, tmp_path, m
         quick(finetune=now, out=tmp_path / "a", resume=True)
 
 
+def test_a_run_that_was_stopped_in_its_fine_tuning_is_not_resumed_with_another_radius(tmp_path, monkeypatch):
+    out = tmp_path / "a"
+    with interrupted(monkeypatch, 1):
+        quick(finetune=2, out=out, notes={"ticket": "A-17"})
+    held = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"other arguments \(eps was 0\.3 and is 0\.1\); it was in its fine-tuning"):
+        quick(finetune=2, out=out, resume=True, eps=0.1)
+    with pytest.raises(ValueError, match=r"tasks was None and is .*rotation.*\); it was in its fine-tuning"):
+        quick(finetune=2, out=out, resume=True, tasks={"rotation": 0.5})
+    assert {path: path.read_bytes() for path in held} == held
+    quick(finetune=2, out=out, resume=True)
+    facts = [json.loads((folder / "run.json").read_text()) for folder in (out, out / FOLDER)]
+    assert "followed by" not in facts[0]
+    assert facts[1]["followed by"]["eps"] == 0.3
+
+
 def test_replay_repeats_the_fine_tuning(tmp_path):
     quick(finetune=1, out=tmp_path / "a")
     assert robusttune.replay(tmp_path / "a", a_model(), a_loader(160)).same

@@ -7,6 +7,7 @@ from robusttune.run.settings import shown_radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
 
@@ -23,7 +24,22 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the picture needs matplotlib: pip install 'robusttune[report]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return with_plain_words(Figure(figsize=(width, height), layout="constrained"))
+
+
+def with_plain_words(figure: "Figure") -> "Figure":
+    """Return a figure in which dollar signs of names are no formulas, which matplotlib would read or refuse, when it is saved."""
+    from matplotlib.text import Text
+
+    draw = figure.draw
+
+    def draw_words(renderer: "RendererBase") -> None:
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        draw(renderer)
+
+    figure.draw = draw_words  # type: ignore[method-assign]
+    return figure
 
 
 def mark_radii(axis: "Axes", radii: Iterable[float]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from robusttune.measuring.sections._figure import with_plain_words
 from robusttune.trial.decision.criteria import ATTACK, CLEAN
 from robusttune.trial.decision.metrics import Accuracies, Metric
 from robusttune.trial.decision.significance import Numbers
@@ -111,4 +112,4 @@ def figure_of(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the picture needs matplotlib: pip install 'robusttune[poc]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return with_plain_words(Figure(figsize=(width, height), layout="constrained"))
