@@ -1,5 +1,7 @@
 """What all tests share: one thread, random numbers that no other test changes, a Hypothesis profile, and a pretend accelerator."""
 
+from collections import Counter
+
 import pretend_device
 import pytest
 import torch
@@ -19,11 +21,26 @@ def pytest_runtest_setup():
     torch.manual_seed(0)
 
 
-def pytest_collection_finish(session):
-    """Register the pretend accelerator before the first test, if any of them wants it."""
-    wanted = any("accelerator" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and pretend_device.reason_against() is None:
-        pretend_device.registered(session.config.cache.mkdir("pretend_device"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    """Register the pretend accelerator, which must be known before the first backward pass, and modules of tests may make one."""
+    controls = session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput")
+    cache = getattr(session.config, "cache", None)
+    if not controls and cache is not None and pretend_device.reason_against() is None:
+        pretend_device.registered(cache.mkdir("pretend_device"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark all but the first cases of tests that are marked with `sample` as slow."""
+    seen = Counter()
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > sample.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

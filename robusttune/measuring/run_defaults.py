@@ -3,7 +3,6 @@
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from robusttune.data.class_names import class_names, two_orders
 from robusttune.data.pixels import rounded
 from robusttune.data.transforms import Statistics, find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
-from robusttune.model.hub import folder_of
+from robusttune.model.hub import folder_of_model
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.norms import NormLike, canonical
 from robusttune.run import files
@@ -227,11 +226,7 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
         return model, RunDefaults(known, files.digest_of_weights(run) if same else None)
     if run is not None:
         raise ValueError("run= names the run of a model that is passed itself: leave it out, or pass the model")
-    model = folder_of(model)
-    if not Path(model).exists():
-        raise ValueError(
-            f"the model is {str(model)!r}, and there is no such folder: pass a torch.nn.Module, or the folder of a run of harden"
-        )
+    model = folder_of_model(model)
     known = hardened_run(model)  # refuses runs whose classifier is not trained
     return loaded(model), RunDefaults(known, files.digest_of_weights(model))
 

@@ -35,3 +35,17 @@ def folder_of(place: PathLike) -> PathLike:
             f"{place!r} cannot be fetched ({why}): write hf-hub:USER/NAME, log in by `hf auth login` for a private model, or pass "
             "local-dir:FOLDER with a copy on this machine"
         ) from error
+
+
+def folder_of_model(model: PathLike) -> PathLike:
+    """Return the folder that stands for a model, fetched first where it is on the Hub.
+
+    Raises:
+        ValueError: there is no such folder, the Hub has no such model, or it cannot be reached.
+    """
+    folder = folder_of(model)
+    if not Path(folder).exists():
+        raise ValueError(
+            f"the model is {str(model)!r}, and there is no such folder: pass a torch.nn.Module, or the folder of a run of harden"
+        )
+    return folder

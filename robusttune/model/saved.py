@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from robusttune.model.devices import check_module
-from robusttune.model.hub import folder_of
+from robusttune.model.hub import folder_of, folder_of_model
 from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
@@ -97,7 +97,7 @@ def opened(model: nn.Module | PathLike) -> nn.Module:
     Raises:
         ValueError: there is no such folder, or its model cannot be made here.
     """
-    return load(model) if isinstance(model, str | os.PathLike) else model
+    return load(folder_of_model(model)) if isinstance(model, str | os.PathLike) else model
 
 
 def hardened_run(folder: PathLike) -> EarlierRun:

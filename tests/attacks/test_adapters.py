@@ -48,6 +48,7 @@ def test_their_pgd_finds_the_images_that_ours_does(package, norm, settings):
     assert (theirs - images).abs().max() > 0.01
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("package", "norm", "name"),
     [

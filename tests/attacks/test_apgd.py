@@ -116,6 +116,7 @@ def test_the_algorithm_is_the_papers(norm, roughness, steps, rho):
         assert len({halvings for _, halvings in naive}) > 1
 
 
+@pytest.mark.sample(6)
 @every_norm
 @pytest.mark.parametrize("steps", [20, 100])
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -138,6 +139,7 @@ def test_the_loss_reached_is_that_of_torchattacks(problem, norm, steps, seed, sh
     assert found.max() <= 1
 
 
+@pytest.mark.sample(4)
 @every_norm
 @pytest.mark.parametrize("share", [0.5, 1.0])
 @pytest.mark.parametrize("steps", [5, 10, 40])

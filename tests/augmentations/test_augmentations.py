@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from no_waiting import NoWaiting
-from photographs import photographs
 from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
+from whole_photographs import photographs
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel, plugins

@@ -156,6 +156,7 @@ def options_with_names(source, data, order):
     return {**named, "class map": ["--data_args", json.dumps({"class_map": str(data / "names.txt")})]}.get(source, [])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("part", range(10))
 def test_generated_folders_give_the_true_accuracy_or_are_refused(part, tmp_path, capsys):
     right = 0

@@ -40,6 +40,7 @@ def following(capsys):
     return words
 
 
+@pytest.mark.slow
 def test_from_an_estimate_to_the_evaluation(source, capsys):
     method = ["--eps", "8/255", "--tasks", "{rotation: 0.25}", "--steps", "1", "--attack_tasks", "none"]
     assert main(["estimate", *source, *method, *QUICK]) == 0
@@ -54,6 +55,7 @@ def test_from_an_estimate_to_the_evaluation(source, capsys):
     assert main(["report", "runs/hardened", "--out", "page"]) == 0  # it finds the evaluation there
 
 
+@pytest.mark.slow
 def test_from_pretraining_to_hardening(source, capsys, tmp_path):
     assert main(["pretrain", *source, *QUICK, "--tasks", "rotation", "--out", "runs/p"]) == 0
     words = following(capsys)

@@ -139,6 +139,7 @@ def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own
     assert plan["data"]["unlabelled images"] == 150
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -87,6 +87,7 @@ def test_harden_evaluate_report_compare(source, capsys, tmp_path):
     assert "| what | first | second |" in unpadded(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_replay_repeats_a_run_of_the_command_line(source, capsys, tmp_path):
     more = ["--max-steps", "2", "--seed", "3", "--val-split", "validation", "--batch-size", "50"]
     assert main(["harden", *source, *QUICK, *more, "--out", "runs/a"]) == 0
@@ -112,16 +113,18 @@ def test_estimate_takes_evaluations(source, capsys):
     assert "which take no" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_estimate_takes_the_options_of_harden(source, capsys, tmp_path):
     prices = ["--devices", "{spot: 2, own: 0.5}", "--val-split", "validation"]
     assert main(["estimate", *source, *QUICK, "--batch-size=50", "--out", "runs/e", *prices]) == 0
     shown = unpadded(capsys.readouterr().out)
-    assert "for 1 epochs, 8 steps |" in shown
+    assert "for 1 epoch, 8 steps |" in shown
     assert "| images through the model: judging | 1,200 forward, 1,000 backward |" in shown
     assert "| cost on spot |" in shown
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:rotation's held-out accuracy")
 def test_pretrain_then_harden_with_its_heads(source, tmp_path):
     tasks = ["--tasks", "{rotation: 0.5}"]
@@ -272,6 +275,7 @@ def nms(boxes, scores, threshold):
 """
 
 
+@pytest.mark.slow
 def test_doctor_works_where_torchvision_does_not_fit_torch_and_the_library_says_why(tmp_path):
     run = ["harden", "--model", "timm:test_resnet", "--data", "images", "--out", "run"]
     (tmp_path / "torchvision").mkdir()

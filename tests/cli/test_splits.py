@@ -137,6 +137,7 @@ def test_a_split_that_is_trained_on_is_warned_of_as_judge_and_as_test(data, caps
     assert "so a test on them does not show" in ran(capsys, "poc", *options)[2]
 
 
+@pytest.mark.slow
 def test_estimate_and_harden_take_the_same_images(data, capsys):
     code, printed, _ = ran(capsys, "estimate", *MODEL, "--data", "data", *QUICK, "--progress", "false")
     assert code == 0

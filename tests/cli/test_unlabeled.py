@@ -101,6 +101,7 @@ def test_unlabelled_images_join_the_labelled_ones(there, capsys):
     assert "--teacher runs/a" in out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_teachers_have_names(there, capsys):
     more = ["--unlabeled", "traffic", "--classes_file", "names.txt"]
     assert (

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 from no_waiting import NoWaiting
-from photographs import photographs
 from PIL import Image
+from whole_photographs import photographs
 
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of

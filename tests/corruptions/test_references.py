@@ -127,6 +127,7 @@ def differing(made, reference):
     return far
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", [name for name in RANDOM if name != "frost"])

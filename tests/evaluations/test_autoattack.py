@@ -48,6 +48,7 @@ def test_the_second_judge_finds_the_nearest_adversarial_image_of_a_linear_model(
             assert bool((threat.size(found, problem.images) <= threat.eps * (1 + 1e-5)).all())
 
 
+@pytest.mark.slow
 def test_the_second_judge_comes_after_the_suite_whose_records_stay_what_they_are():
     batches = loader(20)
     suite, records = measured(partial(both, second_judge=False), batches=batches), measured(both, batches=batches)
@@ -71,6 +72,7 @@ class Terraces(nn.Module):
         return 1000 * self.model(images - 3 * (self.turn * images).sin() / self.turn)
 
 
+@pytest.mark.slow
 def test_the_second_judge_finds_images_that_the_suite_leaves_where_gradients_are_masked(tmp_path):
     settings = {"model": Terraces(hardened()).eval(), "norm": "l2", "eps": 0.6, "seed": 4}
     records = measured(both, **settings)

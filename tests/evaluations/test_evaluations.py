@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 from handwritten import digits, hardened, loader
-from photographs import photographs
 from torch import nn
 from torch.nn import functional as F
+from whole_photographs import photographs
 
 import robusttune
 from robusttune.evaluations.autoattack import autoattack
@@ -40,6 +40,8 @@ def test_noise_finds_less_than_an_attack_and_more_the_larger_it_is(norm):
     assert len(measured("noise", norm=norm, eps=eps)) == 4
 
 
+@pytest.mark.sample(1)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("eps", [0.0, 0.3, 0.7, 1.0])
 def test_radii_are_distinct_and_none_is_larger_than_white_is_from_black(eps):
     which = [partial(sweep, steps=1, losses=["margin"]), partial(noise, draws=1), partial(sanity, images=20, steps=1)]
@@ -161,6 +163,7 @@ def run(tmp_path_factory):
     return model, batches, folder
 
 
+@pytest.mark.slow
 def test_pretext_counts_heads_beside_a_guess(run):
     model, batches, folder = run
     records = measured(["pretext", "clean"], model=model, batches=batches, heads=folder)

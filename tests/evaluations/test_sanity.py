@@ -111,15 +111,18 @@ class Stubborn(nn.Dropout):
         return super().train(True)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_honest_model_raises_no_doubt(norm):
     assert not fired(hardened(), norm=norm, eps={"linf": 0.15, "l2": 0.8}[norm])
 
 
+@pytest.mark.slow
 def test_an_undefended_model_raises_no_doubt_but_for_gradients_that_vanish_where_it_is_sure():
     assert set(fired(ordinary())) <= {"zero gradients"}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("model", "check", "says"),
     [
@@ -162,17 +165,20 @@ def test_a_model_that_cannot_be_measured_raises_a_doubt(model, check, says):
     assert says in found[check]
 
 
+@pytest.mark.slow
 def test_an_attack_whose_success_depends_on_its_start_raises_a_doubt():
     found = fired(Around(before=gated), eps=0.3)
     assert "times as many steps from another start take" in found["more steps change little"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not __import__("importlib.util").util.find_spec("torchattacks"), reason="needs Square")
 def test_masked_gradients_are_found_by_an_attack_without_them():
     found = fired(Around(before=quantised))
     assert "Square, which sees no gradient" in found["gradient free attacks find no more"]
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_while_it_answers():
     class Counting(nn.Module):
         def __init__(self):
@@ -187,6 +193,7 @@ def test_a_model_that_changes_while_it_answers():
     assert "changes its weights or buffers" in fired(Counting())["optimisation at inference"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the model returns probabilities")
 def test_doubts_are_told_and_the_model_is_given_back_as_found(caplog):
     model = Around(after=lambda logits: logits.softmax(1)).train()
@@ -199,12 +206,14 @@ def test_doubts_are_told_and_the_model_is_given_back_as_found(caplog):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_findings():
     which = partial(sanity, images=60, steps=5)
     runs = [robusttune.evaluate(hardened(), loader(), which, eps=0.15, progress=False, seed=2) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_sanity_beside_other_evaluations_leaves_single_images_known():
     records = robusttune.evaluate(hardened(), loader(), [partial(sanity, images=20, steps=2), "clean"], progress=False)
     assert len(records.hashes) == 60
@@ -216,6 +225,7 @@ def test_no_images():
         robusttune.evaluate(hardened(), [], "sanity", progress=False)
 
 
+@pytest.mark.slow
 def test_the_report_begins_with_what_speaks_against_it_and_ends_with_the_cost(tmp_path):
     runs = {
         name: robusttune.evaluate(

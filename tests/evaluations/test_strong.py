@@ -117,6 +117,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.slow
 @needs_torchattacks
 def test_an_interrupted_autoattack_goes_on_to_the_same_records(tmp_path, monkeypatch):
     suite = partial(autoattack, queries=30)

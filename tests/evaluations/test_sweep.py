@@ -48,6 +48,7 @@ def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):
         robusttune.evaluate(model, [(images, labels)], partial(sweep, attack=attack, steps=steps), progress=False)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_accuracy_under_attack_falls_with_the_radius_to_chance(norm):
     radii = {"l2": [0.0, 0.5, 1.0, 2.0, 4.0, 8.0], "linf": [0.0, 0.05, 0.1, 0.2, 0.3, 0.5]}[norm]
@@ -60,6 +61,7 @@ def test_accuracy_under_attack_falls_with_the_radius_to_chance(norm):
     assert records[-1].value <= 0.1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("attack", ["pgd", "apgd"])
 def test_a_radius_is_measured_alone_as_beside_smaller_ones(attack):
     """Images that fell to a smaller radius are not attacked again, and others start elsewhere."""

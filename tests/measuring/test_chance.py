@@ -85,6 +85,7 @@ def test_a_model_at_chance_is_said_with_the_advice(caplog, capsys):
     assert CHANCE in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_model_few_images_and_a_resumed_run_are_passed_over_in_silence(caplog, tmp_path):
     trained = hardened(a_model(), a_loader(400), eps=0.0, tasks=None, epochs=4)
     hardened(trained, a_loader(400), max_steps=1)

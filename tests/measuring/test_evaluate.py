@@ -55,6 +55,7 @@ def test_the_same_seed_gives_the_same_records_and_every_norm_is_swept():
     assert max(record.setting["eps"] for record in runs[0].where("sweep", norm="l2")) >= 0.2  # well past the radius
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_attacks_are_measured_where_gradients_are_off(mode):
     model, images, labels = linear()

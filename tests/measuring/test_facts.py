@@ -80,6 +80,7 @@ def test_nothing_of_the_machine_is_kept(tmp_path):
         assert private not in kept
 
 
+@pytest.mark.slow
 def test_answers_say_which_class_an_attack_found(tmp_path):
     _, records = measured(out=tmp_path / "e")
     assert records[0].answers is None  # of `clean`

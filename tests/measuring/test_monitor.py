@@ -39,6 +39,7 @@ def monitor(model, heads):
     return Monitor(model, pictures(3000, 1).split(500), heads=heads, false_alarms=0.05)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("size", [1, 16, 64])
 def test_the_rate_of_false_alarms_is_the_stated_one(monitor, size):
     batches = pictures(400 * size, 2).split(size)

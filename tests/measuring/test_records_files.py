@@ -38,6 +38,7 @@ def test_whole_files_are_read_without_a_word(saved, caplog):
     assert not caplog.records
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["records.images.json", "records.failures.npz"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "of others"])
 def test_damage_beside_the_numbers_costs_only_what_was_in_it(name, damage, saved, caplog):

@@ -52,6 +52,7 @@ def test_the_page_holds_all_it_shows(folder):
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.sample(1)
 @needs_browser
 @pytest.mark.parametrize("width", [390, A4, 1280])
 def test_nothing_runs_off_the_page(width, folder, tmp_path):
@@ -64,6 +65,7 @@ def test_nothing_runs_off_the_page(width, folder, tmp_path):
         assert right <= width
 
 
+@pytest.mark.slow
 @needs_browser
 def test_dark_mode_is_dark_on_the_screen_and_paper_is_white(folder, tmp_path):
     page = (folder / "report.html").as_uri()
@@ -106,6 +108,7 @@ def test_a_function_is_a_section_under_its_name(tmp_path):
     assert page.read_text(encoding="utf-8") == "# Robustness report\n\n## Number of models\n\n1: a|b\n"
 
 
+@pytest.mark.slow
 def test_a_report_shows_every_run_and_its_curve(tmp_path):
     pytest.importorskip("matplotlib")
     model, images, labels = linear()
@@ -131,6 +134,7 @@ def test_a_report_sets_the_worst_classes_of_models_side_by_side(tmp_path):
         assert shown in row
 
 
+@pytest.mark.slow
 def test_the_images_that_fall_first_are_shown(tmp_path):
     model, images, labels = linear()
     records = robusttune.evaluate(model, [(images, labels)], "sweep", norm="l2", eps=0.4, progress=False)

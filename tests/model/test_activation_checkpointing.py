@@ -46,6 +46,7 @@ def stepped(name, attack_tasks, wanted):
     return gradients, dict(model.named_buffers()), model
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_checkpointing_changes_no_gradient_and_no_statistic(name, attack_tasks):
@@ -99,6 +100,7 @@ def test_checkpointing_needs_less_memory():
     assert 0 < peak["yes"] < 0.8 * peak["no"]
 
 
+@pytest.mark.slow
 def test_harden_checkpoints_and_gives_the_model_back_as_it_was():
     torch.manual_seed(0)
     start = timm.create_model("test_resnet", num_classes=10, in_chans=1)

@@ -228,6 +228,7 @@ FAST = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("make", "side", "patch"), FAST.values(), ids=FAST)
 def test_backbones_of_many_kinds_can_be_trained(make, side, patch):
     check(make(), made_up(side), patch)

@@ -45,6 +45,7 @@ def made(name, dtype=torch.float64, side=64):
     return model, torch.rand(2, 3, side, side, dtype=dtype)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_folded_copy_gives_the_same_logits_features_and_gradients(name):
     model, inputs = made(name)
@@ -183,6 +184,7 @@ def test_harden_folds_where_asked_and_gives_the_model_back_as_ever(caplog):
         robusttune.harden(start, loader(), tune="fast", progress=False)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_attacks_as_the_one_that_was_stopped(tmp_path):
     class Enough(Exception):
         pass

@@ -129,6 +129,7 @@ def attacked(run, images, labels, threat, steps):
     return pgd(loss_of, images, threat, generator=torch.Generator().manual_seed(0), steps=steps)
 
 
+@pytest.mark.sample(2)
 @paths
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_the_gradient_toward_the_images_is_the_same(trained, path, dtype, close):
@@ -145,6 +146,7 @@ def test_the_gradient_toward_the_images_is_the_same(trained, path, dtype, close)
         assert (one - slow).norm() <= close * slow.norm()
 
 
+@pytest.mark.sample(2)
 @paths
 def test_l2_images_are_the_same_and_linf_attacks_as_strong(trained, path):
     model, classifier, images, labels = trained

@@ -43,6 +43,7 @@ def test_a_model_that_no_other_format_fits_is_left_in_its_own():
         hardened(model, channels_last=True)
 
 
+@pytest.mark.slow
 def test_an_evaluation_works_in_channels_last_and_leaves_the_weights_where_they_were():
     model = nn.Sequential(Flattened().body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     weight, inside = model[0][1].weight, []

@@ -9,12 +9,12 @@ import timm
 import torch
 from covering_set import RUNS, settings_of
 from guarded import small_model
-from photographs import photographs
 from pretend_device import Waits
 from short_runs import a_model, digits
 from short_runs import hardened as short_run
 from torch import nn
 from torch.utils.data import DataLoader, Subset
+from whole_photographs import photographs
 
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel, plugins

@@ -201,8 +201,8 @@ def detections(logits):
 
 TRAINING = {
     "no module": (
-        lambda: "resnet18",
-        r"the model is a str, but a torch\.nn\.Module is needed: robusttune\.load\(folder\)",
+        lambda: 18,
+        r"the model is a int, but a torch\.nn\.Module is needed",
     ),
     "DDP": (distributed, r"wrapped in DistributedDataParallel: pass model\.module, and wrap RobustLoss instead"),
     "DataParallel": (lambda: nn.DataParallel(small_model()), r"wrapped in DataParallel: pass model\.module"),

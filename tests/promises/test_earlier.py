@@ -61,6 +61,7 @@ def test_a_run_that_ended_is_repeated(copied):
     assert "the model began with other weights" not in found.differences
 
 
+@pytest.mark.slow
 def test_a_trial_keeps_what_is_finished_and_takes_what_is_left(copied, capsys):
     folder = copied("trial")
     before = {(result.arm, result.seed): list(result.records) for result in Trial.load(folder).results}

@@ -89,6 +89,7 @@ def test_constant_images_are_trained_on_and_measured_without_nan(value):
     evaluated(model, loader)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("objective", ["adversarial", "trades", "mart"])
 def test_logits_of_10_000_are_trained_and_measured_without_nan(objective):
     model = linear(3e4)

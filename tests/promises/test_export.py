@@ -76,6 +76,7 @@ def test_state_dict_and_safetensors_load_strictly_into_a_fresh_model(before_and_
             assert torch.equal(answers(fresh), answers(model))
 
 
+@pytest.mark.sample(1)
 def test_torch_export_gives_a_program_of_the_same_answers_for_batches_of_any_size(before_and_after):
     graphs = []
     for model in both(before_and_after):
@@ -91,6 +92,7 @@ def test_torch_export_gives_a_program_of_the_same_answers_for_batches_of_any_siz
 EXPORTER = {"dynamo": tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6)}
 
 
+@pytest.mark.sample(1)
 def test_onnx_runtime_gives_the_same_answers(before_and_after, tmp_path):
     runtime, checker = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx").checker
     pytest.importorskip("onnxscript")
@@ -105,6 +107,7 @@ def test_onnx_runtime_gives_the_same_answers(before_and_after, tmp_path):
         assert torch.allclose(torch.from_numpy(found), answers(model, 2), atol=1e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("way", ["script", "trace"])
 def test_torchscript_gives_the_same_answers(before_and_after, way):

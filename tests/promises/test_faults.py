@@ -66,6 +66,7 @@ def started(code, *arguments):
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_kill_between_the_last_checkpoint_and_the_weights_is_mended_by_a_resume(epochs, tmp_path):
     process = started(KILLED, tmp_path, epochs)
@@ -92,6 +93,7 @@ def test_two_runs_with_other_settings_do_not_mix_in_one_folder(tmp_path):
     assert same(again, files.load_weights(out))
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_with_the_model_as_it_was(tmp_path):
     with folder.prepared(tmp_path, resume=True):
         code = "from tests.promises.test_faults import hardened\nimport sys\ntry: hardened(sys.argv[1], epochs=1)\nexcept ValueError as error: print(error)"

@@ -166,6 +166,7 @@ def by_hand(model, loader):
     return right, total
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     names(sorted(STORED)), names(sorted(LABELLED)), names(sorted(ORDERED)), counts, sizes, st.sets(st.integers(0, 39))
@@ -205,6 +206,7 @@ def test_what_cannot_be_pixels_is_refused(stored, kind, count, size):
             door(Shades(*space), loader, progress=False, **arguments)
 
 
+@pytest.mark.slow
 @given(names(sorted(LABELLED)), names(sorted(ORDERED | DRAWN)), counts, sizes, st.integers(1, 5))
 def test_training_is_on_the_batches_of_a_plain_loop(labelled, kind, count, size, accumulate):
     loader = (ORDERED | DRAWN)[kind](Pictures(count, (), raw(1.0), LABELLED[labelled]), min(size, count // 2))

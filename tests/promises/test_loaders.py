@@ -96,6 +96,7 @@ class Stopped(Unsized):
             yield batch
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("after", [6, 9, 11])
 @pytest.mark.parametrize("step", [{"accumulate": 2}, {"update_batch": 3}], ids=str)
 def test_a_run_over_an_unknown_length_resumes_exactly(after, step, tmp_path):
@@ -224,6 +225,7 @@ def test_images_of_several_sizes_are_measured_as_those_of_each_size_are(name, tm
     assert name == "clean" or len({failure.image.shape for failure in kept}) == 2
 
 
+@pytest.mark.slow
 def test_sanity_checks_images_of_the_first_size():
     records = robusttune.evaluate(
         AnySize(), batches_of_sizes((32, 32), (40, 24), (32, 32)), partial(sanity, steps=2), progress=False

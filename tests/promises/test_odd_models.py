@@ -136,6 +136,7 @@ def dense(tensor):
     return tensor.to_dense().to(torch.complex64)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
 @pytest.mark.parametrize("kind", BUFFERS)
 def test_buffers_of_other_kinds_are_left_alone(kind, tmp_path):
@@ -171,6 +172,7 @@ def test_extra_state_is_kept(extra, tmp_path, caplog):
 # Models that write into their input
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_into_its_input_is_measured_and_trained_as_one_that_does_not():
     torch.manual_seed(0)
     writing = InPlace()

@@ -301,6 +301,7 @@ def test_evaluation_changes_nothing_at_all(fails):
     assert world() == outside
 
 
+@pytest.mark.slow
 def test_a_compiled_run_leaves_nothing_behind():
     model = a_model()
     outside, before = world(), everything_but_weights(model)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from photographs import photographs
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from whole_photographs import photographs
 
 import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, plugins

@@ -116,6 +116,7 @@ def bare():
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.slow
 def test_the_library_trains_and_judges_with_every_extra_missing(bare):
     assert bare[0]["records"] > 2
 

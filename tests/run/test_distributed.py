@@ -1,5 +1,6 @@
 """RobustLoss inside DistributedDataParallel, on two processes that talk over gloo."""
 
+import pytest
 import torch
 from third_parties import ContentTurn, Trades, a_batch, a_loss, after_backward, difference, no_attack
 from torch import distributed, multiprocessing
@@ -40,6 +41,7 @@ def steps(robust_loss, shard):
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_and_an_idle_head_is_no_error(tmp_path):
     multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
     (fixed, idle, stepping), (fixed_too, idle_too, stepping_too) = (

@@ -17,6 +17,7 @@ from robusttune.run import files, folder
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["persistent", "iterable", "plain"])
 def test_a_resume_that_cannot_be_exact_says_so(tmp_path, caplog, kind):
     class Stream(torch.utils.data.IterableDataset):

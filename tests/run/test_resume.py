@@ -63,7 +63,7 @@ def unbroken(tmp_path_factory):
     return folder / "run", {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights(unbroken, tmp_path, kills):
     generator = random.Random(kills)
     folder, weights = tmp_path / "run", tmp_path / "weights.pt"
@@ -75,6 +75,7 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_weights(unbroken, tmp_p
     assert timeless_log(folder) == timeless_log(unbroken[0])
 
 
+@pytest.mark.slow
 def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_path, monkeypatch):
     class Cut(Journal):
         def write(self, facts):

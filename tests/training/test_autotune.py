@@ -72,6 +72,7 @@ def a_loss(model, **settings):
     return RobustLoss(model, ThreatModel("l2", 0.3), **settings), images[:40], labels[:40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fold", [False, True])
 def test_the_backward_pass_of_a_compiled_attack_reaches_images_alone(graphs, fold):
     robust_loss, images, labels = a_loss(a_net(), tasks=None)
@@ -85,6 +86,7 @@ def test_the_backward_pass_of_a_compiled_attack_reaches_images_alone(graphs, fol
     assert graphs.toward_weights == 2, "the update's own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "attack_tasks"), [("attack", "separate"), ("attack", "joint"), ("whole", "separate")]
 )
@@ -187,6 +189,7 @@ def test_nothing_is_compiled_that_was_not_asked_for_or_has_no_time_to_pay(graphs
     assert graphs.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "kept"), [(1.5, True), (1.01, False), (0.5, False)])
 def test_a_long_run_is_compiled_if_that_is_faster(graphs, monkeypatch, caplog, gain, kept):
     caplog.set_level(logging.INFO, "robusttune")
@@ -222,6 +225,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [{"compile": "auto"}, {"compile": True, "tune": True}])
 def test_a_resumed_run_goes_on_with_what_was_chosen_and_measures_nothing(graphs, monkeypatch, tmp_path, chosen):
     def stop(_):
@@ -244,6 +248,7 @@ def test_a_resumed_run_goes_on_with_what_was_chosen_and_measures_nothing(graphs,
     assert max(float((one - other).abs().max()) for one, other in pairs) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 @pytest.mark.parametrize(
     "settings",
@@ -268,6 +273,7 @@ def test_folded_and_compiled_attacks_go_with_everything_else(graphs, caplog, set
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("wanted", [{"compile": True}, {"compile": "auto"}])
 def test_a_run_that_fails_midway_leaves_nothing_on_the_model(graphs, monkeypatch, wanted):
     clock(monkeypatch, 1000.0, 2.0)

@@ -46,6 +46,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_says_what_that_means(tmp_pa
         robusttune.replay(tmp_path / "a", a_model(), a_loader(), progress=False)
 
 
+@pytest.mark.slow
 def test_killed_after_it_went_on_it_ends_in_the_same_weights(tmp_path):
     class Killed(Exception):
         pass

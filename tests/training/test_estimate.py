@@ -74,6 +74,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_passes_are_those_that_harden_takes(settings):
     batches = [(images(8, 3, 16, 16, seed=seed), torch.zeros(8, dtype=torch.long)) for seed in range(2)]
@@ -187,6 +188,7 @@ def deep(width=16):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
 
 
+@pytest.mark.slow
 def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
     def found(free, **settings):
         monkeypatch.setattr(profiling, "free_bytes", lambda device: free)

@@ -36,6 +36,7 @@ RUNS = {
 }
 
 
+@pytest.mark.sample(1)
 @unjudged
 @pytest.mark.parametrize(("new", "settings"), RUNS.values(), ids=RUNS)
 def test_model_and_chance_are_what_they_would_be_without_the_tasks(new, settings, tmp_path):
@@ -91,6 +92,7 @@ def test_a_head_that_guesses_after_the_fit_is_warned_of(tmp_path):
         hardened(loader=noise[1:], val_loader=noise[:1], tasks={"rotation": 0}, out=tmp_path)
 
 
+@pytest.mark.slow
 @unjudged
 def test_a_run_that_is_killed_resumes_to_the_same_heads_and_has_none_before_its_end(tmp_path, monkeypatch):
     settings = {"tasks": BOTH | {"patch_rotation": 0.5}, "epochs": 2, "lr": 0.05}

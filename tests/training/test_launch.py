@@ -90,6 +90,7 @@ def loops(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_loop_of_accelerate_has_the_same_gradients_and_weights_in_both_processes(case, loops):
     first, second = ([*found[case]["gradients"], found[case]["weights"]] for found in loops)

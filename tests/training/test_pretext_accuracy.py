@@ -45,6 +45,7 @@ def test_turns_that_mean_nothing_are_warned_of(recwarn):
     assert "drop it with tasks=None" in told[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always:rotation's held-out accuracy")
 def test_turns_that_mean_something_are_not(recwarn):
     assert hardened_on(digits(), recwarn) == []

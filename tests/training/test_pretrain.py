@@ -10,6 +10,7 @@ import robusttune
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", [None, "l2"])
 def test_pretraining_brings_the_pretext_error_down_and_leaves_the_classifier(norm):
     model = a_model()

@@ -162,6 +162,7 @@ def test_running_statistics_are_those_of_the_adversarial_images_alone(attack_tas
         assert torch.allclose(buffer, expected[name], rtol=0, atol=1e-12), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [1, 2])
 def test_the_expected_pretext_loss_is_the_weighted_sum_over_all_tasks_and_views(views):
     images, labels = a_batch((3, 3, 7, 7))

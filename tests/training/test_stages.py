@@ -182,6 +182,7 @@ def in_stages(model=None, sources=None, **settings):
     return hardened(model, loader, **chosen)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}, {"jigsaw": 0.0}])
 def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
     images, model = digits(250), a_model()
@@ -197,6 +198,7 @@ def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
 SAVES_OF_THREE = {"pre-training": 2, "fine-tuning": 7, "hardening": 11}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("stage", SAVES_OF_THREE)
 def test_a_run_that_is_interrupted_in_any_stage_resumes_exactly(stage, tmp_path, monkeypatch):
     settings = {"epochs": 2, "checkpoint_every": 7, "tasks": {"rotation": 0.5}, "views": 1}
@@ -280,6 +282,7 @@ def test_other_lengths_of_the_stages_are_refused_at_resume(tmp_path, monkeypatch
         quick(max_steps=1, finetune=1, out=tmp_path / "c", resume=True)
 
 
+@pytest.mark.slow
 def test_replay_and_estimate_know_both_stages(tmp_path, caplog):
     in_stages(out=tmp_path / "a")
     caplog.clear()

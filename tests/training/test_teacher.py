@@ -85,6 +85,7 @@ def test_the_teacher_is_the_model_as_it_was():
     assert not same(by_self, weights_of(self_trained(copy.deepcopy(before), teacher=a_model(seed=1))))
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -217,6 +218,7 @@ def test_runs_repeat(tmp_path):
     assert replay(tmp_path / "pretext", before, labelled(), **more).same
 
 
+@pytest.mark.slow
 def test_cost_of_a_teacher_is_estimated():
     alone = estimate(a_model(), labelled(160), norm="l2", steps=2, tasks=None, epochs=1)
     mixed = estimate(a_model(), labelled(), norm="l2", steps=2, tasks=None, epochs=1, unlabeled_loader=unlabelled())
@@ -294,6 +296,7 @@ def test_images_without_labels_join_a_call_of_robust_loss():
         RobustLoss(model, ThreatModel("l2", 0.3), teacher="twin", **settings)
 
 
+@pytest.mark.slow
 def test_self_training_beats_few_labels():
     """On real digits: 60 labels alone, and with 900 images that the model labels, at equal steps."""
     data = digits(1700)

@@ -78,6 +78,7 @@ def test_trades_takes_two_passes_more():
     assert trades["toward weights"] == 2 * COUNT
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("norm", plugins.names("norms"))
 @pytest.mark.parametrize("attack", ["pgd", "apgd", "nfgsm"])
 @pytest.mark.parametrize("attack_tasks", ["none", "separate", "joint"])

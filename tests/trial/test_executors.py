@@ -44,6 +44,7 @@ def shuffled():
     )
 
 
+@pytest.mark.slow
 def test_an_executor_of_somebody_else_gives_the_records_of_one_after_the_other(whole, tmp_path):
     other = InPlace()
     tried(tmp_path / "t", executor=other, **CHANGES)

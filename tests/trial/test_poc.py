@@ -35,6 +35,7 @@ from robusttune.trial.results import RECORDS, Trial
 SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
+@pytest.mark.slow
 def test_all_arms_start_from_the_model_that_was_fine_tuned_once(tmp_path, caplog, monkeypatch):
     chance = "images right, which is no more than guessing"
     out, changes = tmp_path / "t", {"arms": ["nothing", "adversarial"], "seeds": 1, "finetune": 2}
@@ -177,6 +178,7 @@ def test_killed_in_the_second_phase_after_a_checkpoint_it_goes_on_to_the_same_re
     assert everything(killed) == everything(whole)
 
 
+@pytest.mark.slow
 def test_pretraining_sees_images_without_labels_alone(tmp_path, monkeypatch):
     seen = []
     pretrain = phases.pretrain
@@ -243,6 +245,7 @@ def planned(tmp_path_factory):
     return tried(tmp_path_factory.mktemp("plan") / "t", plan_only=True)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("edit", "says"), PLANS, ids=[str(next(iter(edit.items()))) for edit, _ in PLANS])
 def test_a_plan_that_does_not_fit_is_refused_in_words_before_anything_runs(edit, says, planned, tmp_path):
     out = tmp_path / "t"
@@ -324,6 +327,7 @@ def test_all_arms_are_screened_and_those_that_are_kept_are_confirmed_on_other_im
     assert written == {each: each.stat().st_mtime_ns for each in out.rglob("*.jsonl")}  # nothing is run twice
 
 
+@pytest.mark.slow
 def test_a_trial_ends_at_the_look_after_which_its_answer_stands(tmp_path, monkeypatch):
     out = tmp_path / "t"
     monkeypatch.setattr("robusttune.trial.decision.sequential.Standing.answered", lambda self, pairs: self.seeds >= 4)
@@ -337,6 +341,7 @@ def test_a_trial_ends_at_the_look_after_which_its_answer_stands(tmp_path, monkey
     assert "is left out" not in text
 
 
+@pytest.mark.slow
 def test_what_is_no_need_is_measured_with_the_first_seeds_alone(tmp_path):
     out = tmp_path / "t"
     changes = {"arms": ["nothing", "adversarial"], "seeds": 4}
@@ -384,6 +389,7 @@ def test_a_need_that_no_item_measures_is_refused_before_anything_is_trained(tmp_
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.slow
 def test_images_without_labels_are_for_self_training_or_for_pretext_tasks_alone(tmp_path):
     more = loader(96, seed=2)
     plan = yaml.safe_load(

@@ -85,6 +85,7 @@ def seconds_of(plan):
     return 100.0 * len(plan.seeds) * plan.evaluation.images / 1000
 
 
+@pytest.mark.slow
 def test_a_plan_that_finds_too_little_is_refused_with_what_to_change():
     check_power(plan(), SCATTER, seconds_of, "plan.yaml")
     with pytest.raises(ValueError, match=r"finds a difference of 5 points between arms in \d+% of trials") as error:
@@ -96,6 +97,7 @@ def test_a_plan_that_finds_too_little_is_refused_with_what_to_change():
         check_power(plan(seeds=3, images=150), replace(SCATTER, of_seeds=0.2), seconds_of, "plan.yaml")
 
 
+@pytest.mark.slow
 def test_the_plan_states_chances_and_what_each_difference_takes():
     entry = power_of(plan(seeds=4, images=500), SCATTER, seconds_of)
     assert set(entry["chance to find"]) == {"2 points", "3 points", "5 points"}

@@ -167,6 +167,7 @@ def timed():
     return model, advice
 
 
+@pytest.mark.slow
 def test_a_model_is_timed_and_the_epochs_fit_the_budget(timed):
     _, advice = timed
     found = sources(advice)

@@ -80,6 +80,7 @@ def test_fewer_seeds_than_the_first_look_needs_are_told():
         standing(measured, [(0, 2)], [3], worthwhile=0.02)
 
 
+@pytest.mark.slow
 def test_the_answer_stands_where_the_arm_that_leads_is_really_better():
     found = confirmed(given := staged(hardened(0.1)), accuracies_of(given), BASELINES, 0.02)
     assert found.answered
@@ -134,6 +135,7 @@ def test_an_arm_that_loses_too_much_clean_accuracy_goes_on_last():
     assert "pretrained_adversarial" not in kept_arms(costly)
 
 
+@pytest.mark.slow
 def test_the_verdict_names_the_arm_to_take_and_what_that_rests_on(tmp_path):
     short = hardened(0.1)
     given = staged(hardened(0.1), first=short)
@@ -151,6 +153,7 @@ def test_the_verdict_names_the_arm_to_take_and_what_that_rests_on(tmp_path):
     assert "Holm's correction" not in text  # how trials of before were tested
 
 
+@pytest.mark.slow
 def test_where_the_plain_arm_is_taken_it_says_whether_others_are_ruled_out(tmp_path):
     worse = hardened()
     worse[4:] = worse[3]
@@ -173,6 +176,7 @@ def test_with_too_few_seeds_or_nothing_to_compare_with_it_says_so():
     assert "There is no arm that does nothing" in decide(without).reason
 
 
+@pytest.mark.slow
 def test_what_the_first_seeds_alone_were_measured_on_is_shown_and_decides_nothing(tmp_path):
     given = staged(hardened(0.1))
     few = [
@@ -194,6 +198,7 @@ def test_what_the_first_seeds_alone_were_measured_on_is_shown_and_decides_nothin
     assert "Corruptions of the famil" not in text
 
 
+@pytest.mark.slow
 def test_a_need_that_was_not_measured_is_told():
     given = staged(hardened(), images=200, needs=("blur", "l2"))
     asked = {str(each.metric) for each in decide(given).findings.comparisons if not each.exploratory}
@@ -203,6 +208,7 @@ def test_a_need_that_was_not_measured_is_told():
         decide(wrong)
 
 
+@pytest.mark.slow
 def test_an_arm_is_taken_for_another_reason_than_being_better_and_that_is_said():
     truth = hardened(0.1)
     truth[7, 0] = 0.6  # the better arm loses thirty points of clean accuracy
@@ -240,6 +246,7 @@ def test_not_enough_data_says_how_much_is_missing():
     assert "What is missing:" in decision.reason
 
 
+@pytest.mark.slow
 def test_the_next_stage_is_a_call_that_can_be_pasted(tmp_path):
     given = staged(hardened(0.1))
     given = replace(given, plan=replace(given.plan, decision={"worthwhile": 0.03}))

@@ -87,6 +87,7 @@ def test_equal_arms_that_scatter_are_not_enough_data():
     assert "such a gain is not ruled out" in decision.reason
 
 
+@pytest.mark.slow
 def test_equal_arms_that_do_not_scatter_are_do_nothing(tmp_path):
     given = trial(equal(), images=1500, scatter=0.001, parts=(0.98, 0.0, 0.02))
     decision = decide(given, worthwhile=0.05)
@@ -136,6 +137,7 @@ def test_what_has_not_ended_is_left_out_and_named(gain):
     )
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_not_tested_and_what_looks_wrong(gain, tmp_path):
     bare = [metric for metric in METRICS if metric == "clean" or (metric[0] == "linf" and metric[1] <= 1)]
     rows = [METRICS.index(metric) for metric in bare]

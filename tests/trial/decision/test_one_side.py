@@ -80,6 +80,7 @@ def test_every_word_of_the_glossary_that_it_uses_is_explained(decision, tmp_path
     assert "AutoAttack" not in text
 
 
+@pytest.mark.slow
 @needs_browser
 def test_it_is_one_printed_side_and_nothing_runs_off_a_window(decision, tmp_path):
     write(decision, tmp_path)

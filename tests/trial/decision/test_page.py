@@ -79,6 +79,7 @@ def test_a_parser_reads_every_part(page):
     assert "nan" not in re.sub(r"base64,[^\"]+", "", text)
 
 
+@pytest.mark.sample(2)
 @needs_browser
 @pytest.mark.parametrize("width", [390, A4, 1280])
 def test_nothing_runs_off_the_page(width, page, tmp_path):
