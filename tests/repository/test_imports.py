@@ -121,6 +121,7 @@ def test_the_library_trains_and_judges_with_every_extra_missing(bare):
     assert bare[0]["records"] > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_what_needs_a_missing_package_says_how_to_install_it(use, bare):
     kind, said = bare[0][use]

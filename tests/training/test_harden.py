@@ -28,7 +28,7 @@ def test_images_without_labels_join_the_pretext_losses():
 @pytest.mark.parametrize(
     ("objective", "steps"),
     [
-        ("adversarial", 200),
+        pytest.param("adversarial", 200, marks=pytest.mark.slow),
         *(pytest.param(name, 1000, marks=pytest.mark.slow) for name in plugins.names("objectives")),
     ],
 )

@@ -100,6 +100,7 @@ def test_a_loop_of_accelerate_has_the_same_gradients_and_weights_in_both_process
         assert all(one[name].abs().max() > 0 for name in one)
 
 
+@pytest.mark.slow
 def test_two_processes_of_accelerate_have_the_gradients_of_one_with_the_whole_batch(loops):
     found, alone = loops[0]["plain"], trained(*scene("plain", BATCH))
     assert len(found["gradients"]) == len(alone["gradients"]) == 3
