@@ -37,7 +37,7 @@ PAGES = {
     "labels": ("docs/recipes.md#200-labels-and-10000-images", "python -m examples.study.self_training --tables"),
     "tasks": ("docs/comparison.md", "python -m examples.study.questions --tables"),
     "corruptions": (
-        "docs/corruptions.md#what-adversarial-training-does-to-corruptions",
+        "docs/corruptions.md#which-training-helps",
         "python examples/corruption_study.py",
     ),
 }

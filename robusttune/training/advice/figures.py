@@ -34,7 +34,7 @@ def measured(study: str) -> str:
 
     Example:
         >>> measured("corruptions")
-        'measured by us (docs/corruptions.md#what-adversarial-training-does-to-corruptions; `python examples/corruption_study.py`)'
+        'measured by us (docs/corruptions.md#which-training-helps; `python examples/corruption_study.py`)'
     """
     facts = figures()["studies"][study]
     return f"measured by us ({facts['page']}; `{facts['command']}`)"
