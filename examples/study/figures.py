@@ -34,7 +34,7 @@ SHARES = ("clean", "0.5 eps", "1 eps", "1.5 eps", "strong", "autoattack")
 PAGES = {
     "search": ("docs/results.md#what-a-short-run-should-do", "python -m examples.study.search --tables"),
     "situations": ("docs/results.md#where-the-default-holds", "python -m examples.study.situations --tables"),
-    "labels": ("docs/recipes.md#200-labels-and-10000-images", "python -m examples.study.self_training --tables"),
+    "labels": ("docs/few-labels.md#figures", "python -m examples.study.self_training --tables"),
     "tasks": ("docs/comparison.md", "python -m examples.study.questions --tables"),
     "corruptions": (
         "docs/corruptions.md#which-training-helps",
