@@ -14,10 +14,13 @@ from robusttune.training.recipe import RATES
 PAGE = Path(__file__).parent / "arguments.md"
 HEAD = """# Arguments of harden
 
-All arguments of `harden(model, loader, …)` by group, with their defaults for `preset="standard"`. "Small" images are below 160 px, "large" ones
-160 px and more. `robusttune harden` has the same options in the shell ([spelling](command-line.md#how-python-arguments-are-spelt)).
-`python docs/write_arguments.py` writes this page from the signature and the presets. Types and errors are in the
-[reference](api/training.md); the other presets in [what is chosen for you](training.md#what-is-chosen-for-you).
+All arguments of `harden(model, loader, …)` by group, with their defaults for `preset="standard"`. "Small" images are below 160 px on the shorter
+side, "large" images 160 px and more. You need none of these arguments to begin. Look first at `norm`, `eps`, `epochs` and `out`.
+
+- The other presets are in [what is chosen for you](training.md#what-is-chosen-for-you), types and errors in the [reference](api/training.md),
+  terms in the [glossary](glossary.md).
+- `robusttune harden` has the same options in the shell ([spelling](command-line.md#how-python-arguments-are-spelt)).
+- `python docs/write_arguments.py` writes this page from the signature and the presets.
 """
 STANDARD = PRESETS["standard"]
 PACE = STANDARD.pace
@@ -58,7 +61,7 @@ def values() -> dict[str, str]:
         "heads": "new ones",
         "val_loader": "5% of a plain DataLoader's images, if these are 32 or more",
         "unlabeled_loader": "none",
-        "unlabeled_share": "their share of all images",
+        "unlabeled_share": "the share that they have of all images",
         "max_steps": "no limit",
         "time_budget": "no limit",
         "optimizer": "AdamW for models with patches, SGD for others",
@@ -74,12 +77,12 @@ def values() -> dict[str, str]:
         "precision": "bf16 on a GPU that has it, else fp32",
         "compile": "the attack, in long runs, if it is faster",
         "channels_last": "for convolutional models",
-        "tune": "measured in runs of 200 steps or more",
+        "tune": "in runs of 200 steps or more, if a measurement shows that it is faster",
         "device": "the accelerator, if there is one",
         "sharded": "a plain DataLoader is divided among processes",
         "out": "no folder",
         "init_from": "the model's weights",
-        "checkpoint_every": "at the end of each epoch",
+        "checkpoint_every": "only at the end of each epoch",
         "log": "none",
         "on_epoch": "none",
         "notes": "none",
@@ -89,24 +92,24 @@ def values() -> dict[str, str]:
 GROUPS: dict[str, dict[str, str]] = {
     "The adversary": {
         "norm": "The size of a perturbation: `linf` limits each pixel, `l2` all pixels together; or a norm of yours.",
-        "eps": "Radius in pixel units on [0,1].",
-        "purpose": '"attacks", or "corruptions" for AugMix and a small l2 radius.',
+        "eps": "Radius in pixel units on [0,1] (defaults: for images with three channels).",
+        "purpose": 'Aim of the run: "attacks", or "corruptions" (noise, blur, weather: AugMix and a small l2 radius).',
         "preset": "A named set of defaults: "
         + ", ".join(f'"{name}"' for name in PRESETS)
         + ". Other arguments override it.",
-        "attack": "Attack that finds the training images: a name or a callable.",
-        "steps": "Steps of a named attack. Alone, it means PGD for the whole run.",
+        "attack": "Attack that makes the adversarial training images: a name or a callable.",
+        "steps": "Number of steps of the attack. Without `attack`, it means PGD (large images in linf: APGD) for the whole run.",
         "step_size": "Length of a step, in pixel units.",
         "eps_ramp": "Let eps grow from 0 in the first quarter of the run.",
-        "awp": "Adversarial weight perturbation, as a share of each weight's norm; usually 0.005 to 0.01.",
+        "awp": "Adversarial weight perturbation, as a share of each weight's norm; usually 0.005 to 0.01; 0 for none.",
     },
     "The loss": {
         "objective": 'Robust loss: "adversarial", "trades", "mart" or an object.',
         "criterion": "A loss in place of the cross-entropy, such as one with class weights.",
         "tasks": "Pretext tasks and their weights; weight 0 fits a head at the end; `None` for none.",
         "attack_tasks": 'How tasks with a weight meet the adversary: "none", "separate" or "joint".',
-        "views": 'Tasks that each image draws, or "all".',
-        "heads": "Pretext heads to start from: a RobustLoss or a run folder.",
+        "views": 'Number of tasks that each image takes in a step, drawn at random; or "all".',
+        "heads": "Heads of pretext tasks to start from: a RobustLoss or a run folder.",
     },
     "Images and model": {
         "augment": 'Augmentation: "none", "standard", "augmix", "prime", "noise", a corruption, a callable or Kornia module.',
@@ -117,49 +120,50 @@ GROUPS: dict[str, dict[str, str]] = {
         "init_from": "Weights to start from: a file or a run folder.",
     },
     "Held-out and unlabelled images": {
-        "val_loader": "Held-out images that choose the epoch.",
-        "min_clean": "Lowest clean accuracy of the epoch that is chosen.",
+        "val_loader": "Held-out images, on which the best epoch is chosen.",
+        "min_clean": "Lowest clean accuracy, from 0 to 1, that the chosen epoch may have.",
         "unlabeled_loader": "Images without labels, which the teacher labels.",
-        "teacher": 'Labels them: "self" (the model at the start), a run folder, a module or function; `None` for pretext losses alone.',
-        "unlabeled_share": "Their share of each batch, from 0 to 1.",
+        "teacher": 'Labels the unlabelled images: "self" (the model before hardening), a run folder, a module or function; `None`: '
+        "these images are for pretext tasks only.",
+        "unlabeled_share": "Share of unlabelled images in each batch, from 0 to 1.",
         "drop_foreign": "Leave out unlabelled images that are unlike the labelled ones.",
     },
     "Length": {
-        "pretrain_epochs": "Epochs on pretext tasks before all else.",
+        "pretrain_epochs": "Epochs of training on pretext tasks, before `finetune`.",
         "finetune": "Epochs of ordinary training before hardening.",
         "epochs": "Epochs of hardening.",
-        "max_steps": "Most optimiser steps.",
-        "time_budget": "Most seconds of training.",
+        "max_steps": "Largest number of optimiser steps.",
+        "time_budget": "Longest time of training, in seconds. The limit that is reached first ends the run.",
     },
     "Updates of the weights": {
-        "optimizer": "timm's name, a torch optimiser, or (parameters) -> one.",
-        "scheduler": "timm's name, a torch scheduler, or (optimizer) -> one.",
+        "optimizer": "A name that timm knows, a torch optimiser, or a function (parameters) -> optimiser.",
+        "scheduler": "A name that timm knows, a torch scheduler, or a function (optimizer) -> scheduler.",
         "lr": "Peak learning rate.",
         "weight_decay": "Weight decay of a named optimiser.",
-        "clip_grad": "Largest norm of the gradient.",
+        "clip_grad": "Largest norm of the gradient; a larger gradient is scaled down to it.",
         "ema": "Decay of the exponential moving average of the weights, per step; 0 for none.",
-        "update_batch": "Most images of an optimiser step; `None` for whole batches.",
-        "accumulate": "Batches joined into one step.",
+        "update_batch": "Largest number of images in an optimiser step; larger batches are cut. `None` for whole batches.",
+        "accumulate": "Number of batches that are joined into one optimiser step.",
     },
     "Speed and memory": {
         "precision": '"fp32", "bf16" or "fp16".',
         "compile": "Run the forward pass through `torch.compile`.",
-        "channels_last": "Memory format during the run.",
-        "tune": "Fold batch norms for the attack; on CUDA also replay it as graphs.",
-        "micro_batch": "Images that go through the model at once.",
-        "checkpointing": "Activation checkpointing of the model's blocks.",
+        "channels_last": "Use the memory format channels_last during the run.",
+        "tune": "Make the attack faster: fold batch norms into convolutions, and on CUDA replay the attack as CUDA graphs.",
+        "micro_batch": "Number of images that go through the model at once; smaller needs less memory.",
+        "checkpointing": "Activation checkpointing of the model's blocks: less memory, more time.",
         "device": "Device of the run; the model returns to its previous one.",
-        "sharded": "True if a loader of several processes yields this process's share only.",
+        "sharded": "With several processes: True if the loader yields only the share of its process.",
     },
     "Files and messages": {
         "out": "Folder for checkpoints, heads and logs.",
-        "resume": "Continue the run in `out`.",
-        "checkpoint_every": "Optimiser steps between further checkpoints.",
-        "seed": "Seed of everything random.",
+        "resume": "Continue the run in `out`; if there is none, start one.",
+        "checkpoint_every": "Number of optimiser steps from one further checkpoint to the next.",
+        "seed": "Seed of all random numbers.",
         "log": 'Tracker: "mlflow", "wandb", "tensorboard", another of accelerate\'s, or an object.',
         "progress": "Print the block of settings and progress bars.",
-        "on_epoch": "Callable that gets the facts of each epoch.",
-        "notes": "More entries of `run.json`.",
+        "on_epoch": "Callable that gets a dict with the numbers of each epoch ([example](logging.md#after-each-epoch)).",
+        "notes": "More entries of `run.json`, such as the commit of your code.",
     },
 }
 

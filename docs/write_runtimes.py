@@ -165,11 +165,14 @@ def card() -> str:
     found = read("gpu")
     tests, parts = found["parts"]["tests"]["rows"][0], found["parts"]
     unfinished = [name for name, part in parts.items() if "failed" in part and name != "tests"]
+    about, _, command = found["about"].partition("\n\n")
+    machine, _, software = about.partition("; ")
     rows = [
-        ["machine", found["about"].partition(";")[0]],
-        ["software", found["about"].partition(";")[2].strip()],
+        ["machine", machine],
+        ["software", software],
+        ["command", command],
         ["measured", ", ".join(name for name in parts if name not in ("tests", *unfinished))],
-        ["did not end in their time", ", ".join(unfinished) or "none"],
+        ["stopped at their time limit", ", ".join(unfinished) or "none"],
         ["tests that need a GPU", f"{tests['passed']} passed, {tests['failed']} failed"],
     ]
     return table(["", ""], rows)
