@@ -29,7 +29,7 @@ PHRASES = {
     "a dict of weights is needed, such as": "weights are needed, such as",
 }
 OBJECTS = re.compile(r"; an? [\w ]+ is taken too")
-NUMBERS_BY_NAME = re.compile(r"(?<=--)(\w+) (\{(?:'\w+': [\d.e-]+(?:, )?)+\})")  # which a shell would take apart
+NUMBERS_BY_NAME = re.compile(r"(?<=with --)(tasks) (\{(?:'\w+': [\d.e-]+(?:, )?)+\})")  # which a shell would take apart
 
 
 class UsageError(Exception):
