@@ -1,6 +1,7 @@
 """The commands `robusttune advise`, which chooses settings, and `robusttune draw_eps`, which shows radii on one's own images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from robusttune.cli.splits import say_unread
 from robusttune.cli.unlabeled import loader_of_images, more_images
 from robusttune.measuring.eps_picture import draw_eps
 from robusttune.run.settings import with_fractions
-from robusttune.training.advice.advise import advise
+from robusttune.training.advice.advise import NONE_HELD_BACK, advise
 from robusttune.training.advice.chosen import Settings
 from robusttune.training.presets import PRESETS
 
@@ -48,6 +49,8 @@ def run_advise(
     net, loader, arguments = model_and_images(sources, arguments)
     more = more_images(sources, unlabeled, unlabeled_split)
     advice = advise(net, loader, unlabeled_loader=more, **arguments)
+    if look.validation_beside(sources) is not None:  # by which harden will choose the epoch
+        advice = replace(advice, todo=[line for line in advice.todo if line != NONE_HELD_BACK])
     print(advice)
     say_unread(loader, more)
     others = {} if unlabeled is None else {"unlabeled": unlabeled, "unlabeled_split": unlabeled_split}

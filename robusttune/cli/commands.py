@@ -8,7 +8,7 @@ from robusttune.cli.classifiers import as_before
 from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
 from robusttune.cli.gate import gate_of_records, judged
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
-from robusttune.cli.next_command import after_estimate, after_harden, after_plan, after_pretrain
+from robusttune.cli.next_command import after_estimate, after_evaluate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
 from robusttune.cli.prepared import other_split, prepared
 from robusttune.cli.runs import check_additions, labels_of
@@ -192,6 +192,8 @@ def run_evaluate(
     records = evaluate(model, loader, evaluations, teacher=answers, run=run, notes=notes, **arguments)
     print(records)
     say_unread(loader)
+    if arguments["out"] is not None and require is None:
+        print(f"next: {after_evaluate(str(arguments['out']))}")
     return judged(gate, records, arguments["out"])
 
 

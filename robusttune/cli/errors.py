@@ -29,6 +29,7 @@ PHRASES = {
     "a dict of weights is needed, such as": "weights are needed, such as",
 }
 OBJECTS = re.compile(r"; an? [\w ]+ is taken too")
+NUMBERS_BY_NAME = re.compile(r"(?<=with --)(tasks) (\{(?:'\w+': [\d.e-]+(?:, )?)+\})")  # which a shell would take apart
 
 
 class UsageError(Exception):
@@ -54,7 +55,8 @@ def in_options(message: str, options: Iterable[str]) -> str:
     message = _outside_quotes(rf"(?:^|(?<=[:;] ))(?P<name>{names})(?= (?:is|holds|needs) | are \[|: )", _flag, message)
     of_python = "|".join(name for name, option in STANDING.items() if name != option)
     message = _outside_quotes(rf"(?<![\w.-])(?P<name>{of_python})\b", _flag, message)
-    return _outside_quotes(r"(?<![\w.])(?:True|False|None)\b", lambda match: WORDS[match[0]], message)
+    message = _outside_quotes(r"(?<![\w.])(?:True|False|None)\b", lambda match: WORDS[match[0]], message)
+    return NUMBERS_BY_NAME.sub(lambda match: f"""{match[1]} '{match[2].replace("'", "")}'""", message)
 
 
 def _outside_quotes(pattern: str, instead: Callable[[re.Match[str]], str], message: str) -> str:

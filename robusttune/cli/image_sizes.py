@@ -36,11 +36,17 @@ def with_size(sources: Sources, size: int | None, channels: int | None) -> Sourc
     side = min(LARGEST, median_low(side for side, _ in found))
     colour = 1 if all(grey for _, grey in found) else 3
     fitted = replace(sources, size=side if size is None else size, channels=colour if channels is None else channels)
-    many = f"{len(found)} of {len(paths):,} files" if len(found) < len(paths) else f"{len(found)} files"
-    note(
-        f"images are read at {fitted.size} px in {'grey' if fitted.channels == 1 else 'colour'}, as {many} are (at most {LARGEST} px): "
-        "--size and --channels change it"
-    )
+    tint, many = "grey" if colour == 1 else "colour", f"{len(found)} files"
+    if len(found) < len(paths):
+        many = f"{len(found)} files that were looked at, of {len(paths):,},"
+    if size is not None:
+        note(f"images are read in {tint}, as {many} are: --channels changes it")
+    elif channels is not None:
+        note(f"images are read at {side} px, as {many} are (at most {LARGEST} px): --size changes it")
+    else:
+        note(
+            f"images are read at {side} px in {tint}, as {many} are (at most {LARGEST} px): --size and --channels change it"
+        )
     return fitted
 
 

@@ -72,6 +72,11 @@ def after_harden(sources: Sources, arguments: Arguments, val_split: str | None) 
     return command_of("evaluate", values, str(arguments["out"]))
 
 
+def after_evaluate(out: str) -> str:
+    """Write the command that makes a page of what was measured."""
+    return shlex.join(["robusttune", "report", out, "--out", _new_folder(str(Path(out) / "report"))])
+
+
 def after_pretrain(sources: Sources, arguments: Arguments) -> str:
     """Write the command that hardens a pre-trained model, with its heads, after its classifier has been trained."""
     out = str(arguments["out"])

@@ -2,9 +2,12 @@
 save | push | export | doctor`."""
 
 import importlib
+import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 
 from robusttune.cli.doctor import why_unusable
 from robusttune.cli.errors import UsageError, in_options, worded
@@ -24,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = parse(words)
         options = options_of(request.command)
-        with worded(options):
+        with worded(options), _printing_once():
             return _run(request)
     except KeyboardInterrupt:
         return _say("stopped; with --out, --resume goes on", 130)
@@ -34,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _say(f"error: {in_options(str(error), options) or type(error).__name__} (--debug shows where)", 1)
+
+
+def _printing_once() -> AbstractContextManager[object]:
+    """Print results in the first of several processes alone, inside this context."""
+    return nullcontext() if os.environ.get("RANK", "0") == "0" else redirect_stdout(io.StringIO())
 
 
 def _run(request: Request) -> int:

@@ -70,8 +70,8 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
         )
     if mean is not None:
         logger.warning(
-            "the model of %r takes images normalised with mean=%s and std=%s: pass these to evaluate, or the folder in the place "
-            "of the model",
+            "the model of %r takes images normalised with mean=%s and std=%s: pass these to evaluate and harden, or the folder "
+            "in the place of the model",
             *(str(run), mean, std),
         )
     if earlier.function == "pretrain":

@@ -15,11 +15,14 @@ from robusttune.measuring.chance import UNTRAINED, first_guess
 from robusttune.model.borrowing import evaluating
 from robusttune.model.checks import check_batch_norm, check_model
 from robusttune.model.devices import device_of
+from robusttune.norms import canonical, default_eps
 from robusttune.run import distributed
 from robusttune.run.files import STATE
 from robusttune.run.log import warn
+from robusttune.run.settings import shown_radius
 from robusttune.run.tracking import check_log
 from robusttune.tasks._weights import felt
+from robusttune.threat import ThreatModel
 from robusttune.training.criterion import check_criterion
 from robusttune.training.presets import for_purpose
 from robusttune.training.robust_loss import RobustLoss
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
 TRAIN = f"{UNTRAINED}pass finetune=EPOCHS to train it first, or load trained weights"
+GREY = 0.5  # in linf, every image is within this distance of plain grey
 LONGER = "the fine-tuning has not taught it these classes: pass a larger finetune=, or look at the labels"
 
 
@@ -117,12 +121,15 @@ def check_held(robust_loss: RobustLoss, loader: Loader, pixels: PixelSettings, c
 
 
 def check_start(training: "Training", settings: RunSettings) -> None:
-    """Warn of a model that seems not to be trained on the loader's classes, before it is hardened; it does not change.
+    """Warn of a radius that no model withstands, and of a model that seems not to be trained on the loader's classes.
 
     Raises:
         ValueError: the model has fewer outputs than the loader's data set has classes.
     """
     robust_loss, output, (images, labels) = training.robust_loss, settings.output, training.batches.peeked
+    hopeless = doubt_of_radius(robust_loss.threat, tuple(images.shape[1:]))
+    if hopeless is not None and distributed.rank() == 0:
+        warn(hopeless, output.progress)
     if labels is None:
         return
     doubt = doubt_of_outputs(settings.loaders.loader, robust_loss.classifier.classes)
@@ -135,3 +142,20 @@ def check_start(training: "Training", settings: RunSettings) -> None:
     training.validation.knew, training.validation.right_before = guess.better(), guess.right / max(guess.images, 1)
     if guess and distributed.rank() == 0:
         warn(f"{guess}: {LONGER if settings.length.finetune else TRAIN}", output.progress)
+
+
+def doubt_of_radius(threat: ThreatModel, shape: tuple[int, ...]) -> str | None:
+    """Return a warning where the adversary may turn each image (C,H,W) into plain grey, or None.
+
+    Example:
+        >>> doubt_of_radius(ThreatModel("linf", 8 / 255), (3, 32, 32))
+        >>> doubt_of_radius(ThreatModel("linf", 0.5), (3, 32, 32))[:17]
+        'eps is 0.5 for li'
+    """
+    if canonical(threat.norm) != "linf" or threat.eps < GREY:
+        return None
+    return (
+        f"eps is {threat.eps:g} for linf: each pixel may change by half of the way from black to white, so every image can be "
+        f"turned into plain grey, and no model withstands that. Customary at this size are "
+        f"{shown_radius(default_eps('linf', shape))} in linf and {default_eps('l2', shape):.3g} in l2: if you meant l2, pass norm='l2'"
+    )

@@ -64,8 +64,8 @@ class Labelling:
         """Log a warning for labels that are often wrong, and for classes that the teacher never gives."""
         if self.accuracy is not None and self.accuracy < RELIABLE:
             logger.warning(
-                "the teacher is right on only %s of %d images with labels, so that the run would learn its mistakes: train "
-                "the model further before (finetune=), pass a better teacher=, or leave out the images without labels",
+                "the teacher is right on only %s of %d images with labels, so that the run would learn its mistakes: pass "
+                "finetune= to train the model further before, or a better teacher=, or leave out the images without labels",
                 percent(self.accuracy),
                 self.judged,
             )

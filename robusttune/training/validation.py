@@ -253,7 +253,7 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
     tell(
         f"kept epoch {best.epoch}: on {best.score.images} held-out images {kept} ({percent(best.score.worst)} in the worst "
         f"class); the last epoch: {ended}",
-        show,
+        show and distributed.rank() == 0,
     )
 
 

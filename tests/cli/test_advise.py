@@ -1,6 +1,7 @@
 """The commands advise and draw_eps, on folders of real images."""
 
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -43,6 +44,15 @@ def test_advice_without_a_model(data, capsys):
         7200,
     )
     assert (request.sources.size, request.sources.channels) == (16, 1)
+
+
+def test_a_split_for_validation_that_harden_finds_is_not_asked_for(data, tmp_path, capsys):
+    shutil.copytree(data / "labelled", tmp_path / "train")
+    assert main(["advise", "--data", str(tmp_path), "--norm", "linf"]) == 0
+    assert "pass val_loader=" in " ".join(capsys.readouterr().out.split())
+    shutil.copytree(data / "labelled", tmp_path / "validation")
+    assert main(["advise", "--data", str(tmp_path), "--norm", "linf"]) == 0
+    assert "pass val_loader=" not in " ".join(capsys.readouterr().out.split())
 
 
 def test_advice_for_few_labels_and_for_the_unsure(data, capsys):

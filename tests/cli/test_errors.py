@@ -78,6 +78,10 @@ OF_THE_LIBRARY = [
     ("epochs are judged on val_loader", "epochs are judged on --val_split"),
     ("pass mean=… and std=… of your Normalize", "pass --mean … and --std … of your Normalize"),
     ("by loader.dataset.classes there are 3", "by the folders of --data there are 3"),
+    (
+        "drop it with tasks={'jigsaw': 0.0, 'rotation': 0.5}. It",
+        "drop it with --tasks '{jigsaw: 0.0, rotation: 0.5}'. It",
+    ),
     ("'epochs=3 None' is not there: the model is None", "'epochs=3 None' is not there: the model is null"),
 ]
 

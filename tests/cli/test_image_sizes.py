@@ -46,6 +46,17 @@ def test_the_user_s_word_counts_and_the_split_is_looked_at(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+def test_the_line_names_only_what_was_read_from_the_files(tmp_path, capsys):
+    sources = folder(tmp_path, (64, 64), count=3)
+    with_size(sources, 48, None)
+    assert "images are read in colour, as 3 files are: --channels changes it" in capsys.readouterr().err
+    with_size(sources, None, 1)
+    assert "images are read at 64 px, as 3 files are (at most 224 px): --size changes it" in capsys.readouterr().err
+    folder(tmp_path, (64, 64), count=100)
+    with_size(sources, None, None)
+    assert "as 48 files that were looked at, of 100, are" in capsys.readouterr().err
+
+
 def test_a_named_data_set_is_asked_about():
     with pytest.raises(
         ValueError, match=r"'torch/cifar10' is no folder whose files could be looked at: pass --size and --channels"

@@ -41,7 +41,7 @@ def following(capsys):
 
 
 @pytest.mark.slow
-def test_from_an_estimate_to_the_evaluation(source, capsys):
+def test_from_an_estimate_to_the_report(source, capsys, tmp_path):
     method = ["--eps", "8/255", "--tasks", "{rotation: 0.25}", "--steps", "1", "--attack_tasks", "none"]
     assert main(["estimate", *source, *method, *QUICK]) == 0
     words = following(capsys)
@@ -51,7 +51,10 @@ def test_from_an_estimate_to_the_evaluation(source, capsys):
     chosen = ["--data", "my images", "--split", "test", "--batch_size", "8", "--out", "runs/hardened/evaluation"]
     assert words == ["evaluate", "runs/hardened", *chosen]
     assert main([*words, "--which", "clean"]) == 0
-    assert "| clean " in capsys.readouterr().out
+    words = following(capsys)
+    assert words == ["report", "runs/hardened/evaluation", "--out", "runs/hardened/evaluation/report"]
+    assert main(words) == 0
+    assert "clean" in (tmp_path / "runs/hardened/evaluation/report/report.md").read_text()
     assert main(["report", "runs/hardened", "--out", "page"]) == 0  # it finds the evaluation there
 
 

@@ -535,3 +535,10 @@ def test_without_an_extra_the_line_says_what_to_install(source, capsys, monkeypa
     assert "pip install 'robusttune[cli]'" in capsys.readouterr().err
     assert main(["harden", *source]) == 2  # all else works without it
     assert "missing: --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_alone_prints_results(rank, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    assert main(["doctor"]) == 0
+    assert ("no problem found" in capsys.readouterr().out) is (rank == "0")

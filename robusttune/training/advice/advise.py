@@ -28,6 +28,7 @@ UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 UNEVEN = 10  # times as many images of one class as of another
 FEW_OF_A_CLASS = 20
 WIDTH = 110
+NONE_HELD_BACK = "pass val_loader= (--val_split): the images are too few, or in a loader, of which harden holds none back to choose the epoch by"
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,9 +184,7 @@ def _chosen(situation: Situation, wishes: Wishes, *, beside: bool) -> Chosen:
             "run robusttune poc first: it trains these settings beside others on your images, and says which pays"
         )
     if not situation.held_back:
-        chosen.todo.append(
-            "pass val_loader= (--val_split): the images are too few, or in a loader, of which harden holds none back to choose the epoch by"
-        )
+        chosen.todo.append(NONE_HELD_BACK)
     smallest, largest = situation.per_class or (FEW_OF_A_CLASS, FEW_OF_A_CLASS)
     if largest >= UNEVEN * smallest:
         chosen.todo.append(
