@@ -153,10 +153,8 @@ def test_a_data_set_without_class_names_asks_for_them():
 class Sparse:
     """A MAITE data set whose class 0 has no name, with targets of any form."""
 
-    metadata = {"id": "sparse", "index2label": {1: "cat", 2: "dog"}}
-
     def __init__(self, target):
-        self.target = target
+        self.target, self.metadata = target, {"id": "sparse", "index2label": {1: "cat", 2: "dog"}}
 
     def __len__(self):
         return 2
