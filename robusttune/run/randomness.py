@@ -5,7 +5,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +51,21 @@ def own_randomness(seed: int) -> Iterator[None]:
     """
     with _in_turn(), _seeded(seed):
         yield
+
+
+@contextmanager
+def others_in_turn() -> Iterator[None]:
+    """Let other threads enter `own_randomness` inside this context, in which this thread only waits for them."""
+    turn, entered = _turn, 0
+    with suppress(RuntimeError):  # raised once this thread holds the turn no more
+        while True:
+            turn.release()
+            entered += 1
+    try:
+        yield
+    finally:
+        for _ in range(entered):
+            turn.acquire()
 
 
 @contextmanager
