@@ -82,6 +82,17 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(arrays)
 
 
+@contextmanager
+def rewound(*loaders: Loader | None) -> Iterator[None]:
+    """Restore the generators of loaders, which these draw from, after this context."""
+    states = [(source, source.get_state()) for loader in loaders for source in generators(loader)]
+    try:
+        yield
+    finally:
+        for source, state in states:
+            source.set_state(state)
+
+
 def random_states(loader: Loader | None) -> States:
     """Copy the random states of torch, CUDA, numpy and Python, and of the loader's generators, for a checkpoint."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
