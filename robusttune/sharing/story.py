@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
+from robusttune.data.class_names import moved
 from robusttune.data.pixels import Pixels, rounded
-from robusttune.data.transforms import same_statistics
+from robusttune.data.transforms import Statistics, same_statistics
 from robusttune.measuring.records import Records
 from robusttune.measuring.setting_words import DEFAULT, PLAIN
 from robusttune.model.named import LIBRARIES
@@ -130,21 +131,20 @@ def _check_input(about: About, run: EarlierRun | None, records: Records | None) 
     """Raise a ValueError where the run or the records are of another preprocessing, or another order of classes, than the card states."""
     facts = {} if records is None else records.facts
     measured, names = facts.get("classes") or [], about.classes or []
-    moved = [name for name, other in zip(names, measured, strict=False) if name != other and name in measured]
-    if moved:
+    if moved(names, measured):
         raise ValueError(
             f"the records were measured on the classes {shown(list(measured))}, but the card would name the outputs {shown(list(names))}: "
             "pass the names in the order of the model's outputs, and records of images with the same labels"
         )
-    known: dict[str, Mapping[str, Any]] = {}
+    known: dict[str, Statistics] = {}
     if run is not None and run.about is not None and run.about.input_known:
-        known["the run was trained"] = vars(run.about)
+        known["the run was trained"] = run.statistics
     if "mean" in facts:
-        known["the records were measured"] = facts
-    for what, each in known.items():
-        if not same_statistics((each["mean"], each["std"]), (about.mean, about.std)):
+        known["the records were measured"] = facts["mean"], facts["std"]
+    for what, (mean, std) in known.items():
+        if not same_statistics(cast(Statistics, (mean, std)), cast(Statistics, (about.mean, about.std))):
             raise ValueError(
-                f"{what} on {_normalised(each['mean'], each['std'])}, but the card would state {_normalised(about.mean, about.std)}: leave "
+                f"{what} on {_normalised(mean, std)}, but the card would state {_normalised(about.mean, about.std)}: leave "
                 "mean=, std= and normalized= out, or evaluate the model with the preprocessing that it needs"
             )
 
