@@ -92,6 +92,16 @@ def two_orders(names: Sequence[str]) -> str | None:
     )
 
 
+def moved(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """List the names that stand at another place among the others; other spellings of classes are none.
+
+    Example:
+        >>> moved(["cat", "dog"], ["dog", "cat"]), moved(["cat", "dog"], ["a cat", "a dog"])
+        (['cat', 'dog'], [])
+    """
+    return [name for name, other in zip(names, others, strict=False) if name != other and name in others]
+
+
 def doubt_of_outputs(loader: Loader, outputs: int) -> str | None:
     """Return what may be wrong where a model has more outputs than the loader's data set has names of classes.
 

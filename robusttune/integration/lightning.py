@@ -52,6 +52,8 @@ class RobustTraining(Callback):
 
     def __init__(self, robust_loss: RobustLoss, *, validate: bool = True) -> None:
         self.robust_loss, self.validates = robust_loss, validate
+        self._runs = False
+        self._replaced: dict[str, object] = {}  # a `training_step` that the user set on the module itself
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the module, and put RobustLoss in the place of its `training_step`."""
@@ -66,15 +68,17 @@ class RobustTraining(Callback):
             return out
 
         if stage == "fit":
+            self._runs = True
+            self._replaced = {name: each for name, each in vars(pl_module).items() if name == "training_step"}
             vars(pl_module)["training_step"] = training_step
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its own `training_step` back."""
-        vars(pl_module).pop("training_step", None)
+        self._give_back(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the module its own `training_step` back after an error, too."""
-        vars(pl_module).pop("training_step", None)
+        self._give_back(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the heads to the module's device, and give them to the optimizers."""
@@ -113,6 +117,12 @@ class RobustTraining(Callback):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Restore that state."""
         Resumable(self.robust_loss).load_state_dict(cast(LossState, state_dict))
+
+    def _give_back(self, pl_module: LightningModule) -> None:
+        if self._runs:
+            vars(pl_module).pop("training_step", None)
+            vars(pl_module).update(self._replaced)
+            self._runs = False
 
     def _follow(self, pl_module: LightningModule) -> None:
         for part in (self.robust_loss.heads, self.robust_loss.pixels):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robusttune.data.batches import unpacked
 from robusttune.data.class_names import class_names
-from robusttune.data.pixels import find_pixels
+from robusttune.data.pixels import Pixels, check_space, find_pixels
 from robusttune.integration.judge import Judge
 from robusttune.model.devices import check_module
 from robusttune.model.features import logits_of, predicted_logits
@@ -65,20 +65,20 @@ class MaiteImages(Dataset[tuple[Tensor, Tensor]]):
         dataset: a MAITE image classification Dataset, whose targets are one-hot or probabilities (K,).
 
     Attributes:
-        classes: names of the classes by number, from `index2label`; [] where there is none.
+        classes: names of the classes by number, from `index2label`, "class 3" for a number without a name; [] where there is none.
     """
 
     def __init__(self, dataset: Structure) -> None:
         self.dataset = dataset
-        labels: Mapping[int, str] = dataset.metadata.get("index2label", {})
-        self.classes = [labels[number] for number in sorted(labels)]
+        labels = {int(number): name for number, name in dataset.metadata.get("index2label", {}).items()}
+        self.classes = [labels.get(number, f"class {number}") for number in range(max(labels, default=-1) + 1)]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, target, _ = self.dataset[index]
-        return torch.as_tensor(np.asarray(image)), torch.as_tensor(np.asarray(target)).argmax()
+        return torch.as_tensor(np.asarray(image)), _target(target).argmax()
 
 
 def maite_loader(dataset: Structure, batch_size: int = 128) -> "DataLoader[tuple[Tensor, Tensor]]":
@@ -91,7 +91,7 @@ class MaiteModel:
 
     Args:
         model: images -> logits (N,K), judged in eval mode.
-        mean, std, normalized: of the model's input, as for `evaluate`.
+        mean, std, normalized: of the model's input, as for `evaluate`; the first batch decides the space of the images.
         name: the id in `metadata`.
         classes: names of the classes, for `index2label`.
     """
@@ -108,13 +108,16 @@ class MaiteModel:
     ) -> None:
         check_module(model)
         self.model, self.space = model, {"mean": mean, "std": std, "normalized": normalized}
+        self.pixels: Pixels | None = None
         self.metadata = _metadata(name or type(model).__name__, classes)
 
     def __call__(self, batch: Sequence[Array], /) -> Sequence[Array]:
         """Return the probabilities (K,) of each image (C,H,W)."""
         images = _images(batch)
-        pixels = find_pixels(images, model=self.model, **self.space)  # type: ignore[arg-type]
-        logits = logits_of(predicted_logits(self.model, pixels, images))
+        if self.pixels is None:
+            self.pixels = find_pixels(images, model=self.model, **self.space)  # type: ignore[arg-type]
+        check_space(self.pixels, images)
+        logits = logits_of(predicted_logits(self.model, self.pixels, images))
         return [row.numpy() for row in logits.float().softmax(1)]
 
 
@@ -173,8 +176,8 @@ class MaiteAttack:
         """Return the batch with adversarial images (C,H,W), floats in the range of those that come in."""
         inputs, targets, facts = batch
         images = _images(inputs)
-        labels = torch.stack([torch.as_tensor(np.asarray(target)) for target in targets]).float()
-        pixels, _, _ = self.judge.attacked([unpacked((images, labels.argmax(1)))])
+        labels = torch.stack([_target(target).argmax() for target in targets])
+        pixels, _, _ = self.judge.attacked([unpacked((images, labels))])
         space = self.judge.pixels
         assert space is not None
         found = 255 * pixels if images.dtype == torch.uint8 else space.inputs(pixels) if space.normalized else pixels
@@ -184,6 +187,21 @@ class MaiteAttack:
 def _images(batch: Sequence[Array]) -> Tensor:
     """Stack images (C,H,W) of any kind of array."""
     return torch.stack([torch.as_tensor(image if isinstance(image, Tensor) else np.asarray(image)) for image in batch])
+
+
+def _target(target: Array) -> Tensor:
+    """Return a target (K,) of any kind of array.
+
+    Raises:
+        ValueError: it is a class number, whose argmax would always be 0.
+    """
+    found = torch.as_tensor(np.asarray(target))
+    if found.dim() != 1 or len(found) < 2:
+        raise ValueError(
+            f"a target has the shape {tuple(found.shape)}, but MAITE's are one-hot or probabilities (K,), one for each of at least 2 classes: "
+            "turn class numbers into one-hot targets, such as numpy.eye(K)[number]"
+        )
+    return found
 
 
 def _metadata(name: str, classes: Sequence[str]) -> dict[str, object]:

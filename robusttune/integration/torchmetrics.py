@@ -94,7 +94,7 @@ class RobustAccuracy(Metric):
         """Add a batch: images (N,C,H,W) as the loader yields them, labels (N,) or soft (N,K)."""
         if self.waiting and self.waiting[0][0].shape[1:] != images.shape[1:]:
             self._attack()
-        self.waiting.append((images, labels))
+        self.waiting.append((images.clone(), labels.clone()))  # loaders may fill the same memory again
         if window_is_full(len(self.waiting), images.numel() * 4):
             self._attack()
 

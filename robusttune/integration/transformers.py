@@ -38,7 +38,7 @@ class RobustTrainer(Trainer):
         settings: everything else that Trainer takes, by name, such as `train_dataset=`.
 
     Raises:
-        ValueError: FSDP or DeepSpeed in `args`; a checkpoint without the heads' state.
+        ValueError: FSDP, DeepSpeed or label smoothing in `args`, or `compute_loss_func=`; a checkpoint without the heads' state.
     """
 
     def __init__(
@@ -55,6 +55,11 @@ class RobustTrainer(Trainer):
             raise ValueError(
                 "FSDP and DeepSpeed share out the weights, and an attack needs all of them in each process: leave fsdp= and "
                 "deepspeed= out of TrainingArguments; several processes work without them"
+            )
+        if self.label_smoother is not None or self.compute_loss_func is not None:
+            raise ValueError(
+                "the loss is that of RobustLoss, which label_smoothing_factor= and compute_loss_func= do not change: leave them out, and pass "
+                "RobustLoss objective=partial(adversarial, label_smoothing=…), or criterion=… in the same way"
             )
         robust_loss.heads.to(self.args.device)
         robust_loss.pixels.to(self.args.device)

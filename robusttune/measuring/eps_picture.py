@@ -10,18 +10,18 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from robusttune.attacks import Attack, AttackLike, attacked
-from robusttune.data.batches import first_batch, hard_labels, images_of, unpacked, yields_images_alone
+from robusttune.data.batches import check_classes, first_batch, hard_labels, images_of, unpacked, yields_images_alone
 from robusttune.data.class_names import class_names
 from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import Pixels, find_pixels
+from robusttune.measuring.evaluate import borrowed
 from robusttune.measuring.losses import margin
-from robusttune.model.borrowing import evaluating, frozen, restored
-from robusttune.model.checks import check_model
-from robusttune.model.devices import device_of, dtype_of
+from robusttune.model.checks import check_whole
+from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.features import logits_of
 from robusttune.norms import NormLike, canonical, checked_eps, default_eps, radii
 from robusttune.plugins import configured
-from robusttune.run.randomness import own_randomness
+from robusttune.run.randomness import own_randomness, rewound
 from robusttune.run.settings import COUNT, check_number, shown_radius
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.types import Channels, Loader, PathLike
@@ -87,7 +87,7 @@ def draw_eps(
         raise ValueError(f"out is {str(path)!r}, but a name that ends in {', '.join(ENDINGS)} is needed")
     check_number("images", images, COUNT)
     check_loader(loader)
-    with own_randomness(seed):
+    with own_randomness(seed), rewound(loader):
         batch = first_batch(loader)
     alone = yields_images_alone(loader, batch)
     shown, labels = (images_of(batch), None) if alone else unpacked(batch)
@@ -134,7 +134,8 @@ def _attacks(
     seed: int,
 ) -> list[_Row]:
     """Attack every image at each radius, and ask the model what it sees there and under noise; return two rows for each image."""
-    check_model(model)
+    check_module(model)
+    check_whole(model)
     device, space = device_of(model), space.to(device_of(model))
     pixels = noisy[0].to(device)
 
@@ -145,7 +146,10 @@ def _attacks(
         with torch.no_grad():
             return [logits(each.to(device)).argmax(1).tolist() for each in columns]
 
-    with restored(model, weights=False), evaluating(model), frozen(model.parameters()):
+    with borrowed(model, device, seed):
+        pixels = pixels.clone()  # those that were loaded in inference mode take no gradient
+        if labels is not None:
+            check_classes(labels, logits(pixels[:1]).shape[1])
         right = answers([pixels])[0] if labels is None else labels.tolist()
         targets = torch.tensor(right, device=device)
         loss_of = LossOf(lambda candidates: margin(logits(candidates), targets), labels=targets, logits_of=logits)

@@ -18,11 +18,10 @@ from robusttune.measuring.record import Record
 from robusttune.measuring.subject import Subject
 from robusttune.model.teacher import TeacherLike
 from robusttune.model.timing import synchronize
-from robusttune.model.undoing import undone
 from robusttune.norms import NormLike
-from robusttune.run import randomness
 from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
+from robusttune.run.randomness import rewound
 from robusttune.run.settings import duration
 from robusttune.types import Channels, DeviceLike, Loader, PathLike
 
@@ -140,8 +139,7 @@ def estimate_evaluations(
         places.append(subject.device)
         return []
 
-    states = [(source, source.get_state()) for source in randomness.generators(loader)]
-    with undone(lambda: [source.set_state(state) for source, state in states]):
+    with rewound(loader):
         evaluate(
             model,
             loader,

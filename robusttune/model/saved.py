@@ -1,7 +1,6 @@
 """Models of earlier runs, made again from the run's folder."""
 
 import logging
-import os
 import warnings
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -11,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from robusttune.model.devices import check_module
-from robusttune.model.hub import folder_of, folder_of_model
+from robusttune.model.hub import folder_of
 from robusttune.model.named import NamedModel, model_of
 from robusttune.model.new_classifier import give_outputs, sample_inputs_of
 from robusttune.model.trust import check_named_by_file, trusting
@@ -89,15 +88,6 @@ def loaded(run: PathLike, model: nn.Module | None = None) -> nn.Module:
     else:
         files.give_weights(model, files.load_weights(run), str(run))
     return model.eval()
-
-
-def opened(model: nn.Module | PathLike) -> nn.Module:
-    """Return a model as it is; or make that of a run, of a folder that `robusttune.save` wrote, or of one on the Hub.
-
-    Raises:
-        ValueError: there is no such folder, or its model cannot be made here.
-    """
-    return load(folder_of_model(model)) if isinstance(model, str | os.PathLike) else model
 
 
 def hardened_run(folder: PathLike) -> EarlierRun:

@@ -5,7 +5,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +54,21 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def others_in_turn() -> Iterator[None]:
+    """Let other threads enter `own_randomness` inside this context, in which this thread only waits for them."""
+    turn, entered = _turn, 0
+    with suppress(RuntimeError):  # raised once this thread holds the turn no more
+        while True:
+            turn.release()
+            entered += 1
+    try:
+        yield
+    finally:
+        for _ in range(entered):
+            turn.acquire()
+
+
+@contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     python, arrays, number = random.getstate(), np.random.get_state(), int(seed)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -65,6 +80,17 @@ def _seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(arrays)
+
+
+@contextmanager
+def rewound(*loaders: Loader | None) -> Iterator[None]:
+    """Restore the generators of loaders, which these draw from, after this context."""
+    states = [(source, source.get_state()) for loader in loaders for source in generators(loader)]
+    try:
+        yield
+    finally:
+        for source, state in states:
+            source.set_state(state)
 
 
 def random_states(loader: Loader | None) -> States:

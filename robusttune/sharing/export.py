@@ -89,7 +89,7 @@ def export(
             "int8" for any difference.
         least_agreement: the share of images on which both must answer the same, from 0 to 1.
         progress: show a progress bar.
-        overwrite: replace a file of this name.
+        overwrite: replace a file of this name, and the one beside it.
 
     Raises:
         ValueError: the format does not take the model, or the export disagrees with it; no file is written.
@@ -140,7 +140,7 @@ def export(
         done = Export(place, to, way, input_of_export(inputs, pixels), differences, records)
         os.replace(draft, place)
     facts = facts_of_export(done, module, inputs, pixels, batch, about)
-    write_text(place.with_name(place.name + ".json"), json.dumps(facts, indent=2) + "\n")
+    write_text(_facts_beside(place), json.dumps(facts, indent=2) + "\n")
     return done
 
 
@@ -157,16 +157,21 @@ def _free(path: Path, overwrite: bool) -> Path:
     """Return a path that may be written to, in a folder that is created.
 
     Raises:
-        ValueError: it is a folder, or there is a file already.
+        ValueError: it is a folder, or there is a file already, or one for the facts about it.
     """
     if path.is_dir():
         raise ValueError(
             f"path is {str(path)!r}, which is a folder: name a file in it, such as {str(path / 'model.onnx')!r}"
         )
-    if path.exists() and not overwrite:
-        raise ValueError(f"{str(path)!r} is there already: name another file, or pass overwrite=True")
+    for each in () if overwrite else (path, _facts_beside(path)):
+        if each.exists():
+            raise ValueError(f"{str(each)!r} is there already: name another file, or pass overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _facts_beside(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from yaml import YAMLError
 
 from robusttune.model.hub import CARD, FILES
 from robusttune.run import files
@@ -106,7 +107,7 @@ def _checked(place: Path, repo_id: str) -> Path:
     """Return a folder that can be published.
 
     Raises:
-        ValueError: it lacks a file, its weights are damaged, or the name of the repository is none.
+        ValueError: it lacks a file or has a link, weights or card are damaged, or the name of the repository is none.
     """
     missing = [name for name in FILES if not (place / name).is_file()]
     if missing:
@@ -123,9 +124,30 @@ def _checked(place: Path, repo_id: str) -> Path:
             f"repo_id is {shown(repo_id)}, which the Hub does not take ({error}): write USER/NAME"
         ) from error
     files.load_weights(place / MODEL)  # refuses damaged ones
-    if ModelCard.load(place / CARD).data.get("license") is None:
+    linked = [name for name in FILES if (place / name).is_symlink()]
+    if linked:
+        raise ValueError(
+            f"{', '.join(linked)} in {str(place)!r} are links, and the files that they lead to would go up: push a folder that "
+            "robusttune.save wrote, or put copies in the place of the links"
+        )
+    if _license_of(place / CARD) is None:
         warn("the card names no license, so nobody else may use the weights: save the model with license=", False)
     return place
+
+
+def _license_of(card: Path) -> object:
+    """Read the license of a card; None for none.
+
+    Raises:
+        ValueError: the metadata of the card cannot be read.
+    """
+    try:
+        return ModelCard.load(card).data.get("license")
+    except (YAMLError, ValueError) as error:
+        raise ValueError(
+            f"the metadata at the top of {str(card)!r} cannot be read ({' '.join(str(error).split())}): correct them, or write the card "
+            "again with robusttune.save(…, overwrite=True)"
+        ) from error
 
 
 def _check_hidden(api: HfApi, repo_id: str, private: bool) -> None:

@@ -4,10 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
-from robusttune.data.pixels import Pixels
+from robusttune.data.class_names import moved
+from robusttune.data.pixels import Pixels, rounded
+from robusttune.data.transforms import Statistics, same_statistics
 from robusttune.measuring.records import Records
 from robusttune.measuring.setting_words import DEFAULT, PLAIN
 from robusttune.model.named import LIBRARIES
@@ -77,7 +80,7 @@ def story_of(
         classes, mean, std, normalized: of the user, as for `save`.
 
     Raises:
-        ValueError: the records are of other weights, or the classes are not those of the model's outputs.
+        ValueError: the records are of other weights, classes or preprocessing, or the classes are not those of the model's outputs.
     """
     if records is not None:
         _check_weights(records, model)
@@ -88,6 +91,7 @@ def story_of(
         known = replace(known, classes=[str(each) for each in classes])
     if mean is not None or std is not None or normalized is False:
         known = _with_statistics(known, Pixels(mean, std))
+    _check_input(known, run, records)
     inputs = example_inputs(model, known)
     outputs = first_logits(model, inputs).shape[1]
     if known.classes is not None and len(known.classes) != outputs:
@@ -121,6 +125,34 @@ def _check_weights(records: Records, model: nn.Module) -> None:
             f"the records were measured on other weights (fingerprint {measured}) than those of the model ({fingerprint(model)}): "
             "evaluate the model that you save, or leave records= out"
         )
+
+
+def _check_input(about: About, run: EarlierRun | None, records: Records | None) -> None:
+    """Raise a ValueError where the run or the records are of another preprocessing, or another order of classes, than the card states."""
+    facts = {} if records is None else records.facts
+    measured, names = facts.get("classes") or [], about.classes or []
+    if moved(names, measured):
+        raise ValueError(
+            f"the records were measured on the classes {shown(list(measured))}, but the card would name the outputs {shown(list(names))}: "
+            "pass the names in the order of the model's outputs, and records of images with the same labels"
+        )
+    known: dict[str, Statistics] = {}
+    if run is not None and run.about is not None and run.about.input_known:
+        known["the run was trained"] = run.statistics
+    if "mean" in facts:
+        known["the records were measured"] = facts["mean"], facts["std"]
+    for what, (mean, std) in known.items():
+        if not same_statistics(cast(Statistics, (mean, std)), cast(Statistics, (about.mean, about.std))):
+            raise ValueError(
+                f"{what} on {_normalised(mean, std)}, but the card would state {_normalised(about.mean, about.std)}: leave "
+                "mean=, std= and normalized= out, or evaluate the model with the preprocessing that it needs"
+            )
+
+
+def _normalised(mean: Channels | None, std: Channels | None) -> str:
+    if mean is None or std is None:
+        return "pixels on [0, 1]"
+    return f"images normalised with mean={rounded(mean)} and std={rounded(std)}"
 
 
 def _known(run: EarlierRun | None, records: Records | None) -> About:

@@ -10,6 +10,7 @@ from robusttune.attacks import Attack
 from robusttune.measuring.losses import LossName
 from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.subject import Subject
+from robusttune.model.devices import dtype_of
 from robusttune.sharing.formats import Runner
 from robusttune.types import Json
 
@@ -124,6 +125,7 @@ class Transfer:
 
     def _answers(self, subject: Subject, pixels: Tensor) -> dict[str, Tensor]:
         """Return the answers (N,) of both models, and note how their logits differ."""
-        original, exported = subject.answers(pixels).cpu(), self.run(subject.pixels.inputs(pixels).cpu()).float()
+        inputs = subject.pixels.inputs(pixels).to("cpu", dtype_of(subject.model))
+        original, exported = subject.answers(pixels).cpu(), self.run(inputs).float()
         self.differences.add(original, exported)
         return {ORIGINAL: original.argmax(1).to(pixels.device), EXPORTED: exported.argmax(1).to(pixels.device)}

@@ -9,13 +9,14 @@ from torch import nn
 from robusttune.attacks import AttackLike
 from robusttune.augmentations import AugmentLike
 from robusttune.augmentations._augment import overlaps
-from robusttune.model import saved, seen_corruptions
+from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker
 from robusttune.tasks import TasksLike
 from robusttune.training.doubts import doubts
 from robusttune.training.fitted_heads import fit_heads
+from robusttune.training.opened import opened
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.settings import (
@@ -186,7 +187,7 @@ def harden(
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )
-    model, settings = saved.opened(model), with_preset(settings)
+    model, settings = opened(model, with_preset(settings))
     with staged(model, settings) as start, hardening(model, start) as (training, loader):
         with blocks_checkpointed(model, settings.speed, show=progress):
             take_all_steps(training, settings)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 import torch
 
 from robusttune.run.log import tell, warn
+from robusttune.run.randomness import others_in_turn
 from robusttune.trial.jobs import Job, run_job
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def _run(jobs: Sequence[Job], pool: Executor, progress: bool) -> list[Job]:
             killed.append(job)
     for job, future in running:
         try:
-            future.result()
+            with others_in_turn():  # the pool may be one of threads
+                future.result()
             tell(f"done: arm {job.place.arm}, seed {job.place.seed}", progress)
         except BrokenExecutor:
             killed.append(job)

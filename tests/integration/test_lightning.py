@@ -180,6 +180,13 @@ def test_a_module_gets_its_own_step_back_after_an_error():
     assert "training_step" not in vars(module)
 
 
+def test_a_step_that_was_set_on_the_module_itself_comes_back():
+    module = Classifier()
+    step = module.training_step = Classifier.training_step.__get__(module)
+    hardened(module, epochs=1)
+    assert vars(module)["training_step"] is step
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_same_heads_and_weights(tmp_path):
     module = Classifier()

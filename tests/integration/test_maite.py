@@ -148,3 +148,39 @@ def test_a_data_set_without_class_names_asks_for_them():
     with pytest.raises(ValueError, match=r"the data set has no \.classes: pass classes="):
         MaiteDataset(torch.utils.data.TensorDataset(*digits(0, 4)))
     assert MaiteImages(MaiteDataset(torch.utils.data.TensorDataset(*digits(0, 4)), classes=10)).classes == []
+
+
+class Sparse:
+    """A MAITE data set whose class 0 has no name, with targets of any form."""
+
+    def __init__(self, target):
+        self.target, self.metadata = target, {"id": "sparse", "index2label": {1: "cat", 2: "dog"}}
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return np.zeros((1, 8, 8), np.float32), self.target, {}
+
+
+def test_names_of_classes_stay_with_their_numbers():
+    loader = maite_loader(Sparse(np.eye(3)[2]))
+    assert loader.dataset.classes == ["class 0", "cat", "dog"]
+    assert next(iter(loader))[1].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("target", [2, np.int64(2), np.array([2])])
+def test_class_numbers_are_refused_as_their_argmax_would_be_class_0(target, net):
+    with pytest.raises(ValueError, match=r"a target has the shape .* one-hot or probabilities \(K,\)"):
+        next(iter(maite_loader(Sparse(target))))
+    with pytest.raises(ValueError, match=r"a target has the shape"):
+        MaiteAttack(net, THREAT, **ATTACK)(([np.zeros((1, 8, 8), np.float32)], [target], [{}]))
+
+
+def test_an_image_gets_the_same_answer_in_every_batch(net):
+    """A normalised image whose values lie in [0,1] is not taken for pixels where the batches before were normalised."""
+    image, light = ((digits(512, 513)[0][0] - 0.5) / 0.25).numpy(), np.full((1, 8, 8), 0.3, np.float32)
+    model = MaiteModel(net, mean=[0.5], std=[0.25])
+    together = model([image, light])[1]
+    assert np.allclose(model([light])[0], together, atol=1e-5)
+    assert np.abs(MaiteModel(net, mean=[0.5], std=[0.25], normalized=False)([light])[0] - together).max() > 0.01

@@ -61,6 +61,15 @@ def test_the_seed_and_the_window_matter(net):
         assert float(metric.compute()) == pytest.approx(value, abs=1e-7)
 
 
+def test_a_loader_may_fill_the_same_memory_again(net):
+    loader, memory = digit_loader(512, 640), None
+    metric = RobustAccuracy(net, THREAT, **QUICK)
+    for images, labels in loader:
+        memory = (images.clone(), labels.clone()) if memory is None else memory
+        metric.update(*(held.copy_(each) for held, each in zip(memory, (images, labels), strict=True)))
+    assert float(metric.compute()) == pytest.approx(by_evaluate(net, loader), abs=1e-7)
+
+
 def test_forward_gives_the_batch_and_adds_it(net):
     metric, batches = RobustAccuracy(net, THREAT, **QUICK), list(digit_loader(512, 552))
     metric.update(*batches[0])

@@ -91,6 +91,17 @@ def test_a_checkpoint_without_the_heads_is_refused(tmp_path):
         a_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path))
 
 
+def test_settings_of_a_loss_that_robust_loss_does_not_follow_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"label_smoothing_factor= and compute_loss_func= do not change.*label_smoothing=…"
+    ):
+        a_trainer(tmp_path, label_smoothing_factor=0.1)
+    robust_loss = RobustLoss(new_model(), THREAT, images=Digits(0, 2).images, **SETTINGS)
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(ValueError, match=r"compute_loss_func= do not change"):
+        RobustTrainer(robust_loss, args, compute_loss_func=lambda *arguments: None)
+
+
 def test_evaluate_attacks_unless_told_otherwise(straight):
     attacked = straight.evaluate()
     model = straight.model.eval()

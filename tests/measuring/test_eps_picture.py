@@ -58,6 +58,28 @@ def test_a_model_is_attacked_and_stays_as_it_was(tmp_path, monkeypatch):
     assert rows[-1].answers[-1][1]  # at four times the customary radius the attack makes the model wrong
 
 
+def test_a_frozen_model_is_drawn_in_inference_mode_too(tmp_path):
+    model = a_model().requires_grad_(False)
+    with torch.inference_mode():
+        path = draw_eps(a_loader(40, 20), out=tmp_path / "eps.png", model=model, images=1, steps=2)
+    assert path.exists()
+    assert not any(each.requires_grad for each in model.parameters())
+
+
+def test_labels_that_the_model_does_not_have_are_refused(tmp_path):
+    images = [(torch.rand(2, 1, 8, 8), torch.tensor([3, 12]))]
+    with pytest.raises(ValueError, match="label 12 is out of range"):
+        draw_eps(images, out=tmp_path / "eps.png", model=a_model(), images=2, steps=2)
+
+
+def test_the_order_of_a_loader_stays_as_it_was(tmp_path):
+    source = torch.Generator().manual_seed(3)
+    loader = torch.utils.data.DataLoader(a_loader(40, 20).dataset, 8, shuffle=True, generator=source)
+    before = source.get_state()
+    draw_eps(loader, out=tmp_path / "eps.png", images=1)
+    assert torch.equal(source.get_state(), before)
+
+
 def test_large_images_are_drawn_smaller_and_names_of_any_script(tmp_path):
     path = draw_eps([torch.rand(1, 3, 300, 150)], out=tmp_path / "eps.webp", norm="l2", eps=3)
     with Image.open(path) as picture:

@@ -123,6 +123,15 @@ def test_an_export_for_one_batch_size_is_run_for_any(tmp_path):
     assert facts_of(tmp_path / "a.ts")["shape"][0] == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_a_short_dtype_is_compared_on_images(dtype, loader, tmp_path):
+    settings = {"norm": "linf", "eps": 2 / 255, "tolerance": 0.1, **QUICK}
+    done = robusttune.export(small().to(dtype), tmp_path / "a.pt2", to="torch.export", loader=loader, **settings)
+    assert done.differences.agreement > 0.9
+    assert done.records is not None
+    assert len(done.records) == 4
+
+
 def test_a_model_that_returns_a_dict_is_exported_by_its_logits(tmp_path):
     class Dict(nn.Module):
         def __init__(self):
@@ -164,6 +173,10 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path):
         robusttune.export(small(), tmp_path, to="torchscript")
     robusttune.export(small(), path, to="torchscript", overwrite=True)
     assert path.read_bytes()[:2] == b"PK"
+    (tmp_path / "b.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"b.json' is there already"):
+        robusttune.export(small(), tmp_path / "b", to="torchscript")
+    assert (tmp_path / "b.json").read_text() == "mine"
 
 
 def test_a_package_that_is_missing_is_said_with_how_to_install_it(tmp_path, monkeypatch):

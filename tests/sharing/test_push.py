@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,23 @@ def test_a_folder_that_is_not_whole_is_refused(saved, run, tmp_path):
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="does not match its checksum"):
+        robusttune.push_to_hub(folder, "me/digits", dry_run=True)
+
+
+def test_a_link_is_refused_as_another_file_would_go_up(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "linked")
+    (tmp_path / "secret").write_text("of this machine")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=r"README.md in .* are links, and the files that they lead to would go up"):
+        robusttune.push_to_hub(folder, "me/digits", dry_run=True)
+
+
+@pytest.mark.parametrize("metadata", ["license: [", "license: !!python/object/apply:os.getcwd []", "- a list"])
+def test_a_card_whose_metadata_cannot_be_read_is_refused(metadata, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "edited")
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\n\n# A card\n")
+    with pytest.raises(ValueError, match=r"the metadata at the top of .*README.md' cannot be read"):
         robusttune.push_to_hub(folder, "me/digits", dry_run=True)
 
 

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune.run.about import METADATA
@@ -179,6 +180,40 @@ def test_records_of_other_weights_are_refused(run, tmp_path):
         robusttune.save(other, tmp_path / "new", robusttune.Records(records))
     with pytest.raises(ValueError, match="the weights of the model are not those that the run"):
         robusttune.save(other, tmp_path / "new", run=run)
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (
+            {"classes": ["dog", "cat"]},
+            "measured on the classes .*'cat', 'dog'.*, but the card would name the outputs .*'dog', 'cat'",
+        ),
+        (
+            {"normalized": False},
+            r"measured on images normalised with mean=.*, but the card would state pixels on \[0, 1\]",
+        ),
+        (
+            {"mean": 0.1, "std": 0.2},
+            "measured on images normalised with .*, but the card would state images normalised",
+        ),
+    ],
+)
+def test_a_card_never_has_figures_of_another_preprocessing_or_order_of_classes(tmp_path, said, match):
+    data = TensorDataset(torch.rand(8, 3, SIDE, SIDE), torch.arange(8) % 2)
+    data.classes = ["cat", "dog"]
+    model, space = timm.create_model("test_resnet", num_classes=2), {"mean": 0.5, "std": 0.25, "normalized": False}
+    records = robusttune.evaluate(model, DataLoader(data, 8), "clean", **space, progress=False)
+    with pytest.raises(ValueError, match=match):
+        robusttune.save(model, tmp_path / "wrong", records, **said)
+    robusttune.save(model, tmp_path / "right", records, classes=["a cat", "a dog"], mean=[0.5] * 3, std=[0.25] * 3)
+
+
+def test_a_card_never_has_another_preprocessing_than_the_run(run, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"the run was trained on pixels on \[0, 1\], but the card would state images norm"
+    ):
+        robusttune.save(run, tmp_path / "wrong", mean=0.5, std=0.25)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Jobs of a trial elsewhere: the same records as one after the other, and a worker that is killed costs nothing."""
 
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_trials import KilledOnce, everything, loader, tried
 
+from robusttune.run.randomness import own_randomness
 from robusttune.trial import executors
 from robusttune.trial.executors import check_executor
 from robusttune.trial.results import Trial
@@ -50,6 +52,41 @@ def test_an_executor_of_somebody_else_gives_the_records_of_one_after_the_other(w
     tried(tmp_path / "t", executor=other, **CHANGES)
     assert everything(tmp_path / "t") == whole
     assert len(other.jobs) == 5  # two arms with two seeds, and doing nothing
+
+
+class Threads:
+    """A pool of threads, whose results are waited for a few seconds at most."""
+
+    def __init__(self, seconds):
+        self.pool, self.seconds = ThreadPoolExecutor(2), seconds
+
+    def submit(self, run, /, *arguments):
+        future = self.pool.submit(run, *arguments)
+        return SimpleNamespace(result=lambda: future.result(self.seconds))
+
+
+def test_jobs_in_threads_take_their_turns_while_the_trial_waits():
+    """A trial holds the random states of the process, which its jobs need."""
+    seen = []
+
+    def run():
+        with own_randomness(3):
+            seen.append(float(torch.rand(())))
+
+    jobs = [SimpleNamespace(run=run, place=SimpleNamespace(arm="a", seed=seed)) for seed in range(3)]
+    with own_randomness(0), own_randomness(1):
+        executors.run_jobs(jobs, Threads(5), progress=False)
+        after = float(torch.rand(()))
+    with own_randomness(1):
+        assert after == float(torch.rand(()))
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_in_threads_gives_the_same_records(whole, tmp_path):
+    tried(tmp_path / "t", executor=Threads(300), **CHANGES)
+    assert everything(tmp_path / "t") == whole
 
 
 @pytest.mark.slow

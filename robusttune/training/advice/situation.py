@@ -18,7 +18,7 @@ from robusttune.model.checks import check_model, has_batch_norm
 from robusttune.model.devices import device_of
 from robusttune.model.input_shapes import is_large, patch_size_of
 from robusttune.model.probe import probe
-from robusttune.run.randomness import own_randomness
+from robusttune.run.randomness import own_randomness, rewound
 from robusttune.training.settings import PixelSettings
 from robusttune.training.start import model_in_words
 from robusttune.types import Loader
@@ -127,7 +127,7 @@ def situation_of(
         ValueError: no loader or model, or more labels than images.
     """
     check_loader(loader)
-    with own_randomness(seed):
+    with own_randomness(seed), rewound(loader, unlabeled_loader):
         batch = first_batch(loader)
         alone = yields_images_alone(loader, batch)
         images, targets = (images_of(batch), None) if alone else unpacked(batch)
@@ -179,7 +179,8 @@ def _facts_of(
     right: float | None = None
     trained: bool | None = None
     if targets is not None:
-        guess = first_guess(model, space.to(device_of(model)), images, targets, loader, seed)
+        with rewound(loader):
+            guess = first_guess(model, space.to(device_of(model)), images, targets, loader, seed)
         right = guess.right / max(1, guess.images)
         trained = False if guess else True if guess.better() else None
     words = model_in_words(model, {})

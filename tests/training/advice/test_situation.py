@@ -53,6 +53,14 @@ def test_a_model_is_tried_and_stays_as_it_was():
     assert situation_of(a_model(), a_loader(4, 4)).model.trained is None
 
 
+def test_the_order_of_the_loaders_stays_as_it_was():
+    source = torch.Generator().manual_seed(3)
+    loader, more = (torch.utils.data.DataLoader(digits(64), 8, shuffle=True, generator=source) for _ in range(2))
+    before = source.get_state()
+    situation_of(a_model(), loader, unlabeled_loader=more)
+    assert torch.equal(source.get_state(), before)
+
+
 def test_a_transformer_cuts_patches():
     model = timm.create_model("test_vit", img_size=32, in_chans=1, num_classes=10)
     facts = situation_of(model, [(torch.rand(4, 1, 32, 32), torch.arange(4))]).model
