@@ -25,12 +25,9 @@ def test_images_without_labels_join_the_pretext_losses():
     assert same(with_more, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "steps"),
-    [
-        pytest.param("adversarial", 200, marks=pytest.mark.slow),
-        *(pytest.param(name, 1000, marks=pytest.mark.slow) for name in plugins.names("objectives")),
-    ],
+    ("objective", "steps"), [("adversarial", 200), *((name, 1000) for name in plugins.names("objectives"))]
 )
 def test_memory_stays_flat(objective, steps):
     model, images = a_model(), digits(40).tensors
