@@ -77,8 +77,8 @@ def strong(
     setting = {"norm": threat.norm, "eps": threat.eps, "seed": subject.seed}
     names = {
         "cross_entropy": f"apgd on cross-entropy, {steps} steps",
-        "margin": f"and on the margin, {steps} steps",
-        "targeted": f"and toward {count} classes, {target_steps} steps",
+        "margin": f"apgd on cross-entropy and margin, {steps} steps each",
+        "targeted": f"both, and apgd toward {count} classes, {target_steps} steps",
     }
     right = {name: hits(answers_to, true) for name, answers_to in after.items()}
     images, *correct = subject.totals(len(true), *map(sum, right.values()))

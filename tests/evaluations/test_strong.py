@@ -58,7 +58,7 @@ def test_strong_is_never_weaker_than_the_sweep_and_each_attack_takes_from_the_on
     assert steps == sorted(steps, reverse=True)
     assert steps[-1] <= records.where("sweep")[0].value
     assert 0.05 < steps[-1] < records[0].value
-    assert records.where("strong")[-1].setting["attack"] == "and toward 9 classes, 10 steps"
+    assert records.where("strong")[-1].setting["attack"] == "both, and apgd toward 9 classes, 10 steps"
 
 
 @needs_torchattacks
@@ -181,7 +181,7 @@ def test_two_classes_can_be_measured_by_all_that_judges_robustness():
     batches = [(images[:20], labels[:20] % 2)]
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     records = measured(["sweep", QUICK, partial(autoattack, queries=20)], model=model, batches=batches)
-    assert records.where("strong")[-1].setting["attack"] == "and toward 1 classes, 10 steps"
+    assert records.where("strong")[-1].setting["attack"] == "both, and apgd toward 1 classes, 10 steps"
     assert "no targeted members: 2 classes" in records.where("autoattack")[-1].setting["attack"]
     assert records.worst(norm="linf", eps=0.15).value <= records.where("sweep", norm="linf", eps=0.0)[0].value
 

@@ -7,6 +7,7 @@ from robusttune.measuring.sections import Records, markdown_table
 
 __all__ = ["cost"]
 
+INTRODUCTION = "What the measurements took. What hardening cost in accuracy is in the verdict."
 HEAD = ("model", "evaluation", "seconds", "images forward", "images backward")
 
 
@@ -26,7 +27,7 @@ def cost(runs: Mapping[str, Records], folder: Path) -> str:
         for name, facts in facts_of.items()
         for evaluation, spent in facts["evaluations"].items()
     ]
-    lines = [markdown_table(HEAD, rows)]
+    lines = [INTRODUCTION, "", markdown_table(HEAD, rows)]
     for name, facts in facts_of.items():
         versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         lines += [
