@@ -46,7 +46,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("weights", _weights(training, settings, command)),
         ("head", _head(training)),
         ("pixels", str(robust_loss.pixels).removeprefix("images are ")),
-        ("preset", adversary.preset if adversary.preset != "standard" else ""),
+        ("preset", "" if adversary.preset == "standard" or robust_loss.threat.eps == 0 else adversary.preset),
         ("threat", _threat(training, settings)),
         ("attack", _attack(training, settings)),
         ("objective", _objective(settings)),

@@ -114,6 +114,11 @@ def test_what_the_user_chose_is_named(settings, rows, block):
     assert {name: shown[name] for name in rows} == rows
 
 
+def test_ordinary_training_has_no_preset(block):
+    hardened(eps=0, preset="joint", tasks=None, max_steps=1)
+    assert "preset" not in block()
+
+
 def test_images_that_are_held_back_are_counted_and_a_run_without_any_says_so(block):
     hardened(loader=a_loader(800), max_steps=1)
     shown = block()
