@@ -7,7 +7,7 @@ from robusttune.measuring.sections import Records, markdown_table
 
 __all__ = ["cost"]
 
-INTRODUCTION = "What the measurements took. What hardening cost in accuracy is in the verdict."
+INTRODUCTION = "What the measurements took. What hardening cost on unchanged images is in the verdict."
 HEAD = ("model", "evaluation", "seconds", "images forward", "images backward")
 
 
