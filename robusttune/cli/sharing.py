@@ -57,7 +57,7 @@ def run_push(folder: str, repo_id: str, *, private: bool = True, dry_run: bool =
     Args:
         folder: that save wrote.
         repo_id: USER/NAME of the repository, which is created if there is none.
-        private: whether nobody else may see the repository.
+        private: hide the repository from everybody else.
         dry_run: check the folder and list its files; nothing is sent.
     """
     print(push_to_hub(folder, repo_id, private=private, dry_run=dry_run))

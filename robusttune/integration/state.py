@@ -10,7 +10,7 @@ from robusttune.training.robust_loss import RobustLoss
 
 
 class LossState(TypedDict):
-    """What a RobustLoss needs to go on exactly where it was: weights of the heads, and the number of training calls."""
+    """State of a RobustLoss for an exact resume: weights of the heads, and the number of training calls."""
 
     heads: dict[str, Tensor]
     calls: int

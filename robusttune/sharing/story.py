@@ -29,7 +29,7 @@ OUTSIDE = re.compile(r"[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\")
 
 @dataclass(frozen=True)
 class Story:
-    """What is known about a model that is to be published.
+    """Facts about a model to publish.
 
     Attributes:
         name: of the model, for the card's title.
@@ -49,7 +49,7 @@ class Story:
 
     @property
     def training(self) -> str:
-        """How the model was trained, in words, without names of folders; "" where it is not known."""
+        """Description of the training in words, without names of folders; "" if the training is not known."""
         if self.run is None or self.run.function == "save":
             return ""
         kept = {name: self.run.arguments.get(name) for name in PLAIN if name not in ("norm", "eps")}

@@ -65,7 +65,7 @@ class OutOfMemory(torch.OutOfMemoryError):
 
 @contextmanager
 def fitting_counted(robust_loss: "RobustLoss", batch: LoadedBatch, micro_batch: int | None) -> Iterator[None]:
-    """Where memory is used up inside this context, count how many images of the batch fit: halves are tried.
+    """Count how many images of the batch fit, by trying halves, if memory runs out inside this context.
 
     Raises:
         OutOfMemory: in the place of torch's error, with that number; of several processes each raises torch's own.

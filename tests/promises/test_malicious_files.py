@@ -308,6 +308,8 @@ def test_progress_of_autoattack_is_text(place):
     )
     (place / autoattack.FILE).write_text("\n".join(lines) + "\n")
     settings = {"norm": "linf", "eps": 0.0, "out": place, "resume": True, "progress": False}
-    robusttune.evaluate(
-        net(), [(IMAGES[:2], torch.tensor([0, 1]))], partial(autoattack.autoattack, queries=5), **settings
-    )
+    model, labels = net(), torch.tensor([0, 1])
+    records = robusttune.evaluate(model, [(IMAGES[:2], labels)], partial(autoattack.autoattack, queries=5), **settings)
+    right = int((model.eval()(IMAGES[:2]).argmax(1) == labels).sum())
+    assert {(record.images, record.value) for record in records} == {(2, right / 2)}
+    assert not (place / CANARY).exists()

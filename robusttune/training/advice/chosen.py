@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked for; None for what was left out.
+    """Wishes of the user; None for each that was left out.
 
     Attributes:
         norm, eps: of the adversary.

@@ -47,7 +47,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is hardened.
+    """Images, labels and model to harden.
 
     Attributes:
         images: (N,C,H,W), the first batch.
