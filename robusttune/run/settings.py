@@ -19,20 +19,23 @@ class AllowedRange(NamedTuple):
 ANY_WHOLE = AllowedRange("a whole number of 64 bits", lambda value: -(2**63) <= value < 2**63, Integral)
 COUNT = AllowedRange("a whole number of at least 1", lambda value: value >= 1, Integral)
 NOT_NEGATIVE_COUNT = AllowedRange("a whole number of at least 0", lambda value: value >= 0, Integral)
+EPOCHS = AllowedRange("a whole number from 1 to 100,000", lambda value: 1 <= value <= 100_000, Integral)
+EPOCHS_BEFORE = AllowedRange("a whole number from 0 to 100,000", lambda value: 0 <= value <= 100_000, Integral)
+ATTACK_STEPS = AllowedRange("a whole number from 1 to 10,000", lambda value: 1 <= value <= 10_000, Integral)
 NOT_NEGATIVE = AllowedRange("a finite number of at least 0", lambda value: value >= 0)
 POSITIVE = AllowedRange("a finite number above 0", lambda value: value > 0)
 SHARE = AllowedRange("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = AllowedRange("a number from 0 to below 1", lambda value: 0 <= value < 1)
 FALSE_ALARMS = AllowedRange("a share of batches from 0.0001 to 0.5", lambda value: 1e-4 <= value <= 0.5)
 NUMBERS = {
-    "epochs": COUNT,
-    "pretrain_epochs": NOT_NEGATIVE_COUNT,
-    "finetune": NOT_NEGATIVE_COUNT,
+    "epochs": EPOCHS,
+    "pretrain_epochs": EPOCHS_BEFORE,
+    "finetune": EPOCHS_BEFORE,
     "accumulate": COUNT,
     "micro_batch": COUNT,
     "max_steps": COUNT,
     "checkpoint_every": COUNT,
-    "steps": COUNT,
+    "steps": ATTACK_STEPS,
     "subset": COUNT,
     "seed": ANY_WHOLE,
     "lr": NOT_NEGATIVE,

@@ -31,7 +31,7 @@ def source(tmp_path, monkeypatch):
 
 
 REAL = [
-    (["harden", "--epochs", "0"], "--epochs is 0, but a whole number of at least 1 is needed ("),
+    (["harden", "--epochs", "0"], "--epochs is 0, but a whole number from 1 to 100,000 is needed ("),
     (["harden", "--max-steps", "0"], "--max_steps is 0, but a whole number of at least 1 is needed, or null for the"),
     (["harden", "--eps", "8"], "--eps is 8.0 for linf, but pixels span [0, 1]: did you mean 8/255?"),
     (

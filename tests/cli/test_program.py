@@ -474,7 +474,7 @@ BAD = [
     (["--out", "full"], "--out 'full' is not empty: pass --resume true to resume"),
     (["--out", "full/note.txt"], "--out 'full/note.txt' is a file, but a folder is needed"),
     (["--out", "full/note.txt/x"], "--out 'full/note.txt/x' cannot be created (Not a directory)"),
-    (["--epochs", "0"], "epochs is 0, but a whole number of at least 1"),
+    (["--epochs", "0"], "epochs is 0, but a whole number from 1 to 100,000"),
     (["--seed", "9" * 30], "but a whole number of 64 bits is needed"),
     (["--batch-size", "0"], "batch_size is 0, but a whole number of at least 1"),
     (["--size", "-3"], "size is -3, but a whole number of at least 1"),

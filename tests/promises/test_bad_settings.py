@@ -104,7 +104,9 @@ NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
 @pytest.mark.parametrize(
     ("name", "needed"),
     [
-        *((name, WHOLE) for name in ("epochs", "max_steps", "accumulate", "update_batch", "checkpoint_every", "steps")),
+        *((name, WHOLE) for name in ("max_steps", "accumulate", "update_batch", "checkpoint_every")),
+        ("epochs", "a whole number from 1 to 100,000"),
+        ("steps", "a whole number from 1 to 10,000"),
         *((name, LEAST_0) for name in ("lr", "weight_decay")),
         *((name, POSITIVE) for name in ("clip_grad", "time_budget", "step_size")),
         ("ema", "a number from 0 to below 1"),
@@ -118,9 +120,11 @@ def test_numbers_that_cannot_be_used(name, needed, value):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"epochs": 0}, "epochs is 0, but a whole number of at least 1 is needed"),
+        ({"epochs": 0}, "epochs is 0, but a whole number from 1 to 100,000 is needed"),
+        ({"epochs": 10**6}, "epochs is 1000000, but a whole number from 1 to 100,000 is needed"),
+        ({"steps": 2**61}, "steps is 2305843009213693952, but a whole number from 1 to 10,000 is needed"),
         ({"epochs": 1.0}, r"epochs is 1\.0, but a whole number"),
-        ({"epochs": None}, "epochs is None, but a whole number of at least 1 is needed"),
+        ({"epochs": None}, "epochs is None, but a whole number from 1 to 100,000 is needed"),
         ({"clip_grad": 0}, "clip_grad is 0, but a finite number above 0 is needed, or None for the default"),
         ({"ema": 1}, "ema is 1, but a number from 0 to below 1"),
         ({"min_clean": 90}, "min_clean is 90, but a number from 0 to 1 is needed"),

@@ -1,5 +1,6 @@
 """Calls of every public function with values that do not fit end in words, and change nothing."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from robusttune import ThreatModel
 
+ENDS = ("works", "refused", "stopped", "raw")
 counted, raw = Counter(), {}
 
 
@@ -59,7 +61,7 @@ def test_10_000_odd_calls_end_in_words(capsys):
     fuzz(10_000)
     with capsys.disabled():
         for name in sorted(CALLS):
-            print(f"\n{name:12}", *(f"{end} {counted[name, end]:6,}" for end in ("works", "refused", "raw")), end="")
+            print(f"\n{name:12}", *(f"{end} {counted[name, end]:6,}" for end in ENDS), end="")
         for text, odd in raw.values():
             print(f"\n{text}\n    {str(odd)[:300]}", end="")
     assert raw == {}
@@ -79,6 +81,11 @@ def test_what_the_fuzzer_found(name, odd, match):
     with pytest.raises(ValueError, match=match):
         call.function(**call.good | odd)
     assert outcome(name, odd) == "refused"
+
+
+def test_a_call_that_does_not_end_is_stopped_and_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(signal, "alarm", lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds / 60))
+    assert outcome("harden", {"epochs": 100_000, "max_steps": None}) == "stopped"
 
 
 def test_the_fuzzer_tells_an_error_from_inside(monkeypatch):

@@ -8,6 +8,7 @@ import linecache
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -248,7 +249,7 @@ def odd_calls(draw):
 
 
 def outcome(name, odd):
-    """Make the call; return "works" or "refused".
+    """Make the call; return "works", "refused", or "stopped" where it was at work after 30 seconds, and Ctrl-C ended it.
 
     Raises:
         Raw: an error came from inside, or something changed though the call failed.
@@ -259,9 +260,15 @@ def outcome(name, odd):
     model = model if isinstance(model, nn.Module) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
         before, state = everything(model), process_state()
+        signal.alarm(30)
         try:
             call.function(**arguments)
+        except KeyboardInterrupt:
+            if everything(model) != before or changed(state):
+                raise Raw(f"{name}: {changed(state) or 'the model'} changed by Ctrl-C") from None
+            return "stopped"
         except Exception as error:
             group = raw_group(error)
             if group is not None:
@@ -269,6 +276,8 @@ def outcome(name, odd):
             if everything(model) != before or changed(state):
                 raise Raw(f"{name}: {changed(state) or 'the model'} changed by a refusal ({error})") from error
             return "refused" if odd else f"refused: {error}"
+        finally:
+            signal.alarm(0)
         if changed(state):
             raise Raw(f"{name}: {changed(state)} changed by a call that works")
     return "works"

@@ -214,7 +214,7 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
         ([GOOD], {"wxyz": 3}, TypeError, r"harden has no argument 'wxyz': it takes norm, eps"),
         ([GOOD], {"devices": 3}, ValueError, r"devices is 3, but prices an hour by name are needed"),
         ([GOOD], {"devices": {"a": -1}}, ValueError, r"the price of 'a' is -1, but a finite number of at least 0"),
-        ([GOOD], {"epochs": 0}, ValueError, r"epochs is 0, but a whole number of at least 1"),
+        ([GOOD], {"epochs": 0}, ValueError, r"epochs is 0, but a whole number from 1 to 100,000"),
         ([GOOD], {"checkpoint_every": 0}, ValueError, r"checkpoint_every is 0, but a whole number of at least 1"),
         ([GOOD], {"on_epoch": 3}, ValueError, r"on_epoch is 3, but a function of a dict is needed"),
         (iter([GOOD]), {"epochs": 1}, ValueError, r"which can be gone through only once"),

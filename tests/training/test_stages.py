@@ -110,7 +110,7 @@ def test_what_cannot_be_combined_with_a_fine_tuning_is_refused():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"optimizer= is an object, which would carry its state"):
         quick(model, finetune=1, optimizer=optimizer)
-    with pytest.raises(ValueError, match=r"finetune is -1, but a whole number of at least 0 is needed$"):
+    with pytest.raises(ValueError, match=r"finetune is -1, but a whole number from 0 to 100,000 is needed$"):
         quick(model, finetune=-1)
     with pytest.raises(ValueError, match="finetune=1 counts epochs, but the loader does not say how many batches"):
         hardened(model, Unsized(), finetune=1, max_steps=2)
@@ -245,7 +245,7 @@ def test_what_cannot_be_combined_with_a_pre_training_is_refused():
         "heads= are of an earlier pre-training, but pretrain_epochs=2 trains new ones": {"heads": model},
         "drop_foreign leaves images out of the hardening, but pretrain_epochs=2": {"drop_foreign": True},
         "the unlabeled_loader is an iterator": {"unlabeled_loader": iter(images)},
-        "pretrain_epochs is 0.5, but a whole number of at least 0 is needed": {"pretrain_epochs": 0.5},
+        "pretrain_epochs is 0.5, but a whole number from 0 to 100,000 is needed": {"pretrain_epochs": 0.5},
         "the loader has no labels, so that unlabeled_loader= adds nothing new": {"sources": (images, images)},
         "images of unlabeled_loader have shape": {"unlabeled_loader": [torch.rand(4, 1, 9, 9)], "pretrain_epochs": 0},
         "the teacher must have the same ones": {"teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))},
