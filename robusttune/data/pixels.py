@@ -224,7 +224,7 @@ def _checked(name: str, values: Channels) -> Tensor:
     """Return mean or std as (1,C,1,1); raise a ValueError unless they are finite numbers."""
     try:
         column = _column(values)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"{name} is {shown(values)}, but a number for each channel is needed, such as (0.5, 0.5, 0.5)"
         ) from error

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from robusttune.model.undoing import undone
-from robusttune.types import DeviceLike
+from robusttune.types import DeviceLike, shown
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def available_accelerator() -> torch.device | None:
 def _parsed(device: DeviceLike) -> torch.device:
     try:
         return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"device={shown(device)} is no device: pass 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
 
 
 def _indexed(device: torch.device) -> torch.device:

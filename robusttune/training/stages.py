@@ -16,6 +16,7 @@ from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.unlabeled import AllImages
 from robusttune.model.borrowing import restored_on_failure
+from robusttune.model.devices import check_module
 from robusttune.model.teacher import teaching
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
@@ -64,6 +65,7 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
         ValueError: settings that do not fit, also those of the run that follows; nothing has been trained yet.
     """
     output, length = settings.output, settings.length
+    check_module(model)
     check_stages(settings)
     if not (length.pretrain_epochs or length.finetune):
         yield settings

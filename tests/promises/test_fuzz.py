@@ -73,6 +73,9 @@ def test_10_000_odd_calls_end_in_words(capsys):
     [
         ("poc", {"arms": {"mine": -3}}, "arm 'mine' is -3, but a list of phases is needed"),
         ("RobustLoss", {"objective": None}, "objective=None has only the pretext losses: leave the labels out"),
+        ("RobustLoss", {"mean": 10**400, "std": 0.5}, "mean is 1000.*, but a number for each channel is needed"),
+        ("evaluate", {"device": -(2**70)}, "device=-1180591620717411303424 is no device: pass 'auto'"),
+        ("harden", {"finetune": 1, "model": 0.0}, "the model is a float, but a torch.nn.Module is needed"),
         ("report", {"assurance": torch.rand(2).to_sparse()}, "assurance is .*, but True or False is needed"),
     ],
 )
