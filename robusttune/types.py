@@ -79,7 +79,7 @@ def check_kinds(arguments: Mapping[str, object]) -> None:
             check_path(name, value)
         elif name in FLAGS or (name in FLAGS_OR_NONE and value is not None):
             check_flag(name, value, none=name in FLAGS_OR_NONE)
-        elif name in AUTO and not (isinstance(value, str) and value == "auto"):
+        elif name in AUTO and not says(value, "auto"):
             check_flag(name, value, none=False, auto=True)
         elif name in FUNCTIONS and value is not None and (not callable(value) or _is_model(name, value)):
             raise ValueError(f"{name} is {shown(value)}, but a function {FUNCTIONS[name]}")
@@ -87,6 +87,16 @@ def check_kinds(arguments: Mapping[str, object]) -> None:
             raise ValueError(f"{name} is {shown(value)}, but {TEXTS[name]}; or None to find it")
         elif name in OBJECTS and (value is not None or name == "threat"):
             OBJECTS[name](value)
+
+
+def says(value: object, word: str) -> bool:
+    """Return True if a value is this text; objects are not compared, as their `==` may do anything.
+
+    Example:
+        >>> says("auto", "auto"), says(None, "auto")
+        (True, False)
+    """
+    return isinstance(value, str) and value == word
 
 
 def check_path(name: str, value: object) -> Path:

@@ -53,7 +53,7 @@ def apgd(
     with differentiable():
         images = images.detach().clone()
         start = _random_start(images, threat, generator) if random_start else images
-        search = _Search(loss_of, start, 2 * threat.eps if step_size is None else step_size)
+        search = _Search(loss_of, start, 2 * threat.eps if step_size is None else float(step_size))
         checks = _checks(steps)
         for step in range(1, steps + 1):
             here = search.here.images

@@ -39,7 +39,7 @@ def pgd(
         >>> bool(torch.allclose(brighter, images + 0.1))
         True
     """
-    length = 2.5 * threat.eps / max(steps, 1) if step_size is None else step_size
+    length = 2.5 * threat.eps / max(steps, 1) if step_size is None else float(step_size)
     with differentiable():
         images = images.detach().clone()
         candidates = threat.start(images, generator) if random_start else images

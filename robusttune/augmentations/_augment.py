@@ -12,7 +12,7 @@ from robusttune.corruptions import SEVERITIES, Corruption
 from robusttune.data.transforms import transforms_of
 from robusttune.model.devices import check_module
 from robusttune.run.randomness import own_randomness
-from robusttune.types import Loader, shown
+from robusttune.types import Loader, says, shown
 
 RANDOM_WORDS = ("random", "jitter", "augment", "augmix", "erasing", "mixup", "cutmix")
 # The corruptions that Kornia's and torchvision's augmentations contain, by parts of the augmentations' names.
@@ -119,10 +119,10 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
     Raises:
         ValueError: the name is unknown.
     """
-    if isinstance(augment, str) and augment == "auto":
+    if says(augment, "auto"):
         steps = transforms_of(loader)
         augment = "standard" if steps and not any(map(is_random, steps)) else "none"
-    if augment is None or (isinstance(augment, str) and augment == "none"):
+    if augment is None or says(augment, "none"):
         return None
     if isinstance(augment, str) and augment in names():
         build = plugins.find("augmentations", augment)

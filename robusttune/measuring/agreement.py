@@ -12,7 +12,7 @@ from torch import Tensor
 from robusttune.data.unlabeled import Labelled
 from robusttune.measuring.record import AGREEMENT, ANSWERED, Record
 from robusttune.model.teacher import SELF, Teacher, TeacherLike, teaching
-from robusttune.types import Loader
+from robusttune.types import Loader, says
 
 if TYPE_CHECKING:
     from robusttune.measuring.subject import Subject
@@ -71,7 +71,7 @@ def answers_for(
         yield subject.loader, None
         return
     model, space, device = subject.model, subject.pixels, subject.device
-    own = teacher is None or teacher is model or teacher == SELF
+    own = teacher is None or teacher is model or says(teacher, SELF)
     taught = (
         nullcontext(Teacher(model, space, device, subject.classes, SELF))
         if own or teacher is None

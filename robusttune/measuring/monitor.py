@@ -118,8 +118,6 @@ class Monitor:
     ) -> None:
         check_loader(loader, passes=2)
         check_settings({"seed": seed, "normalized": normalized})
-        if log is not None:
-            check_path("log", log)
         check_number("false_alarms", false_alarms, FALSE_ALARMS)
         model, run = with_run(model)
         check_module(model)
@@ -133,7 +131,7 @@ class Monitor:
         self.classes: tuple[str, ...] = run.classes or tuple(class_names(loader) or ())
         batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        self._reference = Reference(values, false_alarms, seed)
+        self._reference = Reference(values, float(false_alarms), int(seed))
 
     def _set_up(
         self,
@@ -147,7 +145,9 @@ class Monitor:
     ) -> None:
         """Set all but the reference."""
         self.model, self.space, self.shape = model, space, tuple(shape)
-        self.log = None if log is None else Path(log)
+        self.log = None if log is None else check_path("log", log)
+        if self.log is not None and self.log.is_dir():
+            raise ValueError(f"log is {str(log)!r}, which is a folder: name a file, such as runs/monitor.jsonl")
         self.heads = heads
         if self.heads is None or "rotation" not in self.heads.tasks:
             self.heads = None
@@ -174,7 +174,7 @@ class Monitor:
         Raises:
             ValueError: images that the model cannot take, or of another shape than the reference's.
         """
-        check_images(images)
+        check_images(images, wait=True)
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
         statistics, answers = self._measured(images)

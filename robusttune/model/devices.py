@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from robusttune.model.undoing import undone
-from robusttune.types import DeviceLike, shown
+from robusttune.types import DeviceLike, says, shown
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def chosen_device(model: nn.Module, device: DeviceLike) -> torch.device:
     check_module(model)
     home = device_of(model)
     accelerator = available_accelerator()
-    if isinstance(device, str) and device == "auto":
+    if says(device, "auto"):
         return _indexed(accelerator) if accelerator is not None and home.type == "cpu" else home
     asked = _parsed(device)
     if asked.type != "cpu" and (accelerator is None or accelerator.type != asked.type):

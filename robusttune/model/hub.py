@@ -6,7 +6,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from robusttune.run.about import LOCAL, MODEL, is_published
-from robusttune.types import PathLike
+from robusttune.types import PathLike, check_path
 
 CARD, CONFIG = "README.md", "config.json"
 FILES = (CARD, CONFIG, MODEL)  # of a published model; other files of its repository are not fetched
@@ -44,7 +44,7 @@ def folder_of_model(model: PathLike) -> PathLike:
         ValueError: there is no such folder, the Hub has no such model, or it cannot be reached.
     """
     folder = folder_of(model)
-    if not Path(folder).exists():
+    if not check_path("model", folder).exists():
         raise ValueError(
             f"the model is {str(model)!r}, and there is no such folder: pass a torch.nn.Module, or the folder of a run of harden"
         )

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -18,7 +17,7 @@ from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.provenance import digest, fingerprint, tensor_bytes
-from robusttune.types import PathLike
+from robusttune.types import PathLike, check_path, says
 
 # Answers that stand in for labels: of the model as it was before the run, or of another classifier of the same classes.
 TeacherLike: TypeAlias = Literal["self"] | PathLike | nn.Module | Callable[[Tensor], Tensor]
@@ -133,7 +132,7 @@ def teacher_of(
         ValueError: it is none of these, has other classes, shares weights with the model, or the model cannot be copied.
     """
     check_teacher(teacher, model)
-    if teacher is model or teacher == SELF:
+    if teacher is model or says(teacher, SELF):
         return Teacher(_frozen_copy(model), space, device, classes, SELF)
     if isinstance(teacher, str | os.PathLike):
         run = hardened_run(teacher)
@@ -149,7 +148,7 @@ def teacher_of(
 def check_teacher(teacher: object, model: nn.Module) -> None:
     """Raise a ValueError for a teacher that is none, or that training the model would change."""
     place = isinstance(teacher, str | os.PathLike)
-    if place and teacher != SELF and Path(teacher).exists():  # type: ignore[arg-type]
+    if place and teacher != SELF and check_path("teacher", teacher).exists():
         hardened_run(teacher)  # type: ignore[arg-type]
         return
     if (place and teacher != SELF) or (not place and not callable(teacher)):

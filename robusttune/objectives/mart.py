@@ -1,6 +1,6 @@
 """MART: adversarial training with more weight on images that are misclassified when clean."""
 
-import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ class mart:
     needs_clean = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.beta, int | float) or not 0 <= self.beta < math.inf:
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta <= sys.float_info.max:
             raise ValueError(f"beta is {self.beta!r}, but a finite number of at least 0 is needed: 6 as a rule")
 
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Prices of machines."""
 
-import math
 from collections.abc import Mapping
+
+from robusttune.run.settings import NOT_NEGATIVE, in_range
+from robusttune.types import shown
 
 
 def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
@@ -17,6 +19,8 @@ def checked_prices(devices: Mapping[str, float] | None) -> dict[str, float]:
             f'devices is {devices!r}, but prices an hour by name are needed, as {{"spot": 0.9, "own": 0.4}}'
         )
     for name, price in devices.items():
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
-            raise ValueError(f"the price of {name!r} is {price!r}, but a finite number of at least 0 an hour is needed")
+        if not in_range(price, NOT_NEGATIVE):
+            raise ValueError(
+                f"the price of {name!r} is {shown(price)}, but a finite number of at least 0 an hour is needed"
+            )
     return {str(name): float(price) for name, price in devices.items()}

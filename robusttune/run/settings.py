@@ -23,6 +23,7 @@ EPOCHS = AllowedRange("a whole number from 1 to 100,000", lambda value: 1 <= val
 EPOCHS_BEFORE = AllowedRange("a whole number from 0 to 100,000", lambda value: 0 <= value <= 100_000, Integral)
 ATTACK_STEPS = AllowedRange("a whole number from 1 to 10,000", lambda value: 1 <= value <= 10_000, Integral)
 NOT_NEGATIVE = AllowedRange("a finite number of at least 0", lambda value: value >= 0)
+MODERATE = AllowedRange("a number from 0 to 1,000,000", lambda value: 0 <= value <= 1e6)
 POSITIVE = AllowedRange("a finite number above 0", lambda value: value > 0)
 SHARE = AllowedRange("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = AllowedRange("a number from 0 to below 1", lambda value: 0 <= value < 1)
@@ -38,10 +39,10 @@ NUMBERS = {
     "steps": ATTACK_STEPS,
     "subset": COUNT,
     "seed": ANY_WHOLE,
-    "lr": NOT_NEGATIVE,
-    "weight_decay": NOT_NEGATIVE,
+    "lr": MODERATE,
+    "weight_decay": MODERATE,
     "clip_grad": POSITIVE,
-    "step_size": POSITIVE,
+    "step_size": AllowedRange("a number above 0, and at most 1,000,000,", lambda value: 0 < value <= 1e6),
     "time_budget": POSITIVE,
     "min_clean": SHARE,
     "unlabeled_share": AllowedRange("a share of each batch, above 0 and below 1,", lambda value: 0 < value < 1),
@@ -74,6 +75,8 @@ def check_settings(settings: Mapping[str, object]) -> None:
 
 def check_number(name: str, value: object, allowed: AllowedRange) -> None:
     """Raise a ValueError unless the value is a number in the range."""
+    if allowed.kind is Integral and isinstance(value, Integral) and not ANY_WHOLE.holds(int(value)):
+        allowed = ANY_WHOLE
     if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
         raise ValueError(f"{name} is {shown(value)}, but {allowed.words} is needed{hint}")

@@ -1,5 +1,6 @@
 """Heads of pretext tasks: the views that they classify, and their losses."""
 
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
 from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
 from robusttune.tasks._weights import task_weights
-from robusttune.types import PathLike
+from robusttune.types import PathLike, shown
 
 PATIENCE = 10
 SHARE_ALONE, LEAST_ALONE = 0.25, 2  # of the images of a batch, for the tasks of weight 0
@@ -232,8 +233,10 @@ def _tasks(tasks: TasksLike) -> tuple[dict[str, float], dict[str, Task]]:
     by_name: dict[str, Task] = {}
     for key, weight in (task_weights(tasks, HEADS_ALONE) or {}).items():
         task = plugins.instance("tasks", key)
-        if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
-            raise ValueError(f"the weight of task {task.name!r} is {weight!r}, but a number of at least 0 is needed")
+        if not (isinstance(weight, int | float) and 0 <= weight <= sys.float_info.max):
+            raise ValueError(
+                f"the weight of task {task.name!r} is {shown(weight)}, but a number of at least 0 is needed"
+            )
         if task.name in by_name:
             raise ValueError(f"two tasks are named {task.name!r}: give them different names")
         by_name[task.name], weights[task.name] = task, float(weight)

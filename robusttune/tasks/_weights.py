@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from robusttune.plugins import instance
 from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
-from robusttune.types import refuse_arrays
+from robusttune.types import refuse_arrays, says
 
 WEIGHT = 0.5  # of a task that is named alone
 NONE = ("none", "null")
@@ -28,16 +28,16 @@ def task_weights(tasks: TasksLike, auto: TaskWeights | None = TASKS) -> TaskWeig
     refuse_arrays({"tasks": tasks})
     if tasks is None or _says_none(tasks):
         return None
-    if isinstance(tasks, str) and tasks == "auto":
+    if says(tasks, "auto"):
         return auto
     if isinstance(tasks, Mapping):
         return tasks
     listed = tasks if isinstance(tasks, Sequence) and not isinstance(tasks, str) else [tasks]
-    if len(listed) == 1 and (_says_none(listed[0]) or listed[0] == "auto"):
+    if len(listed) == 1 and (_says_none(listed[0]) or says(listed[0], "auto")):
         return task_weights(listed[0], auto)
     weights: dict[str | Task, float] = {}
     for entry in listed:
-        if _says_none(entry) or entry == "auto":
+        if _says_none(entry) or says(entry, "auto"):
             raise ValueError(f"tasks is {tasks!r}, but {entry!r} can only stand alone: leave it out, or the others")
         added = entry if isinstance(entry, Mapping) else {entry: weight_of(entry)}
         twice = [task for task in added if task in weights]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune import plugins
+from robusttune.model.devices import check_module
 from robusttune.objectives import Objective, ObjectiveLike
 from robusttune.training.settings import Criterion
 
@@ -33,6 +34,7 @@ def with_criterion(
             "torch.nn.CrossEntropyLoss(), which takes logits, and soft labels too"
         )
     if isinstance(criterion, nn.Module):
+        check_module(criterion, "criterion")
         criterion = copy.deepcopy(criterion).to(device)
         if hasattr(criterion, "reduction"):
             criterion.reduction = "none"  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from robusttune.training.settings import PrecisionName
-from robusttune.types import shown
+from robusttune.types import says, shown
 
 FIRST_SCALE = 2.0**10  # torch's 2**16 skips the first steps of a short run
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +34,7 @@ def chosen_precision(name: PrecisionName, device: torch.device) -> Precision:
     Raises:
         ValueError: an unknown name.
     """
-    if isinstance(name, str) and name == "auto":
+    if says(name, "auto"):
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         return Precision("bf16" if fast else "fp32")
     if not isinstance(name, str) or name not in FORMATS:

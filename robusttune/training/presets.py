@@ -17,6 +17,7 @@ from robusttune.tasks import HEADS_ALONE, TASKS, TaskWeights
 from robusttune.tasks._weights import task_weights
 from robusttune.threat import ThreatModel
 from robusttune.training.settings import Adversary, PresetName, Purpose, RunSettings
+from robusttune.types import says
 
 # The norm and the augmentation of each purpose, where the user passes none.
 PURPOSES = {"attacks": ("linf", "auto"), "corruptions": ("l2", "augmix")}
@@ -81,7 +82,7 @@ def images_of_a_step(settings: RunSettings, images: Tensor) -> int | None:
     """
     length, updates = settings.length, settings.updates
     chosen = updates.optimizer, updates.scheduler, updates.lr
-    if length.update_batch != "auto":
+    if not says(length.update_batch, "auto"):
         if length.update_batch is not None and length.accumulate > 1:
             raise ValueError(
                 f"update_batch={length.update_batch} cuts batches and accumulate={length.accumulate} joins them: pass one of the two"
@@ -127,7 +128,7 @@ def default_attack(
 
     Source: Pang et al., arXiv:2010.00467; above 160 px Singh et al., arXiv:2303.01870.
     """
-    if not (isinstance(attack, str) and attack == "auto"):
+    if not says(attack, "auto"):
         return attack, steps
     if preset.attack != "auto" and steps is None:
         return preset.attack, None
@@ -169,7 +170,7 @@ def chosen_attacker(adversary: Adversary, preset: Preset, images: Tensor) -> Att
     eps = default_radius(adversary.purpose, norm, images) if adversary.eps is None else adversary.eps
     threat = ThreatModel(norm, eps)
     attack, steps = default_attack(images, threat, adversary.attack, adversary.steps, preset)
-    if preset.late is None or (adversary.attack, adversary.steps) != ("auto", None):
+    if preset.late is None or not says(adversary.attack, "auto") or adversary.steps is not None:
         return Attacker(threat, attack, steps, None)
     name, late_steps = preset.late
     late: Attack = configured("attacks", name, steps=late_steps)
@@ -189,7 +190,7 @@ def for_purpose(purpose: Purpose, norm: NormLike | None, augment: AugmentLike) -
         ValueError: an unknown purpose.
     """
     usual_norm, usual_augment = PURPOSES[one_of("purpose", purpose, tuple(PURPOSES))]
-    return usual_norm if norm is None else norm, usual_augment if augment == "auto" else augment
+    return usual_norm if norm is None else norm, usual_augment if says(augment, "auto") else augment
 
 
 def augment_for(purpose: Purpose, augment: AugmentLike) -> AugmentLike:

@@ -102,14 +102,14 @@ class RobustLoss(nn.Module):
         super().__init__()
         check_settings({"steps": steps, "step_size": step_size, "seed": seed, "awp": awp, "threat": threat})
         check_model(model)
-        self.model, self.threat, self.awp, self.seed, self.calls = model, threat, awp, seed, 0
+        self.model, self.threat, self.awp, self.seed, self.calls = model, threat, float(awp), int(seed), 0
         self.attack_tasks = plugins.one_of("attack_tasks", attack_tasks, get_args(AttackTasks))
         self.objective: Any = None if objective is None else plugins.instance("objectives", objective)
         self.attack: Attack = plugins.configured("attacks", attack, steps=steps, step_size=step_size)
         self.pixels, self.classifier = probe(
             model, images, mean, std, normalized, classifier, labelled=self.objective is not None
         )
-        self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=seed)
+        self.heads = Heads(tasks, views, self.classifier.width, patch_size=patch_size_of(model), seed=self.seed)
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = _augment.chosen_augment(augment, images) if images is not None else augment

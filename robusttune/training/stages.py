@@ -44,7 +44,7 @@ from robusttune.training.stage_folders import (
     noted,
 )
 from robusttune.training.validation import keep_best_weights
-from robusttune.types import Loader
+from robusttune.types import Loader, says
 
 FOLDER = FINETUNING.folder
 
@@ -139,7 +139,7 @@ def _check_run(model: nn.Module, settings: RunSettings) -> None:
                 f"finetune={length.finetune} trains on labels, but the loader yields images alone: leave finetune= out, and "
                 "pass a model that is trained"
             )
-        if training.teacher is not None and loaders.teacher == "self":
+        if training.teacher is not None and says(loaders.teacher, "self"):
             raise ValueError(
                 f"pretrain_epochs={length.pretrain_epochs} changes the backbone under the classifier, so that the model cannot "
                 "label its own images afterwards: leave it out, pass another teacher=, or a loader with labels and finetune="

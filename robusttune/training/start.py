@@ -19,7 +19,7 @@ from robusttune.run.settings import duration, epochs_in_words, shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.presets import augment_for
 from robusttune.training.settings import RunSettings
-from robusttune.types import Loader
+from robusttune.types import Loader, says
 
 SHOWN = 6  # names of classes
 
@@ -262,7 +262,7 @@ def _augmentation(training: Training, settings: RunSettings) -> str:
     augment = augment_for(settings.adversary.purpose, settings.learning.augment)
     if augment is None or training.robust_loss.augment is None:
         return "none"
-    return "standard" if augment == "auto" else name_of(augment)
+    return "standard" if says(augment, "auto") else name_of(augment)
 
 
 def _optimiser(training: Training, settings: RunSettings) -> str:

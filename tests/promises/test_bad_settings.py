@@ -96,7 +96,7 @@ def test_settings_that_cannot_be_used(settings, match, monkeypatch):
         refused(evaluated, match, **settings)
 
 
-WHOLE, POSITIVE, LEAST_0 = "a whole number of at least 1", "a finite number above 0", "a finite number of at least 0"
+WHOLE, POSITIVE, MODERATE = "a whole number of at least 1", "a finite number above 0", "a number from 0 to 1,000,000"
 NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
 
 
@@ -107,8 +107,9 @@ NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
         *((name, WHOLE) for name in ("max_steps", "accumulate", "update_batch", "checkpoint_every")),
         ("epochs", "a whole number from 1 to 100,000"),
         ("steps", "a whole number from 1 to 10,000"),
-        *((name, LEAST_0) for name in ("lr", "weight_decay")),
-        *((name, POSITIVE) for name in ("clip_grad", "time_budget", "step_size")),
+        *((name, MODERATE) for name in ("lr", "weight_decay")),
+        *((name, POSITIVE) for name in ("clip_grad", "time_budget")),
+        ("step_size", "a number above 0, and at most 1,000,000,"),
         ("ema", "a number from 0 to below 1"),
         ("min_clean", "a number from 0 to 1"),
     ],

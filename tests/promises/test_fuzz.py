@@ -2,11 +2,14 @@
 
 import signal
 from collections import Counter
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from fuzzing import CALLS, Raw, odd_calls, outcome, raw_group
+from fuzzing import CALLS, Grumbling, Raw, odd_calls, outcome, raw_group
 from hypothesis import HealthCheck, given, settings
+from torch import nn
 
 from robusttune import ThreatModel
 
@@ -71,8 +74,45 @@ def test_10_000_odd_calls_end_in_words(capsys):
 @pytest.mark.parametrize(
     ("name", "odd", "match"),
     [
+        ("harden", {"criterion": nn.Linear(2, 2, device="meta")}, "criterion is on the meta device"),
+        ("harden", {"attack": Grumbling()}, "attack is .*"),
+        ("harden", {"augment": Grumbling()}, "unknown augment .*: known are auto, none"),
+        (
+            "harden",
+            {"micro_batch": 2**63},
+            "micro_batch is 9223372036854775808, but a whole number of 64 bits is needed, or None",
+        ),
+        ("harden", {"update_batch": Grumbling()}, "update_batch is .*"),
+        (
+            "estimate",
+            {"devices": {"own": 10**400}},
+            "the price of 'own' is 1000.*, but a finite number of at least 0 an hour",
+        ),
         ("poc", {"arms": {"mine": -3}}, "arm 'mine' is -3, but a list of phases is needed"),
         ("RobustLoss", {"objective": None}, "objective=None has only the pretext losses: leave the labels out"),
+        (
+            "RobustLoss",
+            {"tasks": {"rotation": 10**400}},
+            "the weight of task 'rotation' is 1000.*, but a number of at least 0",
+        ),
+        ("RobustLoss", {"tasks": Grumbling()}, "tasks is .*, but a dict of weights is needed"),
+        (
+            "RobustLoss",
+            {"teacher": "ü" * 300},
+            "teacher is .*, which cannot be looked at .File name too long.: name another",
+        ),
+        (
+            "Monitor",
+            {"model": "ü" * 300},
+            "model is .*, which cannot be looked at .File name too long.: name another path",
+        ),
+        ("Monitor", {"log": ""}, "log is '', which is a folder: name a file, such as runs/monitor.jsonl"),
+        ("Monitor", {"batch": torch.empty(2, 3, 8, 8, device="meta")}, "images are on the meta device"),
+        (
+            "RobustLoss",
+            {"objective": "trades", "step_size": 10**400},
+            "step_size is 1000.*, but a number above 0, and at most 1,000,000, is needed",
+        ),
         ("RobustLoss", {"mean": 10**400, "std": 0.5}, "mean is 1000.*, but a number for each channel is needed"),
         ("evaluate", {"device": -(2**70)}, "device=-1180591620717411303424 is no device: pass 'auto'"),
         ("harden", {"finetune": 1, "model": 0.0}, "the model is a float, but a torch.nn.Module is needed"),
@@ -84,6 +124,21 @@ def test_what_the_fuzzer_found(name, odd, match):
     with pytest.raises(ValueError, match=match):
         call.function(**call.good | odd)
     assert outcome(name, odd) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("Monitor", {"false_alarms": Fraction(1, 3)}),
+        ("Monitor", {"seed": np.int64(1)}),
+        ("RobustLoss", {"seed": np.int64(1)}),
+        ("RobustLoss", {"awp": Fraction(1, 3)}),
+        ("RobustLoss", {"step_size": 10**6}),
+    ],
+    ids=str,
+)
+def test_numbers_of_other_libraries_work(name, odd):
+    assert outcome(name, odd) == "works"
 
 
 def test_a_call_that_does_not_end_is_stopped_and_leaves_nothing(monkeypatch):
