@@ -281,14 +281,19 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     """Run one evaluation with a new Tally.
 
     Raises:
-        ValueError: the evaluation returned something else than Records.
+        ValueError: the evaluation takes no Subject, or returned something else than Records.
     """
     tally = Tally(by_image=True)
     subject = replace(subject, tally=tally)
     if subject.clock is not None:
         subject.clock.begin()
     began = time.perf_counter()
-    returned = evaluation(subject)
+    try:
+        returned = evaluation(subject)
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the evaluation
+            raise
+        raise ValueError(f"the evaluation {title} cannot be called with a Subject alone: {error}") from error
     records = list(returned) if isinstance(returned, Iterable) else [returned]
     if any(not isinstance(record, Record) for record in records):
         raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")

@@ -1,6 +1,8 @@
 """Probe of a model with one batch: its pixel space, its classifier layer, and its first logits."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,8 @@ def probe(
         inputs = pixels.inputs(pixels.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model))
         if labelled:
             first_logits(model, inputs)
-        return pixels, find(model, inputs, classifier)
+        with _refused_in_words(model, inputs):
+            return pixels, find(model, inputs, classifier)
     pixels = Pixels(mean, std, normalized=normalized is not False)
     for inputs in sample_inputs(model):
         try:
@@ -67,13 +70,8 @@ def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         ValueError: the model cannot take such inputs, or gives no logits, or NaN.
     """
-    try:
-        with evaluating(model), torch.no_grad():
-            output = model(inputs.clone())  # which some models write into
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(_unfit(model, inputs, error)) from error
+    with _refused_in_words(model, inputs), evaluating(model), torch.no_grad():
+        output = model(inputs.clone())  # which some models write into
     logits = logits_of(output)
     if bool(logits.isnan().any()):
         raise ValueError(
@@ -87,6 +85,17 @@ def first_logits(model: nn.Module, inputs: Tensor) -> Tensor:
             stacklevel=4,
         )
     return logits
+
+
+@contextmanager
+def _refused_in_words(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Turn what a model raises on its first inputs (N,C,H,W) into a ValueError that says what it was given."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(_unfit(model, inputs, error)) from error
 
 
 def _are_probabilities(logits: Tensor) -> bool:

@@ -1,6 +1,5 @@
 """Heads of pretext tasks: the views that they classify, and their losses."""
 
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,8 +13,8 @@ from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
 from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
-from robusttune.tasks._weights import task_weights
-from robusttune.types import PathLike, shown
+from robusttune.tasks._weights import checked_weight, task_weights
+from robusttune.types import PathLike
 
 PATIENCE = 10
 SHARE_ALONE, LEAST_ALONE = 0.25, 2  # of the images of a batch, for the tasks of weight 0
@@ -233,13 +232,9 @@ def _tasks(tasks: TasksLike) -> tuple[dict[str, float], dict[str, Task]]:
     by_name: dict[str, Task] = {}
     for key, weight in (task_weights(tasks, HEADS_ALONE) or {}).items():
         task = plugins.instance("tasks", key)
-        if not (isinstance(weight, int | float) and 0 <= weight <= sys.float_info.max):
-            raise ValueError(
-                f"the weight of task {task.name!r} is {shown(weight)}, but a number of at least 0 is needed"
-            )
         if task.name in by_name:
             raise ValueError(f"two tasks are named {task.name!r}: give them different names")
-        by_name[task.name], weights[task.name] = task, float(weight)
+        by_name[task.name], weights[task.name] = task, checked_weight(task.name, weight)
     return weights, by_name
 
 

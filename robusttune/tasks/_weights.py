@@ -1,10 +1,11 @@
 """Pretext tasks as users spell them, and the weights that these spellings stand for."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from robusttune.plugins import instance
 from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
-from robusttune.types import refuse_arrays, says
+from robusttune.types import refuse_arrays, says, shown
 
 WEIGHT = 0.5  # of a task that is named alone
 NONE = ("none", "null")
@@ -54,7 +55,11 @@ def felt(weights: TaskWeights | None) -> dict[str | Task, float]:
         >>> felt({"rotation": 0.5, "jigsaw": 0.0}), felt(None)
         ({'rotation': 0.5}, {})
     """
-    return {task: weight for task, weight in (weights or {}).items() if weight}
+    return {
+        task: weight
+        for task, weight in (weights or {}).items()
+        if checked_weight(str(getattr(task, "name", task)), weight)
+    }
 
 
 def weight_of(task: str | Task) -> float:
@@ -68,6 +73,13 @@ def weight_of(task: str | Task) -> float:
             f"tasks is {task!r}, but a dict of weights is needed, such as {TASKS}, or names of tasks; None for no pretext task"
         )
     return TASKS.get(instance("tasks", task).name, WEIGHT)
+
+
+def checked_weight(task: str, weight: float) -> float:
+    """Return the weight of a task; raise a ValueError for anything else than a number of at least 0."""
+    if not (isinstance(weight, int | float) and 0 <= weight <= sys.float_info.max):
+        raise ValueError(f"the weight of task {task!r} is {shown(weight)}, but a number of at least 0 is needed")
+    return float(weight)
 
 
 def _says_none(entry: object) -> bool:

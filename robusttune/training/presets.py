@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 from torch import Tensor
 
@@ -89,7 +90,7 @@ def images_of_a_step(settings: RunSettings, images: Tensor) -> int | None:
             )
         if length.update_batch is not None:
             check_number("update_batch", length.update_batch, COUNT)
-        return length.update_batch
+        return cast(int | None, length.update_batch)
     if length.accumulate > 1 or any(value is not None for value in chosen) or is_large(images):
         return None
     return chosen_preset(settings.adversary.preset).update_batch

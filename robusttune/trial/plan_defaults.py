@@ -8,7 +8,7 @@ from robusttune import plugins
 from robusttune.norms import NormLike, default_eps
 from robusttune.run.settings import check_number, numbers
 from robusttune.tasks import TASKS, TasksLike
-from robusttune.tasks._weights import task_weights
+from robusttune.tasks._weights import checked_weight, task_weights
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
@@ -96,7 +96,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
         budget=chosen_budget(request.budget, request.price, request.currency, request.cloud),
         threats=threats,
         seeds=seeds,
-        epochs=request.epochs,
+        epochs=request.epochs if isinstance(request.epochs, int) else float(request.epochs),
         settings={"preset": "standard", **(request.settings or {})},
         arms=arms,
         needs=needs,
@@ -241,7 +241,7 @@ def chosen_screening(
     own = request.screening if isinstance(request.screening, Mapping) else {}
     usual = {
         "seeds": fresh_seeds(FIRST_SEEDS, seeds),
-        "epochs": float(f"{max(request.epochs / SHORTER, min(request.epochs, 1)):.3g}"),
+        "epochs": float(f"{max(float(request.epochs) / SHORTER, min(float(request.epochs), 1)):.3g}"),
         "images": images,
         "items": items,
         "keep": min(KEEP, trained),
@@ -260,7 +260,7 @@ def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:
         ValueError: a task is unknown, has the weight 0, or is an object, which no plan can hold.
     """
     weights = task_weights(tasks)
-    named = {name: weight for name, weight in (weights or {}).items() if isinstance(name, str)}
+    named = {name: checked_weight(name, each) for name, each in (weights or {}).items() if isinstance(name, str)}
     if weights is not None and len(named) < len(weights):
         raise ValueError(f"tasks is {tasks!r}, but a plan holds tasks by name: {', '.join(plugins.names('tasks'))}")
     zero = [name for name, weight in named.items() if weight == 0]

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import nn
+
 from robusttune.run.settings import COUNT, POSITIVE, AllowedRange, check_number
 from robusttune.threat import ThreatModel
 from robusttune.types import plain_number, shown
@@ -92,6 +94,7 @@ def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         check_number("seeds", seeds, SEED_COUNT)
         return list(range(seeds))
-    if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Mapping) and getattr(seeds, "ndim", True):
+    no_list = isinstance(seeds, str | bytes | Mapping | nn.Module) or not getattr(seeds, "ndim", True)
+    if isinstance(seeds, Iterable) and not no_list:
         return [plain_number(seed) for seed in seeds]  # type: ignore[misc]
     raise ValueError(f"seeds is {seeds!r}, but their number is needed, such as 3, or a list of them, such as [0, 1, 2]")

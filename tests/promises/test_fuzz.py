@@ -88,6 +88,21 @@ def test_10_000_odd_calls_end_in_words(capsys):
             {"devices": {"own": 10**400}},
             "the price of 'own' is 1000.*, but a finite number of at least 0 an hour",
         ),
+        (
+            "evaluate",
+            {"which": len},
+            "the evaluation len cannot be called with a Subject alone: object of type 'Subject' has no",
+        ),
+        ("pretrain", {"tasks": {"rotation": 10**400}}, "the weight of task 'rotation' is 1000"),
+        ("pretrain", {"tasks": {"rotation": torch.rand(3)}}, "the weight of task 'rotation' is tensor"),
+        ("poc", {"tasks": {"rotation": torch.rand(3)}}, "the weight of task 'rotation' is tensor"),
+        ("poc", {"seeds": nn.ModuleList()}, "seeds is .*, but their number is needed"),
+        ("poc", {"epochs": Fraction(1, 3)}, "out='full' is not empty"),
+        (
+            "pretrain",
+            {"model": nn.Linear(2, 2)},
+            "the model cannot take the first images, of shape .C, H, W. = .3, 8, 8.",
+        ),
         ("poc", {"arms": {"mine": -3}}, "arm 'mine' is -3, but a list of phases is needed"),
         ("RobustLoss", {"objective": None}, "objective=None has only the pretext losses: leave the labels out"),
         (
