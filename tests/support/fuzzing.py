@@ -266,12 +266,8 @@ def outcome(name, odd):
         try:
             call.function(**arguments)
         except KeyboardInterrupt:
-            of_torch = (
-                {"environment", "import path"} if "compile" in odd else set()
-            )  # torch.compile names its cache there
-            others = set(changed(state)) - of_torch
-            if everything(model) != before or others:
-                raise Raw(f"{name}: {others or 'the model'} changed by Ctrl-C") from None
+            if everything(model) != before or left(state, odd):
+                raise Raw(f"{name}: {left(state, odd) or 'the model'} changed by Ctrl-C") from None
             return "stopped"
         except Exception as error:
             group = raw_group(error)
