@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from robusttune.run.fields import ABOUT, WrongFact, check_facts, check_statistics
 from robusttune.types import Json, PathLike, from_json
 
 RUN = "run.json"
@@ -177,7 +178,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"
+            f"{str(path)!r} cannot be read: it may be damaged or of another program{_why(error)}; restore it from a copy"
         ) from error
 
 
@@ -190,8 +191,12 @@ def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
         return _run_of(path, facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} has metadata of another program, or damaged ones: restore it from a copy"
+            f"{str(path)!r} has metadata of another program, or damaged ones{_why(error)}: restore it from a copy"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return f" ({error})" if isinstance(error, WrongFact) else ""
 
 
 def _run_of(path: Path, facts: Mapping[str, Any]) -> EarlierRun:
@@ -200,8 +205,12 @@ def _run_of(path: Path, facts: Mapping[str, Any]) -> EarlierRun:
 
 
 def _about(known: Mapping[str, Any] | None) -> About | None:
+    if known is None:
+        return None
+    check_facts(known, ABOUT)
+    check_statistics(known)
     names = {each.name for each in fields(About)}  # a later version may write more
-    return None if known is None else About(**{name: known[name] for name in known if name in names})
+    return About(**{name: known[name] for name in known if name in names})
 
 
 def check_same_names(
