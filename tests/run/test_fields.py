@@ -29,11 +29,15 @@ FORGED = {
 
 def check_refused(facts, name, folder):
     (folder / "run.json").write_text(json.dumps({"run": "harden", "arguments": {}, "about": facts}))
-    with pytest.raises(ValueError, match=rf"run\.json' cannot be read: it may be damaged .*its (mean is .*)?{name} .*must be"):
+    with pytest.raises(
+        ValueError, match=rf"run\.json' cannot be read: it may be damaged .*its (mean is .*)?{name} .*must be"
+    ):
         read_run(folder)
     told = json.dumps({"run": "harden", "about": facts, "purpose": None})
     save_file({}, folder / "cats.safetensors", {METADATA: told})
-    with pytest.raises(ValueError, match=rf"cats\.safetensors' has metadata .* damaged ones \(its (mean is .*)?{name} .*must be"):
+    with pytest.raises(
+        ValueError, match=rf"cats\.safetensors' has metadata .* damaged ones \(its (mean is .*)?{name} .*must be"
+    ):
         files.run_of_weights(folder / "cats.safetensors")
 
 
