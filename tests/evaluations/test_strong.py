@@ -63,6 +63,7 @@ def test_strong_is_never_weaker_than_the_sweep_and_each_attack_takes_from_the_on
     assert records.where("strong")[-1].setting["attack"] == "both, and apgd toward 9 classes, 10 steps"
 
 
+@pytest.mark.slow
 def test_the_pages_of_the_benchmark_name_the_attacks_as_the_evaluation_does():
     images, labels = digits()
     names = [each.setting["attack"] for each in measured(strong, batches=[(images[:4], labels[:4])])]
