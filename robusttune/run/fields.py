@@ -70,7 +70,12 @@ def _is_radius(value: object) -> bool:
         return False
 
 
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 4 and all(map(COUNT.holds, value))
+
+
 TEXT = Kind("text", _is_text)
+TEXTS = Kind("a list of texts", lambda value: _list(value, _is_text))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 MAPPING = Kind("an object with names", _is_mapping)
 COUNT = Kind("a whole number of at least 1", lambda value: _whole(value, 2**63))
@@ -82,7 +87,7 @@ SIZE = Kind(
     lambda value: _list(value, lambda side: _whole(side, LARGEST_SIDE)) and len(value) == 2,  # type: ignore[arg-type]
 )
 ABOUT = {
-    "classes": Kind("a list of texts", lambda value: _list(value, _is_text)),
+    "classes": TEXTS,
     "outputs": OUTPUTS,
     "size": SIZE,
     "channels": CHANNELS,
@@ -95,3 +100,15 @@ ABOUT = {
     "model": TEXT,
     "model_args": MAPPING,
 }
+# Of a run's folder, beside what its arguments and its command are checked for where they are used.
+OF_RUN = {
+    "run": TEXT,
+    "arguments": MAPPING,
+    "objects": TEXTS,
+    "loaders": TEXTS,
+    "command": MAPPING,
+    "data": MAPPING,
+    "start": TEXT,
+    "versions": MAPPING,
+}
+OF_DATA = {"shape": Kind("four whole numbers of at least 1", _is_shape), "images": COUNT}

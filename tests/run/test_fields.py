@@ -57,3 +57,31 @@ def test_facts_that_are_right_or_missing_are_read(tmp_path):
 
 def test_mean_and_std_come_together(tmp_path):
     check_refused({**GOOD.as_json(), "std": None}, "mean", tmp_path)
+
+
+FORGED_RUN = {
+    "run": (5, ["harden"]),
+    "arguments": (5, "x", ["lr"]),
+    "objects": (5, "x", [1]),
+    "loaders": (-3, True, [[]]),
+    "command": (5, "x", [1]),
+    "data": (5, "x", [1]),
+    "start": (5, []),
+    "versions": (-3, [1, 2], "2.6"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_RUN)
+def test_a_forged_fact_about_a_run_is_refused(name, tmp_path):
+    for value in FORGED_RUN[name]:
+        (tmp_path / "run.json").write_text(json.dumps({"run": "harden", "arguments": {}, name: value}))
+        with pytest.raises(ValueError, match=rf"may be damaged .*its {name} is .*must be"):
+            read_run(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "values"), [("shape", ("x", 5, [1], [1, 3, -8, 8])), ("images", (-3, "x", 1.5))])
+def test_a_forged_fact_about_the_images_of_a_run_is_refused(name, values, tmp_path):
+    for value in values:
+        (tmp_path / "run.json").write_text(json.dumps({"run": "harden", "arguments": {}, "data": {name: value}}))
+        with pytest.raises(ValueError, match=rf"may be damaged .*its {name} is .*must be"):
+            read_run(tmp_path)
