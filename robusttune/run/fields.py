@@ -1,7 +1,7 @@
 """Checks of the facts in files of earlier runs: a file may be damaged, or written by somebody who means harm."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 from robusttune.run.settings import number
 from robusttune.types import shown
@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     holds: Callable[[object], bool]
 
 
-def check_facts(facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+def check_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
     """Raise a WrongFact for the first fact that is not of its kind; those that are missing or None are left out."""
     for name, kind in kinds.items():
         value = facts.get(name)
@@ -29,9 +29,10 @@ def check_facts(facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
             raise WrongFact(f"its {name} is {shown(value)}, but it must be {kind.words}")
 
 
-def check_statistics(facts: Mapping[str, Any]) -> None:
+def check_statistics(facts: Mapping[str, object]) -> None:
     """Raise a WrongFact unless mean and std, of kind NUMBERS, fit each other and the channels."""
-    mean, std, channels = facts.get("mean"), facts.get("std"), facts.get("channels")
+    mean, std = (cast(Sequence[float] | None, facts.get(name)) for name in ("mean", "std"))
+    channels = cast(int | None, facts.get("channels"))
     if mean is None and std is None:
         return
     counts = {None if each is None else len(each) for each in (mean, std)}
