@@ -247,3 +247,17 @@ def rounded(values: Channels) -> str:
         '(0.485, 0.3)'
     """
     return "(" + ", ".join(f"{value:.4g}" for value in torch.as_tensor(values).flatten().tolist()) + ")"
+
+
+def normalised(mean: Channels | None, std: Channels | None) -> str:
+    """Write the values of a model's input for people, from the mean and std of its Normalize; None for pixels.
+
+    Example:
+        >>> normalised([0.485, 0.456], [0.229, 0.224])
+        'images normalised with mean=(0.485, 0.456) and std=(0.229, 0.224)'
+        >>> normalised(None, None)
+        'pixels on [0, 1]'
+    """
+    if mean is None or std is None:
+        return "pixels on [0, 1]"
+    return f"images normalised with mean={rounded(mean)} and std={rounded(std)}"

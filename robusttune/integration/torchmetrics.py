@@ -18,10 +18,13 @@ from robusttune.attacks import AttackLike
 from robusttune.evaluations import LossName
 from robusttune.integration.judge import Judge
 from robusttune.measuring.subject import window_is_full
+from robusttune.run.settings import as_written
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels
 
 Setting: TypeAlias = Any  # whatever Metric takes there
+
+COUNTS, OWN = ("right", "seen"), "own"  # names of states
 
 _numbers = itertools.count()
 
@@ -32,7 +35,8 @@ class RobustAccuracy(Metric):
     `update(images, labels)` takes a batch as your loader yields it. As in `evaluate`, up to eight batches are attacked together:
     after the same batches, in the same order, the figure is that of `evaluate` with `partial(sweep, …)` of the same attack, steps, losses
     and seed. A forward, which returns the accuracy on its batch, attacks each batch alone; random starts then differ.
-    Several processes add up their counts.
+    Several processes add up their counts. `merge_state` adds those of another RobustAccuracy, and after `persistent(True)` a
+    `state_dict` holds them; batches that wait are attacked first.
 
     The model is judged as it is at the time of `compute` or of the eighth batch, in eval mode, and does not change. It is not a
     submodule, so that checkpoints do not hold it twice; `clone()` makes a copy of the model, too.
@@ -84,11 +88,11 @@ class RobustAccuracy(Metric):
             seed=seed,
         )
         self.waiting: list[tuple[Tensor, Tensor]] = []
-        # A MetricCollection joins metrics whose states have the same names and values, whatever they measure.
-        number = next(_numbers)
-        self.names = (f"right_{number}", f"seen_{number}")
-        for name in self.names:
+        for name in COUNTS:
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+        # A MetricCollection joins metrics whose states are close to each other, whatever they measure.
+        own = torch.tensor([next(_numbers) >> bit & 1 for bit in range(32)])
+        self.add_state(OWN, own, dist_reduce_fx=_last)
 
     def update(self, images: Tensor, labels: Tensor) -> None:
         """Add a batch: images (N,C,H,W) as the loader yields them, labels (N,) or soft (N,K)."""
@@ -101,7 +105,7 @@ class RobustAccuracy(Metric):
     def compute(self) -> Tensor:
         """Return the robust accuracy over all batches."""
         self._attack()
-        right, seen = (getattr(self, name) for name in self.names)
+        right, seen = (getattr(self, name) for name in COUNTS)
         return torch.as_tensor(right / seen)
 
     def forward(self, *arguments: Setting, **settings: Setting) -> Tensor:
@@ -120,10 +124,67 @@ class RobustAccuracy(Metric):
         self.waiting = []
         super().reset()
 
+    @property
+    def metric_state(self) -> dict[str, Setting]:
+        """The counts of all batches."""
+        self._attack()
+        state: dict[str, Setting] = super().metric_state
+        return state
+
+    def merge_state(self, incoming_state: dict[str, Setting] | Metric) -> None:
+        """Add the counts of another RobustAccuracy of the same threat, or of its `metric_state` or `state_dict`.
+
+        Raises:
+            ValueError: the other one is of another threat, or is no RobustAccuracy.
+            RuntimeError: with `dist_sync_on_step`, from torchmetrics.
+        """
+        self._attack()
+        if isinstance(incoming_state, RobustAccuracy):
+            mine, theirs = (_threat_of(each) for each in (self, incoming_state))
+            if mine != theirs:
+                raise ValueError(
+                    f"the other metric is of {theirs} and this one of {mine}, so their counts do not add up: merge metrics of one threat"
+                )
+        if isinstance(incoming_state, dict):
+            incoming_state = {OWN: getattr(self, OWN), **incoming_state}
+        super().merge_state(incoming_state)
+        self._begun()
+
+    def persistent(self, mode: bool = False) -> None:
+        """Let `state_dict` hold the counts, or leave them out."""
+        super().persistent(mode)
+        self._persistent[OWN] = False
+
+    def state_dict(self, *arguments: Setting, **settings: Setting) -> dict[str, Setting]:  # type: ignore[override]
+        """Return the counts of all batches, after `persistent(True)`."""
+        if any(self._persistent.values()):
+            self._attack()
+        state: dict[str, Setting] = super().state_dict(*arguments, **settings)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Setting], prefix: str, *others: Setting) -> None:
+        if all(prefix + name in state_dict for name in COUNTS):
+            self.waiting = []
+            self._begun()
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _begun(self) -> None:
+        """Note that there are counts without an update, for torchmetrics, which keeps the last value and warns of a metric without."""
+        self._computed, self._update_count = None, max(1, self._update_count)
+
     def _attack(self) -> None:
         """Attack the batches that wait."""
         if self.waiting:
             _, answers, labels = self.judge.attacked(self.waiting)
             self.waiting = []
-            for name, count in zip(self.names, ((answers == labels).sum(), torch.tensor(len(labels))), strict=True):
+            for name, count in zip(COUNTS, ((answers == labels).sum(), torch.tensor(len(labels))), strict=True):
                 setattr(self, name, getattr(self, name) + count.to(self.device))
+
+
+def _last(states: Tensor) -> Tensor:
+    """Reduce a state that stays as it is."""
+    return states[-1]
+
+
+def _threat_of(metric: RobustAccuracy) -> str:
+    return f"{metric.judge.threat.norm} eps {as_written(metric.judge.threat.eps)}"

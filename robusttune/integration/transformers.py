@@ -15,6 +15,7 @@ except ImportError as error:
     ) from error
 
 from robusttune.integration.state import Resumable, add_heads, average_gradients
+from robusttune.run import distributed
 from robusttune.training.robust_loss import RobustLoss
 
 FILE = "robust_loss.pt"
@@ -28,7 +29,8 @@ class RobustTrainer(Trainer):
 
     Optimizer, scheduler, callbacks and checkpoints are Trainer's own: the optimizer of `args` trains the heads, too, and a checkpoint
     is that of the plain model, which `from_pretrained` loads. The state of the heads is a file beside it, `robust_loss.pt`, and
-    `train(resume_from_checkpoint=…)` restores it exactly. Batches are those of image classification: `pixel_values`, `labels`.
+    `train(resume_from_checkpoint=…)` restores it exactly. Batches are those of image classification: `pixel_values`, `labels`. Several
+    processes, under torchrun or accelerate launch, average gradients, and at each step of the optimizer the running statistics, too.
 
     Args:
         robust_loss: around an image classification model of transformers, or any model whose forward names `pixel_values`.
@@ -89,10 +91,11 @@ class RobustTrainer(Trainer):
         return (out["loss"], {"loss": out["loss"], "logits": out["output"]}) if return_outputs else out["loss"]
 
     def training_step(self, *arguments: Setting, **settings: Setting) -> Tensor:
-        """Take Trainer's step; average the gradients over processes, as RobustLoss does not call the wrapped model."""
+        """Take Trainer's step; average gradients and running statistics over processes, as RobustLoss does not call the wrapped model."""
         loss: Tensor = super().training_step(*arguments, **settings)
         if self.accelerator.sync_gradients:
             average_gradients(self.robust_loss)
+            distributed.average(self.robust_loss.model.buffers())
         return loss
 
     def train(

@@ -22,7 +22,7 @@ summary { cursor: pointer; margin-top: 1rem; border-bottom: 1px solid var(--line
 @media print {
   :root { color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.35; } h1 { font-size: 16pt; } h2 { font-size: 12pt; margin-top: 1rem; }
-  .wide { overflow: visible; margin: .5rem 0; } table { font-size: 8pt; } img { max-height: 20cm; } img[alt*="against the radius"] { max-height: 9cm; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
+  .wide { overflow: visible; margin: .5rem 0; } table { font-size: 8pt; } img { max-height: 20cm; } img[alt*="against the radius"] { max-height: 9cm; } th { overflow-wrap: anywhere; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
   h2, h3, summary, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; } summary { list-style: none; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }

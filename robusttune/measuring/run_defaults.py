@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robusttune.data.class_names import class_names, two_orders
-from robusttune.data.pixels import rounded
-from robusttune.data.transforms import Statistics, find_statistics, same_statistics
+from robusttune.data.pixels import normalised
+from robusttune.data.transforms import find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
 from robusttune.model.hub import folder_of_model
 from robusttune.model.saved import hardened_run, loaded
@@ -113,16 +113,15 @@ class RunDefaults:
         if mean is not None or std is not None:
             if mean is not None and std is not None and not same_statistics(known, (mean, std)):
                 logger.warning(
-                    "the model of %s was trained on images that are %s, but here they are %s, as mean= and std= say: leave both "
-                    "out to take those of the run",
-                    *(self.folder, _normalised(known), _normalised((mean, std))),
+                    "the model of %s was trained on %s, but here it gets %s, as mean= and std= say: leave both out to take those of "
+                    "the run",
+                    *(self.folder, normalised(*known), normalised(mean, std)),
                 )
             return mean, std
         if found[0] is not None and not same_statistics(known, found):
             raise ValueError(
-                f"the loader yields images that are {_normalised(found)}, but the model of {self.folder} takes images that are "
-                f"{_normalised(known)}: give the loader the Normalize of the run or, for pixels on [0, 1], none; or pass mean=… "
-                "and std=… of the model's input"
+                f"the loader yields {normalised(*found)}, but the model of {self.folder} takes {normalised(*known)}: give the loader the "
+                "Normalize of the run or, for pixels on [0, 1], none; or pass mean=… and std=… of the model's input"
             )
         return known
 
@@ -188,7 +187,7 @@ class RunDefaults:
             logger.warning("the run in %s does not know %s", self.folder, ", ".join(unknown))
         norm, eps = self._trained()
         radius = "" if eps is None else f" eps {shown_radius(eps)}"
-        tell(f"the run in {self.folder}: {norm}{radius}, {_normalised(self.run.statistics)}", progress)
+        tell(f"the run in {self.folder}: {norm}{radius}, {normalised(*self.run.statistics)}", progress)
         if classes is not None and names is None:
             shown = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:SHOWN]))
             more = " …" * (len(classes) > SHOWN)
@@ -229,10 +228,3 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
     model = folder_of_model(model)
     known = hardened_run(model)  # refuses runs whose classifier is not trained
     return loaded(model), RunDefaults(known, files.digest_of_weights(model))
-
-
-def _normalised(statistics: Statistics) -> str:
-    mean, std = statistics
-    if mean is None or std is None:
-        return "pixels on [0, 1]"
-    return f"normalised with mean={rounded(mean)}, std={rounded(std)}"

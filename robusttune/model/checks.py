@@ -73,8 +73,9 @@ def _sharded(model: nn.Module) -> Iterator[str]:
         # By name, as DeepSpeed need not be installed; FSDP2 adds FSDPModule to the classes of the module itself.
         kinds = {kind.__name__ for kind in type(module).__mro__}
         weights = list(module.parameters(recurse=False))
-        # Inside a forward of FSDP, weights are views of the gathered ones.
-        if kinds & {"FullyShardedDataParallel", "FSDPModule"} or not all(each.is_leaf for each in weights):
+        # Inside a forward of FSDP, weights are views of the gathered ones, or no parameters of their modules at all.
+        managed = getattr(module, "_is_fsdp_managed_module", False) or not all(each.is_leaf for each in weights)
+        if managed or kinds & {"FullyShardedDataParallel", "FSDPModule"}:
             yield "FSDP"
         elif "DeepSpeedEngine" in kinds or any(hasattr(each, "ds_id") for each in weights):
             yield "DeepSpeed"

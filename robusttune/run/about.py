@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from robusttune.run.fields import ABOUT, OF_DATA, OF_RUN, TEXT, WrongFact, check_facts, check_statistics
 from robusttune.types import Json, PathLike, from_json
 
 RUN = "run.json"
@@ -167,6 +168,8 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         return None
     try:
         facts = from_json(path.read_text(encoding="utf-8"))
+        check_facts(facts, OF_RUN)
+        check_facts(facts.get("data") or {}, OF_DATA)
         about, arguments = _about(facts.get("about")), arguments_in(facts)
         data = facts.get("data") or {}
         return EarlierRun(
@@ -177,7 +180,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read: it may be damaged or of another program; restore it from a copy"
+            f"{str(path)!r} cannot be read: it may be damaged or of another program{_why(error)}; restore it from a copy"
         ) from error
 
 
@@ -187,11 +190,16 @@ def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
         facts = from_json(text)
         if "run" not in facts:
             return None
+        check_facts(facts, OF_RUN | {"data": TEXT})
         return _run_of(path, facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} has metadata of another program, or damaged ones: restore it from a copy"
+            f"{str(path)!r} has metadata of another program, or damaged ones{_why(error)}: restore it from a copy"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    return f" ({error})" if isinstance(error, WrongFact) else ""
 
 
 def _run_of(path: Path, facts: Mapping[str, Any]) -> EarlierRun:
@@ -200,8 +208,12 @@ def _run_of(path: Path, facts: Mapping[str, Any]) -> EarlierRun:
 
 
 def _about(known: Mapping[str, Any] | None) -> About | None:
+    if known is None:
+        return None
+    check_facts(known, ABOUT)
+    check_statistics(known)
     names = {each.name for each in fields(About)}  # a later version may write more
-    return None if known is None else About(**{name: known[name] for name in known if name in names})
+    return About(**{name: known[name] for name in known if name in names})
 
 
 def check_same_names(

@@ -25,7 +25,7 @@ class Push:
 
     Attributes:
         repo_id: USER/NAME of the repository.
-        private: the repository is asked to be private.
+        private: the repository is private, by the Hub's own answer; of a dry run, it is asked to be.
         files: bytes by the name of each file that goes up.
         left_out: files of the folder that stay here.
         url: of the commit; None for a dry run.
@@ -63,7 +63,8 @@ def push_to_hub(
     Args:
         folder: that `save` wrote.
         repo_id: USER/NAME of the repository.
-        private: whether nobody else may see the repository; one that is public is then refused, as it would stay so.
+        private: whether nobody else may see the repository; one that is public is then refused, as it would stay so. With False,
+            one that is private stays private, too, which is warned of.
         dry_run: check the folder and list its files; nothing is sent.
         message: of the commit.
         token: of the Hub; None for that of `hf auth login` or of the variable HF_TOKEN.
@@ -93,14 +94,14 @@ def push_to_hub(
     api = HfApi(endpoint=endpoint, token=token, library_name="robusttune")
     try:
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        _check_hidden(api, name, private)
+        hidden = _is_hidden(api, name, private)
         commit = api.upload_folder(repo_id=name, folder_path=place, allow_patterns=list(FILES), commit_message=message)
     except (HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"the Hub did not take {str(place)!r} ({' '.join(str(error).split())}): log in by `hf auth login` or pass token=, and look "
             "whether you may write to the repository; pass dry_run=True to see what would go up"
         ) from error
-    return Push(name, private, sizes, tuple(others), str(commit.commit_url))
+    return Push(name, hidden, sizes, tuple(others), str(commit.commit_url))
 
 
 def _checked(place: Path, repo_id: str) -> Path:
@@ -150,9 +151,20 @@ def _license_of(card: Path) -> object:
         ) from error
 
 
-def _check_hidden(api: HfApi, repo_id: str, private: bool) -> None:
-    """Raise a ValueError for a public repository where a private one was asked for."""
-    if private and not api.repo_info(repo_id).private:
+def _is_hidden(api: HfApi, repo_id: str, private: bool) -> bool:
+    """Return True for a private repository, as the Hub says; one that is private although a public one was asked for is warned of.
+
+    Raises:
+        ValueError: it is public, and a private one was asked for.
+    """
+    hidden = bool(api.repo_info(repo_id).private)
+    if private and not hidden:
         raise ValueError(
             f"the repository {repo_id!r} is there already, and is public: pass private=False to publish the model, or name another one"
         )
+    if hidden and not private:
+        warn(
+            f"the repository {repo_id!r} was there already, and stays private: make it public in its settings on the Hub",
+            False,
+        )
+    return hidden

@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from robusttune.data.class_names import moved
-from robusttune.data.pixels import Pixels, rounded
+from robusttune.data.pixels import Pixels, normalised
 from robusttune.data.transforms import Statistics, same_statistics
 from robusttune.measuring.records import Records
 from robusttune.measuring.setting_words import DEFAULT, PLAIN
@@ -144,15 +144,9 @@ def _check_input(about: About, run: EarlierRun | None, records: Records | None) 
     for what, (mean, std) in known.items():
         if not same_statistics(cast(Statistics, (mean, std)), cast(Statistics, (about.mean, about.std))):
             raise ValueError(
-                f"{what} on {_normalised(mean, std)}, but the card would state {_normalised(about.mean, about.std)}: leave "
+                f"{what} on {normalised(mean, std)}, but the card would state {normalised(about.mean, about.std)}: leave "
                 "mean=, std= and normalized= out, or evaluate the model with the preprocessing that it needs"
             )
-
-
-def _normalised(mean: Channels | None, std: Channels | None) -> str:
-    if mean is None or std is None:
-        return "pixels on [0, 1]"
-    return f"images normalised with mean={rounded(mean)} and std={rounded(std)}"
 
 
 def _known(run: EarlierRun | None, records: Records | None) -> About:

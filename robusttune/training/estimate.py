@@ -18,9 +18,10 @@ from robusttune.model.borrowing import restored
 from robusttune.model.checks import check_model
 from robusttune.model.timing import synchronize
 from robusttune.model.undoing import undone
-from robusttune.run import distributed, randomness
+from robusttune.run import distributed
 from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
+from robusttune.run.randomness import rewound
 from robusttune.run.settings import duration, epochs_in_words
 from robusttune.training import profiling
 from robusttune.training.autotune import choose_fast_path
@@ -281,18 +282,14 @@ def _of_evaluations(
 @contextmanager
 def _untouched(settings: RunSettings) -> Iterator[None]:
     """Restore the generators of the user's loaders, and the user's optimiser, after this context."""
-    loaders = vars(settings.loaders).values()
-    states = [(source, source.get_state()) for loader in loaders for source in randomness.generators(loader)]
     optimizer, groups, state = settings.updates.optimizer, 0, {}
     if isinstance(optimizer, torch.optim.Optimizer):
         groups, state = len(optimizer.param_groups), copy.deepcopy(optimizer.state_dict())
 
     def restore() -> None:
-        for source, before in states:
-            source.set_state(before)
         if isinstance(optimizer, torch.optim.Optimizer):
             del optimizer.param_groups[groups:]
             optimizer.load_state_dict(state)
 
-    with undone(restore):
+    with rewound(*vars(settings.loaders).values()), undone(restore):
         yield

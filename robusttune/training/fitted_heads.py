@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from robusttune.data import sharding
 from robusttune.data.epochs import Batches
 from robusttune.data.loaders import is_exhaustible
-from robusttune.model.undoing import undone
 from robusttune.run import distributed, files, randomness
 from robusttune.run.log import tell
 from robusttune.run.manifest import write_manifest
@@ -134,8 +133,7 @@ def _images(batches: Batches) -> Iterator[Tensor]:
 @contextmanager
 def _seeded(loader: Loader, seed: int) -> Iterator[None]:
     """Seed the global random states and the loader's generators inside this context, and restore them after it."""
-    states = [(source, source.get_state()) for source in randomness.generators(loader)]
-    with randomness.own_randomness(seed), undone(lambda: [source.set_state(state) for source, state in states]):
-        for source, _ in states:
+    with randomness.own_randomness(seed), randomness.rewound(loader):
+        for source in randomness.generators(loader):
             source.manual_seed(seed)
         yield

@@ -1,7 +1,9 @@
 """The strong evaluations: against the closed form, against each other, and after an interruption."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +61,15 @@ def test_strong_is_never_weaker_than_the_sweep_and_each_attack_takes_from_the_on
     assert steps[-1] <= records.where("sweep")[0].value
     assert 0.05 < steps[-1] < records[0].value
     assert records.where("strong")[-1].setting["attack"] == "both, and apgd toward 9 classes, 10 steps"
+
+
+@pytest.mark.slow
+def test_the_pages_of_the_benchmark_name_the_attacks_as_the_evaluation_does():
+    images, labels = digits()
+    names = [each.setting["attack"] for each in measured(strong, batches=[(images[:4], labels[:4])])]
+    for norm in ("l2", "linf"):
+        page = (Path(__file__).parents[2] / "docs" / "benchmarks" / f"strong-{norm}.md").read_text(encoding="utf-8")
+        assert re.findall(r"\| strong .*attack=(.*) \|", page) == names
 
 
 @needs_torchattacks

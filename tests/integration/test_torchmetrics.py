@@ -119,6 +119,45 @@ def test_a_collection_keeps_radii_apart(net):
         assert float(found[name]) == pytest.approx(expected, abs=1e-7)
 
 
+def halves(net):
+    return [updated(RobustAccuracy(net, THREAT, **QUICK), digit_loader(*rows)) for rows in ((512, 528), (528, 560))]
+
+
+@pytest.mark.parametrize(
+    "how", [lambda metric: metric, lambda metric: metric.metric_state, lambda metric: metric.clone()]
+)
+def test_merged_metrics_are_one_over_the_batches_of_both(how, net):
+    one, other = halves(net)
+    alone = [float(each.compute()) for each in halves(net)]
+    assert float(one.compute()) == alone[0] != alone[1]
+    one.merge_state(how(other))
+    assert float(one.compute()) == pytest.approx((16 * alone[0] + 32 * alone[1]) / 48, abs=1e-6)
+    assert float(other.compute()) == alone[1]
+    empty = RobustAccuracy(net, THREAT, **QUICK)
+    empty.merge_state(other)
+    assert float(empty.compute()) == alone[1]
+    with pytest.raises(ValueError, match=r"the other metric is of linf eps .* and this one of l2 eps .*do not add up"):
+        RobustAccuracy(net, ThreatModel("l2", 0.5), **QUICK).merge_state(one)
+
+
+def test_a_state_dict_holds_the_counts_and_goes_on_from_them(net):
+    one, other = halves(net)
+    assert dict(one.state_dict()) == {}
+    expected = float(one.compute())
+    saved = halves(net)[0]
+    saved.persistent(True)
+    state = saved.state_dict()
+    assert set(state) == {"right", "seen"}
+    metrics = nn.ModuleDict({"metric": other})
+    metrics.load_state_dict({f"metric.{name}": value for name, value in state.items()})
+    assert float(other.compute()) == expected
+    updated(other, digit_loader(528, 560))
+    one.merge_state(halves(net)[1])
+    assert float(other.compute()) == pytest.approx(float(one.compute()), abs=1e-7)
+    with pytest.raises(RuntimeError, match="dist_sync_on_step"):
+        RobustAccuracy(net, THREAT, dist_sync_on_step=True, **QUICK).merge_state(one)
+
+
 def test_what_does_not_fit_is_refused(net):
     with pytest.raises(ValueError, match=r"'nfgsm' leaves the ball.*use 'pgd' or 'apgd'"):
         RobustAccuracy(net, THREAT, attack="nfgsm", steps=None)
@@ -134,6 +173,12 @@ def in_process(rank, net, port, results):
     metric = updated(RobustAccuracy(net, THREAT, **QUICK), batches)
     results[rank] = float(metric.compute())
     assert not metric.waiting
+    halves = [updated(RobustAccuracy(net, THREAT, **QUICK), [batch]) for batch in batches[:2]]
+    halves[0].merge_state(halves[1])
+    halves[0].persistent(True)
+    with halves[0].sync_context():
+        results[f"merged {rank}"] = {name: int(value) for name, value in halves[0].state_dict().items()}
+    assert int(halves[0].seen) == sum(len(labels) for _, labels in batches[:2])
     torch.distributed.destroy_process_group()
 
 
@@ -152,3 +197,6 @@ def test_two_processes_add_up_their_counts(net):
     batches = list(digit_loader(512, 576))
     expected = (by_evaluate(net, batches[0::2]) + by_evaluate(net, batches[1::2])) / 2
     assert found[0] == found[1] == pytest.approx(expected, abs=1e-6)
+    seen = sum(len(labels) for _, labels in batches[:4])
+    assert found["merged 0"] == found["merged 1"]
+    assert found["merged 0"]["seen"] == seen > found["merged 0"]["right"]

@@ -1,6 +1,8 @@
 """RobustTrainer in real runs of transformers' Trainer."""
 
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from tiny_digits import SETTINGS, THREAT, digits, same_tensors
 from torch.nn import functional as F
 
 transformers = pytest.importorskip("transformers")
+
+import launched_trainer  # noqa: E402
 
 from robusttune import RobustLoss  # noqa: E402
 from robusttune.attacks.pgd import pgd  # noqa: E402
@@ -50,6 +54,37 @@ def a_trainer(folder, model=None, settings=SETTINGS, attack_evaluation=True, **a
     robust_loss = RobustLoss(model or new_model(), THREAT, images=Digits(0, 2).images, **settings)
     data = {"train_dataset": Digits(0, 48), "eval_dataset": Digits(48, 80), "compute_metrics": accuracy}
     return RobustTrainer(robust_loss, args, attack_evaluation=attack_evaluation, **data)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes under torchrun have found, case by case."""
+    folder, script = tmp_path_factory.mktemp("two"), Path(__file__).parents[1] / "support" / "launched_trainer.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29619"]
+    done = subprocess.run([*launch, str(script), str(folder)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*launched_trainer.CASES, "accumulated"])
+def test_two_processes_share_the_images_and_end_in_the_same_model(case, two):
+    one, other = (found[case] for found in two)
+    assert same_tensors(one["state"], other["state"])
+    assert one["accuracy"] == other["accuracy"]
+    count = launched_trainer.IMAGES // 2  # of an epoch
+    assert not set(one["rows"][:count]) & set(other["rows"][:count])
+    assert len(one["rows"]) == len(other["rows"]) == launched_trainer.EPOCHS * count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["plain", "accumulated"])
+def test_two_processes_train_as_one_with_the_whole_batch(case, two, tmp_path):
+    found = two[0][case]["state"]
+    alone = launched_trainer.trained(tmp_path, "plain", launched_trainer.BATCH)["state"]
+    start = launched_trainer.new_model("vit").state_dict()
+    assert max((alone[name] - found[name]).abs().max() for name in alone) < 1e-5
+    assert max((alone[f"model.{name}"] - each).abs().max() for name, each in start.items()) > 0.05
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from browser import A4, needs_browser, shown_in
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -13,7 +14,7 @@ import robusttune
 from robusttune.measuring.html import page
 from robusttune.measuring.record import accuracy
 from robusttune.measuring.records import Records
-from robusttune.run.markdown import as_text
+from robusttune.run.markdown import as_text, markdown_table
 
 HOSTILE = [
     "[weights](javascript:document.body.id=7)",
@@ -128,3 +129,13 @@ def test_text_of_records_that_were_edited_is_text(records, tmp_path):
     robusttune.report(edited, tmp_path, sections=["summary", "cost"])
     text = (tmp_path / "report.html").read_text(encoding="utf-8").partition("<body>")[2]
     assert re.findall(r"<(?:a|script|img)\b", text) == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_wide_table_fits_a_printed_page(tmp_path):
+    """Twelve classes with names of forty letters, which have no place to break."""
+    names = [f"{number}_{'class' * 8}" for number in range(12)]
+    rows = [["50.5%"] * len(names) for _ in range(3)]
+    shown = page(markdown_table(names, rows), tmp_path).replace("@media print", "@media all")
+    assert shown_in(shown, A4, tmp_path)["wide"] <= A4

@@ -75,7 +75,7 @@ def test_a_folder_gives_the_numbers_of_its_model_with_all_that_the_run_knows(at_
 
 def test_the_line_of_a_folder_says_what_is_taken(at_home, capsys):
     robusttune.evaluate("runs/a", a_loader(), "clean")
-    assert "the run in 'runs/a': l2 eps 64/255, normalised with mean=(0.5, 0.5, 0.5)" in capsys.readouterr().err
+    assert "the run in 'runs/a': l2 eps 64/255, images normalised with mean=(0.5, 0.5, 0.5)" in capsys.readouterr().err
     nameless = [next(iter(a_loader()))]
     robusttune.evaluate("runs/a", nameless, "clean")
     assert "labels count as those of the run: 0 one, 1 seven, 2 three" in capsys.readouterr().err
@@ -190,8 +190,8 @@ def test_other_statistics_than_those_of_the_run_are_said(at_home, caplog, capsys
     assert said(caplog) == []
     clean(mean=0.2, std=0.5)
     (line,) = said(caplog)
-    assert "'runs/a' was trained on images that are normalised with mean=(0.5, 0.5, 0.5)" in line
-    assert "here they are normalised with mean=(0.2), std=(0.5), as mean= and std= say" in line
+    assert "'runs/a' was trained on images normalised with mean=(0.5, 0.5, 0.5)" in line
+    assert "here it gets images normalised with mean=(0.2) and std=(0.5), as mean= and std= say" in line
     options = ["--data", "data", "--which", "clean", "--mean", "0.2", "--std", "0.5", "--progress", "false"]
     for model in (
         ["runs/a"],

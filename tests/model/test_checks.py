@@ -1,5 +1,7 @@
 """Models that cannot be trained are refused in words."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -118,10 +120,10 @@ def test_models_whose_weights_are_shared_out_are_refused(sharded, use, a_group):
 def test_a_robust_loss_inside_fsdp_is_refused_at_its_first_call(a_group):
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-    def first(robust_loss):
-        return FullyShardedDataParallel(robust_loss, device_id=torch.device("cpu"), use_orig_params=True)
+    def first(robust_loss, original):
+        return FullyShardedDataParallel(robust_loss, device_id=torch.device("cpu"), use_orig_params=original)
 
-    for wrap in (first, fully_shard):
+    for wrap in (partial(first, original=True), partial(first, original=False), fully_shard):
         wrapped = wrap(USES["RobustLoss"](small()))
         with pytest.raises(ValueError, match="wrapped by FSDP, which shares out the weights"):
             wrapped(*BATCH)

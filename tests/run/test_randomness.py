@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from contexts import used_and_broken
+from torch.utils.data import DataLoader, RandomSampler
 
 from robusttune.run import randomness
 
@@ -32,6 +33,15 @@ def test_random_states_are_seeded_within_and_untouched_outside():
     assert found[0] == found[1]
     assert all(one != other for one, other in zip(found[0], found[2], strict=True))
     assert all_states() == before
+
+
+def test_the_generators_of_loaders_are_as_they_were_after_use_and_after_an_error():
+    order, draws = torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)
+    loader = DataLoader(range(8), sampler=RandomSampler(range(8), generator=draws), generator=order)
+    before = order.get_state(), draws.get_state()
+    used_and_broken(lambda: randomness.rewound(None, loader), lambda: list(loader))
+    assert torch.equal(order.get_state(), before[0])
+    assert torch.equal(draws.get_state(), before[1])
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**32, 2**62])

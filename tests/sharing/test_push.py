@@ -52,8 +52,18 @@ def test_a_public_repository_is_refused_for_a_private_model(saved):
         with pytest.raises(ValueError, match="is there already, and is public: pass private=False"):
             robusttune.push_to_hub(saved, "me/digits", endpoint=address, token="hf_mine")
         assert repository.files == {}
-        robusttune.push_to_hub(saved, "me/digits", endpoint=address, token="hf_mine", private=False)
-    assert set(repository.files) == set(FILES)
+        pushed = robusttune.push_to_hub(saved, "me/digits", endpoint=address, token="hf_mine", private=False)
+    assert (set(repository.files), pushed.private) == (set(FILES), False)
+
+
+def test_a_private_repository_stays_private_and_is_called_so(saved, caplog):
+    repository = Repository()
+    repository.name, repository.private = "me/digits", True
+    with hub(repository) as address:
+        pushed = robusttune.push_to_hub(saved, "me/digits", endpoint=address, token="hf_mine", private=False)
+    assert (set(repository.files), pushed.private) == (set(FILES), True)
+    assert str(pushed).startswith(f"went up: {pushed.url} (private)")
+    assert "'me/digits' was there already, and stays private: make it public in its settings" in caplog.text
 
 
 def test_a_refusal_of_the_hub_is_said_in_words(saved):

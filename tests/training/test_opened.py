@@ -42,7 +42,7 @@ def test_pixels_are_normalised_as_the_model_of_the_folder_needs(folder, tmp_path
 
 def test_images_that_are_normalised_otherwise_are_refused(folder):
     other = loader(transform=Normalize([0.1] * 3, [0.2] * 3))
-    with pytest.raises(ValueError, match=r"the loader yields images that are normalised .*, but the model of .* takes"):
+    with pytest.raises(ValueError, match=r"the loader yields images normalised .*, but the model of .* takes"):
         robusttune.harden(f"local-dir:{folder}", other, **QUICK)
 
 

@@ -1,0 +1,115 @@
+"""Checks of the facts in files of earlier runs: a file may be damaged, or written by somebody who means harm."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from robusttune.run.settings import number
+from robusttune.types import shown
+
+LARGEST_SIDE, MOST_CHANNELS, MOST_OUTPUTS = 2**14, 1024, 10**7
+LARGEST = 1e6  # of the numbers in mean and std, which are below 2; NaN and infinity are not below it
+
+
+class WrongFact(ValueError):
+    """A fact that is not of its kind, in words."""
+
+
+class Kind(NamedTuple):
+    """The kind of a fact: in words, and as a test of a value."""
+
+    words: str
+    holds: Callable[[object], bool]
+
+
+def check_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
+    """Raise a WrongFact for the first fact that is not of its kind; those that are missing or None are left out."""
+    for name, kind in kinds.items():
+        value = facts.get(name)
+        if value is not None and not kind.holds(value):
+            raise WrongFact(f"its {name} is {shown(value)}, but it must be {kind.words}")
+
+
+def check_statistics(facts: Mapping[str, object]) -> None:
+    """Raise a WrongFact unless mean and std, of kind NUMBERS, fit each other and the channels."""
+    mean, std = (cast(Sequence[float] | None, facts.get(name)) for name in ("mean", "std"))
+    channels = cast(int | None, facts.get("channels"))
+    if mean is None and std is None:
+        return
+    counts = {None if each is None else len(each) for each in (mean, std)}
+    if len(counts) == 1 and counts <= {1, channels or len(mean or ())} and min(std or [0]) > 0:
+        return
+    raise WrongFact(
+        f"its mean is {shown(mean)} and its std {shown(std)}, but each must be one number, or one for each of its channels, "
+        f"{shown(channels)}, and those of std above 0"
+    )
+
+
+def _whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _list(value: object, holds: Callable[[object], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(holds, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
+
+
+def _is_radius(value: object) -> bool:
+    try:
+        return isinstance(value, str) and number(value) >= 0
+    except ValueError:
+        return False
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 4 and all(map(COUNT.holds, value))
+
+
+TEXT = Kind("text", _is_text)
+TEXTS = Kind("a list of texts", lambda value: _list(value, _is_text))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+MAPPING = Kind("an object with names", _is_mapping)
+COUNT = Kind("a whole number of at least 1", lambda value: _whole(value, 2**63))
+CHANNELS = Kind(f"a whole number from 1 to {MOST_CHANNELS:,}", lambda value: _whole(value, MOST_CHANNELS))
+OUTPUTS = Kind(f"a whole number from 1 to {MOST_OUTPUTS:,}", lambda value: _whole(value, MOST_OUTPUTS))
+NUMBERS = Kind("a list of numbers", lambda value: _list(value, _is_number))
+SIZE = Kind(
+    f"height and width, whole numbers from 1 to {LARGEST_SIDE:,}",
+    lambda value: _list(value, lambda side: _whole(side, LARGEST_SIDE)) and len(value) == 2,  # type: ignore[arg-type]
+)
+ABOUT = {
+    "classes": TEXTS,
+    "outputs": OUTPUTS,
+    "size": SIZE,
+    "channels": CHANNELS,
+    "mean": NUMBERS,
+    "std": NUMBERS,
+    "input_known": FLAG,
+    "norm": TEXT,
+    "eps": Kind("text with a number of at least 0, such as '8/255'", _is_radius),
+    "held_out": TEXT,
+    "model": TEXT,
+    "model_args": MAPPING,
+}
+# Of a run's folder, beside what its arguments and its command are checked for where they are used.
+OF_RUN = {
+    "run": TEXT,
+    "arguments": MAPPING,
+    "objects": TEXTS,
+    "loaders": TEXTS,
+    "command": MAPPING,
+    "data": MAPPING,
+    "start": TEXT,
+    "versions": MAPPING,
+}
+OF_DATA = {"shape": Kind("four whole numbers of at least 1", _is_shape), "images": COUNT}
