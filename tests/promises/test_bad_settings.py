@@ -106,7 +106,7 @@ NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
     [
         *((name, WHOLE) for name in ("epochs", "max_steps", "accumulate", "update_batch", "checkpoint_every", "steps")),
         *((name, LEAST_0) for name in ("lr", "weight_decay")),
-        *((name, POSITIVE) for name in ("clip_grad", "time_budget", "step_size")),
+        *((name, POSITIVE) for name in ("clip_grad", "step_size")),
         ("ema", "a number from 0 to below 1"),
         ("min_clean", "a number from 0 to 1"),
     ],
