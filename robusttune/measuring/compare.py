@@ -42,7 +42,7 @@ class Comparisons(list[Comparison]):
 
     Attributes:
         note: what agreement is, where the images have no labels; "" for accuracies.
-        left_out: a sentence about the accuracies that only one model has; "" if there are none.
+        left_out: a sentence about accuracies that could not be compared, such as those that only one model has; "" for none.
     """
 
     note: str = ""
@@ -111,7 +111,7 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
 
 
 def _left_out(first: Records, second: Records) -> str:
-    """Name the accuracies that only one of two models has; "" if there are none."""
+    """Name the accuracies that cannot be compared, as only one of two models has them, or not for each image; "" for none."""
     rights = [[record for record in records if record.right is not None] for records in (first, second)]
     keys = [{key_of(record) for record in records} for records in rights]
     parts = [
@@ -119,9 +119,16 @@ def _left_out(first: Records, second: Records) -> str:
         for name, records, others in zip(("first", "second"), rights, reversed(keys), strict=True)
         if (alone := [_named(record) for record in records if key_of(record) not in others])
     ]
-    if not parts:
-        return ""
-    return f"Not compared, as one model alone has it: {'. And '.join(parts)}. Evaluate both with the same evaluations, norm and eps."
+    texts = []
+    if parts:
+        texts.append(
+            f"Not compared, as one model alone has it: {'. And '.join(parts)}. Evaluate both alike, with the same norm and eps."
+        )
+    if any(record.evaluation == "quick" and record.right is None for record in (*first, *second)):
+        texts.append(
+            "Not compared: `quick`, which measures a part of the images alone: evaluate both with `sweep` or `strong`."
+        )
+    return " ".join(texts)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -212,4 +212,15 @@ def test_a_comparison_names_what_one_model_alone_has():
     said = str(compared).rpartition("\n\n")[2]
     assert said.startswith("Not compared, as one model alone has it: only of the first sweep, norm=linf, eps=0.1, ")
     assert "And only of the second sweep, norm=linf, eps=0.2, " in said
-    assert said.endswith("Evaluate both with the same evaluations, norm and eps.")
+    assert said.endswith("Evaluate both alike, with the same norm and eps.")
+
+
+def test_a_comparison_says_that_quick_is_left_out_where_it_measured_a_part():
+    model, images, labels = linear()
+    many = (images.repeat(3, 1, 1, 1), labels.repeat(3))
+    some = robusttune.evaluate(model, [many], ["clean", "quick"], norm="linf", eps=0.1, progress=False)
+    compared = robusttune.compare(some, some)
+    assert [each.what for each in compared] == ["clean"]
+    assert compared.left_out.startswith(
+        "Not compared: `quick`, which measures a part of the images alone: evaluate both with"
+    )
