@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from robusttune.types import plain_number, shown
 
@@ -229,8 +229,7 @@ def takes(kind: Literal["attacks", "evaluations"], name: object, setting: str) -
         >>> takes("attacks", "pgd", "steps"), takes("attacks", "nfgsm", "steps")
         (True, False)
     """
-    function: Any = find(kind, name)
-    parameters = inspect.signature(function).parameters
+    parameters = inspect.signature(cast("Callable[..., object]", find(kind, name))).parameters
     return setting in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
