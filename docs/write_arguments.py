@@ -133,7 +133,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "finetune": "Epochs of ordinary training before hardening.",
         "epochs": "Epochs of hardening.",
         "max_steps": "Largest number of optimiser steps.",
-        "time_budget": "Longest time of training, in seconds. The limit that is reached first ends the run.",
+        "time_budget": 'Longest time of hardening: seconds, or a text such as "90min" or "2h". The limit that is reached first ends the run.',
     },
     "Updates of the weights": {
         "optimizer": "A name that timm knows, a torch optimiser, or a function (parameters) -> optimiser.",

@@ -14,6 +14,9 @@ FUNCTIONS = {
     "compare": "measuring/compare.py:compare",
     "replay": "training/replay.py:replay",
     "estimate": "training/harden.py:harden",
+    "save": "sharing/save.py:save",
+    "push": "sharing/push.py:push_to_hub",
+    "export": "sharing/export.py:export",
 }
 # In Python, the model and the loader are objects: what makes them in the shell.
 OBJECTS = {
@@ -42,14 +45,12 @@ ELSEWHERE = {
     "trust": "`robusttune.load(folder)`, which trusts it",
     "require": "`records.require(…)`",
     "fail_if_worse": "`robusttune.compare(…)`, and `not_worse`",
-    "first": "the first argument",
-    "second": "the second argument",
     "records": "`runs=`",
     "which": "`robusttune.estimate(…, which=…)`",
     "subset": "`robusttune.estimate(…, subset=…)`",
     "devices": "`robusttune.estimate(…, devices=…)`",
 }
-POSITIONAL = ("first", "second", "records")  # which have no name in the shell
+PLACES = ("the first argument", "the second argument")
 SHELL_ONLY, PYTHON_ONLY = "– (from the shell only)", "– (from Python only)"
 # Arguments of Python, by the option that stands for them.
 OPTIONS = {
@@ -60,6 +61,7 @@ OPTIONS = {
     "test_loader": "`--test_split`",
     "unlabeled_loader": "`--unlabeled`",
     "init_from": "`--checkpoint`",
+    "classes": "`--classes_file`",
 }
 
 
@@ -74,7 +76,8 @@ def _section(command: str) -> str:
     options = options_of(command)
     place = COMMANDS[command].function or FUNCTIONS.get(command)
     arguments = parameters_of(place) if place else {}
-    shared = [name for name in options if name in arguments and name not in {*OBJECTS, "first", "second"}]
+    by_place = dict(zip((name for name in options if not options[name].keyword), PLACES, strict=False))
+    shared = [name for name in options if name in arguments and name not in {*OBJECTS, *by_place}]
     text = "Model and images: see above.\n\n" if COMMANDS[command].function else ""
     groups: dict[str, list[str]] = {}
     for name in shared:
@@ -83,7 +86,10 @@ def _section(command: str) -> str:
     lines = [f"- {title}: {', '.join(groups[title])}\n" for title in (*GROUPS, RUN) if title in groups]
     text += f"Spelt alike, `--NAME` and `NAME=`:\n\n{''.join(lines)}\n" if lines else ""
     rows = [
-        (f"`{name}`" if name in POSITIONAL else f"`--{name}`", ELSEWHERE.get(name, SHELL_ONLY))
+        (
+            f"`{name.upper()}`, without an option" if name in by_place else f"`--{name}`",
+            ELSEWHERE.get(name, by_place.get(name, PLACES[1] if (command, name) == ("save", "out") else SHELL_ONLY)),
+        )
         for name in options
         if name not in {*shared, *OBJECTS}
     ]

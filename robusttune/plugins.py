@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from robusttune.types import plain_number, shown
 
@@ -217,8 +217,20 @@ def configured(kind: Literal["attacks", "evaluations"], name: Any, /, **settings
     parameters = inspect.signature(function).parameters if settings else {}
     unknown = [key for key in settings if key not in parameters]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        raise ValueError(f"the {_singular(kind)} {name!r} takes no {' and no '.join(unknown)}: leave it out")
+        label = repr(name) if isinstance(name, str) else getattr(name, "__name__", shown(name))
+        raise ValueError(f"the {_singular(kind)} {label} takes no {' and no '.join(unknown)}: leave it out")
     return partial(function, **settings) if settings else function
+
+
+def takes(kind: Literal["attacks", "evaluations"], name: object, setting: str) -> bool:
+    """Return True for a function of this kind that has this setting.
+
+    Example:
+        >>> takes("attacks", "pgd", "steps"), takes("attacks", "nfgsm", "steps")
+        (True, False)
+    """
+    parameters = inspect.signature(cast("Callable[..., object]", find(kind, name))).parameters
+    return setting in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def requires(importing: Callable[[], object]) -> Callable[[Function], Function]:

@@ -34,6 +34,9 @@ DESCRIPTION = (
     "came from."
 )
 
+# Options of many commands, and what they are called in the others.
+INSTEAD = {"--out": "--path", "--budget": "--time_budget", "--time_budget": "--budget"}
+
 
 class _Parser(ArgumentParser):
     """A parser that raises a UsageError where argparse prints its usage and exits."""
@@ -194,5 +197,14 @@ def _why_unknown(word: str, options: dict[str, Parameter]) -> str:
     if not word.startswith("-"):
         return f"{word!r} follows no option that takes it"
     name = word.partition("=")[0]
-    known = [f"--{option}" for option in (*options, "config", "print_config")]
-    return f"there is no option {name}{did_you_mean(name, known)}"
+    by_place = [option for option in options if not options[option].keyword]
+    if name.removeprefix("--") in by_place:
+        return f"there is no option {name}: write its value alone, in this order: {' '.join(map(str.upper, by_place))}"
+    known = [f"--{option}" for option in options if option not in by_place]
+    instead = INSTEAD.get(name, "")
+    hint = (
+        f" (did you mean {instead!r}?)"
+        if instead in known
+        else did_you_mean(name, [*known, "--config", "--print_config"])
+    )
+    return f"there is no option {name}{hint}"

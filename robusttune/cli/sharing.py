@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from robusttune.cli.errors import UsageError
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.prepared import names_in_file, prepared
 from robusttune.cli.runs import options_of_run
@@ -15,8 +16,9 @@ from robusttune.sharing.save import save
 
 def run_save(
     run: str,
-    folder: str,
+    folder: str | None = None,
     *,
+    out: str | None = None,
     records: str | None = None,
     name: str | None = None,
     license: str | None = None,
@@ -33,6 +35,7 @@ def run_save(
     Args:
         run: the folder of a run of harden.
         folder: a new folder.
+        out: the same, for those who write --out as in other commands.
         records: the folder that evaluate wrote to; by default the one evaluation in the folder of the run.
         name: of the model, for the title of the card; by default that of the folder.
         license: its identifier on the Hub, such as apache-2.0; left out, the card says that there is none.
@@ -42,9 +45,33 @@ def run_save(
         trust: call a function that the run names as its model, which is code.
     """
     classes = None if classes_file is None else names_in_file(classes_file)
-    place = save(run, folder, records, name=name, license=license, classes=classes, overwrite=overwrite, trust=trust)
+    place = save(
+        run,
+        _one_folder(folder, out),
+        records,
+        name=name,
+        license=license,
+        classes=classes,
+        overwrite=overwrite,
+        trust=trust,
+    )
     print(f"saved: {place / 'README.md'}\nnext: robusttune push {place} USER/NAME --dry_run")
     return 0
+
+
+def _one_folder(folder: str | None, out: str | None) -> str:
+    """Return the new folder, which is named by its place or by --out.
+
+    Raises:
+        UsageError: it is named twice, or not at all.
+    """
+    if folder is not None and out is not None:
+        wrong = f"the new folder is named twice, {folder!r} and --out {out!r}: leave one of them out"
+    elif folder is None and out is None:
+        wrong = "missing: the new folder; for example: robusttune save runs/a published/cats --license apache-2.0"
+    else:
+        return folder or out or ""
+    raise UsageError(f"{wrong}; robusttune save --help explains")
 
 
 def run_push(folder: str, repo_id: str, *, private: bool = True, dry_run: bool = False) -> int:

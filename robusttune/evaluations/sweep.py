@@ -24,6 +24,7 @@ from robusttune.threat import ThreatModel
 
 __all__ = ["sweep"]
 
+STEPS = 50  # of an attack that takes a number of steps
 MULTIPLES = {"l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "linf": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
 
 
@@ -39,7 +40,7 @@ def _passes(
     threats = _attacked(subject, norms=norms, eps=eps)
     if not threats:
         return Passes(1)
-    each = attack_passes(subject, plugins.configured("attacks", attack, steps=steps), threats[0])
+    each = attack_passes(subject, _configured(attack, steps), threats[0])
     return Passes(1).plus(each, len(losses) * len(threats))
 
 
@@ -49,7 +50,16 @@ def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
             f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
             "evaluate with attack='pgd' or 'apgd'"
         )
-    plugins.configured("attacks", attack, steps=steps)
+    _configured(attack, steps)
+
+
+def _steps_of(attack: AttackLike, steps: int | None) -> int | None:
+    """Return None in place of the default number of steps for an attack that takes none."""
+    return steps if steps != STEPS or plugins.takes("attacks", attack, "steps") else None
+
+
+def _configured(attack: AttackLike, steps: int | None) -> Attack:
+    return plugins.configured("attacks", attack, steps=_steps_of(attack, steps))
 
 
 def _attacked(subject: Subject, *, norms: Sequence[NormLike] | None, eps: Sequence[float] | None) -> list[ThreatModel]:
@@ -65,7 +75,7 @@ def sweep(
     norms: Sequence[NormLike] | None = None,
     eps: Sequence[float] | None = None,
     attack: AttackLike = "apgd",
-    steps: int | None = 50,
+    steps: int | None = STEPS,
     losses: Sequence[LossName] = ("cross_entropy", "margin"),
 ) -> list[Record]:
     """Measure the accuracy under attack for radii from 0 to well past the training radius, in both norms.
@@ -79,16 +89,16 @@ def sweep(
         eps: radii in pixel units on [0,1], for all norms; multiples of the training radius unless given (of the
             customary radius for a norm that was not trained on).
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps: of the attack; None for the attack's default.
+        steps: of the attack; None for the attack's default, as is the default for an attack of yours without `steps`.
         losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
 
     Raises:
-        ValueError: the attack leaves the ball, or has no setting `steps`.
+        ValueError: the attack leaves the ball, or other steps than the default are asked of one that has no setting `steps`.
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
     _check(subject, attack=attack, steps=steps)
-    configured = plugins.configured("attacks", attack, steps=steps)
+    configured = _configured(attack, steps)
     swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}
     single: dict[ThreatModel, list[int]] = {threat: [] for norm in swept for threat in threats[norm]}
@@ -103,7 +113,12 @@ def sweep(
                 single[threat] += answers.tolist()
     right = {threat: hits(answers_to, true) for threat, answers_to in single.items()}
     images, *counts = subject.totals(len(true), *map(sum, right.values()))
-    setting = {"attack": _name(attack), "steps": steps, "losses": "+".join(losses), "seed": subject.seed}
+    setting = {
+        "attack": _name(attack),
+        "steps": _steps_of(attack, steps),
+        "losses": "+".join(losses),
+        "seed": subject.seed,
+    }
     return [
         accuracy(
             *("sweep", correct, images, {"norm": threat.norm, "eps": threat.eps, **setting}),

@@ -42,9 +42,11 @@ class Comparisons(list[Comparison]):
 
     Attributes:
         note: what agreement is, where the images have no labels; "" for accuracies.
+        left_out: a sentence about accuracies that could not be compared, such as those that only one model has; "" for none.
     """
 
     note: str = ""
+    left_out: str = ""
 
     def table(self) -> str:
         """Return a Markdown table with one row a Comparison."""
@@ -61,7 +63,7 @@ class Comparisons(list[Comparison]):
             )
             for test in self
         ]
-        return markdown_table(HEAD, rows) + ("\n\n" if self.note else "") + self.note
+        return "\n\n".join(text for text in (markdown_table(HEAD, rows), self.note, self.left_out) if text)
 
     def __str__(self) -> str:
         return self.table()
@@ -102,9 +104,31 @@ def compare(first: Records | PathLike, second: Records | PathLike) -> Comparison
         if record.right is not None and rights:
             right = rights.pop(0) if len(rights) > 1 else rights[0]
             comparisons.append(compared(_named(record), record.right, right, pairs))
+    comparisons.left_out = _left_out(first, second)
     if not comparisons:
         raise ValueError("the two have no measurement in common: evaluate both models with the same evaluations")
     return comparisons
+
+
+def _left_out(first: Records, second: Records) -> str:
+    """Name the accuracies that cannot be compared, as only one of two models has them, or not for each image; "" for none."""
+    rights = [[record for record in records if record.right is not None] for records in (first, second)]
+    keys = [{key_of(record) for record in records} for records in rights]
+    parts = [
+        f"only of the {name} {'; '.join(dict.fromkeys(alone))}"
+        for name, records, others in zip(("first", "second"), rights, reversed(keys), strict=True)
+        if (alone := [_named(record) for record in records if key_of(record) not in others])
+    ]
+    texts = []
+    if parts:
+        texts.append(
+            f"Not compared, as one model alone has it: {'. And '.join(parts)}. Evaluate both alike, with the same norm and eps."
+        )
+    if any(record.evaluation == "quick" and record.right is None for record in (*first, *second)):
+        texts.append(
+            "Not compared: `quick`, which measures a part of the images alone: evaluate both with `sweep` or `strong`."
+        )
+    return " ".join(texts)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -26,7 +26,9 @@ def verdict(headline: Headline) -> str:
     if not parts:
         return f"No verdict: {headline.word} was measured neither on unchanged images nor under attack, by `clean` and `sweep`."
     if headline.judged is None:
-        parts.append(f"{headline.word.capitalize()} under attack was not measured.")
+        parts.append(
+            f"{headline.word.capitalize()} under attack was not measured by `sweep`, `strong` or `autoattack`, on which a verdict rests."
+        )
     return " ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """Numeric settings: numbers as people write them, and checks of their ranges."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple, cast
@@ -48,6 +49,12 @@ NUMBERS = {
     "unlabeled_share": AllowedRange("a share of each batch, above 0 and below 1,", lambda value: 0 < value < 1),
     "ema": DECAY,
     "awp": AllowedRange("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
+}
+UNITS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86400),
 }
 NEEDED = (
     *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
@@ -112,6 +119,40 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is no finite number: write it as 0.03, 3e-2 or 8/255")
     return value
+
+
+def seconds_of(value: float | str | None, name: str = "time_budget") -> float | None:
+    """Read a length of time: seconds, or a text such as "2h", "1h 30min", "45 s"; None stays None.
+
+    Args:
+        value: above 0.
+        name: of the argument, for the error.
+
+    Raises:
+        ValueError: it is no time above 0.
+
+    Example:
+        >>> [seconds_of(value) for value in ("2h", "1h 30min", 45, "45", "0.5 days")]
+        [7200.0, 5400.0, 45.0, 45.0, 43200.0]
+    """
+    if value is None:
+        return None
+    total = _sum_of_units(value) if isinstance(value, str) else value
+    if not in_range(total, POSITIVE):
+        raise ValueError(f"{name} is {shown(value)}, but seconds, or a text such as '90min', '2h' or '1d', are needed")
+    return float(cast(float, total))
+
+
+def _sum_of_units(text: str) -> float | None:
+    """Add up amounts with units, or return a number without one; None for any other text."""
+    parts = re.findall(r"([\d.]+) *([a-z]*)", text.lower())
+    whole = "".join(amount + unit for amount, unit in parts) == re.sub(r"\s", "", text.lower())
+    if not whole or not all(unit in UNITS or (not unit and len(parts) == 1) for _, unit in parts):
+        return None
+    try:
+        return sum(number(amount) * UNITS.get(unit, 1) for amount, unit in parts)
+    except ValueError:
+        return None
 
 
 def as_written(value: float) -> str:

@@ -13,6 +13,7 @@ from robusttune.model import seen_corruptions
 from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.run.log import Tracker
+from robusttune.run.settings import seconds_of
 from robusttune.tasks import TasksLike
 from robusttune.training.doubts import doubts
 from robusttune.training.fitted_heads import fit_heads
@@ -80,7 +81,7 @@ def harden(
     finetune: int = 0,
     epochs: int = 10,
     max_steps: int | None = None,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     optimizer: OptimizerLike | None = None,
     scheduler: SchedulerLike | None = None,
     lr: float | None = None,
@@ -113,7 +114,7 @@ def harden(
     Args:
         model: images -> logits (N,K): any timm or torchvision classifier or module of that shape; or what `robusttune.load` takes.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
-        norm, eps: of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
+        norm, eps: norm and radius eps of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless you pass norm, eps or augment.
         preset: "standard" (N-FGSM, then PGD-2 in a wider ball, steps of 32 images), "thorough" (the same with PGD-10), both alike and as
             published from 160 px on; "fast" (whole batches, any size), "joint" (the default before). Other arguments override it.
@@ -128,15 +129,14 @@ def harden(
         classifier: name of the layer that yields the logits, for models where probing does not find it.
         val_loader: held-out images, which choose the epoch whose weights are returned; for None 5% of a plain DataLoader's
             images are held back where those are 32 or more, else the averaged weights of the last epoch are returned.
-        unlabeled_loader: images without labels (labels are ignored), which the teacher labels. An epoch has the images of both
-            loaders. A `loader` that yields images alone is labelled by the teacher, too.
+        unlabeled_loader: images that the teacher labels (labels are ignored), as it does those of a `loader` of images alone.
         teacher: "self" (the model as it is at the start, frozen), the folder of a run of harden, or a module or function that gets
             the model's input; logits (N,K) are of the same classes. None: `unlabeled_loader` is for the pretext losses alone.
         unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
         drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
         heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
         pretrain_epochs, finetune: epochs before: pretrain_epochs of rotation and jigsaw on all images, then finetune of ordinary training.
-        epochs, max_steps, time_budget: length in epochs, optimiser steps, seconds of training; the first limit reached ends the run.
+        epochs, max_steps, time_budget: length in epochs, optimiser steps, time of training (seconds, or "2h", "90min"); the first limit reached ends the run.
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, backbone and image size.
         accumulate: batches that are joined for one step.
         update_batch: most images of a step, into which larger batches are cut; None for whole batches; "auto": by preset.
@@ -183,7 +183,7 @@ def harden(
         Learning(tasks, views, objective, criterion, augment, classifier, heads, min_clean, init_from),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate, update_batch, pretrain_epochs, finetune),
+        RunLength(epochs, max_steps, seconds_of(time_budget), accumulate, update_batch, pretrain_epochs, finetune),
         Speed(precision, compile, channels_last, tune, micro_batch, checkpointing, device, sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )

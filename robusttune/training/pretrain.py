@@ -18,6 +18,7 @@ from robusttune.model.borrowing import frozen
 from robusttune.model.checks import check_model
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run.log import Tracker
+from robusttune.run.settings import seconds_of
 from robusttune.run.tracking import check_log
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import felt, task_weights
@@ -63,7 +64,7 @@ def pretrain(
     classifier: str | None = None,
     epochs: int = 10,
     max_steps: int | None = None,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     optimizer: OptimizerLike | None = None,
     scheduler: SchedulerLike | None = None,
     lr: float | None = None,
@@ -124,7 +125,7 @@ def pretrain(
         Learning(task_weights(tasks), views, objective=None, augment=augment, classifier=classifier),
         PixelSettings(mean, std, normalized),
         Updates(optimizer, scheduler, lr, weight_decay, clip_grad, ema),
-        RunLength(epochs, max_steps, time_budget, accumulate, None),
+        RunLength(epochs, max_steps, seconds_of(time_budget), accumulate, None),
         Speed(precision, compile, channels_last, tune=False, device=device, sharded=sharded),
         Output(out, resume, checkpoint_every, seed, log, progress, on_epoch, notes),
     )

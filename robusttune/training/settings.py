@@ -18,7 +18,7 @@ from robusttune.norms import NormLike
 from robusttune.objectives import ObjectiveLike
 from robusttune.plugins import did_you_mean
 from robusttune.run.log import Tracker
-from robusttune.run.settings import check_settings
+from robusttune.run.settings import check_settings, seconds_of
 from robusttune.tasks import TasksLike, TaskWeights
 from robusttune.types import AutoBool, Channels, DeviceLike, Json, Loader, PathLike, plain_number
 
@@ -235,7 +235,7 @@ class HardenSettings(TypedDict, total=False):
     finetune: int
     epochs: int
     max_steps: int | None
-    time_budget: float | None
+    time_budget: float | str | None
     optimizer: OptimizerLike | None
     scheduler: SchedulerLike | None
     lr: float | None
@@ -278,6 +278,8 @@ def run_settings(loader: Loader, **settings: Unpack[HardenSettings]) -> RunSetti
         if name not in known:
             hint = did_you_mean(name, known) or f": it takes {', '.join(known)}"
             raise TypeError(f"harden has no argument {name!r}{hint}")
+    if "time_budget" in settings:
+        settings["time_budget"] = seconds_of(settings["time_budget"])
 
     def group(kind: type[Group], **required: object) -> Group:
         passed = {field.name for field in fields(kind)} & settings.keys()  # type: ignore[arg-type]

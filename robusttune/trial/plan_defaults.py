@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from robusttune import plugins
 from robusttune.norms import NormLike, default_eps
-from robusttune.run.settings import check_number, numbers
+from robusttune.run.settings import check_number, numbers, seconds_of
 from robusttune.tasks import TASKS, TasksLike
 from robusttune.tasks._weights import checked_weight, task_weights
 from robusttune.threat import ThreatModel
@@ -52,7 +52,7 @@ class PlanRequest:
     epochs: float
     images: int
     evaluation: Sequence[Item] | None
-    budget: float | None
+    budget: float | str | None
     price: float | None
     currency: str | None
     cloud: Mapping[str, float] | None
@@ -273,7 +273,10 @@ def chosen_tasks(tasks: TasksLike) -> dict[str, float] | None:
 
 
 def chosen_budget(
-    limit: float | None, price: float | None, currency: str | None = None, cloud: Mapping[str, float] | None = None
+    limit: float | str | None,
+    price: float | None,
+    currency: str | None = None,
+    cloud: Mapping[str, float] | None = None,
 ) -> Budget | None:
     """Return the budget as the plan has it: seconds, or money and its price an hour; a currency, and what a rented machine costs.
 
@@ -284,7 +287,8 @@ def chosen_budget(
         raise ValueError("price= needs budget=: pass the money that the trial may cost, too")
     budget: Budget = {}
     if limit is not None:
-        budget = {"seconds": limit} if price is None else {"money": limit, "price an hour": price}
+        allowed = cast(float, seconds_of(limit, "budget") if price is None else limit)
+        budget = {"seconds": allowed} if price is None else {"money": allowed, "price an hour": price}
     if currency is not None:
         budget["currency"] = currency
     if cloud is not None:

@@ -57,7 +57,7 @@ def poc(
     epochs: float = 3,
     images: int = 3000,
     evaluation: Sequence[Item] | None = None,
-    budget: float | None = None,
+    budget: float | str | None = None,
     price: float | None = None,
     currency: str | None = None,
     cloud: Mapping[str, float] | None = None,
@@ -111,7 +111,7 @@ def poc(
         epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
         images: number of test images to measure on, if there are so many; the screening takes others, a third as many.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
-        budget: limit of the whole trial's cost, in seconds; with a price, in money.
+        budget: limit of the whole trial's cost: seconds, or a text such as "2h"; with a price, money.
         price: of an hour on this machine.
         currency: of prices, such as "EUR", for the page.
         cloud: {"price an hour": 2.5, "times as fast": 12}, to compare a rented machine with this one on the page: its price, and

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from robusttune.run.settings import COUNT, POSITIVE, AllowedRange, check_number
+from robusttune.run.settings import COUNT, POSITIVE, AllowedRange, check_number, seconds_of
 from robusttune.threat import ThreatModel
 from robusttune.types import plain_number, shown
 
@@ -76,9 +76,12 @@ def check_request(request: "PlanRequest") -> None:
             raise ValueError(f"{name} is {shown(value)}, but {kind.words}")
     check_number("images", request.images, COUNT)
     check_number("epochs", request.epochs, POSITIVE)
-    for name in ("budget", "price"):
-        if getattr(request, name) is not None:
-            check_number(name, getattr(request, name), POSITIVE)
+    if request.price is None:
+        seconds_of(request.budget, "budget")
+        return
+    check_number("price", request.price, POSITIVE)
+    if request.budget is not None:
+        check_number("budget", request.budget, POSITIVE)
 
 
 def chosen_seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -314,6 +314,15 @@ MISTAKES = [
     (["harden", "--model", "x", "--data", "y", "--epochs", "two"], "--epochs is 'two', but it must be a whole number"),
     (["harden", "--model", "x", "--data", "y", "--eps", "two"], "--eps is 'two', but it must be a number"),
     (["hardn"], "(did you mean 'harden'?)"),
+    (
+        ["save", "--run", "a", "--folder", "b"],
+        "there is no option --run: write its value alone, in this order: RUN FOLDER",
+    ),
+    (["save", "runs/a"], "missing: the new folder; for example: robusttune save runs/a published/cats"),
+    (["save", "runs/a", "b", "--out", "c"], "the new folder is named twice, 'b' and --out 'c': leave one of them out"),
+    (["export", "runs/a", "--out", "b.onnx"], "there is no option --out (did you mean '--path'?)"),
+    (["advise", "--data", "x", "--time_budget", "2h"], "there is no option --time_budget (did you mean '--budget'?)"),
+    (["harden", "--budget", "2h"], "there is no option --budget (did you mean '--time_budget'?)"),
     (["report"], "missing: records; for example: robusttune report before="),
 ]
 

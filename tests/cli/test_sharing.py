@@ -110,6 +110,12 @@ def test_a_folder_that_save_did_not_write_is_said(here, capsys, words, match):
     assert match in capsys.readouterr().err
 
 
+def test_save_takes_the_folder_by_place_or_as_out(here):
+    assert main(["save", "runs/a", "--out", "published/again", "--license", "mit"]) == 0
+    first, second = (here / f"published/{name}/model.safetensors" for name in ("digits", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_push_lists_what_would_go_up(here, capsys):
     assert main(["push", "published/digits", "me/digits", "--dry_run"]) == 0
     assert capsys.readouterr().out.startswith("would go up to me/digits (private)\n  README.md")

@@ -40,6 +40,22 @@ def test_the_sweep_finds_the_closed_form_accuracy_of_a_linear_model(norm):
     assert values[0] - values[-1] > 0.3
 
 
+def brighter(loss_of, images, threat, *, generator):
+    """Return the brightest images of the threat model, without steps."""
+    return threat.project(images + 1, images)
+
+
+def test_an_attack_without_steps_is_called_without_them():
+    model, images, labels = linear()
+    judged = partial(sweep, attack=brighter, norms=["linf"], eps=[0.1])
+    (record,) = robusttune.evaluate(model, [(images, labels)], judged, progress=False)
+    assert (record.setting["attack"], record.setting["steps"]) == ("brighter", None)
+    expected = model((images + 0.1).clamp(0, 1)).argmax(1) == labels
+    assert record.value == int((expected & (model(images).argmax(1) == labels)).sum()) / COUNT
+    with pytest.raises(ValueError, match=r"^the attack brighter takes no steps: leave it out"):
+        robusttune.evaluate(model, [(images, labels)], partial(judged, steps=3), progress=False)
+
+
 @pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0), "wide_pgd"], ids=["name", "partial", "wide"])
 @pytest.mark.parametrize("steps", [None, 50])
 def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):

@@ -79,7 +79,9 @@ def test_what_is_not_known_is_said():
     (headline,) = headlines({"a": Records(measured(19, 10)[:1]), "b": measured(19, 12)})
     assert "“a” was not measured." in verdict(headline)
     (headline,) = headlines({"a": Records(measured(19, 10)[:1])})
-    assert verdict(headline).endswith("Accuracy under attack was not measured.")
+    assert verdict(headline).endswith(
+        "Accuracy under attack was not measured by `sweep`, `strong` or `autoattack`, on which a verdict rests."
+    )
     (headline,) = headlines({"a": Records(measured(19, 10)[1:])})
     assert expectation(headline).startswith("Not known: it needs attacks (`sweep`) at linf up to 8/255 and `clean`")
 

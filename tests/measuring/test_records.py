@@ -196,3 +196,31 @@ def test_what_is_printed_is_a_table():
     measured = robusttune.evaluate(model, [(images, labels)], "clean", progress=False)
     comparisons = robusttune.compare(measured, measured)
     assert str(comparisons) == comparisons.table()
+
+
+def test_a_comparison_names_what_one_model_alone_has():
+    model, images, labels = linear()
+    first, second = (
+        robusttune.evaluate(
+            model, [(images, labels)], ["clean", partial(sweep, norms=["linf"], eps=[eps], steps=1)], progress=False
+        )
+        for eps in (0.1, 0.2)
+    )
+    assert robusttune.compare(first, first).left_out == ""
+    compared = robusttune.compare(first, second)
+    assert [each.what for each in compared] == ["clean"]
+    said = str(compared).rpartition("\n\n")[2]
+    assert said.startswith("Not compared, as one model alone has it: only of the first sweep, norm=linf, eps=0.1, ")
+    assert "And only of the second sweep, norm=linf, eps=0.2, " in said
+    assert said.endswith("Evaluate both alike, with the same norm and eps.")
+
+
+def test_a_comparison_says_that_quick_is_left_out_where_it_measured_a_part():
+    model, images, labels = linear()
+    many = (images.repeat(3, 1, 1, 1), labels.repeat(3))
+    some = robusttune.evaluate(model, [many], ["clean", "quick"], norm="linf", eps=0.1, progress=False)
+    compared = robusttune.compare(some, some)
+    assert [each.what for each in compared] == ["clean"]
+    assert compared.left_out.startswith(
+        "Not compared: `quick`, which measures a part of the images alone: evaluate both with"
+    )

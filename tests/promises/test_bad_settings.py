@@ -108,7 +108,7 @@ NO_NUMBERS = ["3", torch.nan, torch.inf, True, [1], -1]
         ("epochs", "a whole number from 1 to 100,000"),
         ("steps", "a whole number from 1 to 10,000"),
         *((name, MODERATE) for name in ("lr", "weight_decay")),
-        *((name, POSITIVE) for name in ("clip_grad", "time_budget")),
+        ("clip_grad", POSITIVE),
         ("step_size", "a number above 0, and at most 1,000,000,"),
         ("ema", "a number from 0 to below 1"),
         ("min_clean", "a number from 0 to 1"),

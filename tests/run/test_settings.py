@@ -2,7 +2,8 @@
 
 import pytest
 
-from robusttune.run.settings import number, numbers
+from robusttune.run.settings import number, numbers, seconds_of
+from robusttune.training.settings import run_settings
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,28 @@ def test_other_text_is_refused_and_stays_text_in_a_file(text):
     with pytest.raises(ValueError, match=r"is no finite number: write it as 0\.03, 3e-2 or 8/255"):
         number(text)
     assert numbers({"name": [text, None, 3]}) == {"name": [text, None, 3]}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2h", 7200.0),
+        ("90min", 5400.0),
+        ("45s", 45.0),
+        ("1h 30min", 5400.0),
+        ("2 hours", 7200.0),
+        (600, 600.0),
+        ("600", 600.0),
+    ],
+)
+def test_a_time_is_seconds_or_a_text_with_units(value, seconds):
+    assert seconds_of(value, "budget") == seconds
+    assert run_settings([], time_budget=value).length.time_budget == seconds
+
+
+@pytest.mark.parametrize("value", ["soon", "2 weeks", "-5", "", "0s", 0, -1.0, True, "1h30", "min"])
+def test_what_is_no_time_is_refused(value):
+    with pytest.raises(
+        ValueError, match=r"^time_budget is .*, but seconds, or a text such as '90min', '2h' or '1d', are"
+    ):
+        run_settings([], time_budget=value)

@@ -1,5 +1,6 @@
 """The length of a run, and the growth of the radius."""
 
+import json
 import logging
 
 import pytest
@@ -43,3 +44,10 @@ def test_the_radius_grows_unless_the_start_is_robust(caplog):
     hardened(model, epochs=1, eps=0.1, tasks=None)
     assert "(growing)" not in caplog.text
     assert radius_factor(1.0) == 1.0
+
+
+def test_a_time_budget_may_have_a_unit(tmp_path):
+    hardened(epochs=1, max_steps=1, time_budget="2h", out=tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["arguments"]["time_budget"] == 7200
+    with pytest.raises(ValueError, match=r"^time_budget is 'soon', but seconds, or a text such as"):
+        hardened(epochs=1, time_budget="soon")

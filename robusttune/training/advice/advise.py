@@ -1,6 +1,5 @@
 """Advice on the settings of `harden`."""
 
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import nn
 from robusttune.norms import NormLike
 from robusttune.plugins import one_of
 from robusttune.run.markdown import markdown_table
-from robusttune.run.settings import POSITIVE, as_written, in_range, number
+from robusttune.run.settings import as_written, seconds_of
 from robusttune.training.advice.adversary import choose_adversary
 from robusttune.training.advice.chosen import AdvicePurpose, Choice, Chosen, Settings, Wishes
 from robusttune.training.advice.expectations import Timing, expectations, fit_budget, timing_of
@@ -21,10 +20,9 @@ from robusttune.training.advice.situation import Situation, situation_of
 from robusttune.training.presets import PRESETS
 from robusttune.training.recipe import default_recipe
 from robusttune.training.settings import HardenSettings, PixelSettings, Updates
-from robusttune.types import Channels, DeviceLike, Loader, shown
+from robusttune.types import Channels, DeviceLike, Loader
 
 PURPOSES: tuple[AdvicePurpose, ...] = get_args(AdvicePurpose)
-UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 UNEVEN = 10  # times as many images of one class as of another
 FEW_OF_A_CLASS = 20
 WIDTH = 110
@@ -140,7 +138,9 @@ def advise(
         >>> advice.settings["eps"] == 8 / 255, advice.settings["preset"], advice.settings["epochs"]
         (True, 'standard', 13)
     """
-    wishes = Wishes(norm, eps, None if purpose is None else one_of("purpose", purpose, PURPOSES), seconds_of(budget))
+    wishes = Wishes(
+        norm, eps, None if purpose is None else one_of("purpose", purpose, PURPOSES), seconds_of(budget, "budget")
+    )
     pixels = PixelSettings(mean, std, normalized)
     situation = situation_of(model, loader, unlabeled_loader=unlabeled_loader, labels=labels, pixels=pixels, seed=seed)
     if situation.labels is None or situation.others is None:
@@ -207,36 +207,6 @@ def _fit(chosen: Chosen, situation: Situation, wishes: Wishes, timing: Timing | 
             f"batches of {batch:,} images do not fit into free memory, those of {fits:,} do; checkpointing=True saves more, for time",
             "measured on this machine with your model (robusttune.estimate)",
         )
-
-
-def seconds_of(budget: float | str | None) -> float | None:
-    """Read a budget of time: seconds, or a text such as "2h", "1h 30min", "90min"; None stays None.
-
-    Raises:
-        ValueError: it is no time above 0.
-
-    Example:
-        >>> seconds_of("2h"), seconds_of("1h 30min"), seconds_of(45), seconds_of("0.5d")
-        (7200.0, 5400.0, 45.0, 43200.0)
-    """
-    if budget is None:
-        return None
-    total: object = budget
-    if isinstance(budget, str):
-        parts = re.findall(r"([\d.]+) *([a-z]*)", budget.strip().lower())
-        known = all(unit in UNITS or (not unit and len(parts) == 1) for _, unit in parts)
-        whole = "".join(amount + unit for amount, unit in parts) == re.sub(r"\s", "", budget.lower())
-        try:
-            total = (
-                sum(number(amount) * UNITS.get(unit, 1) for amount, unit in parts)
-                if parts and known and whole
-                else None
-            )
-        except ValueError:
-            total = None
-    if not in_range(total, POSITIVE):
-        raise ValueError(f"budget is {shown(budget)}, but seconds, or a text such as '90min', '2h' or '1d', are needed")
-    return float(cast(float, total))
 
 
 def _short(source: str) -> str:

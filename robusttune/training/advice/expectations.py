@@ -86,6 +86,11 @@ def fit_budget(chosen: Chosen, situation: Situation, wishes: Wishes, timing: Tim
             f"the budget of {duration(wishes.budget)} is shorter than a run of one epoch ({duration(timing.seconds(1))}): take fewer or "
             "smaller images, or a larger budget"
         )
+    elif timing.fixed > wishes.budget / 2:
+        chosen.todo.append(
+            f"everything but hardening takes {duration(timing.fixed)} of the budget of {duration(wishes.budget)}, such as fine-tuning: pass a "
+            "trained model, smaller images or a larger budget, or lower finetune= if accuracy in training is near 100% early"
+        )
     chosen.settings["time_budget"] = max(1.0, round(left, 1))
     why = f"of the training steps, out of {duration(wishes.budget)} for all; what is reached first ends the run"
     chosen.say("time_budget", duration(chosen.settings["time_budget"]), why, YOURS)

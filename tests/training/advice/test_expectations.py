@@ -42,6 +42,12 @@ def test_a_budget_becomes_epochs(budget, epochs, limit, seconds):
     assert ("the budget has time for 358 epochs, but more than 15 are not advised" in todo) == (budget == 3600)
 
 
+@pytest.mark.parametrize(("fixed", "said"), [(20.0, False), (70.0, True)])
+def test_a_budget_that_goes_into_other_stages_is_said(fixed, said):
+    todo = " ".join(advised(100, fixed=fixed)[0].todo)
+    assert ("everything but hardening takes 1 min 10 s of the budget of 1 min 40 s" in todo) == said
+
+
 @pytest.mark.parametrize(("largest", "micro"), [(None, None), (500, None), (128, None), (100, 64), (1, 1), (0, None)])
 def test_a_batch_that_does_not_fit_into_memory_is_taken_in_parts(largest, micro):
     assert advised(None, largest=largest)[0].settings.get("micro_batch") == micro
