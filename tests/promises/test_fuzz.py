@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from fuzzing import CALLS, Grumbling, Raw, odd_calls, outcome, raw_group
+from fuzzing import CALLS, HUGE, JUNK, Grumbling, Raw, odd_calls, outcome, parameters, quietly, raw_group
 from hypothesis import HealthCheck, given, settings
 from torch import nn
 
@@ -69,6 +69,23 @@ def test_10_000_odd_calls_end_in_words(capsys):
             print(f"\n{text}\n    {str(odd)[:300]}", end="")
     assert raw == {}
     assert all(counted[name, "refused"] > 100 for name in CALLS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_each_odd_value_for_each_argument_ends_in_words(name, capsys):
+    ends, found = Counter(), {}
+    for key in parameters(name):
+        for make in JUNK + HUGE:
+            odd = {key: quietly(make)}
+            try:
+                ends[outcome(name, odd)] += 1
+            except Raw as error:
+                found.setdefault(str(error).split(": '")[0], (str(error), odd))
+    with capsys.disabled():
+        print(f"\n{name:12} {dict(ends)}", end="")
+    assert found == {}
+    assert ends["refused"] > 100
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,10 @@ JUNK = [
     lambda: torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), lambda: np.random.default_rng(0), torch.Generator,
     lambda: Records(), lambda: lambda *_, **__: None, lambda: lambda *_, **__: torch.zeros(3), lambda: lambda *a, **__: a[0],
 ]  # fmt: skip
+HUGE = [
+    lambda: -(10**400), lambda: 2**70, lambda: -(2**70), lambda: 2**40, lambda: [10**400], lambda: (2**70,) * 3,
+    lambda: {"rotation": 10**400}, lambda: {"a": 2**70}, lambda: "\ud800",
+]  # fmt: skip
 VALUES = (
     st.sampled_from(JUNK).map(quietly)
     | st.integers()
