@@ -1,17 +1,18 @@
 """The peak memory of a run, measured on a few of its steps; its weights change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from robusttune.model.devices import tensors_of
 from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, peak_of
-from robusttune.training.profiling import one_step
+from robusttune.training.profiling import one_step, sized_batch
 
 USABLE = 0.9  # of free memory: the rest is lost between what is allocated
 
@@ -26,24 +27,51 @@ class Memory(NamedTuple):
 def memory(training: Training) -> Memory:
     """Measure the peak memory of two batches, and extrapolate the largest batch by a straight line through two small ones.
 
-    The line is of tensors alone, as what the allocator adds to small ones is uneven; it adds its share of the whole batch.
+    The line is of the tensors of forward and backward passes, without the gradients of weights, which do not grow with the
+    batch and of small batches take more. What the allocator adds is uneven there, so it gets its share of the whole batch.
     """
-    stepper, device, batch = training.stepper, training.stepper.device, len(training.batches.peeked[0])
+    device, batch = training.stepper.device, len(training.batches.peeked[0])
     kept, free = kept_bytes(training), free_bytes(device)
     measured = peak_of(_batches(training, batch), device)
     peak = kept + max(measured.whole, _at_the_end_of_an_epoch(training))
     small, larger = max(2, batch // 4), max(4, batch // 2)
-    parts, stepper.micro_batch = stepper.micro_batch, None
-    try:
-        low, high = (peak_of(_batches(training, count), device).tensors for count in (small, larger))
-    finally:
-        stepper.micro_batch = parts
+    with _gradients_dropped(training):
+        low, high = (peak_of(_passes(training, count), device).tensors for count in (small, larger))
     slope = (high - low) / (larger - small)
     if free is None or slope <= 0:
         return Memory(peak, None)
     room = USABLE * free * measured.tensors / measured.whole
     fits = int((room - (low - slope * small)) / slope)
-    return Memory(peak, fits if parts is not None else max(fits, batch))
+    return Memory(peak, fits if training.stepper.micro_batch is not None else max(fits, batch))
+
+
+def _passes(training: Training, count: int) -> Callable[[], Any]:
+    """Return a function that takes the passes of a batch of this size at once, without a step."""
+    stepper, batch = training.stepper, sized_batch(training, count)
+
+    def work() -> None:
+        images, labels, unlabeled = batch.to(stepper.device)
+        with stepper.precision.autocast(stepper.device):
+            out = training.robust_loss(images, labels, unlabeled=unlabeled)
+        out["loss"].backward()
+
+    return work
+
+
+@contextmanager
+def _gradients_dropped(training: Training) -> Iterator[None]:
+    """Drop the gradient of each weight inside this context as soon as it is computed."""
+
+    def drop(weight: Tensor) -> None:
+        weight.grad = None
+
+    weights = [each for each in training.robust_loss.parameters() if each.requires_grad]
+    hooks = [each.register_post_accumulate_grad_hook(drop) for each in weights]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def kept_bytes(training: Training) -> int:

@@ -170,14 +170,19 @@ def _images(loader: Any) -> int:
 
 
 def one_step(training: Training, count: int, *, last: bool = True) -> Callable[[], Any]:
-    """Return a function that takes a batch of this size, cut from the first batch or repeating it, and with `last` a step."""
+    """Return a function that takes a batch of this size, and with `last` a step."""
+    batch = sized_batch(training, count)
+    return lambda: training.stepper.take(batch, done=0.0, last=last)
+
+
+def sized_batch(training: Training, count: int) -> LoadedBatch:
+    """Return a batch of this size, cut from the first batch or repeating it."""
     images, labels = training.batches.peeked
     unlabeled = None
     if training.unlabeled is not None:
         first = training.unlabeled.peeked[0]
         unlabeled = _resized(first, max(2, round(count * len(first) / len(images))))
-    batch = LoadedBatch(_resized(images, count), None if labels is None else _resized(labels, count), unlabeled)
-    return lambda: training.stepper.take(batch, done=0.0, last=last)
+    return LoadedBatch(_resized(images, count), None if labels is None else _resized(labels, count), unlabeled)
 
 
 def _resized(rows: Tensor, count: int) -> Tensor:

@@ -276,6 +276,16 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch, te
     assert parts.largest_batch == whole.largest_batch, "of batches that are not taken in parts"
 
 
+@pytest.mark.slow
+def test_the_largest_batch_is_that_of_activations_where_weights_take_more(monkeypatch, tensors_alone):
+    """In small batches, gradients take more memory than activations, and as much in each."""
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 100_000_000)
+    few = estimate(heavy(), [GOOD], tasks=None, epochs=1, **QUICK).largest_batch
+    many = [(images(few, 3, 8, 8), torch.zeros(few, dtype=torch.long))]
+    monkeypatch.setattr(footprint, "kept_bytes", lambda training: 0)
+    assert estimate(heavy(), many, tasks=None, epochs=1, **QUICK).peak_bytes == pytest.approx(0.9 * 100e6, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("loader", "settings", "error", "says"),
     [
