@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def memory(training: Training) -> Memory:
     return Memory(peak, fits if training.stepper.micro_batch is not None else max(fits, batch))
 
 
-def _passes(training: Training, count: int) -> Callable[[], Any]:
+def _passes(training: Training, count: int) -> Callable[[], object]:
     """Return a function that takes the passes of a batch of this size at once, without a step."""
     stepper, batch = training.stepper, sized_batch(training, count)
 
@@ -66,7 +66,7 @@ def _gradients_dropped(training: Training) -> Iterator[None]:
         weight.grad = None
 
     weights = [each for each in training.robust_loss.parameters() if each.requires_grad]
-    hooks = [each.register_post_accumulate_grad_hook(drop) for each in weights]
+    hooks = [each.register_post_accumulate_grad_hook(drop) for each in weights]  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -100,7 +100,7 @@ def _at_the_end_of_an_epoch(training: Training) -> int:
     return (1 + averaged) * bytes_of(training.robust_loss.state_dict().values())
 
 
-def _batches(training: Training, count: int) -> Callable[[], Any]:
+def _batches(training: Training, count: int) -> Callable[[], object]:
     """Return a function that takes two batches of this size, in one step where the run accumulates gradients."""
     first, second = one_step(training, count, last=False), one_step(training, count)
     return lambda: (first(), second())

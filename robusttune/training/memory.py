@@ -74,7 +74,7 @@ class Peak(NamedTuple):
     whole: int
 
 
-def peak_of(work: Callable[[], Any], device: torch.device) -> Peak:
+def peak_of(work: Callable[[], object], device: torch.device) -> Peak:
     """Measure the peak memory that `work` adds to what is allocated already."""
     module: Any = getattr(torch, device.type, None)
     if device.type != "cpu" and hasattr(module, "max_memory_allocated"):
