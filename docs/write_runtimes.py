@@ -153,6 +153,21 @@ def memory() -> str:
     return table(["model, image, batch", "precision", "peak of `harden`", "`estimate` says"], rows)
 
 
+def processor_memory() -> str:
+    """Peak memory of short runs on a processor, and what `estimate` says."""
+    rows = []
+    for row in read("memory")["rows"]:
+        settings = {key: value for key, value in row["case"].items() if key not in ("model", "side", "batch", "tasks")}
+        words = [", ".join(row["case"]["tasks"] or ["no tasks"])]
+        words += [
+            f"{value} unlabeled" if key == "unlabeled" else f"`{key}={value!r}`" for key, value in settings.items()
+        ]
+        size = f"{row['case']['model']}, {row['case']['side']} px, batch {row['case']['batch']}"
+        sizes = [f"{row[key] / 2**20:,.0f} MiB" for key in ("real", "said")]
+        rows.append([size, ", ".join(words), *sizes, f"{row['said'] / row['real']:.2f}"])
+    return table(["model, image, batch", "setting", "peak of `harden`", "`estimate` says", "ratio"], rows)
+
+
 def estimates() -> str:
     """How near `estimate` comes on a processor."""
     found = read("estimate")["rows"]
@@ -179,7 +194,8 @@ def card() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (presets, accuracies, steps, evaluations, gpu, memory, estimates, card)
+    each.__name__: each
+    for each in (presets, accuracies, steps, evaluations, gpu, memory, processor_memory, estimates, card)
 }
 
 

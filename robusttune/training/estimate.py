@@ -23,11 +23,11 @@ from robusttune.run.costs import checked_prices
 from robusttune.run.markdown import markdown_table
 from robusttune.run.randomness import rewound
 from robusttune.run.settings import duration, epochs_in_words
-from robusttune.training import profiling
+from robusttune.training import footprint, profiling
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checks import check_start
 from robusttune.training.extent import extent_of
-from robusttune.training.memory import COUNTED, MEASURED
+from robusttune.training.memory import counted_on
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import PassCount
@@ -214,7 +214,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
                 choose_fast_path(training, speed, resumed=False, show=False)
                 pace, validation = profiling.pace(training), profiling.validation_cost(training)
                 replayed = training.robust_loss.passes.release()
-                passes, memory = profiling.pass_counts(training), profiling.memory(training)
+                passes, memory = profiling.pass_counts(training), footprint.memory(training)
                 fit = profiling.fit_cost(training)
             extent = extent_of(training, pace)
     parts = {
@@ -236,7 +236,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         extent.steps,
         passes,
         memory.peak + replayed,
-        COUNTED if device.type == "cpu" else MEASURED,
+        counted_on(device),
         len(training.batches.peeked[0]),
         memory.largest_batch,
         str(device),

@@ -1,4 +1,4 @@
-"""Measurements of a run on a few of its steps: seconds, memory, and passes through the model; its weights change."""
+"""Measurements of a run on a few of its steps: seconds, and passes through the model; its weights change."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
@@ -18,15 +17,12 @@ from robusttune.run import distributed
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training import fitted_heads
 from robusttune.training.batch import LoadedBatch
-from robusttune.training.checkpoints import state_of
 from robusttune.training.loop import Training
-from robusttune.training.memory import bytes_of, free_bytes, peak_bytes
 from robusttune.training.pretext_accuracy import pretext_scores
 from robusttune.training.schedule import LATE
 from robusttune.training.validation import STEPS, score
 
 WARM_UP, LEAST, MOST, ENOUGH = 2, 4, 50, 4.0  # batches, and seconds after which no more are taken
-USABLE = 0.9  # of free memory: the rest is lost between what is allocated
 
 clock: Callable[[], float] = time.perf_counter
 
@@ -59,13 +55,6 @@ class FitCost(NamedTuple):
 
     passes: PassCount
     seconds: float
-
-
-class Memory(NamedTuple):
-    """Peak memory of a run in bytes, and the largest batch that would fit; None where free memory is not known."""
-
-    peak: int
-    largest_batch: int | None
 
 
 class ValidationCost(NamedTuple):
@@ -180,36 +169,20 @@ def _images(loader: Any) -> int:
     return sum(len(images) for images, _ in stream(loader)) if known is None else known
 
 
-def memory(training: Training) -> Memory:
-    """Measure the peak memory of a step, and extrapolate the largest batch by a straight line through two small batches."""
-    stepper, robust_loss = training.stepper, training.robust_loss
-    device, batch = stepper.device, len(training.batches.peeked[0])
-    kept = bytes_of(tree_leaves(state_of(training)))
-    if training.validation.loader is not None:  # the best weights so far are kept, too
-        kept += bytes_of(robust_loss.state_dict().values())
-    whole, free = peak_bytes(_step(training, batch), device), free_bytes(device)
-    small, larger = max(2, batch // 4), max(4, batch // 2)
-    parts, stepper.micro_batch = stepper.micro_batch, None
-    try:
-        low, high = (peak_bytes(_step(training, count), device) for count in (small, larger))
-    finally:
-        stepper.micro_batch = parts
-    slope = (high - low) / (larger - small)
-    if free is None or slope <= 0:
-        return Memory(kept + whole, None)
-    fits = int((USABLE * free - (low - slope * small)) / slope)
-    return Memory(kept + whole, fits if parts is not None else max(fits, batch))
+def one_step(training: Training, count: int, *, last: bool = True) -> Callable[[], Any]:
+    """Return a function that takes a batch of this size, and with `last` a step."""
+    batch = sized_batch(training, count)
+    return lambda: training.stepper.take(batch, done=0.0, last=last)
 
 
-def _step(training: Training, count: int) -> Callable[[], Any]:
-    """Return a function that takes a step with a batch of this size, cut from the first batch or repeating it."""
+def sized_batch(training: Training, count: int) -> LoadedBatch:
+    """Return a batch of this size, cut from the first batch or repeating it."""
     images, labels = training.batches.peeked
     unlabeled = None
     if training.unlabeled is not None:
         first = training.unlabeled.peeked[0]
         unlabeled = _resized(first, max(2, round(count * len(first) / len(images))))
-    batch = LoadedBatch(_resized(images, count), None if labels is None else _resized(labels, count), unlabeled)
-    return lambda: training.stepper.take(batch, done=0.0, last=True)
+    return LoadedBatch(_resized(images, count), None if labels is None else _resized(labels, count), unlabeled)
 
 
 def _resized(rows: Tensor, count: int) -> Tensor:
@@ -253,7 +226,7 @@ def _attack_passes(training: Training, attack: Attack) -> PassCount:
     counting, original = _Counting(attack), robust_loss.attack
     robust_loss.attack = counting
     try:
-        _step(training, 2)()
+        one_step(training, 2)()
     finally:
         robust_loss.attack = original
     return counting.count

@@ -6,14 +6,16 @@ import pytest
 import torch
 from counted_work import Work
 from guarded import GOOD, images, labels, small_model, unchanged
+from resident_peak import in_a_fresh_process
 from tables import unpadded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import estimate
+from robusttune.attacks.pgd import pgd
 from robusttune.model.seen_corruptions import trained_on
-from robusttune.training import memory, profiling
+from robusttune.training import footprint, memory, profiling
 from robusttune.training.extent import extent_of
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
@@ -166,7 +168,17 @@ def test_what_comes_first_ends_the_run(settings, steps, epochs, judged):
     assert (found.steps, found.epochs, found.validations) == (steps, epochs, judged)
 
 
-def test_memory_is_that_of_the_tensors_that_live_at_once():
+@pytest.fixture
+def tensors_alone(monkeypatch):
+    """Memory is counted as where the C library is not glibc."""
+    monkeypatch.setattr(memory, "_trim", lambda: None)
+
+
+def peak_bytes(work):
+    return memory.peak_of(work, torch.device("cpu")).whole
+
+
+def test_memory_is_that_of_the_tensors_that_live_at_once(tensors_alone):
     def work():
         first = torch.ones(1000, 250)  # a megabyte
         second = first * 2
@@ -174,13 +186,70 @@ def test_memory_is_that_of_the_tensors_that_live_at_once():
         del first, second
         return view.exp() + 1  # the view, its exponentials, and the sum
 
-    assert memory.peak_bytes(work, torch.device("cpu")) == 3_000_000
+    assert peak_bytes(work) == 3_000_000
     weights = torch.ones(10, 10)
     assert memory.bytes_of([weights, weights[2:], None, torch.ones(3)]) == 412
     linear, given = nn.Linear(100, 2000), torch.ones(512, 100)
-    most = memory.peak_bytes(lambda: linear(given).relu().sum().backward(), torch.device("cpu"))
+    most = peak_bytes(lambda: linear(given).relu().sum().backward())
     # Backward holds both outputs' worth of what the forward kept, and one of gradients.
     assert 2 * 512 * 2000 * 4 <= most <= 4 * 512 * 2000 * 4
+
+
+@pytest.mark.skipif(memory.counted_on(torch.device("cpu")) != memory.GROWTH, reason="needs Linux and glibc")
+def test_memory_that_freed_blocks_keep_is_counted():
+    """Blocks too small for what comes later lie between others that live on, so the process needs more than its tensors."""
+
+    def work():
+        blocks = [torch.ones(5000) for _ in range(2000)]
+        del blocks[::2]
+        return [torch.ones(6000) for _ in range(1000)]
+
+    peak, tensors = memory.peak_of(work, torch.device("cpu")), 1000 * 4 * (5000 + 6000)
+    assert peak.tensors == max(tensors, 2000 * 4 * 5000)
+    assert peak.whole == pytest.approx(tensors + 1000 * 4 * 5000, rel=0.05)
+
+
+def test_without_glibc_only_tensors_are_counted(tensors_alone):
+    assert memory.peak_of(lambda: torch.ones(1000), torch.device("cpu")) == (4000, 4000)
+    assert memory.counted_on(torch.device("cpu")) == memory.COUNTED
+
+
+def heavy():
+    """A model whose weights take much more memory than its activations."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128)]
+    layers += [nn.Conv2d(128, 128, 3), nn.Conv2d(128, 128, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 5)]
+    return nn.Sequential(*layers)
+
+
+KEEPING = {
+    "sgd": {"optimizer": "sgd"},
+    "adamw": {"optimizer": "adamw", "ema": 0.0},
+    "contiguous": {"channels_last": False},
+    "held out": {"val_loader": [GOOD]},
+    "folded": {"tune": True},
+    "teacher": {"unlabeled_loader": [GOOD[0]] * 2},
+}
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("settings", KEEPING.values(), ids=KEEPING)
+def test_what_a_run_keeps_is_counted(settings, monkeypatch):
+    """Against the tensors that harden has created, and that live when an attack of its last epochs begins."""
+    model, alive, living, said, count = heavy(), memory.Alive(), [], [], footprint.kept_bytes
+    monkeypatch.setattr(footprint, "kept_bytes", lambda training: said.append(count(training)) or said[-1])
+
+    def watched(*given, **more):
+        living.append(alive.now)
+        return pgd(*given, **more)
+
+    given = {"loader": [GOOD] * 2, "tasks": None, "epochs": 3, **QUICK, "steps": None, "attack": watched, **settings}
+    estimate(model, **given)
+    living.clear()
+    with alive:
+        robusttune.harden(model, **given, progress=False)
+    own = memory.bytes_of(model.state_dict().values())
+    assert said[0] == pytest.approx(own + min(living[len(living) // 2 :]), rel=0.03)
 
 
 def deep(width=16):
@@ -189,9 +258,9 @@ def deep(width=16):
 
 
 @pytest.mark.slow
-def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
+def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch, tensors_alone):
     def found(free, **settings):
-        monkeypatch.setattr(profiling, "free_bytes", lambda device: free)
+        monkeypatch.setattr(footprint, "free_bytes", lambda device: free)
         batch = [(images(16, 3, 16, 16), labels().repeat(2))]
         return estimate(deep(), batch, tasks=None, epochs=1, **QUICK, **settings)
 
@@ -205,6 +274,16 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch):
     whole, parts = found(50_000_000), found(50_000_000, micro_batch=4)
     assert parts.peak_bytes < 0.6 * whole.peak_bytes
     assert parts.largest_batch == whole.largest_batch, "of batches that are not taken in parts"
+
+
+@pytest.mark.slow
+def test_the_largest_batch_is_that_of_activations_where_weights_take_more(monkeypatch, tensors_alone):
+    """In small batches, gradients take more memory than activations, and as much in each."""
+    monkeypatch.setattr(footprint, "free_bytes", lambda device: 100_000_000)
+    few = estimate(heavy(), [GOOD], tasks=None, epochs=1, **QUICK).largest_batch
+    many = [(images(few, 3, 8, 8), torch.zeros(few, dtype=torch.long))]
+    monkeypatch.setattr(footprint, "kept_bytes", lambda training: 0)
+    assert estimate(heavy(), many, tasks=None, epochs=1, **QUICK).peak_bytes == pytest.approx(0.9 * 100e6, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -250,4 +329,21 @@ def test_the_table_has_all_of_it():
     assert re.fullmatch(r"<Estimate: .*, 2 epochs, 8 steps, on cpu>", repr(found))
     assert f"| cost on spot | {found.seconds:.2f} |" in unpadded(found.table())
     assert "for 2 epochs, 8 steps |" in unpadded(found.table())
-    assert "tensors alive at once" in found.table()
+    assert memory.counted_on(torch.device("cpu")) in found.table()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(memory.counted_on(torch.device("cpu")) != memory.GROWTH, reason="needs Linux and glibc")
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"model": "resnet50", "side": 224, "batch": 4, "tasks": None},
+        {"model": "vit_small_patch16_224", "side": 224, "batch": 4, "tasks": None},
+        {"model": "convnext_tiny", "side": 64, "batch": 8, "tasks": None},
+    ],
+    ids=lambda case: case["model"],
+)
+def test_memory_is_near_the_real_peak(case):
+    """`tests/benchmarks/memory.py` has more of these, and the ratios."""
+    found = in_a_fresh_process(case)
+    assert found["said"] == pytest.approx(found["real"], rel=0.15)
