@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +156,7 @@ class RobustAccuracy(Metric):
 
     def clone(self) -> "RobustAccuracy":
         """Return a copy, with a copy of the model, which a MetricCollection keeps apart from this one."""
-        copied: RobustAccuracy = super().clone()
+        copied = cast(RobustAccuracy, super().clone())
         copied._set_apart()
         return copied
 
@@ -181,7 +181,7 @@ class RobustAccuracy(Metric):
 
     def _begun(self) -> None:
         """Note that there are counts without an update, for torchmetrics, which keeps the last value and warns of a metric without."""
-        self._computed, self._update_count = None, max(int(self.seen > 0), self._update_count)
+        self._computed, self._update_count = None, max(int(bool(self.seen)), self._update_count)
 
     def _attack(self) -> None:
         """Attack the batches that wait."""
@@ -199,7 +199,7 @@ def _last(states: Tensor) -> Tensor:
 
 def _check_counts(state: dict[str, Setting]) -> None:
     """Raise a ValueError unless a state holds two whole numbers, of which `right` is at most `seen`."""
-    counts = [state.get(name) for name in COUNTS]
+    counts: list[Setting] = [state.get(name) for name in COUNTS]
     whole = [isinstance(each, Tensor) and each.dim() == 0 and not each.is_floating_point() for each in counts]
     if not all(whole) or not 0 <= int(counts[0]) <= int(counts[1]):
         raise ValueError(
