@@ -23,10 +23,13 @@ class Kind(NamedTuple):
 
 def check_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
     """Raise a WrongFact for the first fact that is not of its kind; those that are missing or None are left out."""
-    for name, kind in kinds.items():
-        value = facts.get(name)
-        if value is not None and not kind.holds(value):
-            raise WrongFact(f"its {name} is {shown(value)}, but it must be {kind.words}")
+    for name in wrong_facts(facts, kinds):
+        raise WrongFact(f"its {name} is {shown(facts[name])}, but it must be {kinds[name].words}")
+
+
+def wrong_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> list[str]:
+    """Name the facts that are not of their kind; those that are missing or None are left out."""
+    return [name for name, kind in kinds.items() if facts.get(name) is not None and not kind.holds(facts[name])]
 
 
 def check_statistics(facts: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from robusttune.run import distributed
 from robusttune.run.about import arguments_in, check_same_names, read_run
-from robusttune.run.fields import OF_RUN
+from robusttune.run.fields import OF_RUN, wrong_facts
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.lock import locked
@@ -201,9 +201,7 @@ def with_notes(facts: Mapping[str, Any], notes: Mapping[str, Json] | None) -> di
         ValueError: the notes are no dict, or have a key that the facts have already, or that is read as a fact of another kind.
     """
     check_settings({"notes": notes})
-    known = {name: value for name, value in (notes or {}).items() if value is not None}
-    clash = facts.keys() & (notes or {}).keys()
-    clash |= {name for name, kind in OF_RUN.items() if name in known and not kind.holds(known[name])}
+    clash = facts.keys() & (notes or {}).keys() | set(wrong_facts(notes or {}, OF_RUN))
     if clash:
         raise ValueError(f"notes= may not hold {', '.join(sorted(clash))}, which {RUN} has itself: use other names")
     return {**facts, **(notes or {})}
