@@ -1,8 +1,11 @@
 """Evaluations of a model on images, one file each: a function `(subject, …) -> list[Record]`, see `Evaluation`."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
+from robusttune import plugins
+from robusttune.attacks import AttackLike
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
 from robusttune.measuring.passes import Passes, attack_passes, attacks_at, checked_by, takes
@@ -12,6 +15,7 @@ from robusttune.measuring.tally import Tally
 
 __all__ = [
     "LOSSES",
+    "STEPS",
     "Z95",
     "Evaluation",
     "LossName",
@@ -27,9 +31,12 @@ __all__ = [
     "hits",
     "named",
     "repeated",
+    "steps_for",
     "takes",
     "wilson",
 ]
+
+STEPS = 50  # of an attack that takes a number of steps
 
 
 class Evaluation(Protocol):
@@ -48,3 +55,18 @@ class Evaluation(Protocol):
         Args:
             subject: the model, its images and the adversary.
         """
+
+
+def steps_for(attack: AttackLike, steps: int | None) -> int | None:
+    """Return the steps of an attack; for STEPS, the default, those of a `partial`, and None for an attack that takes no steps.
+
+    Example:
+        >>> from robusttune.attacks.pgd import pgd
+        >>> steps_for("pgd", STEPS), steps_for("nfgsm", STEPS), steps_for(partial(pgd, steps=200), STEPS), steps_for("pgd", 3)
+        (50, None, 200, 3)
+    """
+    if steps != STEPS:
+        return steps
+    if isinstance(attack, partial) and "steps" in attack.keywords:
+        return cast(int | None, attack.keywords["steps"])
+    return steps if plugins.takes("attacks", attack, "steps") else None

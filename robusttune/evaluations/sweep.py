@@ -8,6 +8,7 @@ from torch import Tensor
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
 from robusttune.evaluations import (
+    STEPS,
     LossName,
     Passes,
     Record,
@@ -17,6 +18,7 @@ from robusttune.evaluations import (
     attacks_at,
     checked_by,
     hits,
+    steps_for,
     takes,
 )
 from robusttune.norms import NormLike, canonical, default_eps, radii
@@ -24,7 +26,6 @@ from robusttune.threat import ThreatModel
 
 __all__ = ["sweep"]
 
-STEPS = 50  # of an attack that takes a number of steps
 MULTIPLES = {"l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "linf": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
 
 
@@ -53,13 +54,8 @@ def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
     _configured(attack, steps)
 
 
-def _steps_of(attack: AttackLike, steps: int | None) -> int | None:
-    """Return None in place of the default number of steps for an attack that takes none."""
-    return steps if steps != STEPS or plugins.takes("attacks", attack, "steps") else None
-
-
 def _configured(attack: AttackLike, steps: int | None) -> Attack:
-    return plugins.configured("attacks", attack, steps=_steps_of(attack, steps))
+    return plugins.configured("attacks", attack, steps=steps_for(attack, steps))
 
 
 def _attacked(subject: Subject, *, norms: Sequence[NormLike] | None, eps: Sequence[float] | None) -> list[ThreatModel]:
@@ -89,7 +85,8 @@ def sweep(
         eps: radii in pixel units on [0,1], for all norms; multiples of the training radius unless given (of the
             customary radius for a norm that was not trained on).
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps: of the attack; None for the attack's default, as is the default for an attack of yours without `steps`.
+        steps: of the attack; None for the attack's default. The default is left out for an attack of yours without `steps`, and
+            gives way to those of a `partial(attack, steps=…)`.
         losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
 
     Raises:
@@ -115,7 +112,7 @@ def sweep(
     images, *counts = subject.totals(len(true), *map(sum, right.values()))
     setting = {
         "attack": _name(attack),
-        "steps": _steps_of(attack, steps),
+        "steps": steps_for(attack, steps),
         "losses": "+".join(losses),
         "seed": subject.seed,
     }

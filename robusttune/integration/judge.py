@@ -10,7 +10,7 @@ from robusttune import plugins
 from robusttune.attacks import AttackLike, stays_in_ball
 from robusttune.data.batches import check_classes, check_images, checked_labels, hard_labels
 from robusttune.data.pixels import Pixels, check_space, find_pixels
-from robusttune.evaluations import LossName
+from robusttune.evaluations import STEPS, LossName, steps_for
 from robusttune.measuring.evaluate import borrowed
 from robusttune.measuring.subject import Subject
 from robusttune.model.checks import check_whole
@@ -42,7 +42,7 @@ class Judge:
         threat: ThreatModel,
         *,
         attack: AttackLike = "apgd",
-        steps: int | None = 50,
+        steps: int | None = STEPS,
         losses: Sequence[LossName] = ("cross_entropy", "margin"),
         mean: Channels | None = None,
         std: Channels | None = None,
@@ -58,7 +58,7 @@ class Judge:
             )
         plugins.check_installed("attacks", attack)
         self.model, self.threat, self.losses, self.seed = model, threat, losses, seed
-        self.attack = plugins.configured("attacks", attack, steps=steps)
+        self.attack = plugins.configured("attacks", attack, steps=steps_for(attack, steps))
         self.space = (mean, std, normalized)
         self.pixels: Pixels | None = None
 

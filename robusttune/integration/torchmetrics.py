@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 from robusttune.attacks import AttackLike
-from robusttune.evaluations import LossName
+from robusttune.evaluations import STEPS, LossName
 from robusttune.integration.judge import Judge
 from robusttune.measuring.subject import window_is_full
 from robusttune.run.settings import as_written
@@ -67,7 +67,7 @@ class RobustAccuracy(Metric):
         threat: ThreatModel,
         *,
         attack: AttackLike = "apgd",
-        steps: int | None = 50,
+        steps: int | None = STEPS,
         losses: Sequence[LossName] = ("cross_entropy", "margin"),
         mean: Channels | None = None,
         std: Channels | None = None,
@@ -90,7 +90,10 @@ class RobustAccuracy(Metric):
         self.waiting: list[tuple[Tensor, Tensor]] = []
         for name in COUNTS:
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-        # A MetricCollection joins metrics whose states are close to each other, whatever they measure.
+        self._set_apart()
+
+    def _set_apart(self) -> None:
+        """Add a state unlike that of others, as a MetricCollection joins metrics with close states, whatever they measure."""
         own = torch.tensor([next(_numbers) >> bit & 1 for bit in range(32)])
         self.add_state(OWN, own, dist_reduce_fx=_last)
 
@@ -135,7 +138,7 @@ class RobustAccuracy(Metric):
         """Add the counts of another RobustAccuracy of the same threat, or of its `metric_state` or `state_dict`.
 
         Raises:
-            ValueError: the other one is of another threat, or is no RobustAccuracy.
+            ValueError: the other one is of another threat, is no RobustAccuracy, or has no counts; nothing has changed.
             RuntimeError: with `dist_sync_on_step`, from torchmetrics.
         """
         self._attack()
@@ -146,9 +149,16 @@ class RobustAccuracy(Metric):
                     f"the other metric is of {theirs} and this one of {mine}, so their counts do not add up: merge metrics of one threat"
                 )
         if isinstance(incoming_state, dict):
-            incoming_state = {OWN: getattr(self, OWN), **incoming_state}
+            _check_counts(incoming_state)
+            incoming_state = {**incoming_state, OWN: getattr(self, OWN)}
         super().merge_state(incoming_state)
         self._begun()
+
+    def clone(self) -> "RobustAccuracy":
+        """Return a copy, with a copy of the model, which a MetricCollection keeps apart from this one."""
+        copied = cast(RobustAccuracy, super().clone())
+        copied._set_apart()
+        return copied
 
     def persistent(self, mode: bool = False) -> None:
         """Let `state_dict` hold the counts, or leave them out."""
@@ -163,14 +173,15 @@ class RobustAccuracy(Metric):
         return state
 
     def _load_from_state_dict(self, state_dict: dict[str, Setting], prefix: str, *others: Setting) -> None:
-        if all(prefix + name in state_dict for name in COUNTS):
+        if any(prefix + name in state_dict for name in COUNTS):
+            _check_counts({name: state_dict.get(prefix + name) for name in COUNTS})
             self.waiting = []
             self._begun()
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _begun(self) -> None:
         """Note that there are counts without an update, for torchmetrics, which keeps the last value and warns of a metric without."""
-        self._computed, self._update_count = None, max(1, self._update_count)
+        self._computed, self._update_count = None, max(int(bool(self.seen)), self._update_count)
 
     def _attack(self) -> None:
         """Attack the batches that wait."""
@@ -184,6 +195,17 @@ class RobustAccuracy(Metric):
 def _last(states: Tensor) -> Tensor:
     """Reduce a state that stays as it is."""
     return states[-1]
+
+
+def _check_counts(state: dict[str, Setting]) -> None:
+    """Raise a ValueError unless a state holds two whole numbers, of which `right` is at most `seen`."""
+    counts: list[Setting] = [state.get(name) for name in COUNTS]
+    whole = [isinstance(each, Tensor) and each.dim() == 0 and not each.is_floating_point() for each in counts]
+    if not all(whole) or not 0 <= int(counts[0]) <= int(counts[1]):
+        raise ValueError(
+            f"the state has right {counts[0]} and seen {counts[1]}, but tensors of whole numbers are needed, 0 <= right <= seen: take "
+            "them from metric_state, or from state_dict() after persistent(True)"
+        )
 
 
 def _threat_of(metric: RobustAccuracy) -> str:

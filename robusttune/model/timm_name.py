@@ -73,10 +73,17 @@ def _layers(model: nn.Module) -> list[tuple[type, set[str]]]:
     return [
         (
             type(module),
-            {name for name in vars(module) if "forward" in name and callable(getattr(type(module), name, None))},
+            {name for name, value in vars(module).items() if "forward" in name and _is_another(value, module, name)},
         )
         for module in model.modules()
     ]
+
+
+def _is_another(value: object, module: nn.Module, name: str) -> bool:
+    """Return True for what replaces a method of a module; accelerate leaves the method itself on the instance where it unwraps."""
+    method = getattr(type(module), name, None)
+    itself = getattr(value, "__self__", None) is module and getattr(value, "__func__", None) is method
+    return callable(method) and not itself
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from robusttune.run.fields import ABOUT, OF_DATA, OF_RUN, TEXT, WrongFact, check_facts, check_statistics
+from robusttune.run.fields import ABOUT, OF_COMMAND, OF_DATA, OF_RUN, TEXT, WrongFact, check_facts, check_statistics
 from robusttune.types import Json, PathLike, from_json
 
 RUN = "run.json"
@@ -170,6 +170,7 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         facts = from_json(path.read_text(encoding="utf-8"))
         check_facts(facts, OF_RUN)
         check_facts(facts.get("data") or {}, OF_DATA)
+        check_facts(facts.get("command") or {}, OF_COMMAND)
         about, arguments = _about(facts.get("about")), arguments_in(facts)
         data = facts.get("data") or {}
         return EarlierRun(
@@ -190,7 +191,7 @@ def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
         facts = from_json(text)
         if "run" not in facts:
             return None
-        check_facts(facts, OF_RUN | {"data": TEXT})
+        check_facts(facts, OF_RUN | OF_COMMAND | {"data": TEXT})
         return _run_of(path, facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

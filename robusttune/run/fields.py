@@ -23,10 +23,13 @@ class Kind(NamedTuple):
 
 def check_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
     """Raise a WrongFact for the first fact that is not of its kind; those that are missing or None are left out."""
-    for name, kind in kinds.items():
-        value = facts.get(name)
-        if value is not None and not kind.holds(value):
-            raise WrongFact(f"its {name} is {shown(value)}, but it must be {kind.words}")
+    for name in wrong_facts(facts, kinds):
+        raise WrongFact(f"its {name} is {shown(facts[name])}, but it must be {kinds[name].words}")
+
+
+def wrong_facts(facts: Mapping[str, object], kinds: Mapping[str, Kind]) -> list[str]:
+    """Name the facts that are not of their kind; those that are missing or None are left out."""
+    return [name for name, kind in kinds.items() if facts.get(name) is not None and not kind.holds(facts[name])]
 
 
 def check_statistics(facts: Mapping[str, object]) -> None:
@@ -79,7 +82,7 @@ TEXT = Kind("text", _is_text)
 TEXTS = Kind("a list of texts", lambda value: _list(value, _is_text))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 MAPPING = Kind("an object with names", _is_mapping)
-COUNT = Kind("a whole number of at least 1", lambda value: _whole(value, 2**63))
+COUNT = Kind("a whole number of at least 1, of 64 bits", lambda value: _whole(value, 2**63 - 1))
 CHANNELS = Kind(f"a whole number from 1 to {MOST_CHANNELS:,}", lambda value: _whole(value, MOST_CHANNELS))
 OUTPUTS = Kind(f"a whole number from 1 to {MOST_OUTPUTS:,}", lambda value: _whole(value, MOST_OUTPUTS))
 NUMBERS = Kind("a list of numbers", lambda value: _list(value, _is_number))
@@ -100,6 +103,12 @@ ABOUT = {
     "held_out": TEXT,
     "model": TEXT,
     "model_args": MAPPING,
+}
+OF_COMMAND = {
+    "model": TEXT,
+    "model_args": MAPPING,
+    "channels": CHANNELS,
+    "classes": OUTPUTS,
 }
 # Of a run's folder, beside what its arguments and its command are checked for where they are used.
 OF_RUN = {

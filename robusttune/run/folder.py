@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 
 from robusttune.run import distributed
 from robusttune.run.about import arguments_in, check_same_names, read_run
+from robusttune.run.fields import OF_RUN, wrong_facts
 from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.lock import locked
@@ -197,12 +198,12 @@ def with_notes(facts: Mapping[str, Any], notes: Mapping[str, Json] | None) -> di
     """Add a user's notes to the facts for `run.json`.
 
     Raises:
-        ValueError: the notes are no dict, or have a key that the facts have already.
+        ValueError: the notes are no dict, or have a key that the facts have already, or that is read as a fact of another kind.
     """
     check_settings({"notes": notes})
-    clash = facts.keys() & (notes or {}).keys()
+    clash = facts.keys() & (notes or {}).keys() | set(wrong_facts(notes or {}, OF_RUN))
     if clash:
-        raise ValueError(f"notes= may not hold {', '.join(sorted(clash))}, which {RUN} has already: use other names")
+        raise ValueError(f"notes= may not hold {', '.join(sorted(clash))}, which {RUN} has itself: use other names")
     return {**facts, **(notes or {})}
 
 

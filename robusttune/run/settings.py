@@ -51,9 +51,9 @@ NUMBERS = {
     "awp": AllowedRange("a share of a weight's norm, from 0 (no weight perturbation) to below 1,", DECAY.holds),
 }
 UNITS = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
-    **dict.fromkeys(("m", "min", "minute", "minutes"), 60),
-    **dict.fromkeys(("h", "hour", "hours"), 3600),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
     **dict.fromkeys(("d", "day", "days"), 86400),
 }
 NEEDED = (
@@ -82,7 +82,8 @@ def check_settings(settings: Mapping[str, object]) -> None:
 
 def check_number(name: str, value: object, allowed: AllowedRange) -> None:
     """Raise a ValueError unless the value is a number in the range."""
-    if allowed.kind is Integral and isinstance(value, Integral) and not ANY_WHOLE.holds(int(value)):
+    # A whole number that is in a range without an end can still be too large for torch.
+    if allowed.kind is Integral and in_range(value, allowed):
         allowed = ANY_WHOLE
     if not in_range(value, allowed):
         hint = "" if name in NEEDED else ", or None for the default"
@@ -145,12 +146,11 @@ def seconds_of(value: float | str | None, name: str = "time_budget") -> float | 
 
 def _sum_of_units(text: str) -> float | None:
     """Add up amounts with units, or return a number without one; None for any other text."""
-    parts = re.findall(r"([\d.]+) *([a-z]*)", text.lower())
+    parts = re.findall(r"([\d.]+)\s*([a-z]+)", text.lower())
     whole = "".join(amount + unit for amount, unit in parts) == re.sub(r"\s", "", text.lower())
-    if not whole or not all(unit in UNITS or (not unit and len(parts) == 1) for _, unit in parts):
-        return None
+    with_units = parts and whole and all(unit in UNITS for _, unit in parts)
     try:
-        return sum(number(amount) * UNITS.get(unit, 1) for amount, unit in parts)
+        return sum(number(amount) * UNITS[unit] for amount, unit in parts) if with_units else number(text)
     except ValueError:
         return None
 

@@ -93,6 +93,8 @@ def test_a_summary_has_no_arguments(place):
         ("'none' 'joint'", "none", "none"),
         ("'1' '2'", "1", "1"),
         ("Any", "none", "none"),
+        ("float str None", "none", None),
+        ("float str None", "2h", "2h"),
         ("Any None", "None", None),
         ("int None", "null", None),
         ("int 'all'", "3", 3),

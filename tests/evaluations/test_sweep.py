@@ -56,6 +56,23 @@ def test_an_attack_without_steps_is_called_without_them():
         robusttune.evaluate(model, [(images, labels)], partial(judged, steps=3), progress=False)
 
 
+def test_the_steps_of_a_partial_come_before_the_default():
+    model, images, labels = linear()
+    counted = []
+
+    def counting(loss_of, images, threat, *, generator, steps=1):
+        counted.append(steps)
+        return images
+
+    mine = partial(counting, steps=3)
+    settings = {"norms": ["linf"], "eps": [0.1], "attack": mine}
+    for given, expected in (({}, 3), ({"steps": 2}, 2), ({"steps": None}, 3)):
+        counted.clear()
+        (record,) = robusttune.evaluate(model, [(images, labels)], partial(sweep, **settings, **given), progress=False)
+        assert set(counted) == {expected}
+        assert record.setting["steps"] in (expected, given.get("steps"))
+
+
 @pytest.mark.parametrize("attack", ["nfgsm", partial(nfgsm, noise=1.0), "wide_pgd"], ids=["name", "partial", "wide"])
 @pytest.mark.parametrize("steps", [None, 50])
 def test_an_attack_that_leaves_the_ball_judges_nothing(attack, steps):

@@ -158,6 +158,54 @@ def test_a_state_dict_holds_the_counts_and_goes_on_from_them(net):
         RobustAccuracy(net, THREAT, dist_sync_on_step=True, **QUICK).merge_state(one)
 
 
+FORGED = [
+    {},
+    {"right": torch.tensor(3)},
+    {"right": torch.tensor(9), "seen": torch.tensor(3)},
+    {"right": torch.tensor(-1), "seen": torch.tensor(3)},
+    {"right": torch.tensor(1.5), "seen": torch.tensor(3)},
+    {"right": torch.tensor([1]), "seen": torch.tensor([3])},
+    {"right": 1, "seen": "3"},
+]
+
+
+@pytest.mark.parametrize("state", FORGED)
+def test_counts_that_are_none_are_refused_and_change_nothing(state, net):
+    metric = halves(net)[0]
+    before = dict(metric.metric_state)
+    with pytest.raises(ValueError, match=r"^the state has right .* and seen .*, but tensors of whole numbers"):
+        metric.merge_state(state)
+    if state:
+        with pytest.raises(ValueError, match=r"^the state has right "):
+            metric.load_state_dict(state)
+    assert metric.metric_state == before
+
+
+def test_a_collection_keeps_a_metric_and_its_clone_apart(net):
+    metric = RobustAccuracy(net, THREAT, **QUICK)
+    both = torchmetrics.MetricCollection({"one": metric, "other": metric.clone()})
+    updated(both, digit_loader(512, 560))
+    found = {name: float(value) for name, value in both.compute().items()}
+    assert found["one"] == found["other"] == float(updated(metric.clone(), []).compute())
+    assert {int(each.seen) for each in both.values()} == {48}
+
+
+def without_steps(loss_of, images, threat, *, generator):
+    return threat.project(images + 1, images)
+
+
+def test_an_attack_without_steps_is_called_without_them(net):
+    metric = updated(RobustAccuracy(net, THREAT, attack=without_steps), digit_loader(512, 528))
+    assert 0 <= float(metric.compute()) <= 1
+
+
+def test_a_merge_of_nothing_is_no_update(net):
+    metric = RobustAccuracy(net, THREAT, **QUICK)
+    metric.merge_state(RobustAccuracy(net, THREAT, **QUICK))
+    with pytest.warns(UserWarning, match="called before"):
+        metric.compute()
+
+
 def test_what_does_not_fit_is_refused(net):
     with pytest.raises(ValueError, match=r"'nfgsm' leaves the ball.*use 'pgd' or 'apgd'"):
         RobustAccuracy(net, THREAT, attack="nfgsm", steps=None)

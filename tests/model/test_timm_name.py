@@ -43,6 +43,13 @@ def with_another_block():
     return model
 
 
+def unwrapped():
+    """A model as accelerate gives it back after mixed precision."""
+    model = a_resnet()
+    model.forward = model.forward
+    return model
+
+
 class Norm(timm.layers.BatchNormAct2d):
     """A layer of the user's own with the name of timm's."""
 
@@ -94,6 +101,7 @@ CASES = {
     "another forward": (with_another_forward, None),
     "a forward that differs by rounding": (lambda: with_another_forward(1 + 1e-7), None),
     "logits that hardly differ": (with_other_logits, None),
+    "its own forward on the instance": (unwrapped, ("timm:test_resnet", None)),
     "another forward of a block": (with_another_block, None),
     "a layer of the same name": (with_a_layer_of_the_same_name, None),
     "a compiled model": (compiled, ("timm:test_resnet", None)),

@@ -395,4 +395,4 @@ def test_settings_that_harden_alone_has_are_refused(settings, match):
 
 
 def test_notes_do_not_replace_what_run_json_holds(tmp_path):
-    refused(hardened, "notes= may not hold run, which run.json has already", notes={"run": 1}, out=tmp_path / "run")
+    refused(hardened, "notes= may not hold run, which run.json has itself", notes={"run": 1}, out=tmp_path / "run")

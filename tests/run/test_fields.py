@@ -79,9 +79,32 @@ def test_a_forged_fact_about_a_run_is_refused(name, tmp_path):
             read_run(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "values"), [("shape", ("x", 5, [1], [1, 3, -8, 8])), ("images", (-3, "x", 1.5))])
+@pytest.mark.parametrize(
+    ("name", "values"), [("shape", ("x", 5, [1], [1, 3, -8, 8])), ("images", (-3, "x", 1.5, 2**63))]
+)
 def test_a_forged_fact_about_the_images_of_a_run_is_refused(name, values, tmp_path):
     for value in values:
         (tmp_path / "run.json").write_text(json.dumps({"run": "harden", "arguments": {}, "data": {name: value}}))
         with pytest.raises(ValueError, match=rf"may be damaged .*its {name} is .*must be"):
             read_run(tmp_path)
+
+
+FORGED_COMMAND = {
+    "model": (5, ["timm:test_resnet"]),
+    "model_args": (5, "x", [1]),
+    "channels": ("x", 0),
+    "classes": ("x", [3]),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_COMMAND)
+def test_a_forged_fact_about_the_command_of_a_run_is_refused(name, tmp_path):
+    for value in FORGED_COMMAND[name]:
+        facts = {"run": "harden", "arguments": {}, "command": {"model": "timm:test_resnet", name: value}}
+        (tmp_path / "run.json").write_text(json.dumps(facts))
+        with pytest.raises(ValueError, match=rf"may be damaged .*its {name} is .*must be"):
+            read_run(tmp_path)
+        told = json.dumps({"run": "harden", "about": GOOD.as_json(), "purpose": None, **facts["command"]})
+        save_file({}, tmp_path / "cats.safetensors", {METADATA: told})
+        with pytest.raises(ValueError, match=rf"damaged ones \(its {name} is .*must be"):
+            files.run_of_weights(tmp_path / "cats.safetensors")

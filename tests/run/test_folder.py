@@ -177,3 +177,10 @@ def test_a_refused_resume_says_only_that_and_names_each_argument_before_and_now(
     assert not getattr(refused.value, "__notes__", [])
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("notes", [{"command": "python train.py"}, {"start": 5}, {"versions": [1]}])
+def test_notes_that_would_be_read_as_facts_are_refused(notes):
+    with pytest.raises(ValueError, match=rf"^notes= may not hold {next(iter(notes))}, which run.json has itself"):
+        folder.with_notes({"arguments": {}}, notes)
+    assert folder.with_notes({"arguments": {}}, {"command": {"model": "timm:x"}, "start": None})["start"] is None

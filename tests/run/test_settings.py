@@ -2,7 +2,7 @@
 
 import pytest
 
-from robusttune.run.settings import number, numbers, seconds_of
+from robusttune.run.settings import check_settings, number, numbers, seconds_of
 from robusttune.training.settings import run_settings
 
 
@@ -30,6 +30,9 @@ def test_other_text_is_refused_and_stays_text_in_a_file(text):
         ("2 hours", 7200.0),
         (600, 600.0),
         ("600", 600.0),
+        ("1e3", 1000.0),
+        ("2 hrs", 7200.0),
+        ("5\tmins", 300.0),
     ],
 )
 def test_a_time_is_seconds_or_a_text_with_units(value, seconds):
@@ -43,3 +46,18 @@ def test_what_is_no_time_is_refused(value):
         ValueError, match=r"^time_budget is .*, but seconds, or a text such as '90min', '2h' or '1d', are"
     ):
         run_settings([], time_budget=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needed"),
+    [
+        ("epochs", 10**30, "a whole number from 1 to 100,000"),
+        ("steps", -(10**30), "a whole number from 1 to 10,000"),
+        ("max_steps", -(10**30), "a whole number of at least 1"),
+        ("max_steps", 2**63, "a whole number of 64 bits"),
+        ("seed", 2**63, "a whole number of 64 bits"),
+    ],
+)
+def test_a_huge_whole_number_is_refused_by_its_own_range(name, value, needed):
+    with pytest.raises(ValueError, match=rf"^{name} is {value}, but {needed} is needed"):
+        check_settings({name: value})
