@@ -289,7 +289,7 @@ def outcome(name, odd):
 
 def left(state, odd):
     """What a call changed in the process; torch.compile names the folder of its cache in the environment, which is not ours."""
-    of_torch = {"environment", "import path"} if odd.get("compile") else set()
+    of_torch = {"environment", "import path"} if "compile" in odd else set()
     return [name for name in changed(state) if name not in of_torch]
 
 
