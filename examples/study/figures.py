@@ -128,8 +128,13 @@ def of_labels(runs: Sequence[Facts]) -> list[Facts]:
 
 def of_tasks(runs: Sequence[Facts]) -> list[Facts]:
     """Pretext losses beside the class: what each weight brings."""
-    mine = [run for run in runs if run["question"] == "weight" and "1 eps" in run]
-    return [{**setting_facts(SETTINGS[str(run["setting"])]), "arm": run["arm"], **averaged([run])} for run in mine]
+    rows: dict[tuple[object, object], list[Facts]] = {}
+    for run in runs:
+        if run["question"] == "weight" and "1 eps" in run:
+            rows.setdefault((run["setting"], run["arm"]), []).append(run)
+    return [
+        {**setting_facts(SETTINGS[str(setting)]), "arm": arm, **averaged(mine)} for (setting, arm), mine in rows.items()
+    ]
 
 
 def of_corruptions(rows: Sequence[Facts]) -> list[Facts]:
