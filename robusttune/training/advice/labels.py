@@ -1,6 +1,7 @@
 """The use of labels that is advised: teacher, pre-training and fine-tuning, by how many images have a label."""
 
 import math
+from statistics import median
 from typing import NamedTuple
 
 from robusttune.training.advice.chosen import Chosen
@@ -13,7 +14,7 @@ CLEARLY = 0.05  # a lead under `strong` that no scatter of seeds explains
 
 
 class Limits(NamedTuple):
-    """Numbers of labels: up to `few` images without labels bring much, from `enough` on next to nothing."""
+    """Numbers of labels: up to `few` images without labels bring much in most settings, from `enough` on next to nothing."""
 
     few: int
     enough: int
@@ -34,7 +35,7 @@ def limits() -> Limits:
                 each["strong"] for each in known if each["arm"] in (SELF_TRAINING, BEST) and _same_case(each, row)
             ]
             gains.setdefault(int(row["labels"]), []).append(max(with_others) - row["strong"])
-    few = max((labels for labels, found in gains.items() if min(found) > CLEARLY), default=0)
+    few = max((labels for labels, found in gains.items() if median(found) > CLEARLY), default=0)
     return Limits(few, min((labels for labels, found in gains.items() if max(found) <= CLEARLY), default=few))
 
 
