@@ -24,7 +24,7 @@ EPOCHS = AllowedRange("a whole number from 1 to 100,000", lambda value: 1 <= val
 EPOCHS_BEFORE = AllowedRange("a whole number from 0 to 100,000", lambda value: 0 <= value <= 100_000, Integral)
 ATTACK_STEPS = AllowedRange("a whole number from 1 to 10,000", lambda value: 1 <= value <= 10_000, Integral)
 NOT_NEGATIVE = AllowedRange("a finite number of at least 0", lambda value: value >= 0)
-MODERATE = AllowedRange("a number from 0 to 1,000,000", lambda value: 0 <= value <= 1e6)
+MODERATE = AllowedRange("a number from 0 to 1e30", lambda value: 0 <= value <= 1e30)
 POSITIVE = AllowedRange("a finite number above 0", lambda value: value > 0)
 SHARE = AllowedRange("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DECAY = AllowedRange("a number from 0 to below 1", lambda value: 0 <= value < 1)

@@ -40,7 +40,7 @@ def test_every_argument_of_harden_arrives_in_its_group(monkeypatch):
     monkeypatch.setattr("robusttune.training.settings.check_settings", lambda settings: None)
     monkeypatch.setattr(harden_file, "with_preset", lambda settings: settings)
     monkeypatch.setattr(harden_file, "staged", lambda model, settings: nullcontext(settings))
-    marks = {name: object() for name in NAMES}
+    marks = {name: object() for name in NAMES} | {"time_budget": 12.5}  # which is read as seconds
     (settings,) = passed_by(monkeypatch, harden, harden_file, "hardening", loader := [], **marks)
     assert settings.arguments(NAMES) == marks
     assert settings.loaders.loader is loader
