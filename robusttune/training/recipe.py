@@ -77,7 +77,9 @@ class Recipe:
                 f"unknown optimizer {wanted!r}{did_you_mean(wanted, known)}: timm knows {', '.join(known)}"
             )
         fused: dict[str, Any] = {"fused": True} if _fuses(wanted, robust_loss) else {}
-        return create_optimizer_v2(robust_loss, opt=wanted, lr=self.lr, weight_decay=self.weight_decay, **fused)
+        # As floats, since torch computes with whole numbers of 64 bits at most.
+        lr, weight_decay = float(self.lr), float(self.weight_decay)
+        return create_optimizer_v2(robust_loss, opt=wanted, lr=lr, weight_decay=weight_decay, **fused)
 
     def __str__(self) -> str:
         clip = "" if self.clip_grad is None else f", gradients clipped at {self.clip_grad:g}"

@@ -165,6 +165,8 @@ def test_what_the_fuzzer_found(name, odd, match):
         ("Monitor", {"seed": np.int64(1)}),
         ("RobustLoss", {"seed": np.int64(1)}),
         ("RobustLoss", {"awp": Fraction(1, 3)}),
+        ("harden", {"lr": 2**70, "max_steps": 1}),
+        ("pretrain", {"weight_decay": 2**70}),
         ("RobustLoss", {"step_size": 10**6}),
     ],
     ids=str,

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from short_runs import a_loader, a_model
 from torch.utils.data import DataLoader, TensorDataset
@@ -183,6 +184,14 @@ def test_harden_takes_the_advice(timed):
     model, advice = timed
     short = {**advice.settings, "finetune": 1, "epochs": 1}
     assert robusttune.harden(model, a_loader(400, 40), **short, max_steps=2, progress=False) is model
+
+
+@pytest.mark.parametrize(("labels", "epochs"), [(200, 4), (1_000, None)])
+def test_a_transformer_is_pretrained_with_the_fewest_labels_only(labels, epochs):
+    model = timm.create_model("test_vit", img_size=32, in_chans=1, num_classes=10)
+    advice = advise(model, images(labels), unlabeled_loader=MANY, norm="linf", measure=False)
+    assert advice.settings.get("pretrain_epochs") == epochs
+    assert ("it brought nothing to nets of this kind" in str(advice)) == (epochs is None)
 
 
 @pytest.mark.slow
