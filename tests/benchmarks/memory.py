@@ -2,7 +2,7 @@
 
     python tests/benchmarks/memory.py --out docs/benchmarks/memory.json
 
-For each model and setting: four batches of `harden` in a process of its own, its peak of resident memory above what the
+For each model and setting: a few batches of `harden` in a process of its own, its peak of resident memory above what the
 process had before there was a model, and the estimate. Rows that are there already are not run again.
 """
 
@@ -29,6 +29,9 @@ CASES = [
     {"model": "resnet50", "side": 224, "batch": 4, **JOINT, "precision": "bf16"},
     {"model": "vit_small_patch16_224", "side": 224, "batch": 4, **JOINT, "precision": "bf16"},
     {"model": "test_vit", "side": 32, "batch": 128, **PLAIN},
+    {"model": "vit_small_patch16_224", "side": 224, "batch": 4, **PLAIN, "precision": "bf16"},
+    {"model": "resnet50", "side": 224, "batch": 12, **PLAIN},
+    {"model": "resnet50", "side": 224, "batch": 12, **PLAIN, "micro_batch": 4},
 ]
 
 
