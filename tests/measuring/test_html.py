@@ -48,6 +48,7 @@ def records():
     return robusttune.evaluate(model, DataLoader(Named(images, labels), 8), ["clean", "sweep"], progress=False)
 
 
+@pytest.mark.slow
 def test_names_are_text_on_the_page_of_a_report(records, tmp_path):
     Image.new("RGB", (3, 3), (9, 8, 7)).save(tmp_path / "private.png")
     robusttune.report(dict.fromkeys(HOSTILE, records), tmp_path)

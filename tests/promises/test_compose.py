@@ -16,7 +16,7 @@ def test_the_set_is_small():
     assert 9 <= len(RUNS) <= MOST
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(5)
 @pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(map(str, run.values())))
 def test_choices_go_together(run, monkeypatch, caplog):

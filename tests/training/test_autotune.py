@@ -127,13 +127,10 @@ def test_a_run_compiles_as_often_however_long_it_is(graphs):
     assert 2 <= counts[0] == counts[1] <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "attack_tasks", "fold"),
-    [
-        pytest.param("test_vit", "none", False, marks=pytest.mark.slow),
-        ("test_resnet", "joint", True),
-        pytest.param("test_resnet", "separate", True, marks=pytest.mark.slow),
-    ],
+    [("test_vit", "none", False), ("test_resnet", "joint", True), ("test_resnet", "separate", True)],
 )
 def test_compiled_gradients_are_those_of_the_eager_step(graphs, name, attack_tasks, fold):
     gradients = []
