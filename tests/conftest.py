@@ -1,5 +1,6 @@
 """What all tests share: one thread, random numbers that no other test changes, a Hypothesis profile, and a pretend accelerator."""
 
+import tempfile
 from collections import Counter
 
 import pretend_device
@@ -26,8 +27,8 @@ def pytest_collection(session):
     """Register the pretend accelerator, which must be known before the first backward pass, and modules of tests may make one."""
     controls = session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput")
     cache = getattr(session.config, "cache", None)
-    if not controls and cache is not None and pretend_device.reason_against() is None:
-        pretend_device.registered(cache.mkdir("pretend_device"))
+    if not controls and pretend_device.reason_against() is None:
+        pretend_device.registered(cache.mkdir("pretend_device") if cache else tempfile.mkdtemp())
 
 
 @pytest.hookimpl(tryfirst=True)
