@@ -21,7 +21,7 @@ from robusttune.run.log import FILE, Journal, tell
 from robusttune.run.tracking import Tracking, tracking
 from robusttune.training.checks import check_choices
 from robusttune.training.micro_batches import OutOfMemory
-from robusttune.training.precision import chosen_precision
+from robusttune.training.precision import autocast, chosen_precision
 from robusttune.training.settings import Output, RunSettings, Speed
 
 
@@ -51,7 +51,7 @@ def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[P
     with (
         run_folder.prepared(output.out, output.resume) as folder,
         differentiable(),
-        torch.autocast(device.type, enabled=False),  # the run has a precision of its own
+        autocast(device, None),  # the run has a precision of its own
         termination.awaited(),
         run_folder.noted_on_failure(folder),
         borrowed(model, device, output.seed),

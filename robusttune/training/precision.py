@@ -1,6 +1,7 @@
 """The number format of forward and backward passes."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,21 @@ FIRST_SCALE = 2.0**10  # torch's 2**16 skips the first steps of a short run
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@contextmanager
+def autocast(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Autocast to this format inside the context (None: not at all), with no cast weights from before nor for later.
+
+    torch drops them at the end of the outermost autocast alone. In an inner one they would stay, and after a step the model
+    would compute with its weights from before.
+    """
+    torch.clear_autocast_cache()
+    try:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield
+    finally:
+        torch.clear_autocast_cache()
+
+
 @dataclass(frozen=True)
 class Precision:
     """A number format for forward and backward passes; weights, images and perturbations keep theirs."""
@@ -21,7 +37,7 @@ class Precision:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the autocast context for forward passes."""
-        return nullcontext() if self.name == "fp32" else torch.autocast(device.type, FORMATS[self.name])
+        return nullcontext() if self.name == "fp32" else autocast(device, FORMATS[self.name])
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """Return the scaler that keeps small gradients of fp16 above zero; it does nothing for other formats."""
