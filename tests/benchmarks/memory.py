@@ -3,7 +3,8 @@
     python tests/benchmarks/memory.py --out docs/benchmarks/memory.json
 
 For each model and setting: a few batches of `harden` in a process of its own, its peak of resident memory above what the
-process had before there was a model, and the estimate. Rows that are there already are not run again.
+process had before there was a model, and the estimate. Rows that are there already are not run again, but for those whose
+words contain the text of `--again`, such as `--again bf16`.
 """
 
 import argparse
@@ -39,14 +40,17 @@ def main() -> None:
     """Run what is missing, save after each row, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    parser.add_argument("--again", metavar="TEXT", help="run the rows with this text again")
+    asked = parser.parse_args()
+    out, again = asked.out, asked.again
+    known = json.loads(out.read_text())["rows"] if out.exists() else []
+    done = {json.dumps(row["case"]): row for row in known}
     for case in CASES:
-        if case not in [row["case"] for row in rows]:
-            rows.append({"case": case, **in_a_fresh_process(case)})
-            print(rows[-1], flush=True)
-            out.write_text(json.dumps({"setting": setting(), "rows": rows}, indent=1) + "\n")
-    text = table(rows)
+        if json.dumps(case) not in done or (again and again in " ".join(words(case))):
+            done[json.dumps(case)] = {"case": case, **in_a_fresh_process(case)}
+            print(done[json.dumps(case)], flush=True)
+            out.write_text(json.dumps({"setting": setting(), "rows": [*done.values()]}, indent=1) + "\n")
+    text = table([*done.values()], out)
     print(text)
     out.with_suffix(".md").write_text(text + "\n")
 
@@ -59,7 +63,7 @@ def words(case: dict) -> tuple[str, str]:
     return f"{case['model']}, {case['side']} px, batch {case['batch']}", ", ".join([tasks, *named])
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict], out: Path) -> str:
     """Markdown: the peak, the estimate and their ratio."""
     lines = [setting(), "", "| model, image, batch | setting | peak of `harden` | `estimate` says | estimate / peak |"]
     lines.append("|---|---|---|---|---|")
@@ -74,7 +78,7 @@ def table(rows: list[dict]) -> str:
             "",
             f"{near} of {len(rows)} are within {NEAR:.0%}; the ratios go from {min(ratios):.2f} to {max(ratios):.2f}.",
             "",
-            f"`python tests/benchmarks/memory.py {' '.join(sys.argv[1:])}`",
+            f"`python tests/benchmarks/memory.py --out {out}`",
         ]
     )
 

@@ -340,8 +340,11 @@ def test_the_table_has_all_of_it():
         {"model": "resnet50", "side": 224, "batch": 4, "tasks": None},
         {"model": "vit_small_patch16_224", "side": 224, "batch": 4, "tasks": None},
         {"model": "convnext_tiny", "side": 64, "batch": 8, "tasks": None},
+        {"model": "resnet50", "side": 224, "batch": 4, "tasks": TASKS, "precision": "bf16"},
+        {"model": "vit_small_patch16_224", "side": 224, "batch": 4, "tasks": TASKS, "precision": "bf16"},
+        {"model": "vit_small_patch16_224", "side": 224, "batch": 4, "tasks": None, "precision": "bf16"},
     ],
-    ids=lambda case: case["model"],
+    ids=lambda case: "-".join(str(case[key]) for key in ("model", "precision") if key in case),
 )
 def test_memory_is_near_the_real_peak(case):
     """`tests/benchmarks/memory.py` has more of these, and the ratios."""
