@@ -133,7 +133,9 @@ OF_RUN = {
     "command": MAPPING,
     "data": MAPPING,
     "start": TEXT,
-    "versions": Kind("an object with names and texts", lambda value: _is_mapping(value) and _list([*value.values()], _is_text)),  # type: ignore[attr-defined]
+    "versions": Kind(
+        "an object with names and texts", lambda value: _is_mapping(value) and _list([*value.values()], _is_text)
+    ),  # type: ignore[attr-defined]
     "teacher": MAPPING,
     "labelling": MAPPING,
     "continued": Kind(
@@ -142,4 +144,9 @@ OF_RUN = {
     "device": TEXT,
     "threads": COUNT,
 }
-OF_DATA = {"shape": Kind("four whole numbers of at least 1", _is_shape), "images": COUNT, "batches": COUNT, "first": TEXT}
+OF_DATA = {
+    "shape": Kind("four whole numbers of at least 1", _is_shape),
+    "images": COUNT,
+    "batches": COUNT,
+    "first": TEXT,
+}
