@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -15,19 +14,20 @@ from robusttune.types import shown
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
+MOST = 2**63
 SHOWN = 3  # names of weights in an error
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST
 
 
 def _is_count(value: object) -> bool:
-    return _is_number(value) and isinstance(value, int) and value < 2**63
+    return _is_number(value) and isinstance(value, int)
 
 
 COUNT = Kind("a whole number of at least 0", _is_count)
-NUMBER = Kind("a finite number of at least 0", _is_number)
+NUMBER = Kind("a finite number of at least 0, below 2**63", _is_number)
 LIST = Kind("a list of dicts", lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value))
 DICT = Kind("a dict", lambda value: isinstance(value, dict))
 # Of the parts of the state. The weights, the optimiser and others have checks of their own where they are loaded.

@@ -143,7 +143,9 @@ def test_a_model_that_accelerate_has_wrapped_is_named_once_it_is_unwrapped(caplo
         inputs, plain = torch.rand(2, 3, 32, 32), timm.create_model("test_resnet", num_classes=3)
         model = accelerator.prepare(plain)
         assert timm_name(model, inputs, 3) is None
-        assert "pass accelerator.unwrap_model(model, keep_fp32_wrapper=False), with precision= of this run" in caplog.text
+        assert (
+            "pass accelerator.unwrap_model(model, keep_fp32_wrapper=False), with precision= of this run" in caplog.text
+        )
         caplog.clear()
         named = timm_name(accelerator.unwrap_model(model, keep_fp32_wrapper=False), inputs, 3)
         assert (named.model, caplog.text) == ("timm:test_resnet", "")
