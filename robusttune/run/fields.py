@@ -86,6 +86,10 @@ def _is_shape(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 4 and all(map(COUNT.holds, value))
 
 
+def _is_texts_by_name(value: object) -> bool:
+    return isinstance(value, Mapping) and _list([*value, *value.values()], _is_text)
+
+
 def _is_continuation(value: object) -> bool:
     """Return True for a note of a continuation: the epochs and steps after which it was, and the limits before and after it."""
     after = value.get("after") if isinstance(value, Mapping) else None
@@ -133,9 +137,7 @@ OF_RUN = {
     "command": MAPPING,
     "data": MAPPING,
     "start": TEXT,
-    "versions": Kind(
-        "an object with names and texts", lambda value: _is_mapping(value) and _list([*value.values()], _is_text)
-    ),  # type: ignore[attr-defined]
+    "versions": Kind("an object with names and texts", _is_texts_by_name),
     "teacher": MAPPING,
     "labelling": MAPPING,
     "continued": Kind(
