@@ -196,7 +196,7 @@ def _same_device(model: nn.Module, device: str) -> DeviceLike:
 
 
 def _compared(
-    first: Path, second: Path, facts: Mapping[str, Any], before: Sequence[Mapping[str, Any]], tolerance: float
+    first: Path, second: Path, facts: Mapping[str, Any], before: Sequence[Mapping[str, object]], tolerance: float
 ) -> Replay:
     """Compare a run with its repetition, given the facts and the log of the run."""
     now, after = run_facts_of(second), _log(second)
@@ -247,7 +247,7 @@ def _largest_difference(first: Path, second: Path) -> float:
     return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(distances, default=0.0)
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _log(folder: Path) -> list[Mapping[str, object]]:
     """Read the facts of each epoch of a run.
 
     Raises:
@@ -258,7 +258,7 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     return [_line(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _line(path: Path, number: int, line: str) -> dict[str, Any]:
+def _line(path: Path, number: int, line: str) -> Mapping[str, object]:
     try:
         facts = from_json(line)
     except ValueError:
