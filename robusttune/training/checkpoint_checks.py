@@ -52,7 +52,7 @@ FLAGS = {"folded": FLAG, "replayed": FLAG}
 
 def check_state(state: Mapping[str, object]) -> None:
     """Raise a WrongFact for facts in the state of a run, see `checkpoints.state_of`, that are not of their kind; {} has none."""
-    check_facts(state, dict.fromkeys([*KINDS, "recovery"], MAPPING) | FLAGS)
+    check_facts(state, dict.fromkeys([*KINDS, "recovery", "states", "epoch_states"], MAPPING) | FLAGS)
     check_facts(cast("Mapping[str, object]", state.get("recovery") or {}), OF_RECOVERY)
     for part, kinds in KINDS.items() if state else ():
         facts = cast("Mapping[str, object]", state.get(part) or {})
