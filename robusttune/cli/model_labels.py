@@ -21,6 +21,7 @@ from robusttune.data.class_names import shown
 from robusttune.run import files
 from robusttune.run.advisories import check_unpickler
 from robusttune.run.archives import check_expansion
+from robusttune.types import from_json
 
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"
 KEYS = ("classes", "class_names", "label_names", "labels", "id2label", "idx_to_class", "class_to_idx", "label2id")
@@ -161,7 +162,7 @@ def _parsed(value: object) -> object:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return json.loads(value)
+        return from_json(value)
     except ValueError:
         return None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
 from robusttune import plugins
 from robusttune.attacks import AttackLike
@@ -12,6 +12,7 @@ from robusttune.measuring.passes import Passes, attack_passes, attacks_at, check
 from robusttune.measuring.record import Record, accuracy, balanced, hits, named, repeated
 from robusttune.measuring.subject import Subject
 from robusttune.measuring.tally import Tally
+from robusttune.types import says
 
 __all__ = [
     "LOSSES",
@@ -21,6 +22,7 @@ __all__ = [
     "LossName",
     "Passes",
     "Record",
+    "Steps",
     "Subject",
     "Tally",
     "accuracy",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 STEPS = 50  # of an attack that takes a number of steps
+Steps: TypeAlias = int | Literal["auto"] | None
 
 
 class Evaluation(Protocol):
@@ -57,16 +60,23 @@ class Evaluation(Protocol):
         """
 
 
-def steps_for(attack: AttackLike, steps: int | None) -> int | None:
-    """Return the steps of an attack; for STEPS, the default, those of a `partial`, and None for an attack that takes no steps.
+def steps_for(attack: AttackLike, steps: Steps) -> int | None:
+    """Return the steps of an attack; for "auto", those of a `partial`, otherwise STEPS, and None for an attack that takes no steps.
+
+    Raises:
+        ValueError: the attack is a `partial` with other steps.
 
     Example:
         >>> from robusttune.attacks.pgd import pgd
-        >>> steps_for("pgd", STEPS), steps_for("nfgsm", STEPS), steps_for(partial(pgd, steps=200), STEPS), steps_for("pgd", 3)
+        >>> steps_for("pgd", "auto"), steps_for("nfgsm", "auto"), steps_for(partial(pgd, steps=200), "auto"), steps_for("pgd", 3)
         (50, None, 200, 3)
     """
-    if steps != STEPS:
-        return steps
-    if isinstance(attack, partial) and "steps" in attack.keywords:
-        return cast(int | None, attack.keywords["steps"])
-    return steps if plugins.takes("attacks", attack, "steps") else None
+    settings = attack.keywords if isinstance(attack, partial) else {}
+    if says(steps, "auto"):
+        customary = STEPS if plugins.takes("attacks", attack, "steps") else None
+        return cast(int | None, settings.get("steps", customary))
+    if steps is not None and settings.get("steps", steps) != steps:
+        raise ValueError(
+            f"steps is {steps}, but the attack is a partial with steps={settings['steps']}: leave steps out, or the steps of the partial"
+        )
+    return cast(int | None, steps)

@@ -8,10 +8,10 @@ from torch import Tensor
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
 from robusttune.evaluations import (
-    STEPS,
     LossName,
     Passes,
     Record,
+    Steps,
     Subject,
     accuracy,
     attack_passes,
@@ -35,7 +35,7 @@ def _passes(
     norms: Sequence[NormLike] | None,
     eps: Sequence[float] | None,
     attack: AttackLike,
-    steps: int | None,
+    steps: Steps,
     losses: Sequence[LossName],
 ) -> Passes:
     threats = _attacked(subject, norms=norms, eps=eps)
@@ -45,7 +45,7 @@ def _passes(
     return Passes(1).plus(each, len(losses) * len(threats))
 
 
-def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
+def _check(subject: Subject, *, attack: AttackLike, steps: Steps) -> None:
     if not stays_in_ball(plugins.find("attacks", attack)):
         raise ValueError(
             f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
@@ -54,7 +54,7 @@ def _check(subject: Subject, *, attack: AttackLike, steps: int | None) -> None:
     _configured(attack, steps)
 
 
-def _configured(attack: AttackLike, steps: int | None) -> Attack:
+def _configured(attack: AttackLike, steps: Steps) -> Attack:
     return plugins.configured("attacks", attack, steps=steps_for(attack, steps))
 
 
@@ -71,7 +71,7 @@ def sweep(
     norms: Sequence[NormLike] | None = None,
     eps: Sequence[float] | None = None,
     attack: AttackLike = "apgd",
-    steps: int | None = STEPS,
+    steps: Steps = "auto",
     losses: Sequence[LossName] = ("cross_entropy", "margin"),
 ) -> list[Record]:
     """Measure the accuracy under attack for radii from 0 to well past the training radius, in both norms.
@@ -85,12 +85,12 @@ def sweep(
         eps: radii in pixel units on [0,1], for all norms; multiples of the training radius unless given (of the
             customary radius for a norm that was not trained on).
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps: of the attack; None for the attack's default. The default is left out for an attack of yours without `steps`, and
-            gives way to those of a `partial(attack, steps=…)`.
+        steps: of the attack; "auto" for those of a `partial(attack, steps=…)`, otherwise 50, or none for an attack of yours
+            without `steps`; None for the attack's default.
         losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
 
     Raises:
-        ValueError: the attack leaves the ball, or other steps than the default are asked of one that has no setting `steps`.
+        ValueError: the attack leaves the ball, is a partial with other steps, or steps are asked of one that has no setting `steps`.
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """

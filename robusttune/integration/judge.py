@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,19 @@ from torch import Tensor, nn
 from robusttune import plugins
 from robusttune.attacks import AttackLike, stays_in_ball
 from robusttune.data.batches import check_classes, check_images, checked_labels, hard_labels
-from robusttune.data.pixels import Pixels, check_space, find_pixels
-from robusttune.evaluations import STEPS, LossName, steps_for
+from robusttune.data.pixels import Pixels, check_space, find_pixels, rounded
+from robusttune.evaluations import LossName, Steps, steps_for
 from robusttune.measuring.evaluate import borrowed
 from robusttune.measuring.subject import Subject
 from robusttune.model.checks import check_whole
 from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.memory_format import chosen_format, formatted
 from robusttune.model.probe import first_logits
-from robusttune.run.settings import check_settings
+from robusttune.run.folder import as_json
+from robusttune.run.provenance import fingerprint
+from robusttune.run.settings import as_written, check_settings
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels
+from robusttune.types import Channels, says
 
 
 class Judge:
@@ -42,14 +45,14 @@ class Judge:
         threat: ThreatModel,
         *,
         attack: AttackLike = "apgd",
-        steps: int | None = STEPS,
+        steps: Steps = "auto",
         losses: Sequence[LossName] = ("cross_entropy", "margin"),
         mean: Channels | None = None,
         std: Channels | None = None,
         normalized: bool | None = None,
         seed: int = 0,
     ) -> None:
-        check_settings({"steps": steps, "seed": seed, "threat": threat})
+        check_settings({"steps": None if says(steps, "auto") else steps, "seed": seed, "threat": threat})
         check_module(model)
         check_whole(model)
         if not stays_in_ball(plugins.find("attacks", attack)):
@@ -119,3 +122,45 @@ class Judge:
                     device=place,
                     seed=self.seed,
                 )
+
+    @property
+    def model_in_words(self) -> str:
+        """The type of the model and a hash of its weights."""
+        return f"{type(self.model).__name__} with weights {fingerprint(self.model)}"
+
+
+def check_same(theirs: Judge, mine: Judge) -> None:
+    """Raise a ValueError where two judges measure different things, so that their counts do not add up; seeds may differ."""
+    both = (theirs, mine)
+    facts: dict[str, list[str]] = {
+        "threat": [f"{each.threat.norm} eps {as_written(each.threat.eps)}" for each in both],
+        "attack": [_in_words(each.attack) for each in both],
+        "losses": ["+".join(each.losses) for each in both],
+        "input": _inputs(*both),
+        "model": [] if theirs.model is mine.model else [each.model_in_words for each in both],
+    }
+    for name, values in facts.items():
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"the other metric has the {name} {values[0]} and this one {values[1]}, so their counts do not add up: merge metrics "
+                "of the same model, threat and settings"
+            )
+
+
+def _in_words(attack: object) -> str:
+    if isinstance(attack, partial):
+        settings = ", ".join(f"{name}={as_json(value)}" for name, value in sorted(attack.keywords.items()))
+        return f"{_in_words(attack.func)} ({settings})"
+    return str(getattr(attack, "__qualname__", type(attack).__qualname__))
+
+
+def _inputs(theirs: Judge, mine: Judge) -> list[str]:
+    """Describe the input of the models of two judges, once both have seen images or else as it was asked for."""
+    if theirs.pixels is not None and mine.pixels is not None:
+        spaces = [(each.mean, each.std, each.normalized) for each in (theirs.pixels, mine.pixels)]
+    else:
+        spaces = [each.space for each in (theirs, mine)]  # type: ignore[misc]
+    return [
+        f"mean {mean if mean is None else rounded(mean)}, std {std if std is None else rounded(std)}, normalized {normalized}"
+        for mean, std, normalized in spaces
+    ]

@@ -15,10 +15,9 @@ except ImportError as error:
     ) from error
 
 from robusttune.attacks import AttackLike
-from robusttune.evaluations import STEPS, LossName
-from robusttune.integration.judge import Judge
+from robusttune.evaluations import LossName, Steps
+from robusttune.integration.judge import Judge, check_same
 from robusttune.measuring.subject import window_is_full
-from robusttune.run.settings import as_written
 from robusttune.threat import ThreatModel
 from robusttune.types import Channels
 
@@ -67,7 +66,7 @@ class RobustAccuracy(Metric):
         threat: ThreatModel,
         *,
         attack: AttackLike = "apgd",
-        steps: int | None = STEPS,
+        steps: Steps = "auto",
         losses: Sequence[LossName] = ("cross_entropy", "margin"),
         mean: Channels | None = None,
         std: Channels | None = None,
@@ -135,19 +134,17 @@ class RobustAccuracy(Metric):
         return state
 
     def merge_state(self, incoming_state: dict[str, Setting] | Metric) -> None:
-        """Add the counts of another RobustAccuracy of the same threat, or of its `metric_state` or `state_dict`.
+        """Add the counts of another RobustAccuracy of the same weights, threat and settings (seeds may differ), or of its `metric_state` or `state_dict`.
+
+        A `metric_state` or `state_dict` holds counts alone, so it is taken to be of the same.
 
         Raises:
-            ValueError: the other one is of another threat, is no RobustAccuracy, or has no counts; nothing has changed.
+            ValueError: the other one measures something else, is no RobustAccuracy, or has no counts; nothing has changed.
             RuntimeError: with `dist_sync_on_step`, from torchmetrics.
         """
         self._attack()
         if isinstance(incoming_state, RobustAccuracy):
-            mine, theirs = (_threat_of(each) for each in (self, incoming_state))
-            if mine != theirs:
-                raise ValueError(
-                    f"the other metric is of {theirs} and this one of {mine}, so their counts do not add up: merge metrics of one threat"
-                )
+            check_same(incoming_state.judge, self.judge)
         if isinstance(incoming_state, dict):
             _check_counts(incoming_state)
             incoming_state = {**incoming_state, OWN: getattr(self, OWN)}
@@ -206,7 +203,3 @@ def _check_counts(state: dict[str, Setting]) -> None:
             f"the state has right {counts[0]} and seen {counts[1]}, but tensors of whole numbers are needed, 0 <= right <= seen: take "
             "them from metric_state, or from state_dict() after persistent(True)"
         )
-
-
-def _threat_of(metric: RobustAccuracy) -> str:
-    return f"{metric.judge.threat.norm} eps {as_written(metric.judge.threat.eps)}"

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 LINKS = (*("reference", "link", "short_reference", "autolink", "automail", "image_reference", "short_image_ref"),)
+LONG = 30  # letters of a word
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1c; --page: #fff; --line: #ddd; --shade: #f4f4f4; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
@@ -22,7 +23,7 @@ summary { cursor: pointer; margin-top: 1rem; border-bottom: 1px solid var(--line
 @media print {
   :root { color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 10pt; line-height: 1.35; } h1 { font-size: 16pt; } h2 { font-size: 12pt; margin-top: 1rem; }
-  .wide { overflow: visible; margin: .5rem 0; } table { font-size: 8pt; } img { max-height: 20cm; } img[alt*="against the radius"] { max-height: 9cm; } th { overflow-wrap: anywhere; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
+  .wide { overflow: visible; margin: .5rem 0; } table { font-size: 8pt; } img { max-height: 20cm; } img[alt*="against the radius"] { max-height: 9cm; } th, .long { overflow-wrap: anywhere; } img, tr { break-inside: avoid; } thead { display: table-header-group; }
   h2, h3, summary, p:has(+ .wide), p:has(+ p > img) { break-after: avoid; } summary { list-style: none; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }
@@ -54,6 +55,7 @@ def page(
     for pattern in ("html", *LINKS):  # the pages have no links, so that one can only have come with a name
         converter.inlinePatterns.deregister(pattern)
     body = re.sub(r"<img [^>]*>", lambda match: _shown(match[0], folder), converter.convert(markdown))
+    body = re.sub(r"<td([^>]*)>(.*?)</td>", _cell, body, flags=re.DOTALL)
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     body = "".join(_unfoldable(part, folded) for part in re.split(r"(?=<h2[ >])", body))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -90,6 +92,12 @@ def html_table(
 def _text(value: object) -> str:
     """Return what a value prints, as text in HTML; characters that cannot be printed are blanks."""
     return escape("".join(each if each.isprintable() else " " for each in str(value)))
+
+
+def _cell(cell: re.Match[str]) -> str:
+    """Mark a cell with a long word, which breaks on paper; in other cells that would take numbers apart."""
+    words = re.sub(r"<[^>]*>", "", cell[2]).split()
+    return f'<td{cell[1]} class="long">{cell[2]}</td>' if max(map(len, words), default=0) > LONG else cell[0]
 
 
 def _unfoldable(part: str, folded: Collection[str]) -> str:

@@ -1,5 +1,6 @@
 """The name by which timm makes a model again, where it is sure."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from robusttune.run.randomness import own_randomness
 from robusttune.types import Json
 
 TOLERANCE = 1e-3  # of the largest logit, on accelerators, whose libraries may choose another kernel each time
+PREPARED = "_original_forward"  # accelerate's name for the forward that it has wrapped
+
+logger = logging.getLogger("robusttune")
 
 
 class Name(NamedTuple):
@@ -44,6 +48,11 @@ def timm_name(model: nn.Module, inputs: Tensor, classes: int) -> Name | None:
         again = _made(architecture, in_chans=inputs.shape[1], num_classes=classes, **(arguments or {}))
         if again is not None and _are_the_same(model, again, inputs[:2]):
             return Name(f"timm:{architecture}", arguments)
+    if hasattr(model, PREPARED):
+        logger.warning(
+            "accelerate has wrapped the model's forward for mixed precision, so the run does not name its model: pass "
+            "accelerator.unwrap_model(model, keep_fp32_wrapper=False), with precision= of this run"
+        )
     return None
 
 

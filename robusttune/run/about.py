@@ -6,7 +6,17 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from robusttune.run.fields import ABOUT, OF_COMMAND, OF_DATA, OF_RUN, TEXT, WrongFact, check_facts, check_statistics
+from robusttune.run.fields import (
+    ABOUT,
+    OF_COMMAND,
+    OF_DATA,
+    OF_RUN,
+    TEXT,
+    WrongFact,
+    check_facts,
+    check_input,
+    check_statistics,
+)
 from robusttune.types import Json, PathLike, from_json
 
 RUN = "run.json"
@@ -166,20 +176,32 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     path = Path(folder) / RUN
     if not path.is_file():
         return None
+    facts = read_facts(path)
+    data, about = facts.get("data") or {}, _about(facts.get("about"))
+    return EarlierRun(
+        *(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments_in(facts), about, data.get("shape")),
+        start=facts.get("start"),
+        images=data.get("images"),
+        versions=facts.get("versions") or {},
+    )
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read the facts in a `run.json`, each of which is of its kind or None.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        facts = from_json(path.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
         check_facts(facts, OF_RUN)
-        check_facts(facts.get("data") or {}, OF_DATA)
-        check_facts(facts.get("command") or {}, OF_COMMAND)
-        about, arguments = _about(facts.get("about")), arguments_in(facts)
-        data = facts.get("data") or {}
-        return EarlierRun(
-            *(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments, about, data.get("shape")),
-            start=facts.get("start"),
-            images=data.get("images"),
-            versions=facts.get("versions") or {},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        for name, kinds in (("data", OF_DATA), ("command", OF_COMMAND)):
+            check_facts(facts.get(name) or {}, kinds)
+        if _about(facts.get("about")) is None:
+            check_input(facts["arguments"])
+        arguments_in(facts)
+        return facts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read: it may be damaged or of another program{_why(error)}; restore it from a copy"
         ) from error

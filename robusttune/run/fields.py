@@ -47,8 +47,16 @@ def check_statistics(facts: Mapping[str, object]) -> None:
     )
 
 
-def _whole(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+def check_input(arguments: Mapping[str, object]) -> None:
+    """Raise a WrongFact unless mean and std among the arguments of a run are numbers, or lists of them, that fit each other."""
+    values = {name: arguments.get(name) for name in ("mean", "std")}
+    listed = {name: [value] if isinstance(value, int | float) else value for name, value in values.items()}
+    check_facts(listed, {"mean": NUMBERS, "std": NUMBERS})
+    check_statistics(listed)
+
+
+def _whole(value: object, most: int, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _list(value: object, holds: Callable[[object], bool]) -> bool:
@@ -76,6 +84,16 @@ def _is_radius(value: object) -> bool:
 
 def _is_shape(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 4 and all(map(COUNT.holds, value))
+
+
+def _is_texts_by_name(value: object) -> bool:
+    return isinstance(value, Mapping) and _list([*value, *value.values()], _is_text)
+
+
+def _is_continuation(value: object) -> bool:
+    """Return True for a note of a continuation: the epochs and steps after which it was, and the limits before and after it."""
+    after = value.get("after") if isinstance(value, Mapping) else None
+    return isinstance(after, Mapping) and all(_whole(after.get(name), 2**63 - 1, 0) for name in ("epochs", "steps"))
 
 
 TEXT = Kind("text", _is_text)
@@ -119,6 +137,18 @@ OF_RUN = {
     "command": MAPPING,
     "data": MAPPING,
     "start": TEXT,
-    "versions": MAPPING,
+    "versions": Kind("an object with names and texts", _is_texts_by_name),
+    "teacher": MAPPING,
+    "labelling": MAPPING,
+    "continued": Kind(
+        "a list of objects with the epochs and steps under 'after'", lambda value: _list(value, _is_continuation)
+    ),
+    "device": TEXT,
+    "threads": COUNT,
 }
-OF_DATA = {"shape": Kind("four whole numbers of at least 1", _is_shape), "images": COUNT}
+OF_DATA = {
+    "shape": Kind("four whole numbers of at least 1", _is_shape),
+    "images": COUNT,
+    "batches": COUNT,
+    "first": TEXT,
+}

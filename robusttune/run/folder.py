@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from robusttune.run import distributed
-from robusttune.run.about import arguments_in, check_same_names, read_run
+from robusttune.run.about import arguments_in, check_same_names, read_facts, read_run
 from robusttune.run.fields import OF_RUN, wrong_facts
-from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights, unusable
+from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.lock import locked
 from robusttune.run.manifest import FILE as MANIFEST
@@ -24,7 +24,7 @@ from robusttune.run.manifest import warn_if_changed, write_manifest
 from robusttune.run.settings import check_settings, shown_radius
 from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import Json, Loader, PathLike, from_json, plain_number
+from robusttune.types import Json, Loader, PathLike, plain_number
 
 ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
 SHOWN = 60  # characters of an argument in an error
@@ -249,11 +249,8 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
     if not path.exists():
         return {}
     warn_if_changed(folder)
-    try:
-        earlier = from_json(path.read_text(encoding="utf-8"))
-        before = arguments_in(earlier)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(unusable(path, "cannot be read")) from error
+    earlier = read_facts(path)
+    before = arguments_in(earlier)
     check_same_names(_names_in(earlier), _names_in(facts), folder)
     if earlier.get("teacher") != as_json(facts.get("teacher")):
         raise ValueError(

@@ -118,7 +118,7 @@ class Journal:
 def _epoch(line: str) -> float:
     try:
         return float(from_json(line)["epoch"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")
 
 

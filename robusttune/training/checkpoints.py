@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.run import distributed, files, randomness, termination
 from robusttune.run import folder as run_folder
+from robusttune.run.fields import WrongFact
 from robusttune.run.log import tell
+from robusttune.training.checkpoint_checks import check_fit, check_state
 from robusttune.training.continuing import Continuation, consequence, continuation, note_continuation
 from robusttune.training.step import Stepper
 from robusttune.training.validation import Score, judge
@@ -20,6 +25,13 @@ if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
 COPIES = 4  # of the weights, at least: in the checkpoint those of now and the best, and both as files
+
+# The errors of torch, numpy and Python where a state is not what they wrote.
+WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, AssertionError)
+
+
+class OtherDecay(ValueError):
+    """Another weight decay than that of the run, in words."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +96,15 @@ class Checkpoints:
         """
         assert self.folder is not None
         changed = run_folder.changed_arguments(self.folder, facts)
-        state = files.load_state(self.folder)
+        state, path = files.load_state(self.folder), self.folder / files.STATE
+        with _in_words(path):
+            check_state(state or {})
         more = continuation(self.folder, changed, facts, state)
         if state is None:
             return False, None
-        restore(training, state)
+        with _in_words(path):
+            check_fit(training, state)
+            restore(training, state)
         if not training.consumed and distributed.rank() == 0:
             self._save_outputs(training)  # a stop after the last state may have left those of the epoch before
         if not training.over:
@@ -131,9 +147,26 @@ def state_of(training: Training) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Raise a ValueError with the next step for errors inside this context, which reads what a checkpoint holds."""
+    try:
+        yield
+    except (OtherDecay, torch.OutOfMemoryError):
+        raise
+    except WRONG as error:
+        why = str(error) if isinstance(error, WrongFact) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"the run in {str(path.parent)!r} cannot go on from {path.name} ({why}): pass the model, the optimizer and the other "
+            "objects of that run; if they are, the file is damaged or of another program: restore it from a copy, or remove it "
+            "to start the run afresh"
+        ) from error
+
+
 def restore(training: Training, state: Mapping[str, Any]) -> None:
     """Bring a run into the state that `state_of` returned."""
     validation, position = training.validation, state["place"]
+    _check_decay(training.stepper, state["stepper"]["optimizer"])
     _restore_stepper(training.stepper, state["stepper"])
     training.progress.taken, training.progress.elapsed = state["plan"]["taken"], state["plan"]["elapsed"]
     validation.best.load_state_dict(state["best"])
@@ -171,7 +204,6 @@ def _stepper_state(stepper: Stepper) -> dict[str, Any]:
 
 def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
     robust_loss = stepper.robust_loss
-    _check_decay(stepper, state["optimizer"])
     robust_loss.load_state_dict(files.completed(state["weights"], robust_loss.state_dict()))
     stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
     stepper.optimizer.load_state_dict(state["optimizer"])
@@ -183,13 +215,13 @@ def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
 
 
 def _check_decay(stepper: Stepper, saved: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a run of an earlier version took other customary values for its named optimiser."""
+    """Raise an OtherDecay if a run of an earlier version took other customary values for its named optimiser."""
     before, now = (
         sorted({group.get("weight_decay", 0) for group in groups})
         for groups in (saved["param_groups"], stepper.optimizer.param_groups)
     )
     if isinstance(stepper.recipe.optimizer, str) and before != now:
-        raise ValueError(
+        raise OtherDecay(
             f"the run was begun with weight decay {max(before):g}, and now {stepper.recipe} would be taken: another version chose "
             "other values for this optimizer. Go on with that version, or begin anew with resume=False"
         )

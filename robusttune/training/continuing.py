@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robusttune.run import files
 from robusttune.run import folder as run_folder
-from robusttune.types import from_json
+from robusttune.run.about import read_facts
 
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
@@ -50,7 +50,8 @@ def continuation(
         return None
     now = {name: facts["arguments"].get(name) for name in LENGTHS}
     before = {name: changed[name][0] if name in changed else now[name] for name in LENGTHS}
-    if set(changed) - set(LENGTHS) or state is None:
+    of_run = all(value is None or _is_length(value) for value in before.values())
+    if set(changed) - set(LENGTHS) or state is None or not of_run:
         raise run_folder.other_arguments(folder, changed)
     epochs, steps, seconds = state["place"]["epoch"], state["plan"]["taken"], state["plan"]["elapsed"]
     reached = {"epochs": epochs, "max_steps": steps, "time_budget": seconds}
@@ -68,6 +69,10 @@ def continuation(
 
 def _counted(number: float, unit: str) -> str:
     return f"{number:.12g} {unit}{'s' * (number != 1)}"
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _limit(value: float | None) -> float:
@@ -90,7 +95,7 @@ def consequence(training: Training) -> str:
 
 def note_continuation(folder: Path, facts: Mapping[str, Any], more: Continuation) -> None:
     """Write to `run.json` that the run was continued, and its arguments of now."""
-    earlier = from_json((folder / files.RUN).read_text(encoding="utf-8"))
+    earlier = read_facts(folder / files.RUN)
     note = {"after": {"epochs": more.epochs, "steps": more.steps}, "from": more.before, "to": more.now}
-    continued = [*earlier.get("continued", []), note]
+    continued = [*(earlier.get("continued") or []), note]
     run_folder.write_run(folder, {**earlier, "arguments": facts["arguments"], "continued": continued})

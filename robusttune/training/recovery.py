@@ -24,6 +24,8 @@ logger = logging.getLogger("robusttune")
 DIVIDED_BY = 4.0
 MOST = 3  # times in a run
 NEAR = 1.2  # times the balanced accuracy of a guess
+# The entries of its state, beside the weights that are kept.
+STATE = ("times", "clean", "robust", "trained", "odd", "event", "unhelped", "sound")
 UNUSED = 3  # steps in a row that the scaler of fp16 left out; a single one is its usual work
 
 
@@ -277,9 +279,8 @@ class Recovery:
 
     def state_dict(self, training: "Training") -> dict[str, Any]:
         """Return the state, for `load_state_dict`."""
-        names = ("times", "clean", "robust", "trained", "odd", "event", "unhelped", "sound")
         kept = self.kept and {"weights": files.loadable(self.kept.weights), "epoch": self.kept.epoch}
-        return {**{name: getattr(self, name) for name in names}, "kept": kept, "knew": training.validation.knew}
+        return {**{name: getattr(self, name) for name in STATE}, "kept": kept, "knew": training.validation.knew}
 
     def load_state_dict(self, training: "Training", state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned, and the learning rate of then; of an earlier version it is empty."""
@@ -289,7 +290,6 @@ class Recovery:
             self.kept = Kept(weights, kept["epoch"])
         training.validation.knew = state.get("knew", training.validation.knew)
         self.sound = training.validation.best.score is not None  # before there was this entry
-        for name, value in state.items():
-            if name not in ("kept", "knew"):
-                setattr(self, name, value)
+        for name in STATE:
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.lower(training, self.times)

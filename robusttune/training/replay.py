@@ -3,7 +3,7 @@
 import copy
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from robusttune.model.devices import chosen_device
 from robusttune.model.saved import start_model
 from robusttune.run import files
 from robusttune.run import folder as run_folder
-from robusttune.run.about import arguments_in, check_same_names, read_run
+from robusttune.run.about import arguments_in, check_same_names, read_facts, read_run
 from robusttune.run.log import FILE
+from robusttune.run.manifest import warn_if_changed
 from robusttune.run.markdown import as_text, markdown_table
 from robusttune.run.settings import NOT_NEGATIVE, check_number, check_settings
 from robusttune.training.harden import harden
@@ -115,6 +116,7 @@ def replay(
     check_settings({"out": out, "progress": progress})
     check_number("tolerance", tolerance, NOT_NEGATIVE)
     facts = run_facts_of(folder)
+    warn_if_changed(folder)
     if loader is None:
         raise ValueError(f"loader= is missing: pass the images that the run in {str(folder)!r} was trained on")
     if facts.get("continued"):
@@ -124,7 +126,7 @@ def replay(
             "replay needs a run that was not continued"
         )
     check_same_names((facts.get("about") or {}).get("classes"), class_names(loader), folder)
-    arguments = _arguments(facts, again, folder)
+    arguments, before = _arguments(facts, again, folder), _log(folder)
     model = _started(folder) if model is None else model
     device = again.get("device") or _same_device(model, str(facts["device"]))
     with ExitStack() as stack:
@@ -133,7 +135,7 @@ def replay(
         repeat(
             copy.deepcopy(model), loader, **{**arguments, **again, "out": place, "device": device, "progress": progress}
         )
-        return _compared(folder, place, facts, tolerance)
+        return _compared(folder, place, facts, before, tolerance)
 
 
 def _started(folder: Path) -> nn.Module:
@@ -149,15 +151,14 @@ def run_facts_of(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is none, it cannot be read, or it is of another version.
     """
-    try:
-        facts: dict[str, Any] = from_json((folder / files.RUN).read_text(encoding="utf-8"))
-        missing = {"run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions"} - {
-            *facts
-        }
-    except (OSError, ValueError, TypeError) as error:
+    path = folder / files.RUN
+    if not path.is_file():
         raise ValueError(
             f"{str(folder)!r} holds no {files.RUN} that can be read: pass the folder that was out= of harden"
-        ) from error
+        )
+    facts = read_facts(path)
+    names = ("run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions")
+    missing = [name for name in names if facts.get(name) is None]
     if missing or facts["run"] not in RUNS:
         raise ValueError(
             f"{files.RUN} in {str(folder)!r} does not say {', '.join(sorted(missing)) or 'a known run'}: it is of "
@@ -194,10 +195,12 @@ def _same_device(model: nn.Module, device: str) -> DeviceLike:
         return "auto"
 
 
-def _compared(first: Path, second: Path, facts: Mapping[str, Any], tolerance: float) -> Replay:
-    now = run_facts_of(second)
+def _compared(
+    first: Path, second: Path, facts: Mapping[str, Any], before: Sequence[Mapping[str, object]], tolerance: float
+) -> Replay:
+    """Compare a run with its repetition, given the facts and the log of the run."""
+    now, after = run_facts_of(second), _log(second)
     weights = {name: _largest_difference(first / name, second / name) for name in WEIGHTS if (first / name).exists()}
-    before, after = _log(first), _log(second)
     differences = _differences(facts, now)
     if len(before) != len(after):
         differences.append(f"the run has {len(before)} epochs, its repetition {len(after)}")
@@ -244,12 +247,36 @@ def _largest_difference(first: Path, second: Path) -> float:
     return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(distances, default=0.0)
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _log(folder: Path) -> list[Mapping[str, object]]:
+    """Read the facts of each epoch of a run.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
     path = folder / FILE
-    return [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [_line(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _line(path: Path, number: int, line: str) -> Mapping[str, object]:
+    try:
+        facts = from_json(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise ValueError(
+            f"line {number} of {str(path)!r} is no JSON object, so this epoch cannot be compared: restore it from a copy"
+        )
+    return facts
 
 
 def _relative_difference(one: object, other: object) -> float:
-    if isinstance(one, int | float) and isinstance(other, int | float) and not math.isnan(one):
-        return abs(one - other) / max(1.0, abs(one))
-    return 0.0 if one == other or str(one) == str(other) == "nan" else math.inf
+    if one == other or str(one) == str(other) == "nan":
+        return 0.0
+    if not isinstance(one, int | float) or not isinstance(other, int | float):
+        return math.inf
+    try:
+        far = abs(one - other) / max(1.0, abs(one))
+    except OverflowError:  # a whole number beyond those of floats
+        return math.inf
+    return math.inf if math.isnan(far) else far

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robusttune.run import folder as run_folder
-from robusttune.run.about import read_run
+from robusttune.run.about import read_facts, read_run
 from robusttune.run.files import RUN
 from robusttune.training.settings import Output, RunSettings
-from robusttune.types import Json, from_json
+from robusttune.types import Json
 
 FOLLOWING = "followed by"  # in the run.json of a stage: the arguments of the whole run
 
@@ -50,7 +50,7 @@ def check_following(out: Path, settings: RunSettings) -> None:
     now = _arguments(settings)
     for stage in STAGES:
         path = out / stage.folder / RUN
-        before = from_json(path.read_text(encoding="utf-8")).get(FOLLOWING) if path.is_file() else None
+        before = read_facts(path).get(FOLLOWING) if path.is_file() else None
         if not isinstance(before, dict):  # of a version that did not write it
             continue
         changed = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}

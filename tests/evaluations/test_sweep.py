@@ -4,13 +4,17 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+import torch
 from handwritten import hardened
 from handwritten import loader as digits_loader
 from linear_model import COUNT, distances, linear
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune.attacks.nfgsm import nfgsm
+from robusttune.attacks.pgd import pgd
+from robusttune.evaluations import steps_for
 from robusttune.evaluations.sweep import sweep
 
 
@@ -66,7 +70,7 @@ def test_the_steps_of_a_partial_come_before_the_default():
 
     mine = partial(counting, steps=3)
     settings = {"norms": ["linf"], "eps": [0.1], "attack": mine}
-    for given, expected in (({}, 3), ({"steps": 2}, 2), ({"steps": None}, 3)):
+    for given, expected in (({}, 3), ({"steps": 3}, 3), ({"steps": None}, 3)):
         counted.clear()
         (record,) = robusttune.evaluate(model, [(images, labels)], partial(sweep, **settings, **given), progress=False)
         assert set(counted) == {expected}
@@ -123,3 +127,18 @@ def test_the_answer_under_attack_is_the_class_that_the_image_became(which):
         expected = [label if right else 1 - label for label, right in zip(records.labels, record.right, strict=True)]
         assert list(record.answers) == expected  # of two classes, the other one
     assert any(not all(record.right) for record in attacked)
+
+
+def test_steps_in_a_partial_and_beside_it_must_agree():
+    assert steps_for(partial(pgd, steps=200), "auto") == 200
+    assert steps_for(partial(pgd, steps=50), 50) == steps_for("pgd", "auto") == 50
+    assert steps_for(partial(pgd, steps=50), None) is None
+    with pytest.raises(ValueError, match=r"steps is 50, but the attack is a partial with steps=200: leave steps out"):
+        steps_for(partial(pgd, steps=200), 50)
+    with pytest.raises(ValueError, match=r"steps is 50, but the attack is a partial with steps=200"):
+        robusttune.evaluate(
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+            [(torch.rand(4, 1, 8, 8), torch.arange(4) % 3)],
+            partial(sweep, attack=partial(pgd, steps=200), steps=50),
+            progress=False,
+        )

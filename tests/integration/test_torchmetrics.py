@@ -136,8 +136,34 @@ def test_merged_metrics_are_one_over_the_batches_of_both(how, net):
     empty = RobustAccuracy(net, THREAT, **QUICK)
     empty.merge_state(other)
     assert float(empty.compute()) == alone[1]
-    with pytest.raises(ValueError, match=r"the other metric is of linf eps .* and this one of l2 eps .*do not add up"):
+    with pytest.raises(
+        ValueError, match=r"the other metric has the threat linf eps .* and this one l2 eps .*do not add up"
+    ):
         RobustAccuracy(net, ThreatModel("l2", 0.5), **QUICK).merge_state(one)
+
+
+def test_metrics_that_measure_different_things_are_not_merged(net):
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.1)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(64, 20))
+    different = {
+        "attack pgd .* and this one apgd": RobustAccuracy(net, THREAT, **{**QUICK, "attack": "pgd"}),
+        r"attack apgd \(steps=7\) and this one apgd \(steps=3\)": RobustAccuracy(net, THREAT, **{**QUICK, "steps": 7}),
+        "losses margin and this one ": RobustAccuracy(net, THREAT, **{**QUICK, "losses": ["margin"]}),
+        r"input mean \(0.5\), std \(0.25\)": RobustAccuracy(net, THREAT, mean=0.5, std=0.25, **QUICK),
+        "model Sequential with weights ": RobustAccuracy(wider, THREAT, **QUICK),
+        r"model \w+ with weights \w+ and this one ": RobustAccuracy(other, THREAT, **QUICK),
+    }
+    one = halves(net)[0]
+    before = dict(one.metric_state)
+    for words, metric in different.items():
+        with pytest.raises(ValueError, match=f"the other metric has the {words}.*merge metrics of the same model"):
+            one.merge_state(metric)
+        assert one.metric_state == before
+    one.merge_state(
+        RobustAccuracy(net, THREAT, **{**QUICK, "seed": 8})
+    )  # which draws other random starts for other images
 
 
 def test_a_state_dict_holds_the_counts_and_goes_on_from_them(net):

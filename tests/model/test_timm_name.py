@@ -133,3 +133,21 @@ def test_a_trained_model_of_each_family_keeps_its_name(name):
     for dtype in (torch.float32, torch.bfloat16):
         model.to(dtype, memory_format=torch.channels_last)
         assert timm_name(model, inputs.to(dtype), 4) == (f"timm:{name}", None)
+
+
+def test_a_model_that_accelerate_has_wrapped_is_named_once_it_is_unwrapped(caplog):
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(True)
+    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    try:
+        inputs, plain = torch.rand(2, 3, 32, 32), timm.create_model("test_resnet", num_classes=3)
+        model = accelerator.prepare(plain)
+        assert timm_name(model, inputs, 3) is None
+        assert (
+            "pass accelerator.unwrap_model(model, keep_fp32_wrapper=False), with precision= of this run" in caplog.text
+        )
+        caplog.clear()
+        named = timm_name(accelerator.unwrap_model(model, keep_fp32_wrapper=False), inputs, 3)
+        assert (named.model, caplog.text) == ("timm:test_resnet", "")
+    finally:
+        accelerate.state.AcceleratorState._reset_state(True)

@@ -90,7 +90,7 @@ def test_a_damaged_run_json_is_refused_by_name(tmp_path):
     assert folder.changed_arguments(tmp_path, {"arguments": {}}) == {}  # there is none yet
     for text in ("{", "[]", "{}"):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(ValueError, match=r"run\.json' cannot be read: it may be damaged, half copied"):
+        with pytest.raises(ValueError, match=r"run\.json' cannot be read: it may be damaged or of another program"):
             folder.changed_arguments(tmp_path, {"arguments": {}})
 
 
