@@ -1,5 +1,6 @@
 """The check of an installation, as text for a bug report; it works where torch and torchvision cannot be imported."""
 
+import os
 import platform
 import shutil
 from importlib import import_module
@@ -14,6 +15,7 @@ EXTRAS = {
     "scipy": "certified",
     "shtab": "cli",
 }
+BUSY = 1.5  # programs that want to run, for each core
 READERS = ("safetensors", "pillow", "PyYAML")  # of files that others may have written
 
 
@@ -60,7 +62,7 @@ def published() -> list[str]:
 def doctor() -> tuple[str, list[str]]:
     """Describe the installation line by line, and list what is wrong with it."""
     wrong = [problem for problem in (_torch() or _operators() or _library(),) if problem]
-    notes = [] if wrong else [note for note in (_compiler(), _pins()) if note]
+    notes = [] if wrong else [note for note in (_compiler(), _pins(), _load()) if note]
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'missing'}" for name in PACKAGES]
     lines += [
@@ -134,6 +136,20 @@ def _pins() -> str:
     return (
         f"torchattacks holds requests at {here} ({needs[0]}): where another package needs a newer one, pip install "
         "--no-deps torchattacks"
+    )
+
+
+def _load() -> str:
+    """Note that other programs use the processor, as several threads then wait for each other."""
+    import torch
+
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads == 1 or load < BUSY * cores:
+        return ""
+    return (
+        f"other programs use the processor (load {load:.1f} on {cores} cores): a run with {threads} threads may be far slower than with one, "
+        "so set the environment variable OMP_NUM_THREADS=1 while they run"
     )
 
 

@@ -278,11 +278,7 @@ def _all_measured(
 
 
 def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
-    """Run one evaluation with a new Tally.
-
-    Raises:
-        ValueError: the evaluation takes no Subject, or returned something else than Records.
-    """
+    """Run one evaluation with a new Tally; a ValueError names one that takes no Subject, or returns no Records."""
     tally = Tally(by_image=True)
     subject = replace(subject, tally=tally)
     if subject.clock is not None:
@@ -293,7 +289,9 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
     except TypeError as error:
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the evaluation
             raise
-        raise ValueError(f"the evaluation {title} cannot be called with a Subject alone: {error}") from error
+        raise ValueError(
+            f"the evaluation {title} cannot be called with a Subject alone: {error}; set an attack by attack=partial(…)"
+        ) from error
     records = list(returned) if isinstance(returned, Iterable) else [returned]
     if any(not isinstance(record, Record) for record in records):
         raise ValueError(f"the evaluation {title} returned {returned!r}, but a list of Record is needed")

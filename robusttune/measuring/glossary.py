@@ -70,7 +70,7 @@ WORDS = {
     "OOD": "out of distribution: images of another kind than those that the model was trained on.",
     "optimiser step": "one change of the weights, from the gradient of one batch or a part of it.",
     "ordinary training": "training on images that no attack has changed.",
-    "patch rotation": "a pretext task: to recognise by how much each tile of an image was turned.",
+    "patch rotation": "a pretext task: to recognise which tile of an image was turned, and by how much.",
     "PGD": "an attack of several small steps, each in the direction that raises the loss most (Madry et al. 2018). PGD-10 has 10 steps.",
     "plan": "the file that states, before a trial, what it does: plan.yaml.",
     "point": "of accuracy: one in a hundred images.",

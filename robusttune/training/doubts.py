@@ -1,5 +1,6 @@
 """Warnings at the end of a run: the model, or a pretext head, is no better than guessing."""
 
+from robusttune.data.unlabeled import Labelled, Mixture
 from robusttune.measuring.chance import LEAST, first_guess
 from robusttune.run.provenance import fingerprint
 from robusttune.training.loop import Training
@@ -44,12 +45,17 @@ def _guessing_model(training: Training) -> list[str]:
     if not guess:
         steps = training.progress.taken
         why = f"a learning rate that is too high does this (it was {rate:g} at its peak: try lr={rate / 4:g}), and so do too few steps"
-        lost = f"the model has {after:.0%} of the images right that it was trained on, and had {before:.0%} before: {why} ({steps})"
-        return [lost] if after < LOST * before else []
+        what = f"the model classifies {after:.0%} of the training images {_as_labelled(training)}, and {before:.0%} before this run"
+        return [f"{what}: {why} ({steps})"] if after < LOST * before else []
     return [
         f"the run ended with a model that guesses: of the images it was trained on, {guess}. A learning rate that is too high "
         f"does this: it was {rate:g} at its peak, so try lr={rate / 4:g}"
     ]
+
+
+def _as_labelled(training: Training) -> str:
+    by_teacher = isinstance(training.batches.loader, Labelled | Mixture)
+    return "as they are labelled (by the teacher, where they had no label)" if by_teacher else "correctly"
 
 
 def _guessing_heads(training: Training) -> list[str]:

@@ -38,6 +38,16 @@ def _arguments(settings: RunSettings) -> dict[str, Json]:
     return arguments
 
 
+def done_before(settings: RunSettings) -> list[str]:
+    """Return what the stages before a run, or before its fine-tuning, have done to the weights: "pre-trained", "fine-tuned"."""
+    if settings.function == "pretrain":
+        return []
+    following = (settings.output.notes or {}).get(FOLLOWING)
+    whole = following if isinstance(following, dict) else {}
+    pretrained = settings.length.pretrain_epochs or whole.get(PRETRAINING.argument)
+    return ["pre-trained"] * bool(pretrained) + ["fine-tuned"] * bool(settings.length.finetune)
+
+
 def check_following(out: Path, settings: RunSettings) -> None:
     """Raise a ValueError if stages in a folder, after which no run has begun yet, are those before a run with other arguments.
 

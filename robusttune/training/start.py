@@ -19,6 +19,7 @@ from robusttune.run.settings import duration, epochs_in_words, shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.presets import augment_for
 from robusttune.training.settings import RunSettings
+from robusttune.training.stage_folders import done_before
 from robusttune.types import Loader, says
 
 SHOWN = 6  # names of classes
@@ -199,10 +200,9 @@ def _weights(training: Training, settings: RunSettings, command: Mapping[str, ob
     taken, source = training.progress.taken, settings.learning.init_from or command.get("checkpoint")
     if taken:
         return f"of step {taken:,} of the run that is resumed"
-    then = "fine-tuned" if settings.length.finetune else ""
     published = str(command.get("model", "")).partition(":")[0] in ("timm", "torchvision")
     before = f"of {source}" if source is not None else "published ones" if command.get("pretrained") else "random"
-    return ", then ".join(filter(None, [before if source is not None or published else "", then]))
+    return ", then ".join([*([before] if source is not None or published else []), *done_before(settings)])
 
 
 def _head(training: Training) -> str:

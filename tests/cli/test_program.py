@@ -243,6 +243,17 @@ def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
         loader_of(Sources("", flat, split="validation", size=32), strict=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="the system does not tell its load")
+@pytest.mark.parametrize(("load", "threads", "noted"), [(6.0, 2, True), (6.0, 1, False), (1.0, 2, False)])
+def test_doctor_notes_that_other_programs_use_the_processor(load, threads, noted, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    text, wrong = doctor()
+    assert wrong == []
+    assert ("(load 6.0 on 2 cores): a run with 2 threads may be far slower" in text) is noted
+
+
 def test_doctor_sees_a_torchvision_that_does_not_fit(monkeypatch):
     text, wrong = doctor()
     assert wrong == []

@@ -164,3 +164,12 @@ def test_a_class_without_images_is_told_and_not_counted(caplog):
     assert balanced.value == pytest.approx(sum(shares) / 9)
     assert balanced.setting["classes"] == "9 of 10"
     assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text
+
+
+def test_a_setting_of_the_attack_that_is_passed_to_the_evaluation_is_refused_with_its_place():
+    model, images, labels = linear()
+    misplaced = partial(sweep, attack="pgd", step_size=0.01)
+    with pytest.raises(
+        ValueError, match=r"sweep.* unexpected keyword argument 'step_size'; set an attack by attack=partial"
+    ):
+        robusttune.evaluate(model, [(images, labels)], misplaced, norm="linf", progress=False)

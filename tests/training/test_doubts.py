@@ -1,5 +1,6 @@
 """What is said at the end of a run that went wrong."""
 
+import copy
 import warnings
 
 import pytest
@@ -57,8 +58,16 @@ def test_a_run_that_ends_with_far_less_than_before_says_so():
     batches = list(zip(images.split(64), labels.split(64), strict=True))
     model = taught(batches, 8)
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
-    with pytest.warns(UserWarning, match=r"and had 100% before: .*it was 20 at its peak: try lr=5.*too few steps"):
+    more = copy.deepcopy(model)
+    with pytest.warns(
+        UserWarning, match=r"correctly, and 100% before this run: .*20 at its peak: try lr=5.*too few steps"
+    ):
         harden(model, batches, lr=20.0, **settings)
+    # As labels of a teacher may be wrong, agreement with them is not called correct.
+    with pytest.warns(
+        UserWarning, match=r"of the training images as they are labelled \(by the teacher, where .*and 100% before"
+    ):
+        harden(more, batches, unlabeled_loader=[images], lr=10.0, **settings)
 
 
 @pytest.mark.parametrize(("weight", "end"), [(0.0, "only Monitor and ood use this head$"), (0.5, r"tasks=None$")])

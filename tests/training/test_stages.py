@@ -329,3 +329,10 @@ def test_each_of_the_two_runs_says_what_it_starts_from_and_what_it_was_judged_by
     assert weights == ["random", "random, then fine-tuned"]
     ordinary, hardening = (line for line in lines if line.startswith("kept epoch"))
     assert ("under attack" in ordinary, "under attack" in hardening) == (False, True)
+
+
+def test_the_stages_after_the_pre_training_say_that_the_weights_are_pre_trained(capsys):
+    quick(pretrain_epochs=1, finetune=1, max_steps=1, progress=True, notes={"command": {"model": "timm:x"}})
+    lines = capsys.readouterr().err.splitlines()
+    weights = [line.removeprefix("weights").strip() for line in lines if line.startswith("weights")]
+    assert weights == ["random", "random, then pre-trained", "random, then pre-trained, then fine-tuned"]

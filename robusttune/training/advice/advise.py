@@ -26,7 +26,10 @@ PURPOSES: tuple[AdvicePurpose, ...] = get_args(AdvicePurpose)
 UNEVEN = 10  # times as many images of one class as of another
 FEW_OF_A_CLASS = 20
 WIDTH = 110
-NONE_HELD_BACK = "pass val_loader= (--val_split): the images are too few, or in a loader, of which harden holds none back to choose the epoch by"
+NONE_HELD_BACK = (
+    "pass val_loader= (--val_split) to choose the best epoch: harden holds no images back here, as they are too few, or the loader is no "
+    "plain DataLoader"
+)
 
 
 @dataclass(frozen=True, repr=False)

@@ -93,10 +93,7 @@ def _own_answers(chosen: Chosen, situation: Situation) -> None:
 
 
 def _self_training(chosen: Chosen, situation: Situation, labels: int, others: int) -> None:
-    near = min(
-        (int(row["labels"]) for row in rows("labels") if row["arm"] == SELF_TRAINING),
-        key=lambda each: abs(math.log(each / labels)),
-    )
+    near = _nearest(labels)
     arms = ", ".join(f"{arm} {percent(_row(arm, near), 'strong')}" for arm in (ALONE, SELF_TRAINING, BEST, TRUE))
     chosen.settings["teacher"] = "self"
     chosen.say(
@@ -164,11 +161,18 @@ def _enough(chosen: Chosen, labels: int, enough: int) -> None:
 
 
 def _few_alone(chosen: Chosen, labels: int) -> None:
-    row, best = (_row(arm, limits().few) for arm in (ALONE, BEST))
+    near = _nearest(labels)
+    row, best = (_row(arm, near) for arm in (ALONE, BEST))
     chosen.todo.append(
-        f"{labels:,} labels are few: look for many more images of the same kind, without labels. With {limits().few:,} labels of 10,000 images they "
+        f"{labels:,} labels are few: look for many more images of the same kind, without labels. With {near:,} labels of 10,000 images they "
         f"lifted the accuracy under attack from {percent(row, 'strong')} to {percent(best, 'strong')} ({measured('labels')})"
     )
+
+
+def _nearest(labels: int) -> int:
+    """Return the number of labels in the study that is nearest to one above 0, by their ratio."""
+    known = (int(row["labels"]) for row in rows("labels") if row["arm"] == SELF_TRAINING)
+    return min(known, key=lambda each: abs(math.log(each / labels)))
 
 
 def _row(arm: str, labels: int) -> Row:

@@ -145,6 +145,13 @@ def test_what_to_do_first(purpose):
     assert "purpose= was left out" in " ".join(advise(None, images(300)).todo)
 
 
+def test_few_labels_alone_are_compared_with_the_nearest_number_of_labels_of_the_study():
+    for labels, near in ((150, 200), (900, 1000)):
+        todo = " ".join(advise(None, images(labels), norm="linf").todo)
+        assert f"{labels} labels are few" in todo
+        assert f"With {near:,} labels of 10,000 images" in todo
+
+
 def test_uneven_and_rare_classes_are_said():
     labels = torch.cat([torch.zeros(400), torch.ones(30)]).long()
     data = TensorDataset(torch.zeros(430, 1, 8, 8), labels)
