@@ -54,7 +54,7 @@ def said(caplog):
     return [record.message for record in caplog.records if "so the run goes back to" in record.message]
 
 
-@pytest.mark.filterwarnings("ignore:the model has .*, and had")
+@pytest.mark.filterwarnings("ignore:the model classifies .* before this run")
 @pytest.mark.parametrize("held", [True, False], ids=["held out", "none held out"])
 def test_a_learning_rate_far_too_high_is_lowered_and_the_run_ends_well(trained, caplog, tmp_path, held):
     seen = []
@@ -105,7 +105,9 @@ def logged(folder):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.filterwarnings("ignore:.*ended with a model that guesses", "ignore:the model has .*, and had")
+@pytest.mark.filterwarnings(
+    "ignore:.*ended with a model that guesses", "ignore:the model classifies .* before this run"
+)
 @pytest.mark.parametrize(
     "kill", [13, pytest.param(9, marks=pytest.mark.slow)], ids=["after", "before the loss is read"]
 )
@@ -128,7 +130,9 @@ def test_a_kill_around_the_fall_back_resumes_exactly(trained, tmp_path, monkeypa
     assert "diverged at step" in logged(tmp_path / "whole")[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*ended with a model that guesses", "ignore:the model has .*, and had")
+@pytest.mark.filterwarnings(
+    "ignore:.*ended with a model that guesses", "ignore:the model classifies .* before this run"
+)
 def test_replay_repeats_the_fall_back(trained, tmp_path):
     run(trained, out=tmp_path / "run", epochs=2)
     assert "diverged at step" in (tmp_path / "run" / "log.jsonl").read_text()
