@@ -103,16 +103,34 @@ def training_of(records: Records) -> str:
     """State the function, the images and the settings of the training run, or the user's note on it; "" if not known."""
     run, note = _run(records), _note(records, "training")
     arguments = run.get("arguments") or {}
-    named = [name for name in PLAIN if not (_is_ordinary(run) and name in OF_AN_ATTACK)]
+    silent = OF_AN_ATTACK if _is_ordinary(run) else () if _trains_on_tasks(arguments) else ("attack_tasks",)
+    named = [name for name in PLAIN if name not in silent]
     said = [f"{name} {_written(arguments[name])}" for name in named if arguments.get(name) not in DEFAULT]
     if not run.get("function"):
         return note
     images = [f"{run['images']:,} images"] if isinstance(run.get("images"), int) else []
     split = f", split {run['split']}" if run.get("split") else ""
     data = [f"{run['data']}{split}"] if run.get("data") else []
-    parts = [f"{_function(run)} on {' '.join([*images, *data]) or 'images that are not named'}", *said]
+    where = " ".join([*images, *data]) or "images that are not named"
+    parts = [f"{_function(run)} on {where}{_labelled_by(run)}", *said]
     other = "" if run.get("weights") else "; the weights measured are not those that this run ended with"
     return f"{', '.join([*parts, *([note] if note else [])])}{other}"
+
+
+def _trains_on_tasks(arguments: Facts) -> bool:
+    """Return True if pretext losses are part of training; heads of weight 0 are fitted afterwards."""
+    tasks = arguments.get("tasks")
+    return bool(tasks) and not (isinstance(tasks, Mapping) and not any(tasks.values()))
+
+
+def _labelled_by(run: Facts) -> str:
+    """State who labelled images that had no labels, and how many are beside the labelled ones; "" for a run without a teacher."""
+    teacher, count = run.get("teacher"), run.get("unlabeled")
+    if not isinstance(teacher, str):
+        return ""
+    who = "the model as it was before" if teacher == "self" else teacher
+    images = f"and {count:,} without labels" if isinstance(count, int) else "without labels"
+    return f", {images}, labelled by {who}"
 
 
 def _is_ordinary(run: Facts) -> bool:
@@ -216,8 +234,10 @@ def _note(records: Records, name: str) -> str:
 def _written(value: object) -> str:
     if isinstance(value, float):
         return as_written(value)
-    if isinstance(value, Mapping):
-        return " and ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):  # tasks and their weights
+        return (" and ".join(map(str, value)) or "none") + " (heads fitted afterwards)" * (
+            not any(value.values()) and bool(value)
+        )
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " and ".join(map(str, value)) or "none"
     return str(value)

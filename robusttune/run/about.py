@@ -24,6 +24,7 @@ STATE, MODEL, LAST, HEADS = "state.pt", "model.safetensors", "last.safetensors",
 METADATA = "robusttune"
 TRAINED = ("harden", "save")  # functions after which the classifier of a model is trained; pretrain trains none
 LOCAL, REMOTE = ("local-dir",), ("hf-hub", "hf_hub")  # kinds of names of published models, as timm has them
+NOTHING_HELD = "nothing: no images were held out, so the last epoch was kept"
 BY_LOADER = "loader.dataset.classes"
 # The options of a command that say where its model and its images came from.
 SOURCES = (
@@ -89,6 +90,8 @@ class EarlierRun:
         shape: (N,C,H,W) of its first batch, where there is no `about`.
         start: the fingerprint of the model before the run; None where it is not known.
         images: the number of training images; None where it is not known.
+        unlabeled: the number of images without labels beside these, if a teacher labelled them; None for none.
+        teacher: the name of who labelled images, see `Teacher`: those, or all if there are none beside; None for nobody.
         versions: of packages, during the run.
     """
 
@@ -100,6 +103,8 @@ class EarlierRun:
     shape: Sequence[int] | None = None
     start: str | None = None
     images: int | None = None
+    unlabeled: int | None = None
+    teacher: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -118,10 +123,12 @@ class EarlierRun:
             "model": command.get("model") or about.model,
             "data": command.get("data"),
             "split": command.get("split"),
-            "held out": about.held_out,
+            "held out": about.held_out or (NOTHING_HELD if self.about and self.start else None),
             "val_split": command.get("val_split"),
             "start": self.start,
             "images": self.images,
+            "unlabeled": self.unlabeled,
+            "teacher": self.teacher,
             "versions": dict(self.versions) or None,
             "arguments": {name: value for name, value in self.arguments.items() if value is not None},
         }
@@ -182,6 +189,10 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         *(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments_in(facts), about, data.get("shape")),
         start=facts.get("start"),
         images=data.get("images"),
+        unlabeled=(facts.get("labelling") or {}).get("images")
+        if "unlabeled_loader" in facts.get("loaders", ())
+        else None,
+        teacher=(facts.get("teacher") or {}).get("name"),
         versions=facts.get("versions") or {},
     )
 
