@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robusttune.run.about import RUN
 from robusttune.run.files import MODEL, digest_of_weights
 from robusttune.run.provenance import digest
 
@@ -70,9 +71,11 @@ def file_at(place: Path) -> Path:
     if inside:
         folders = ", ".join(str(file.parent) for file in inside)
         raise ValueError(f"{str(place)!r} holds {len(inside)} evaluations: pass one of {folders}")
+    first = f"evaluate it first with out={str(place / 'evaluation')!r}"
+    again = "to go on with an evaluation that was interrupted there, evaluate again as before, with resume"
+    of_runs = (place / RUN).exists() or any(each.is_dir() for each in place.iterdir())
     raise ValueError(
-        f"{str(place)!r} holds no {FILE}: evaluate it first with out={str(place / 'evaluation')!r}, or pass the folder that "
-        "evaluate wrote to"
+        f"{str(place)!r} holds no {FILE}: {first if of_runs else again}; or pass the folder that evaluate wrote to"
     )
 
 

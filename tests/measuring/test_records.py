@@ -60,6 +60,9 @@ def test_folders_without_records_or_with_several_are_refused(measured):
         ValueError, match=r"'runs' holds no records\.jsonl: evaluate it first with out='runs/evaluation'"
     ):
         Records.load(Path("runs"))
+    Path("runs/a/unfinished").mkdir()
+    with pytest.raises(ValueError, match="interrupted there, evaluate again as before, with resume; or pass"):
+        Records.load("runs/a/unfinished")
     with pytest.raises(ValueError, match="'runs/c' is not there: pass the folder that evaluate wrote to"):
         Records.load("runs/c")
 
@@ -84,6 +87,9 @@ def test_the_shell_reads_the_folders_of_runs_too(measured, capsys):
     assert "| before | b |" in unpadded(Path("page/report.md").read_text())
     assert main(["compare", "runs/a", "runs"]) == 1
     assert "evaluate it first with --out 'runs/evaluation'" in capsys.readouterr().err
+    Path("runs/c").mkdir()
+    assert main(["report", "runs/c", "--out", "none"]) == 1
+    assert "evaluate again as before, with resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["no JSON\n", '{"epoch": 1, "robust": 0.5}\n', "[1, 2]\n", '{"facts": {}}\n[]\n'])
