@@ -63,13 +63,13 @@ def run_replay(
         _check_data(command, folder)
     run_before, before = read_run(folder), facts["arguments"]
     labels = None if facts["run"] == "pretrain" else labels_of(run_before)
-    known = {"seed": before.get("seed", 0), "finetune": before.get("finetune", 0)}
+    known = {"seed": before["seed"], "finetune": before.get("finetune", 0)}
     start, loader, _ = prepared(as_before(sources, run_before), known, labels=labels, shuffle=True, alone=True)
     held_out = other_split(sources, command.get("val_split"), loader)
     loaders: Arguments = {} if held_out is None else {"val_loader": held_out}
     more = more_images(sources, command.get("unlabeled"), command.get("unlabeled_split", "train"))
     loaders |= {} if more is None else {"unlabeled_loader": more}
-    if "teacher" in facts.get("objects", ()):
+    if "teacher" in facts["objects"]:
         loaders["teacher"] = teacher_of(command["teacher"], sources, loader)
     repeated = replay(folder, start, loader, out=out, tolerance=tolerance, device=device, **loaders)
     print(repeated.table())

@@ -290,7 +290,8 @@ def _measured(title: str, evaluation: Evaluating, subject: Subject) -> Result:
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the evaluation
             raise
         raise ValueError(
-            f"the evaluation {title} cannot be called with a Subject alone: {error}; set an attack by attack=partial(…)"
+            f"the evaluation {title} cannot be called with a Subject alone: {error}; set its own arguments by functools.partial, and those of its attack by "
+            "attack=partial(…)"
         ) from error
     records = list(returned) if isinstance(returned, Iterable) else [returned]
     if any(not isinstance(record, Record) for record in records):

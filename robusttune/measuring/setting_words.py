@@ -128,7 +128,7 @@ def _labelled_by(run: Facts) -> str:
     teacher, count = run.get("teacher"), run.get("unlabeled")
     if not isinstance(teacher, str):
         return ""
-    who = "the model as it was before" if teacher == "self" else teacher
+    who = "the model as it was before hardening" if teacher == "self" else teacher
     images = f"and {count:,} without labels" if isinstance(count, int) else "without labels"
     return f", {images}, labelled by {who}"
 

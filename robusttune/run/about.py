@@ -123,7 +123,7 @@ class EarlierRun:
             "model": command.get("model") or about.model,
             "data": command.get("data"),
             "split": command.get("split"),
-            "held out": about.held_out or (NOTHING_HELD if self.about and self.start else None),
+            "held out": about.held_out,
             "val_split": command.get("val_split"),
             "start": self.start,
             "images": self.images,

@@ -159,6 +159,7 @@ def run_facts_of(folder: Path) -> dict[str, Any]:
     facts = read_facts(path)
     names = ("run", "arguments", "objects", "loaders", "data", "start", "device", "threads", "versions")
     missing = [name for name in names if facts.get(name) is None]
+    missing += [] if "seed" in (facts.get("arguments") or {}) else ["seed"]
     if missing or facts["run"] not in RUNS:
         raise ValueError(
             f"{files.RUN} in {str(folder)!r} does not say {', '.join(sorted(missing)) or 'a known run'}: it is of "

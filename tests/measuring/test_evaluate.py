@@ -170,6 +170,6 @@ def test_a_setting_of_the_attack_that_is_passed_to_the_evaluation_is_refused_wit
     model, images, labels = linear()
     misplaced = partial(sweep, attack="pgd", step_size=0.01)
     with pytest.raises(
-        ValueError, match=r"sweep.* unexpected keyword argument 'step_size'; set an attack by attack=partial"
+        ValueError, match=r"sweep.* unexpected keyword argument 'step_size'; set its own .* by attack=partial"
     ):
         robusttune.evaluate(model, [(images, labels)], misplaced, norm="linf", progress=False)

@@ -51,12 +51,12 @@ def test_images_without_labels_and_who_labelled_them_are_shown(tmp_path):
     hardened(model, a_loader(60, 20), unlabeled_loader=more, epochs=1, out=out)
     records = evaluate(model, a_loader(40, 20), "clean", run=out, progress=False)
     assert training_of(records).startswith(
-        "harden on images that are not named, and 40 without labels, labelled by the model as it was before, "
+        "harden on images that are not named, and 40 without labels, labelled by the model as it was before hardening, "
     )
     assert facts_in_words({"it": records})[8] == ["epoch chosen by", NOTHING_HELD]
     alone = tmp_path / "alone"
     hardened(model, more, epochs=1, out=alone)
     records = evaluate(model, a_loader(40, 20), "clean", run=alone, progress=False)
     assert training_of(records).startswith(
-        "harden on images that are not named, without labels, labelled by the model as it was before, "
+        "harden on images that are not named, without labels, labelled by the model as it was before hardening, "
     )

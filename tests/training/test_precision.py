@@ -1,13 +1,17 @@
 """Training in half precision."""
 
 from contextlib import nullcontext
+from functools import partial
+from statistics import mean
 
 import pytest
 import torch
-from short_runs import a_loader, a_model, hardened
+from short_runs import a_loader, a_model, digits, hardened
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
 
 import robusttune
+from robusttune.evaluations.sweep import sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -58,3 +62,25 @@ def test_the_users_autocast_computes_with_the_new_weights_afterwards():
         inside = model(given)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(inside, model(given))
+
+
+@pytest.mark.slow
+def test_a_run_in_bf16_learns_as_much_as_one_in_fp32():
+    """Judged by APGD with 50 steps on two losses, at the radius and past it, on digits that no run has seen."""
+    data, found = digits(1797), {}
+    unseen = DataLoader(Subset(data, range(1400, 1797)), 200)
+    judges = ["clean", partial(sweep, norms=["linf"], eps=[0.1, 0.15])]
+    for precision in ("fp32", "bf16"):
+        runs = []
+        for seed in range(3):
+            loader = DataLoader(Subset(data, range(1400)), 64, shuffle=True)
+            settings = {"norm": "linf", "eps": 0.1, "epochs": 8, "steps": None, "tasks": None, "seed": seed}
+            model = hardened(a_model(seed), loader, precision=precision, **settings)
+            records = robusttune.evaluate(model, unseen, judges, norm="linf", eps=0.1, progress=False)
+            runs.append(
+                [100 * each.value for each in records if each.metric == "accuracy" and each.setting.get("eps") != 0]
+            )
+        found[precision] = [mean(values) for values in zip(*runs, strict=True)]
+        print(precision, *(f"{value:.1f}" for value in found[precision]))
+    assert all(abs(one - other) < 5 for one, other in zip(*found.values(), strict=True))
+    assert found["fp32"][0] > 80
