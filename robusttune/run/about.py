@@ -92,6 +92,7 @@ class EarlierRun:
         images: the number of training images; None where it is not known.
         unlabeled: the number of images without labels beside these, if a teacher labelled them; None for none.
         teacher: the name of who labelled images, see `Teacher`: those, or all if there are none beside; None for nobody.
+        held_out: what its epochs were judged on, NOTHING_HELD for nothing; None where it is not known.
         versions: of packages, during the run.
     """
 
@@ -105,6 +106,7 @@ class EarlierRun:
     images: int | None = None
     unlabeled: int | None = None
     teacher: str | None = None
+    held_out: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -123,7 +125,7 @@ class EarlierRun:
             "model": command.get("model") or about.model,
             "data": command.get("data"),
             "split": command.get("split"),
-            "held out": about.held_out,
+            "held out": self.held_out,
             "val_split": command.get("val_split"),
             "start": self.start,
             "images": self.images,
@@ -193,8 +195,14 @@ def read_run(folder: PathLike) -> EarlierRun | None:
         if "unlabeled_loader" in facts.get("loaders", ())
         else None,
         teacher=(facts.get("teacher") or {}).get("name"),
+        held_out=_held_out(facts.get("about") or {}),
         versions=facts.get("versions") or {},
     )
+
+
+def _held_out(about: Mapping[str, Any]) -> str | None:
+    """Return what epochs were judged on, by the facts of `About`; those of an earlier version do not say."""
+    return (about["held_out"] or NOTHING_HELD) if "held_out" in about else None
 
 
 def read_facts(path: Path) -> dict[str, Any]:

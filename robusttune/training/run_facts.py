@@ -8,7 +8,7 @@ from robusttune.data.class_names import class_names
 from robusttune.model.devices import dtype_of
 from robusttune.model.timm_name import Name, timm_name
 from robusttune.run import folder as run_folder
-from robusttune.run.about import NOTHING_HELD, About
+from robusttune.run.about import About
 from robusttune.run.provenance import fingerprint, versions
 from robusttune.run.settings import as_written
 from robusttune.training.loop import Training
@@ -66,8 +66,8 @@ def _name(training: Training) -> Name | None:
     return timm_name(robust_loss.model, inputs, robust_loss.classifier.classes)
 
 
-def _held_out(training: Training, settings: RunSettings) -> str:
+def _held_out(training: Training, settings: RunSettings) -> str | None:
     if settings.loaders.val_loader is not None:
         return "val_loader"
     held = training.validation.loader
-    return NOTHING_HELD if held is None else f"{len(held.dataset)} of the images"  # type: ignore[attr-defined]
+    return None if held is None else f"{len(held.dataset)} of the images"  # type: ignore[attr-defined]
