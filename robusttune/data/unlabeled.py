@@ -85,7 +85,7 @@ class Mixture:
                 "to one with a label: pass a DataLoader, or a list of batches"
             )
         self.keep, more = keep, more - dropped
-        self.batch_size, self.images = batches[0], known + more
+        self.batch_size, self.labelled, self.images = batches[0], known, known + more
         self.sampler = range(
             self.images
         )  # its length says how many images an epoch has, as that of a DataLoader's does

@@ -186,14 +186,12 @@ def read_run(folder: PathLike) -> EarlierRun | None:
     if not path.is_file():
         return None
     facts = read_facts(path)
-    data, about = facts.get("data") or {}, _about(facts.get("about"))
+    data, about, labelling = facts.get("data") or {}, _about(facts.get("about")), facts.get("labelling") or {}
     return EarlierRun(
         *(Path(folder), facts.get("run", "poc"), facts.get("command"), arguments_in(facts), about, data.get("shape")),
         start=facts.get("start"),
-        images=data.get("images"),
-        unlabeled=(facts.get("labelling") or {}).get("images")
-        if "unlabeled_loader" in facts.get("loaders", ())
-        else None,
+        images=data.get("images") or labelling.get("labelled"),
+        unlabeled=labelling.get("images") if "unlabeled_loader" in facts.get("loaders", ()) else None,
         teacher=(facts.get("teacher") or {}).get("name"),
         held_out=_held_out(facts.get("about") or {}),
         versions=facts.get("versions") or {},

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 
 from robusttune.data.class_names import class_names
+from robusttune.data.unlabeled import Mixture
 from robusttune.model.devices import dtype_of
 from robusttune.model.timm_name import Name, timm_name
+from robusttune.run import distributed
 from robusttune.run import folder as run_folder
 from robusttune.run.about import About
 from robusttune.run.provenance import fingerprint, versions
@@ -27,7 +29,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
         **({} if teacher is None else {"teacher": teacher.facts(training.batches.peeked[0])}),
-        **({} if training.labelling is None else {"labelling": training.labelling.facts()}),
+        **_labelling(training),
         "about": about(training, settings).as_json(),
         "continued": [],
         "device": str(training.stepper.device),
@@ -64,6 +66,15 @@ def _name(training: Training) -> Name | None:
     pixels = robust_loss.pixels.pixels(images[:2].to(training.stepper.device))
     inputs = robust_loss.pixels.inputs(pixels).to(dtype_of(robust_loss.model))
     return timm_name(robust_loss.model, inputs, robust_loss.classifier.classes)
+
+
+def _labelling(training: Training) -> dict[str, Any]:
+    """Return what the teacher did; with the number of labelled images beside its own, where a process does not see a share alone."""
+    if training.labelling is None:
+        return {}
+    loader = training.batches.loader
+    labelled = loader.labelled if isinstance(loader, Mixture) and distributed.world() == 1 else None
+    return {"labelling": {**training.labelling.facts(), "labelled": labelled}}
 
 
 def _held_out(training: Training, settings: RunSettings) -> str | None:

@@ -50,7 +50,7 @@ def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]
         ("preset", "" if adversary.preset == "standard" or robust_loss.threat.eps == 0 else adversary.preset),
         ("threat", _threat(training, settings)),
         ("attack", _attack(training, settings)),
-        ("objective", _objective(settings)),
+        ("objective", _objective(training, settings)),
         ("tasks", _tasks(training, settings)),
         ("augmentation", _augmentation(training, settings)),
         ("optimiser", _optimiser(training, settings)),
@@ -240,9 +240,9 @@ def _steps_of(attack: object) -> str:
     return f"{name} with {steps} step{'s' if steps != 1 else ''}" if isinstance(steps, int) else name
 
 
-def _objective(settings: RunSettings) -> str:
+def _objective(training: Training, settings: RunSettings) -> str:
     learning = settings.learning
-    if learning.objective is None:
+    if learning.objective is None or (says(learning.objective, "adversarial") and not training.stepper.threat.eps):
         return ""
     return name_of(learning.objective) + ("" if learning.criterion is None else f" of {name_of(learning.criterion)}")
 

@@ -327,6 +327,8 @@ def test_each_of_the_two_runs_says_what_it_starts_from_and_what_it_was_judged_by
     assert "fine-tuning   1 epoch before, of all weights" in lines
     weights = [line.removeprefix("weights").strip() for line in lines if line.startswith("weights")]
     assert weights == ["random", "random, then fine-tuned"]
+    objectives = [line.removeprefix("objective").strip() for line in lines if line.startswith("objective")]
+    assert objectives == ["adversarial"]  # of hardening: nothing attacks in fine-tuning
     ordinary, hardening = (line for line in lines if line.startswith("kept epoch"))
     assert ("under attack" in ordinary, "under attack" in hardening) == (False, True)
 
