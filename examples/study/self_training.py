@@ -7,14 +7,15 @@ Every arm starts from a model that was trained ordinarily on the same labels, an
 fast recipe. A run that is in the records already is not repeated, so that a study may be stopped and continued.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import mean
 
 from torch import nn
 
 from examples.study import program
-from examples.study.cases import IMAGES, Case, Unlabelled, case
-from examples.study.records import Facts, Study, one_thread, timed
+from examples.study.cases import IMAGES, SETTINGS, Case, Unlabelled, case
+from examples.study.records import TITLES, Facts, Study, one_thread, timed
 
 
 def labels_alone(case: Case) -> nn.Module:
@@ -56,14 +57,60 @@ FEW: dict[str, Callable[[Case], nn.Module]] = {
 }
 ALL: dict[str, Callable[[Case], nn.Module]] = {"all true labels": all_labels, "no label at all": no_labels}
 ARMS = {**FEW, **ALL}
+ENDS = ("labels alone", "all true labels")
+BETWEEN = ("self-training", "pre-trained, self-training")
+LEAST = 3.0  # points: a smaller gap is not divided
 STUDY = Study(
     "self-training", lambda run: timed(partial(ARMS[run["arm"]], case(run["setting"], run["labels"], run["seed"])))
 )
 
 
-def tables() -> str:
-    """The table of each setting."""
+def tables(part: str | None = None) -> str:
+    """The table of each setting; for the part "gap", how much of the gap between few labels and all of them is closed."""
+    if part == "gap":
+        return gaps(STUDY.runs())
     return program.tables(STUDY, ["labels", "arm"], lambda facts: (facts[0], list(ARMS).index(facts[1])))
+
+
+def gaps(runs: Sequence[Facts]) -> str:
+    """A row for each setting, number of labels and judge: robust accuracy of few labels and of all, and what is reached between.
+
+    A seed counts where the judge has seen all of these arms.
+    """
+    lines = [
+        "| model, norm, labels | judge | seeds | labels alone | all true labels | self-training (of the gap) | pre-trained (of the gap) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, setting in SETTINGS.items():
+        for labels in sorted({run["labels"] for run in runs if run["setting"] == name} - {IMAGES}):
+            for judge in ("strong", "autoattack"):
+                seen = [
+                    shares(runs, {"setting": name, "labels": labels, "arm": arm}, judge) for arm in (*ENDS, *BETWEEN)
+                ]
+                seeds = sorted(set.intersection(*map(set, seen)))
+                if seeds:
+                    few, full, *between = (100 * mean(each[seed] for seed in seeds) for each in seen)
+                    parts = [f"{value:.1f}{part_of(value - few, full - few)}" for value in between]
+                    cells = [
+                        f"{setting.title}, {labels:,}",
+                        TITLES.get(judge, judge),
+                        str(len(seeds)),
+                        f"{few:.1f}",
+                        f"{full:.1f}",
+                        *parts,
+                    ]
+                    lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shares(runs: Sequence[Facts], facts: Facts, judge: str) -> dict[object, float]:
+    """What a judge found of the runs with these facts, by seed."""
+    return {run["seed"]: run[judge] for run in runs if facts.items() <= run.items() and judge in run}
+
+
+def part_of(points: float, gap: float) -> str:
+    """Points as a part of a gap, where this is not too small."""
+    return f" ({points / gap:.0%})" if gap >= LEAST else ""
 
 
 def main() -> None:
@@ -72,7 +119,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", choices=[200, 1000, 5000, IMAGES], default=[200, 1000, IMAGES])
     options = parser.parse_args()
     if options.tables:
-        print(tables())
+        print(tables(), tables("gap"), sep="\n\n")
         return
     one_thread()
     for seed in options.seeds:

@@ -303,3 +303,20 @@ def test_an_attack_that_leaves_the_ball_is_no_judge(cases, module, monkeypatch):
     monkeypatch.setitem(attacks.JUDGES, "far", lambda problem: problem.images.flip(0))
     with pytest.raises(ValueError, match="far left the ball or the box"):
         attacks.attacked(problem, "far")
+
+
+def test_how_much_of_a_gap_is_closed_is_told_of_the_seeds_that_all_arms_have(module):
+    study = module("self_training")
+    found = {"labels alone": 0.3, "all true labels": 0.7, "self-training": 0.6, "pre-trained, self-training": 0.7}
+    runs = [
+        {"setting": "cnn-linf", "labels": 200, "arm": arm, "seed": seed, "strong": value + 0.1 * seed}
+        for arm, value in found.items()
+        for seed in (0, 1)
+        if (arm, seed) != ("self-training", 1)  # without it, the second seed does not count
+    ]
+    close = [{**run, "labels": 5000, "strong": 0.65 + 0.02 * (run["arm"] in study.BETWEEN)} for run in runs]
+    rows = [row.strip("| ").split(" | ") for row in study.gaps([*close, *runs]).splitlines()[2:]]
+    assert rows == [
+        ["test_resnet, linf 0.1, 200", "strong", "1", "30.0", "70.0", "60.0 (75%)", "70.0 (100%)"],
+        ["test_resnet, linf 0.1, 5,000", "strong", "1", "65.0", "65.0", "67.0", "67.0"],  # nothing to divide by
+    ]
