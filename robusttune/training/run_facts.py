@@ -68,7 +68,7 @@ def _name(training: Training) -> Name | None:
     return timm_name(robust_loss.model, inputs, robust_loss.classifier.classes)
 
 
-def _labelling(training: Training) -> dict[str, Any]:
+def _labelling(training: Training) -> dict[str, object]:
     """Return what the teacher did; with the number of labelled images beside its own, where a process does not see a share alone."""
     if training.labelling is None:
         return {}
