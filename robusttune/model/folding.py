@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robusttune.model.borrowing import evaluating
 from robusttune.model.features import Classifier, forward
-from robusttune.model.snapshot import OF_MODULES
+from robusttune.model.snapshot import own_modules, plain_values
 
 logger = logging.getLogger("robusttune")
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # no subclasses, which may change their weights in the forward
@@ -59,8 +59,8 @@ class Folded:
             setattr(self.copy.get_submodule(path), name, _after_normalising(self.copy.get_submodule(pair.norm)))
         self.refresh()
         copies = dict(self.copy.named_modules())
-        own = [(name, one) for name, one in model.named_modules() if not type(one).__module__.startswith("torch.")]
-        self.twins = [(one, copies[name]) for name, one in own if type(one) is type(copies.get(name))]
+        own = own_modules(model)
+        self.twins = [(one, copies[name]) for name, one in own.items() if type(one) is type(copies.get(name))]
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -68,7 +68,7 @@ class Folded:
         for pairs in self.alike:
             self._fold(pairs)
         for one, other in self.twins:
-            vars(other).update((name, value) for name, value in vars(one).items() if _is_plain(name, value))
+            vars(other).update(plain_values(one))
 
     def _fold(self, pairs: list[_Pair]) -> None:
         """Fold layers of one device and number format together, since each launch takes time on a GPU."""
@@ -95,11 +95,6 @@ class Folded:
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (N,K) and the features (N,D) of inputs (N,C,H,W)."""
         return forward(self.copy, self.classifier, inputs)
-
-
-def _is_plain(name: str, value: object) -> bool:
-    """Return True for an attribute of a layer that training may change beside its weights: a number or a tensor."""
-    return name not in OF_MODULES and isinstance(value, int | float | Tensor)
 
 
 def _formats(*layers: nn.Module) -> tuple[object, ...]:
