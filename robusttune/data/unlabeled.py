@@ -190,7 +190,8 @@ class _Rows:
     def _next(self) -> tuple[Tensor, Tensor]:
         self.seed += 1
         with own_randomness(self.seed):
-            return next(self.batches)
+            images, labels = next(self.batches)
+        return images.clone(), labels.clone()  # loaders may fill the same memory again
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:

@@ -144,7 +144,8 @@ class Subject:
                 check_space(self.pixels, images)
                 if len(labels):
                     check_classes(labels, self.classes)
-            pixels, targets = self.pixels.pixels(sent(images.detach(), self.device)), hard_labels(labels)
+            # A copy, as loaders may fill the same memory again while batches are held.
+            pixels, targets = self.pixels.pixels(sent(images.detach(), self.device)), hard_labels(labels).clone()
             self.tally.add_images(pixels, targets)
             yield pixels, sent(targets, self.device)
             if self.clock is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.model.devices import tensors_of
+from robusttune.model.snapshot import own_modules, plain_values
 
 logger = logging.getLogger("robusttune")
 
@@ -23,6 +24,7 @@ Capture = Callable[[Run, tuple[Tensor]], Run]
 CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 MODE = "capture_error_mode"
 MOST = 4  # graphs, each of which keeps its activations in memory
+CHANGES = 3  # of attributes, after which nothing is captured any more
 
 
 def captured(run: Run, sample: tuple[Tensor]) -> Run:
@@ -63,7 +65,7 @@ class Graphs:
 
     All other calls run eagerly. The function is the forward of a model in eval mode, without gradients of weights. Weights
     are read in place, so a graph stays valid while an optimizer writes into them; inputs, and gradients of the outputs,
-    may change from call to call. Each graph is compared with the function before it is used. The first graph that
+    may change from call to call; attributes of layers are part of a graph, which ends when one changes. Each graph is compared with the function before it is used. The first graph that
     differs, or cannot be captured, ends the use of all graphs, with a warning in the log.
 
     Args:
@@ -71,7 +73,7 @@ class Graphs:
         level: of the line in the log if no graph can be used.
 
     Attributes:
-        works: False once a graph differed or could not be captured.
+        works: False once a graph differed or could not be captured, or attributes of layers have changed three times.
         bytes: that the graphs keep on the device.
     """
 
@@ -81,14 +83,24 @@ class Graphs:
         self._calls: Counter[_Key] = Counter()
         self._graphs: dict[_Key, _Graph] = {}
         self._weights: tuple[int, ...] = ()
+        self._attributes: tuple[object, ...] = ()
+        self._changes = 0
 
     def expect(self, model: nn.Module) -> None:
-        """Drop all graphs if the model's tensors have moved in memory or were replaced."""
+        """Drop all graphs if the model's tensors have moved in memory or were replaced, or attributes of its layers changed."""
         dense = [tensor for tensor in tensors_of(model) if tensor.layout == torch.strided]
         weights = tuple(tensor.data_ptr() for tensor in dense)
-        if weights != self._weights:
+        attributes = _attributes(model)
+        if weights != self._weights or attributes != self._attributes:
+            self._changes += bool(self._graphs) and attributes != self._attributes
             self.clear()
-        self._weights = weights
+        self._weights, self._attributes = weights, attributes
+        if self.works and self._changes == CHANGES:
+            logger.log(
+                self.level,
+                "the attack is not replayed as a CUDA graph any more, as training changes attributes of the model's layers",
+            )
+            self.works = False
 
     def clear(self) -> None:
         """Drop all graphs, and give their memory back."""
@@ -135,6 +147,16 @@ class Graphs:
         if not self._graphs:
             logger.info("the attack's passes are replayed as CUDA graphs")
         self._graphs[key] = graph
+
+
+def _attributes(model: nn.Module) -> tuple[object, ...]:
+    """Return what a graph takes over of layers beside weights: numbers by value, but for counters, and the places of tensors."""
+    plain = [value for one in own_modules(model).values() for value in plain_values(one).values()]
+    return tuple(_place_of(each) if isinstance(each, Tensor) else each for each in plain if type(each) is not int)
+
+
+def _place_of(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 def _reserved(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robusttune.model.borrowing import evaluating
 from robusttune.model.features import Classifier, forward
+from robusttune.model.snapshot import own_modules, plain_values
 
 logger = logging.getLogger("robusttune")
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # no subclasses, which may change their weights in the forward
@@ -45,7 +46,7 @@ class Folded:
         for pair in pairs:
             formats = _formats(model.get_submodule(pair.norm), model.get_submodule(pair.convolution))
             alike.setdefault(formats, []).append(pair)
-        self.alike = list(alike.values())
+        self.alike, self.twins = list(alike.values()), list[tuple[nn.Module, nn.Module]]()
         shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
         # In eval mode already, the copy's own `eval` does not change shared weights a second time.
         with evaluating(model):
@@ -57,12 +58,17 @@ class Folded:
             path, _, name = pair.norm.rpartition(".")
             setattr(self.copy.get_submodule(path), name, _after_normalising(self.copy.get_submodule(pair.norm)))
         self.refresh()
+        copies = dict(self.copy.named_modules())
+        own = own_modules(model)
+        self.twins = [(one, copies[name]) for name, one in own.items() if type(one) is type(copies.get(name))]
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Fold the model's present weights and statistics into the copy."""
+        """Fold the model's present weights and statistics into the copy, and give its layers their present attributes."""
         for pairs in self.alike:
             self._fold(pairs)
+        for one, other in self.twins:
+            vars(other).update(plain_values(one))
 
     def _fold(self, pairs: list[_Pair]) -> None:
         """Fold layers of one device and number format together, since each launch takes time on a GPU."""

@@ -70,6 +70,20 @@ def _reset(present: dict[str, object], before: dict[str, object], leave: frozens
     present.update({name: value for name, value in before.items() if name not in leave})
 
 
+def plain_values(module: nn.Module) -> dict[str, Tensor | float]:
+    """Return a module's own attributes that training may change beside its weights: numbers and tensors, such as a temperature."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in OF_MODULES and isinstance(value, Tensor | int | float)
+    }
+
+
+def own_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules of a model, by name, that are none of torch's, whose attributes stay."""
+    return {name: one for name, one in model.named_modules() if not type(one).__module__.startswith("torch.")}
+
+
 def same(one: Tensor, other: Tensor) -> bool:
     """Return True if two tensors of one kind hold the same values; False where they cannot be compared."""
     kinds = [(each.shape, each.layout, each.dtype, each.device) for each in (one, other)]

@@ -64,7 +64,8 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
         ValueError: images, labels or a teacher that do not fit.
     """
     loaders, seed = settings.loaders, settings.output.seed
-    loader, held = loaders.loader, loaders.val_loader
+    loader = loaders.loader
+    held = None if loaders.val_loader is None else sharding.whole(loaders.val_loader)
     if held is None:
         loader, held = held_back(loader, HELD_BACK, seed)
     if held is None and settings.learning.min_clean is not None:

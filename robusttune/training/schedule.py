@@ -69,7 +69,15 @@ class Progress:
     def share(self, epoch: int, step: int) -> float:
         """Return the share of the run that is done, from 0 to 1, after this step of this epoch."""
         # Where the length is not known, an epoch is assumed to be long.
-        done = self.taken / self.steps if self.steps else (epoch + step / (step + 100)) / self.length.epochs
+        done = self._by_steps(epoch) if self.steps else (epoch + step / (step + 100)) / self.length.epochs
         if self.length.time_budget is not None:
             done = max(done, self.elapsed / self.length.time_budget)
         return min(done, 1.0)
+
+    def _by_steps(self, epoch: int) -> float:
+        """Return the share by the steps taken, within that of this epoch: an epoch may have more or fewer than its first batch tells."""
+        epochs, most, expected = self.length.epochs, self.length.max_steps, self.steps or 1
+        done = max(self.taken / expected, epoch / epochs)
+        if most is None or expected < most:
+            done = max(min(done, (epoch + 1) / epochs), self.taken / (most or math.inf))
+        return done

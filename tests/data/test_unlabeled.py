@@ -53,6 +53,31 @@ def test_a_share_repeats_the_rarer_kind():
     assert all((labels == 9).sum() == 5 for _, labels in batches)
 
 
+class Refilled:
+    """Batches that all lie in the same memory, as those of loaders that reuse it."""
+
+    def __init__(self, *tensors, size):
+        self.tensors, self.size = tensors, size
+
+    def __len__(self):
+        return len(self.tensors[0]) // self.size
+
+    def __iter__(self):
+        memory = [each[: self.size].clone() for each in self.tensors]
+        for parts in zip(*(each.split(self.size) for each in self.tensors), strict=True):
+            for place, part in zip(memory, parts, strict=True):
+                place.copy_(part)
+            yield memory[0] if len(memory) == 1 else tuple(memory)
+
+
+def test_batches_that_lie_in_the_same_memory_are_mixed_as_others():
+    images, labels, more = numbered(0, 12), torch.arange(12) % 10, numbered(12, 48)
+    known, others = Refilled(images, labels, size=4), Refilled(more, size=4)
+    batches = list(Mixture(known, others, first_digit, classes=10, batches=(4, 4)))
+    values = torch.cat([each[:, 0, 0, 0] for each, _ in batches])
+    assert values.sort().values.allclose(torch.arange(60) / 1000)
+
+
 def test_images_that_are_left_out_never_come():
     known = [(numbered(0, 10), torch.full((10,), 9))]
     more = [numbered(10, 50), numbered(60, 50)]

@@ -142,3 +142,24 @@ def test_steps_in_a_partial_and_beside_it_must_agree():
             partial(sweep, attack=partial(pgd, steps=200), steps=50),
             progress=False,
         )
+
+
+class Refilled:
+    """Batches that all lie in the same memory, as those of loaders that reuse it."""
+
+    def __iter__(self):
+        memory = [each.clone() for each in next(iter(digits_loader(60, 20)))]
+        for batch in digits_loader(60, 20):
+            for place, part in zip(memory, batch, strict=True):
+                place.copy_(part)
+            yield tuple(memory)
+
+
+def test_batches_that_lie_in_the_same_memory_are_measured_as_others():
+    model = hardened()
+    which = partial(sweep, norms=["l2"], eps=[0.0, 0.1], steps=2)
+    apart, same = (
+        robusttune.evaluate(model, batches, which, norm="l2", eps=0.1, progress=False)
+        for batches in (digits_loader(60, 20), Refilled())
+    )
+    assert [record.right for record in same] == [record.right for record in apart]

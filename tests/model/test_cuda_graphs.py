@@ -97,6 +97,41 @@ def test_a_shape_is_captured_when_it_comes_again_and_only_so_many_are():
     assert len(capture.shapes) == MOST
 
 
+class Tempered(nn.Module):
+    """A net with a temperature, a running mean and a counter that are plain attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.temperature, self.centre, self.calls = a_net(), 1.0, torch.zeros(10, dtype=torch.float64), 0
+
+    def forward(self, images):
+        return (self.net(images) - self.centre) / self.temperature
+
+
+def test_a_graph_ends_when_an_attribute_changes_that_is_part_of_it(caplog):
+    model, capture = Tempered().eval().requires_grad_(False), Counted()
+    graphs, inputs = Graphs(capture), torch.rand(5, 1, 8, 8, dtype=torch.float64)
+
+    def captures():
+        before = len(capture.shapes)
+        graphs.expect(model)
+        for _ in range(3):
+            replayed(graphs, model, inputs)
+        return len(capture.shapes) - before
+
+    assert captures() == 1
+    model.calls = 7
+    assert captures() == 0
+    model.temperature = 0.5
+    assert captures() == 1
+    model.centre = model.centre + 1
+    assert captures() == 1
+    assert not caplog.text
+    model.temperature = 0.25
+    assert captures() == 0
+    assert "training changes attributes of the model's layers" in caplog.text
+
+
 def test_outputs_and_gradients_outlive_the_next_replay():
     model, graphs = a_net().eval().requires_grad_(False), Graphs(recorded)
     graphs.expect(model)

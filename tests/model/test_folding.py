@@ -91,6 +91,33 @@ def test_the_copy_follows_the_model_and_shares_all_that_is_not_folded():
     assert sorted(apart) == sorted(f"{pair.convolution}.{part}" for pair in fast.pairs for part in ("weight", "bias"))
 
 
+class Centred(nn.Module):
+    """A model that keeps a running mean and a temperature as plain attributes, which its forward changes in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 10)
+        self.centre, self.temperature = torch.zeros(4), 1.0
+
+    def forward(self, images):
+        found = self.norm(self.conv(images)).relu().mean((2, 3))
+        if self.training:
+            self.centre, self.temperature = (self.centre + found.detach().mean(0)) / 2, 0.5 * self.temperature
+        return self.fc(found - self.centre) / self.temperature
+
+
+def test_the_copy_follows_what_training_changes_beside_weights():
+    torch.manual_seed(0)
+    model, inputs = Centred().eval(), torch.rand(2, 3, 8, 8)
+    fast = folded(model, find_classifier(model, inputs), inputs)
+    model.train()(inputs)
+    model.eval()
+    before = model(inputs)
+    fast.refresh()
+    assert float(fast.copy.temperature) == model.temperature == 0.5
+    assert torch.allclose(fast(inputs)[0], before, atol=1e-6)
+
+
 class Shared(nn.Module):
     """A convolution whose output a batch norm reads, and something else, too."""
 

@@ -58,7 +58,9 @@ def main(folder, case):
         torch.distributed.init_process_group("gloo")
         loader = DataLoader(training, 32, sampler=DistributedSampler(training))
         test_loader = DataLoader(testing, 10, sampler=DistributedSampler(testing, shuffle=False))
-    more = None
+    more, held, epochs = None, None, []
+    if case == "sampler":
+        held = DataLoader(testing, 100, sampler=DistributedSampler(testing, shuffle=False))
     if case == "taught":  # a quarter of the images with their labels, the others with the model's
         loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
         more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
@@ -89,14 +91,15 @@ def main(folder, case):
             heads.append(training.robust_loss.heads["jigsaw"].weight.tolist())
 
         module.fit_heads = noted_fit
-    robusttune.harden(model, loader, unlabeled_loader=more, sharded=sharded, out=folder / "run", **settings)
+    given = {"val_loader": held, "unlabeled_loader": more, "sharded": sharded, "on_epoch": epochs.append}
+    robusttune.harden(model, loader, out=folder / "run", **given, **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
     )
     rank = os.environ.get("RANK", "0")
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
-    facts["chosen"], facts["heads"] = chosen, heads
+    facts["chosen"], facts["heads"], facts["held out"] = chosen, heads, epochs[-1].get("held-out images")
     (folder / f"{rank}.json").write_text(json.dumps(facts))
 
 

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from third_parties import Tiny, Trades, a_batch, a_loss, after_backward, difference, no_attack
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from robusttune.threat import ThreatModel
 from robusttune.training.awp import perturbed_weights
@@ -73,6 +75,28 @@ def test_running_statistics_are_recorded_once():
     robust_loss(*a_batch())
     counts = [buffer for name, buffer in robust_loss.model.named_buffers() if name.endswith("num_batches_tracked")]
     assert [int(count) for count in counts] == [1] * len(counts)
+
+
+class Recomputed(nn.Module):
+    """A model that computes a layer's activations again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh()), nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.last(checkpoint(self.first, images, use_reentrant=False))
+
+
+def test_a_model_that_computes_again_in_the_backward_pass_is_refused():
+    """Its gradients would be those of weights that are half perturbed."""
+    model, images, labels = Recomputed().train(), torch.rand(4, 1, 8, 8), torch.arange(4)
+    robust_loss = RobustLoss(model, ThreatModel("l2", 1), tasks=None, attack=no_attack, images=images, awp=GAMMA)
+    match = r"activations again in the backward pass \(Sequential runs there\), which awp= does not allow"
+    with pytest.raises(ValueError, match=match):
+        robust_loss(images, labels)
+    robust_loss.awp = 0.0
+    robust_loss(images, labels)["loss"].backward()
 
 
 def test_eval_mode_leaves_weights_alone():

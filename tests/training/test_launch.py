@@ -54,6 +54,7 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert len(facts[0]["heads"]) == (case == "plain")  # fitted to the images of both
     assert facts[0]["world"] == "2"
     assert facts[0]["chosen"][:1] == (["attack"] if case == "tuned" else [])
+    assert facts[0]["held out"] == {"plain": 32, "sampler": 97, "tuned": 32}.get(case)  # of both processes together
     images = [count for _, count in facts[0]["records"]]
     assert images[:2] == images[3:] + images[:1] == [97, 97]  # but for the worst class's own
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()

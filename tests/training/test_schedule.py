@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from short_runs import a_model, hardened
+from short_runs import a_model, digits, hardened
 
 from robusttune.training.schedule import Progress, radius_factor
 from robusttune.training.settings import RunLength
@@ -31,6 +31,26 @@ def test_progress_is_the_share_of_steps_or_of_seconds():
     assert not timed.over
     timed.elapsed = 10.0
     assert timed.over
+
+
+@pytest.mark.parametrize(("sizes", "most"), [([4, 16, 16, 16], None), ([16, 4, 4, 4], 10_000)])
+def test_batches_of_several_sizes_that_are_cut_follow_the_whole_schedule(sizes, most):
+    """The number of steps is not known then, and the rate must neither stay at its peak nor be 0 for most of the run."""
+    images, labels = digits(sum(sizes)).tensors
+    batches, seen = list(zip(images.split(sizes), labels.split(sizes), strict=True)), []
+    hardened(a_model(), batches, update_batch=4, epochs=8, max_steps=most, tasks=None, steps=1, on_epoch=seen.append)
+    parts = sum(size // 4 for size in sizes)
+    assert [each["step"] for each in seen] == [parts * number for number in range(1, 9)]
+    rates = [each["lr"] / max(each["lr"] for each in seen) for each in seen]
+    assert 0.3 < rates[3] < 0.9
+    assert 0.0 < rates[6] < 0.25
+
+
+def test_steps_that_end_a_run_set_its_schedule():
+    progress = Progress(RunLength(epochs=100, max_steps=10), batches=5, taken=7)
+    assert progress.share(1, 0) == 0.7
+    assert Progress(RunLength(epochs=2, max_steps=10), batches=5, taken=9).share(1, 0) == 0.9
+    assert Progress(RunLength(epochs=4, max_steps=100), batches=5, taken=90).share(1, 0) == 0.9  # batches were cut
 
 
 def test_the_radius_grows_unless_the_start_is_robust(caplog):
