@@ -65,8 +65,9 @@ class Graphs:
 
     All other calls run eagerly. The function is the forward of a model in eval mode, without gradients of weights. Weights
     are read in place, so a graph stays valid while an optimizer writes into them; inputs, and gradients of the outputs,
-    may change from call to call; attributes of layers are part of a graph, which ends when one changes. Each graph is compared with the function before it is used. The first graph that
-    differs, or cannot be captured, ends the use of all graphs, with a warning in the log.
+    may change from call to call; attributes of layers are part of a graph, which ends when one changes. Each graph is
+    compared with the function before it is used. The first graph that differs, or cannot be captured, ends the use of all
+    graphs, with a warning in the log.
 
     Args:
         capture: (function, (sample,)) -> a function of inputs with the sample's shape, differentiable once.
