@@ -249,7 +249,9 @@ def test_a_length_that_is_not_that_of_the_batches_is_warned_of(caplog):
 
 @pytest.mark.parametrize("run", [hardened, evaluated])
 def test_training_and_evaluation_warn_of_a_wrong_length(run, caplog):
-    run(small_model(), Said(20, 2))
+    loader = Said(20, 2)
+    for _ in range(2):
+        run(small_model(), loader)
     assert sum("says that it has 20 batches, but yielded 2" in message for message in caplog.messages) == 1
 
 
