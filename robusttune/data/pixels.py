@@ -112,7 +112,8 @@ def find_pixels(
         loader: asked for mean and std.
         mean, std: as in `Pixels`.
         normalized: the loader's images are normalised; None: they are, unless all values of the first batch lie in [0,1].
-        model: a timm model; a warning is given if its `pretrained_cfg` has another mean or std.
+        model: a warning is given if its `pretrained_cfg` (of timm) has another mean or std, or if pixels are nearly black;
+            None for no warning.
 
     Raises:
         ValueError: the images do not fit to the arguments, or cannot be pixels although mean and std are unknown.
@@ -143,7 +144,7 @@ def find_pixels(
         _check_channels(space, images)
         _compare_with_config(space, model)
     _check_range(space, images, (low, high))
-    if not space.normalized:
+    if model is not None and not space.normalized:
         _warn_if_faint(images, high)
     return space
 

@@ -397,13 +397,15 @@ def test_a_disagreement_with_the_models_own_statistics_is_told_and_changes_nothi
     ids=["twice", "cast"],
 )
 def test_pixels_of_one_level_of_255_are_warned_of(batch, says):
-    with pytest.warns(UserWarning, match=says):
-        find_pixels(batch)
+    for way in (hardened, one_loss, evaluated):
+        with pytest.warns(UserWarning, match=says) as warned:
+            way(small_model(), [(batch, GOOD[1])])
+        assert len(warned) == 1
 
 
 def test_black_and_dark_pixels_are_not():
     for batch in (images() * 0, images() * 0.01, (images() * 2.9).to(torch.uint8), images().to(torch.uint8) * 0):
-        find_pixels(batch)
+        find_pixels(batch, model=small_model())
 
 
 def one_loss(model, loader, **settings):
