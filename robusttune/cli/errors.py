@@ -21,6 +21,7 @@ WORDS = {"True": "true", "False": "false", "None": "null"}
 PHRASES = {
     "mean and std come together": "--mean and --std come together",
     ", or objects": "",
+    "such as (0.5, 0.5, 0.5)": "such as 0.5 0.5 0.5",
     "loader.dataset.classes": "the folders of --data",
     "robusttune.poc(…, plan_only=True) writes one": "robusttune poc --plan_only writes one",
     " of a plain DataLoader with at least": " of a data set with at least",

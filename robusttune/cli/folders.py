@@ -2,9 +2,7 @@
 
 import logging
 import os
-import struct
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robusttune.cli.image_files import ENDINGS, converted
+from robusttune.cli.image_files import BESIDE, DAMAGED, ENDINGS, converted
 from robusttune.data.class_names import shown
 
 RETRIES = 10  # images in a row that may be damaged
-DAMAGED = (OSError, SyntaxError, EOFError, struct.error, zlib.error)  # all that Pillow raises
 
 logger = logging.getLogger("robusttune")
 
@@ -130,14 +127,22 @@ def read_folder(reader: FolderReader) -> Folder:
 def class_folders(root: Path, endings: str | None = None) -> tuple[list[str], list[str]]:
     """List the names of the folders that hold images, and of those that hold none; hidden ones do not count.
 
+    A link that leads nowhere is a folder that holds none.
+
     Args:
         root: the folder that holds them.
         endings: of image files, with semicolons between; None for all that can be read.
     """
     kinds = tuple(endings.split(";") if endings else ENDINGS)
-    inside = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    inside = [each for each in root.iterdir() if _may_be_class(each, kinds) and not each.name.startswith(".")]
     full = {each.name for each in inside if _holds_images(each, kinds)}
     return sorted(full), sorted({each.name for each in inside} - full)
+
+
+def _may_be_class(place: Path, kinds: tuple[str, ...]) -> bool:
+    """Return True for a folder, and for a link to nowhere, whose folder may be on a disk that is not there now."""
+    lost = place.is_symlink() and not place.exists()
+    return place.is_dir() or (lost and place.suffix.lower() not in (*kinds, *BESIDE - {""}))
 
 
 def _holds_images(folder: Path, endings: tuple[str, ...]) -> bool:

@@ -1,6 +1,8 @@
 """Image files: the endings that are read, images of 8 or 16 bits, and what a folder holds beside them."""
 
 import os
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ BESIDE = {"", ".txt", ".json", ".jsonl", ".csv", ".xml", ".md", ".yaml", ".yml",
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16-bit grey images
 DEEPEST = 65535
 SAMPLE = 32  # files that are looked at
+# All that Pillow raises; the last for images of more pixels than it takes (179 million).
+DAMAGED = (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 DROPPED = {
     "turned": "are turned by their EXIF orientation where people see them, and are read as they are stored, as timm does",
     "transparent": "are transparent in parts, and are read without that, in the colours beneath",
@@ -147,7 +151,7 @@ def _marks(path: str) -> set[str]:
             several = (
                 image.format != "MPO" and getattr(image, "n_frames", 1) > 1
             )  # an MPO is a JPEG file with a preview
-    except OSError:
+    except DAMAGED:
         return set()
     marks = {"turned": turned, "transparent": transparent, "several": several}
     return {mark for mark, found in marks.items() if found}

@@ -8,6 +8,7 @@ from statistics import median_low
 from PIL import Image, ImageChops
 
 from robusttune.cli.errors import note
+from robusttune.cli.image_files import DAMAGED
 from robusttune.cli.look import endings_of, images_under, is_folder, split_folder
 from robusttune.cli.options import Sources
 
@@ -60,7 +61,7 @@ def _facts_of(path: str) -> tuple[int, bool] | None:
     try:
         with Image.open(path) as image:
             return min(image.size), image.mode in GREY or _is_grey(image)
-    except OSError:
+    except DAMAGED:
         return None
 
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from functools import partial
 
 from robusttune.cli.doctor import why_unusable
 from robusttune.cli.errors import UsageError, in_options, worded
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *rest, **keywords: (
         f"robusttune: warning: {in_options(str(message), options)}\n"
     )
+    _make_streams_usable()
     words = [underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug, words = "--debug" in words, [word for word in words if word != "--debug"]
     options: Iterable[str] = ()
@@ -31,12 +33,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(request)
     except KeyboardInterrupt:
         return _say("stopped; with --out, --resume goes on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        return _say(
+            "error: the program that reads the output has closed it, as head does: --out keeps results in files", 1
+        )
     except UsageError as error:
         return _say(f"error: {error}", 2)
     except Exception as error:
         if debug:
             raise
         return _say(f"error: {in_options(str(error), options) or type(error).__name__} (--debug shows where)", 1)
+
+
+def _make_streams_usable() -> None:
+    """Let stdout write what its encoding lacks as an escape, and let output go nowhere where a stream is closed."""
+    nowhere = partial(open, os.devnull, "w", encoding="utf-8")
+    if sys.stdout is None:
+        sys.stdout = nowhere()
+    if sys.stderr is None:
+        sys.stderr = nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _printing_once() -> AbstractContextManager[object]:

@@ -1,5 +1,6 @@
 """Values of options, as they are written on a command line or in a file of options."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -17,7 +18,18 @@ WORDS = {
     "Sequence": "a list [a, b]",
 }
 NULLS = ("null", "~", "None")
+INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", list: "Sequence", type(None): "None"}
+
+
+# YAML 1.1 reads 010 as 8, and 1:30 as 90. Here whole numbers are decimal, and `numbers` reads all others.
+RESOLVERS = {
+    first: [(tag, form) for tag, form in forms if tag not in (INTEGER, FLOAT)]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for sign in "-+0123456789":
+    RESOLVERS.setdefault(sign, []).append((INTEGER, re.compile(r"[-+]?(0|[1-9][0-9_]*)$")))
+DecimalLoader = type("DecimalLoader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": RESOLVERS})
 
 
 def words_of(types: frozenset[str]) -> str:
@@ -76,7 +88,7 @@ def _plain(text: str) -> object:
     if text in NULLS:
         return None
     try:
-        value = numbers(yaml.safe_load(text))
+        value = numbers(yaml.load(text, DecimalLoader))
     except (yaml.YAMLError, ValueError):
         return text
     return value if isinstance(value, bool | int | float | dict | list) else text
@@ -98,6 +110,10 @@ def texts_of(file: str) -> dict[str, str]:
         raise UsageError(_not_options(file, str(error))) from error
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(_not_options(file, "it is empty" if root is None else yaml.serialize(root)))
+    names = [str(key.value) for key, _ in root.value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--config {file!r} has {twice!r} twice: leave one of them out")
     return {
         str(key.value): value.value if isinstance(value, yaml.ScalarNode) else yaml.serialize(value)
         for key, value in root.value

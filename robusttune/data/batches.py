@@ -8,6 +8,7 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor
 
+from robusttune.data.loaders import batches_of
 from robusttune.types import Loader
 
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "x")
@@ -150,7 +151,7 @@ def checked_labels(labels: object, count: int, *, wait: bool = False) -> Tensor:
     if values.dim() == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dim() == 1:
-        if values.is_floating_point():
+        if values.is_floating_point() or values.is_complex():
             raise ValueError(
                 f"labels are {values.dtype} of shape {tuple(values.shape)}, but class numbers are integers: call .long()"
             )
@@ -183,7 +184,7 @@ def hard_labels(labels: Tensor) -> Tensor:
 
 def stream(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of a loader as `unpacked` reads them; its errors name the batch."""
-    for number, batch in enumerate(loader, 1):
+    for number, batch in enumerate(batches_of(loader), 1):
         with errors_at(f"batch {number}"):
             checked = unpacked(batch)
         yield checked

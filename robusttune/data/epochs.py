@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked, yields_images_alone
-from robusttune.data.loaders import images_an_epoch, is_exhaustible, length_of
+from robusttune.data.loaders import batches_of, images_an_epoch, is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
 
@@ -89,7 +89,7 @@ class Batches:
         if self._peeked is not None and is_exhaustible(self.loader):
             yield from self._parts(self._peeked)
             count, self._peeked = 1, None
-        for batch in self.loader:
+        for batch in batches_of(self.loader, self.name):
             count += 1
             with errors_at(f"batch {count} of epoch {number + 1}"):
                 checked = self._checked(batch, wait=False)

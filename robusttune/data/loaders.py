@@ -1,10 +1,15 @@
 """Checks of a user's loader, and DataLoaders like it over other images."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TypeGuard, cast
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler, SequentialSampler
+
+logger = logging.getLogger("robusttune")
+_warned_of: WeakSet[object] = WeakSet()
 
 
 def check_loader(loader: object, name: str = "loader", *, passes: int = 1) -> None:
@@ -46,6 +51,48 @@ def length_of(sized: object) -> int | None:
         return len(cast(Sized, sized))
     except (TypeError, AttributeError, NotImplementedError):
         return None
+
+
+def batches_of(loader: Iterable[object], name: str = "loader") -> Iterator[object]:
+    """Yield the batches of a loader; log a warning at the end, once for a loader, where there were not as many as its length says.
+
+    Raises:
+        RuntimeError: the connection to a worker process broke, as where the system has killed it.
+    """
+    workers = getattr(loader, "num_workers", 0)
+    count = 0
+    try:
+        for batch in loader:
+            count += 1
+            yield batch
+    except (ConnectionError, EOFError) as error:
+        if not workers:
+            raise
+        raise RuntimeError(
+            f"a worker process of the {name} has died after batch {count}, as where memory, or shared memory in /dev/shm, ran "
+            f"out ({type(error).__name__}): use fewer workers, or none (num_workers=0), which shows the error"
+        ) from error
+    length = length_of(loader)
+    # Each worker of an IterableDataset may end with an incomplete batch of its own.
+    if length is not None and abs(count - length) > workers and _first_time(loader):
+        logger.warning(
+            "the %s says that it has %s batches, but yielded %s: schedules and progress follow what it says, and images may be "
+            "missing or come twice; look at the __len__ of loader and data set, at StopIteration, and at how workers share an "
+            "IterableDataset",
+            name,
+            f"{length:,}",
+            f"{count:,}",
+        )
+
+
+def _first_time(loader: object) -> bool:
+    """Return True where the length of this loader was not warned of before."""
+    try:
+        known = loader in _warned_of
+        _warned_of.add(loader)
+    except TypeError:  # it has no hash or no weak reference, so that it cannot be remembered
+        return True
+    return not known
 
 
 def images_an_epoch(loader: object, batch: int) -> int | None:

@@ -13,6 +13,7 @@ SLACK = 1e-3  # pixels may leave [0,1] by that much through rounding
 OVERSHOOT = 0.25  # and by that much through bicubic resizing
 LARGEST_STD = 2  # the std of pixels on [0,1] is 0.5 at most; a larger one is in units of raw values
 MOST_CHANNELS = 1024
+FAINT = 1.001 / 255  # no brighter than one of 255 levels
 OTHER_SPACE = 0.25  # of later images' values outside [0,1]; erased rectangles leave fewer
 
 
@@ -111,7 +112,8 @@ def find_pixels(
         loader: asked for mean and std.
         mean, std: as in `Pixels`.
         normalized: the loader's images are normalised; None: they are, unless all values of the first batch lie in [0,1].
-        model: a timm model; a warning is given if its `pretrained_cfg` has another mean or std.
+        model: a warning is given if its `pretrained_cfg` (of timm) has another mean or std, or if pixels are nearly black;
+            None for no warning.
 
     Raises:
         ValueError: the images do not fit to the arguments, or cannot be pixels although mean and std are unknown.
@@ -142,6 +144,8 @@ def find_pixels(
         _check_channels(space, images)
         _compare_with_config(space, model)
     _check_range(space, images, (low, high))
+    if model is not None and not space.normalized:
+        _warn_if_faint(images, high)
     return space
 
 
@@ -186,6 +190,21 @@ def _check_range(space: Pixels, images: Tensor, span: tuple[float, float]) -> No
         elif low >= 0 and high > 10:
             advice = "divide float images by 255, or pass uint8"
         raise ValueError(f"{shown}, but eps is in pixel units on [0, 1]: {advice}")
+
+
+def _warn_if_faint(images: Tensor, high: float) -> None:
+    """Warn of pixels that are all 0 or 1 of 255 levels, and not all black."""
+    advice = "were they divided by 255 twice? Divide once"
+    if images.dtype == torch.uint8:
+        high, advice = (
+            high / 255,
+            "were pixels on [0, 1] cast to uint8? Multiply them by 255 before, or leave them floats",
+        )
+    if 0 < high <= FAINT:
+        warnings.warn(
+            f"images span [0, {high:.4f}] on a scale from black (0) to white (1), less than any eps that is usual: {advice}",
+            stacklevel=4,
+        )
 
 
 def _check_outside(space: Pixels, images: Tensor, *, most: float) -> None:

@@ -1,5 +1,6 @@
 """Files written in one step, so that a kill at any moment leaves no damaged one."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -22,11 +23,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> OSError:
     """Return the error for a file that cannot be written, such as on a full disk: what happened, and what to do."""
-    return OSError(
-        error.errno,
+    text = (
         f"{str(path)!r} cannot be written ({error.strerror}): make room for it, or let the folder be written to; what was written "
-        "before is whole",
+        "before is whole"
     )
+    if error.errno == errno.ENOENT:
+        place = os.path.dirname(os.path.abspath(path))
+        text = (
+            f"{str(path)!r} cannot be written, as the folder {place!r} is not there: was it removed, or did the working "
+            "directory change during the run?"
+        )
+    return OSError(error.errno, text)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,12 +1,15 @@
 """Files of exported models: written with errors in words, and run for batches of any size."""
 
+import errno
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from robusttune.run.writing import unwritable
 from robusttune.sharing.formats import FORMATS, LogitsAlone, Runner, quiet
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # the disk's, not the exporter's
 SHOWN = 300  # characters of another package's error
 OTHERS = {"onnx": "torchscript", "torch.export": "torchscript", "torchscript": "torch.export", "int8": "onnx"}
 
@@ -23,6 +26,7 @@ def write_export(model: nn.Module, inputs: Tensor, path: Path, to: str, batch: i
 
     Raises:
         ValueError: the format does not take the model; the message says what to try.
+        OSError: the file cannot be written, as on a full disk.
     """
     if batch is not None:
         inputs = inputs[:1].expand(batch, -1, -1, -1).contiguous()
@@ -33,6 +37,8 @@ def write_export(model: nn.Module, inputs: Tensor, path: Path, to: str, batch: i
         with quiet(), torch.no_grad():
             return FORMATS[to].write(wrapped, inputs, path, batch)
     except Exception as error:  # each exporter has errors of its own
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise unwritable(path, error) from error
         why = " ".join(str(error).split())[:SHOWN] or type(error).__name__
         sizes = "for batches of any size" if batch is None else f"for batches of {batch}"
         fixed = "pass batch=1, which some models need, or " if batch is None else ""

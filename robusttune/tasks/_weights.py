@@ -32,6 +32,7 @@ def task_weights(tasks: TasksLike, auto: TaskWeights | None = TASKS) -> TaskWeig
     if says(tasks, "auto"):
         return auto
     if isinstance(tasks, Mapping):
+        _check_names(tasks)
         return tasks
     listed = tasks if isinstance(tasks, Sequence) and not isinstance(tasks, str) else [tasks]
     if len(listed) == 1 and (_says_none(listed[0]) or says(listed[0], "auto")):
@@ -80,6 +81,15 @@ def checked_weight(task: str, weight: float) -> float:
     if not (isinstance(weight, int | float) and 0 <= weight <= sys.float_info.max):
         raise ValueError(f"the weight of task {task!r} is {shown(weight)}, but a number of at least 0 is needed")
     return float(weight)
+
+
+def _check_names(weights: TaskWeights) -> None:
+    """Raise a ValueError for a number in the place of a task, as a decimal comma makes one."""
+    wrong = next((task for task in weights if isinstance(task, int | float)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"tasks has {wrong!r} in the place of a task: write {{task: weight}}, and the weight with a point, such as {TASKS}"
+        )
 
 
 def _says_none(entry: object) -> bool:

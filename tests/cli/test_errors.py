@@ -46,6 +46,10 @@ REAL = [
     ),
     (["harden", "--classifier", "nope"], "no layer 'nope' ran in the forward: pass --classifier with its name"),
     (["harden", "--mean", "0.5"], "--mean and --std come together: pass both of your Normalize"),
+    (
+        ["harden", "--mean", "0,5", "--std", "0,5"],
+        "--mean is '0,5', but a number for each channel is needed, such as 0.5 0.5 0.5",
+    ),
     (["harden", "--compile", "maybe"], "--compile is 'maybe', but it must be true, false or 'auto'"),
     (["pretrain", "--tasks", "none"], "--tasks is empty, but pre-training has nothing to learn"),
     (

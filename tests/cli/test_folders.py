@@ -102,6 +102,16 @@ def test_folders_that_can_be_read_in_two_ways_are_refused(rows, classes, says, t
     assert says in said
 
 
+def test_a_class_whose_folder_is_a_link_to_nowhere_is_not_lost(tmp_path, capsys):
+    write(tmp_path / "train", {"a": 0, "b": 1}, classes=2)
+    (tmp_path / "train" / "notes.txt").symlink_to("nowhere")
+    assert evaluated(capsys, tmp_path, 2, "--split", "train")[:2] == (0, 100.0)
+    (tmp_path / "train" / "c").symlink_to("/nowhere/c")
+    code, _, said = evaluated(capsys, tmp_path, 2, "--split", "train")
+    assert code == 1
+    assert "has no image for the classes c" in said
+
+
 def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path, capsys):
     rows = {"a": 0, "b": 1, ".thumbnails": 0, "": 1}
     (tmp_path / "train").mkdir()

@@ -101,6 +101,9 @@ def test_a_summary_has_no_arguments(place):
         ("float", "1e-3", 0.001),
         ("float", "8/255", 8 / 255),
         ("float", "4", 4.0),
+        ("float", "010", 10.0),
+        ("int", "1_000", 1000),
+        ("Any", "{epochs: 12, lr: .5}", {"epochs": 12, "lr": 0.5}),
         ("str", "1/2", "1/2"),
         ("str", "null", "null"),
         ("str None", "null", None),
@@ -132,6 +135,11 @@ def test_texts_are_read_as_the_types_of_the_option(types, text, value):
         ("int None", "two", "a whole number"),
         ("int", "1.5", "a whole number"),
         ("int", "true", "a whole number"),
+        ("int", "010", "a whole number"),
+        ("int", "0x10", "a whole number"),
+        ("int", "1:30", "a whole number"),
+        ("float", "1:30", "a number"),
+        ("float", ".inf", "a number"),
         ("bool", "1", "true or false"),
         ("float", "4/0", "a number"),
         ("float", "1e999999999", "a number"),
@@ -192,3 +200,9 @@ def test_words_that_fit_nowhere_are_refused(words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=says):
         parse(words)
+
+
+def test_an_option_that_stands_twice_in_a_file_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 3\nseed: 1\nepochs: 4\n")
+    with pytest.raises(UsageError, match=r"a\.yaml' has 'epochs' twice: leave one of them out"):
+        parse(["harden", "--model", "m", "--data", "x", "--out", "y", "--config", str(tmp_path / "a.yaml")])

@@ -562,3 +562,35 @@ def test_of_several_processes_the_first_alone_prints_results(rank, capsys, monke
     monkeypatch.setenv("RANK", rank)
     assert main(["doctor"]) == 0
     assert ("no problem found" in capsys.readouterr().out) is (rank == "0")
+
+
+def test_signs_that_the_terminal_lacks_are_written_as_escapes(monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit):
+        main(["harden", "--model", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "--data", "x", "--print_config"])
+    shown.flush()
+    assert b"model: caf\\xe9" in shown.buffer.getvalue()
+
+
+def test_closed_streams_do_not_end_a_command(source, monkeypatch, tmp_path):
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, None)
+    shown = source[: source.index("--progress")]  # with progress, which is written to stderr
+    assert main(["evaluate", *shown, "--which", "clean", "--subset", "8", "--untrained", "--out", "it"]) == 0
+    assert (tmp_path / "it" / "records.jsonl").exists()
+
+
+class Closed(io.TextIOWrapper):
+    """An output that its reader has closed."""
+
+    def write(self, _):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_an_output_that_its_reader_has_closed_is_said_in_words(monkeypatch, capfd):
+    with open(os.devnull, "wb") as nowhere:
+        monkeypatch.setattr(sys, "stdout", Closed(nowhere))
+        assert main(["harden", "--model", "m", "--data", "x", "--print_config"]) == 1
+        monkeypatch.undo()
+    assert "error: the program that reads the output has closed it, as head does: --out keeps" in capfd.readouterr().err

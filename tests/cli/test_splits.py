@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from brightness import write
 from PIL import Image
 
 from robusttune.cli import folders, main
+from robusttune.cli.image_sizes import with_size
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
 
@@ -222,6 +225,12 @@ def test_workers_tell_of_images_that_they_could_not_read(data):
     assert loader.dataset.unread.nonzero().tolist() == [[1]]
 
 
+def of_size(whole, side):
+    """A PNG file that says that it is this large, of which Pillow takes no more than 179 million pixels."""
+    head = whole[12:16] + struct.pack(">II", side, side) + whole[24:29]
+    return whole[:12] + head + struct.pack(">I", zlib.crc32(head)) + whole[33:]
+
+
 DAMAGED = [
     lambda whole: b"",
     lambda whole: whole[: len(whole) // 2],
@@ -229,6 +238,7 @@ DAMAGED = [
     lambda whole: whole.replace(b"IDAT", b"IDAX"),
     lambda whole: whole[:45] + b"\xff" * 8 + whole[53:],
     lambda whole: whole.replace(b"IHDR", b"JHDR"),
+    lambda whole: of_size(whole, 20_000),
 ]
 
 
@@ -251,3 +261,13 @@ def test_nothing_but_damaged_images_is_an_error(tmp_path):
             (tmp_path / name / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"10 images in a row cannot be read, up to '.*a/9.png': are they damaged"):
         loader_of(Sources("", str(tmp_path), size=8)).dataset[0]
+
+
+def test_an_image_of_too_many_pixels_is_named_and_does_not_end_a_command(tmp_path, caplog):
+    write(tmp_path / "train", ABC, classes=3)
+    path = tmp_path / "train/a/0.png"
+    path.write_bytes(of_size(path.read_bytes(), 20_000))
+    sources = with_size(Sources("", str(tmp_path)), None, None)
+    assert (sources.size, sources.channels) == (8, 1)
+    assert len(next(iter(loader_of(sources)))[0]) == 3
+    assert "a/0.png' cannot be read (Image size (400000000 pixels) exceeds limit" in caplog.text

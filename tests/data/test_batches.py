@@ -273,3 +273,8 @@ def test_the_first_batch_of_an_iterator_is_held_until_its_epoch_begins():
     with pytest.raises(RuntimeError, match="no batch is read ahead"):
         batches.peeked  # noqa: B018
     assert batches.facts()["first"] is None
+
+
+def test_complex_labels_are_no_class_numbers():
+    with pytest.raises(ValueError, match=r"labels are torch.complex64 of shape .*, but class numbers are integers"):
+        checked_labels(labels().to(torch.complex64), len(labels()))

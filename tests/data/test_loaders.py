@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from guarded import GOOD
+from guarded import GOOD, evaluated, hardened, small_model
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -15,7 +15,7 @@ from torch.utils.data import (
 )
 
 from robusttune.data import sharding
-from robusttune.data.loaders import is_plain, length_of, rebuilt
+from robusttune.data.loaders import batches_of, is_plain, length_of, rebuilt
 from robusttune.data.splits import FirstImages, held_back, subset_of
 
 WORKERS = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "persistent_workers")
@@ -219,3 +219,52 @@ def test_a_loader_or_sampler_that_wants_the_epoch_gets_it():
     sharding.set_epoch(share, 4)
     assert share.sampler.epoch == 4
     sharding.set_epoch([GOOD], 4)
+
+
+class Said:
+    """A loader that says that it has this many batches, and yields that many."""
+
+    def __init__(self, length, batches, workers=0):
+        self.length, self.batches, self.num_workers = length, batches, workers
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        return iter([GOOD] * self.batches)
+
+
+def test_a_length_that_is_not_that_of_the_batches_is_warned_of(caplog):
+    for loader in (Said(3, 3), Said(3, 4, workers=1), [GOOD] * 3, iter([GOOD] * 3)):
+        list(batches_of(loader))
+    assert not caplog.messages
+    for loader in (Said(6, 3), Said(2, 3), Said(3, 6, workers=2)):
+        list(batches_of(loader, "val_loader"))
+    assert [message[:58] for message in caplog.messages] == [
+        "the val_loader says that it has 6 batches, but yielded 3: ",
+        "the val_loader says that it has 2 batches, but yielded 3: ",
+        "the val_loader says that it has 3 batches, but yielded 6: ",
+    ]
+
+
+@pytest.mark.parametrize("run", [hardened, evaluated])
+def test_training_and_evaluation_warn_of_a_wrong_length(run, caplog):
+    loader = Said(20, 2)
+    for _ in range(2):
+        run(small_model(), loader)
+    assert sum("says that it has 20 batches, but yielded 2" in message for message in caplog.messages) == 1
+
+
+class Killed(Said):
+    """A loader whose worker dies, as torch reports it where it was just reading from it."""
+
+    def __iter__(self):
+        yield GOOD
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_worker_that_dies_is_said_in_words():
+    with pytest.raises(RuntimeError, match=r"worker process of the loader has died after batch 1.*num_workers=0"):
+        list(batches_of(Killed(3, 3, workers=1)))
+    with pytest.raises(ConnectionResetError):
+        list(batches_of(Killed(3, 3)))

@@ -388,6 +388,26 @@ def test_a_disagreement_with_the_models_own_statistics_is_told_and_changes_nothi
     assert find_pixels(normalised(), mean=MEAN, std=STD, model=Configured(MEAN, STD)).normalized
 
 
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        (images() / 255, r"images span \[0, 0\.0039\] .*were they divided by 255 twice\? Divide once"),
+        ((images() > 0.5).to(torch.uint8), r"were pixels on \[0, 1\] cast to uint8\? Multiply them by 255 before"),
+    ],
+    ids=["twice", "cast"],
+)
+def test_pixels_of_one_level_of_255_are_warned_of(batch, says):
+    for way in (hardened, one_loss, evaluated):
+        with pytest.warns(UserWarning, match=says) as warned:
+            way(small_model(), [(batch, GOOD[1])])
+        assert len(warned) == 1
+
+
+def test_black_and_dark_pixels_are_not():
+    for batch in (images() * 0, images() * 0.01, (images() * 2.9).to(torch.uint8), images().to(torch.uint8) * 0):
+        find_pixels(batch, model=small_model())
+
+
 def one_loss(model, loader, **settings):
     RobustLoss(model, ThreatModel("linf", 0.1), images=loader[0][0], tasks=None, **settings)
 

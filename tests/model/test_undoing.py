@@ -60,3 +60,17 @@ def test_contexts_do_not_hide_the_first_error(context):
     settings = (torch.device("cpu"), 0) if context == "borrowed" else ()
     with pytest.raises(RuntimeError, match="stop"), getattr(borrowing, context)(model, *settings):
         stopped_in_eval_mode(model)
+
+
+def test_clean_up_is_done_again_where_a_worker_s_death_was_reported_in_it(caplog):
+    calls = []
+
+    def interrupted():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    with pytest.raises(ConnectionError), undone(interrupted):
+        raise ConnectionError
+    assert calls == [0, 1]
+    assert not caplog.messages

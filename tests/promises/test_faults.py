@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,20 @@ def test_a_disk_that_is_read_only_or_full_is_found_out_before_anything_is_measur
     with pytest.raises(ValueError, match=r"cannot be written to \(No space left on device\): make room"):
         robusttune.evaluate(model, loader, ["clean", "sweep"], out=place / "e", progress=False)
     assert loader.taken == 0
+
+
+@pytest.mark.parametrize(("copies", "enough"), [(5, False), (6.5, True)])
+def test_a_disk_needs_room_for_the_checkpoint_that_replaces_another(copies, enough, tmp_path, monkeypatch):
+    bytes_of_weights = 4 * (64 * 4 + 4)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=int(copies * bytes_of_weights)))
+    if enough:
+        hardened(tmp_path / "run")
+        return
+    with pytest.raises(
+        ValueError, match=r"has room for 0 MiB, but a checkpoint and the weights of this run take at least"
+    ):
+        hardened(tmp_path / "run")
 
 
 def test_a_disk_that_fills_up_in_training_says_so_and_the_run_goes_on_exactly_once_there_is_room(disk):

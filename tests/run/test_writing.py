@@ -45,3 +45,10 @@ def test_a_disk_that_does_not_take_a_file_is_said_in_words_and_leaves_the_old_fi
 def test_signs_that_utf_8_lacks_are_written_as_escapes(tmp_path):
     writing.write_text(tmp_path / "names.txt", "a\udcffb ü")  # as os.listdir returns a name in another encoding
     assert (tmp_path / "names.txt").read_text(encoding="utf-8") == "a\\udcffb ü"
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    with pytest.raises(
+        OSError, match=rf"the folder '{tmp_path / 'gone'}' is not there: was it removed, or did the working"
+    ):
+        writing.write_text(tmp_path / "gone" / "text", "new")

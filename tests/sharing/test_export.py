@@ -1,5 +1,7 @@
 """An export is compared with the model before it counts: logits, answers, and accuracy under attacks that are transferred."""
 
+import dataclasses
+import errno
 import hashlib
 import json
 
@@ -10,6 +12,7 @@ from torch import nn
 import robusttune
 from robusttune.sharing import formats
 from robusttune.sharing.formats import FORMATS
+from robusttune.sharing.written import write_export
 
 QUICK = {"steps": 3, "progress": False}
 SLOW = ("onnx", "int8", "torch.export")
@@ -205,3 +208,12 @@ def test_the_export_itself_is_measured_and_not_the_original_again(loader, tmp_pa
     assert {record.images for record in records} == {48}
     assert records[1].value == records[3].value == pytest.approx(float((labels == 3).float().mean()))
     assert records[0].value != records[1].value
+
+
+def test_a_full_disk_is_not_taken_for_a_model_that_cannot_be_exported(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(FORMATS, "torchscript", dataclasses.replace(FORMATS["torchscript"], write=full))
+    with pytest.raises(OSError, match=r"a\.ts' cannot be written \(No space left on device\): make room for it"):
+        write_export(nn.Flatten(), torch.rand(2, 3, 8, 8), tmp_path / "a.ts", "torchscript", None)

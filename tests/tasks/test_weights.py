@@ -100,3 +100,9 @@ def test_a_plan_compares_no_tasks_of_weight_0():
 def test_a_plan_holds_tasks_by_name():
     with pytest.raises(ValueError, match="but a plan holds tasks by name: jigsaw, patch_rotation, rotation"):
         chosen_tasks([Halves()])
+
+
+def test_a_decimal_comma_is_said():
+    written = parse(["harden", "--model", "m", "--data", "x", "--out", "y", "--tasks", "{rotation: 0,5}"])
+    with pytest.raises(ValueError, match=r"tasks has 5 in the place of a task.*with a point"):
+        task_weights(written.arguments["tasks"])
