@@ -1,12 +1,12 @@
 """Values of options, as they are written on a command line or in a file of options."""
 
-import re
 from pathlib import Path
 
 import yaml
 
 from robusttune.cli.errors import UsageError
 from robusttune.cli.signatures import Parameter
+from robusttune.run.decimal_yaml import DecimalLoader
 from robusttune.run.settings import numbers
 
 WORDS = {
@@ -18,18 +18,7 @@ WORDS = {
     "Sequence": "a list [a, b]",
 }
 NULLS = ("null", "~", "None")
-INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", list: "Sequence", type(None): "None"}
-
-
-# YAML 1.1 reads 010 as 8, and 1:30 as 90. Here whole numbers are decimal, and `numbers` reads all others.
-RESOLVERS = {
-    first: [(tag, form) for tag, form in forms if tag not in (INTEGER, FLOAT)]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for sign in "-+0123456789":
-    RESOLVERS.setdefault(sign, []).append((INTEGER, re.compile(r"[-+]?(0|[1-9][0-9_]*)$")))
-DecimalLoader = type("DecimalLoader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": RESOLVERS})
 
 
 def words_of(types: frozenset[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 
 import yaml
 
+from robusttune.run.decimal_yaml import DecimalLoader
 from robusttune.run.settings import numbers, with_fractions
 from robusttune.run.writing import write_text
 from robusttune.trial.arms import Arms, Phases, Settings
@@ -134,7 +135,7 @@ class TrialPlan:
         if not path.exists():
             raise ValueError(f"{str(path)!r} is not there: robusttune.poc(…, plan_only=True) writes one")
         try:
-            values = numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
+            values = numbers(yaml.load(path.read_text(encoding="utf-8"), DecimalLoader))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
         except (RecursionError, ValueError) as error:

@@ -132,10 +132,10 @@ def test_folders_keep_their_names():
 
 
 def test_numbers_as_people_write_them(tmp_path):
-    text = "arms: {}\nseeds: [0]\nevaluation: {}\nthreats: {linf: 8/255, l2: 1e-1}\nmodel: timm/x 1/0\n"
+    text = "arms: {}\nseeds: [0]\nevaluation: {}\nthreats: {linf: 8/255, l2: 1e-1, l1: 012}\nmodel: timm/x 1/0\n"
     (tmp_path / PLAN).write_text(text)
     plan = TrialPlan.read(tmp_path)
-    assert plan.threats == {"linf": 8 / 255, "l2": 0.1}
+    assert plan.threats == {"linf": 8 / 255, "l2": 0.1, "l1": 12}  # YAML 1.1 would read the last as 10
     assert plan.model == "timm/x 1/0"
 
 
