@@ -403,9 +403,10 @@ def test_pixels_of_one_level_of_255_are_warned_of(batch, says):
         assert len(warned) == 1
 
 
-def test_black_and_dark_pixels_are_not():
+def test_black_and_dark_pixels_are_not(recwarn):
     for batch in (images() * 0, images() * 0.01, (images() * 2.9).to(torch.uint8), images().to(torch.uint8) * 0):
         find_pixels(batch, model=small_model())
+    assert [str(each.message) for each in recwarn if "images span" in str(each.message)] == []
 
 
 def one_loss(model, loader, **settings):
