@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
         return _say(
-            "error: the program that reads the output has closed it, as head does: --out keeps results in files", 1
+            "error: a program at the other end has closed the output, as head does, or a connection: --out keeps results in files",
+            1,
         )
     except UsageError as error:
         return _say(f"error: {error}", 2)

@@ -593,4 +593,7 @@ def test_an_output_that_its_reader_has_closed_is_said_in_words(monkeypatch, capf
         monkeypatch.setattr(sys, "stdout", Closed(nowhere))
         assert main(["harden", "--model", "m", "--data", "x", "--print_config"]) == 1
         monkeypatch.undo()
-    assert "error: the program that reads the output has closed it, as head does: --out keeps" in capfd.readouterr().err
+    assert (
+        "error: a program at the other end has closed the output, as head does, or a connection: --out keeps"
+        in capfd.readouterr().err
+    )
