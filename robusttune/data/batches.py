@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import GeneratorType
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -21,9 +22,15 @@ def first_batch(loader: Loader, name: str = "loader") -> object:
     """Return the first batch of a loader, unchecked and in the form in which the loader yields it.
 
     Raises:
-        ValueError: the loader is empty.
+        ValueError: the loader is empty, or gives one generator again and again, of which the first batch would be gone.
     """
-    batch = next(iter(loader), None)
+    batches = iter(loader)
+    if isinstance(batches, GeneratorType) and batches is not loader and iter(loader) is batches:
+        raise ValueError(
+            f"the {name} is a {type(loader).__name__} that gives the same generator each time, so that its batches come only "
+            "once, but the first is needed beforehand: let its __iter__ begin a new generator, or pass a list of batches"
+        )
+    batch = next(batches, None)
     if batch is None:
         raise ValueError(f"the {name} is empty: check the data set's length, the sampler and drop_last")
     if isinstance(batch, tuple | list) and len(batch) > 2:

@@ -239,6 +239,23 @@ def test_the_first_batch_of_an_iterator_is_not_lost():
         assert all(torch.equal(one[0], other[0]) for one, other in zip(seen, rows, strict=True))
 
 
+class OneGenerator:
+    """A loader that gives the generator with which it was made, whoever asks."""
+
+    def __init__(self, rows):
+        self.rows = (row for row in rows)
+
+    def __iter__(self):
+        return self.rows
+
+
+def test_a_loader_that_gives_one_generator_again_and_again_is_refused():
+    with pytest.raises(ValueError, match=r"OneGenerator that gives the same generator each time.* pass a list of batches"):
+        evaluated(small_model(), OneGenerator([GOOD, GOOD]))
+    with pytest.raises(ValueError, match="the unlabeled_loader is a OneGenerator"):
+        hardened(small_model(), [GOOD], unlabeled_loader=OneGenerator([GOOD]))
+
+
 def test_unlabelled_batches_start_anew_without_end():
     batches = Batches([GOOD, {"image": images(seed=1)}, images(seed=2)], labelled=False, name="unlabeled_loader")
     endless = batches.endless()
