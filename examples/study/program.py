@@ -41,6 +41,7 @@ def parser(title: str, arms: Sequence[str], settings: Sequence[str] = SEARCHED) 
     options.add_argument("--arms", nargs="+", choices=arms, metavar="ARM", default=list(arms))
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--judges", nargs="+", choices=COLUMN, default=["sweep", "strong"])
+    options.add_argument("--again", action="store_true", help="train runs again that are in the records already")
     options.add_argument("--tables", action="store_true", help="print the tables of the records, and run nothing")
     return options
 
@@ -81,5 +82,5 @@ def at_equal_seconds(
             continue
         for seed in asked.seeds:
             for arm in asked.arms:
-                study.judge({"setting": setting, "arm": arm, "seed": seed}, asked.judges)
+                study.judge({"setting": setting, "arm": arm, "seed": seed}, asked.judges, again=asked.again)
     return True

@@ -169,7 +169,7 @@ def main() -> None:
                 for labels in LABELS.get(question, (10_000,)):
                     for arm in (arm for arm in ARMS[question] if arm in options.arms):
                         run = {"question": question, "setting": setting, "labels": labels, "arm": arm, "seed": seed}
-                        STUDY.judge(run, JUDGES[question] or ["sweep"])
+                        STUDY.judge(run, JUDGES[question] or ["sweep"], again=options.again)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Runs of a study, once trained and as often judged as is asked: their records, their weights, their tables.
 
 A record is a line of JSON in docs/studies/<study>.jsonl: the run it belongs to, and what was learned about it. The weights of a run
-stay in runs/study/<study>, which is not a part of the repository: where they are gone, a judge that is new trains them again.
+stay in runs/study/<study>, which is not a part of the repository: where they are gone, a judge that is new trains them again. If a run
+comes out otherwise then, as with another version, all its judges see the new model.
 """
 
 import json
@@ -60,38 +61,61 @@ class Study:
             file.write(line + "\n")
 
     def runs(self) -> list[Facts]:
-        """What is known of each run, together."""
+        """What is known of each run, together; where a run was trained again and came out otherwise, of the last one alone."""
         known: dict[str, Facts] = {}
         for line in self.lines():
-            facts = {name: value for name, value in line.items() if name != "run"}
+            facts = {name: value for name, value in line.items() if name not in ("run", "again")}
+            if "again" in line:
+                known.pop(name_of(line["run"]), None)
             known.setdefault(name_of(line["run"]), dict(line["run"])).update(facts)
         return list(known.values())
 
-    def judge(self, run: Facts, judges: Iterable[str]) -> None:
-        """Train the run if it is not trained yet, and show it to the judges who have not seen it."""
-        known = next((each for each in self.runs() if name_of(each, run) == name_of(run)), {})
-        missing = [judge for judge in judges if COLUMN[judge] not in known]
-        if not missing:
-            return
-        model = self.model(run)
-        for judge in missing:
-            self.add(run, **judged(model, str(run["setting"]), judge))
+    def known(self, run: Facts) -> Facts:
+        """What is known of one run."""
+        return next((each for each in self.runs() if name_of(each, run) == name_of(run)), {})
 
-    def model(self, run: Facts) -> nn.Module:
-        """Return the model that a run ends with, from its weights, or trained again where they are gone."""
+    def judge(self, run: Facts, judges: Iterable[str], *, again: bool = False) -> None:
+        """Train the run if it is not trained yet, or `again`, and show it to the judges who have not seen it."""
+        known = self.known(run)
+        judges = list(dict.fromkeys([*judges, *(judge for judge in COLUMN if COLUMN[judge] in known)]))
+        if not again and all(COLUMN[judge] in known for judge in judges):
+            return
+        model = self.model(run, again=again)
+        known = self.known(run)
+        for judge in judges:
+            if COLUMN[judge] not in known:
+                self.add(run, **judged(model, str(run["setting"]), judge))
+
+    def model(self, run: Facts, *, again: bool = False) -> nn.Module:
+        """Return the model that a run ends with, from its weights, or trained where they are gone, or `again`.
+
+        A model that comes out otherwise than the one of the records takes its place there: what judges said of one model
+        must not stand beside what they said of another.
+        """
         weights = self.weights / f"{name_of(run)}.safetensors"
-        if weights.exists():
+        if weights.exists() and not again:
             model = SETTINGS[str(run["setting"])].new()
             load_model(model, weights)
             return model.eval()
         model, facts = self.train(run)
-        if not any(name_of(each, run) == name_of(run) and "seconds" in each for each in self.runs()):
+        model.eval()
+        known = self.known(run)
+        if "seconds" not in known:
             self.add(run, **facts, version=robusttune.__version__)
+        elif not is_the_same(model, known):
+            self.add(run, **facts, version=robusttune.__version__, again=True)
         self.weights.mkdir(parents=True, exist_ok=True)
         part = weights.with_suffix(".part")
         save_model(model, str(part))
         part.rename(weights)
-        return model.eval()
+        return model
+
+
+def is_the_same(model: nn.Module, known: Facts) -> bool:
+    """Whether a model answers in a sweep as the one of the records, or none has been judged."""
+    if not any(column in known for column in COLUMN.values()):
+        return True
+    return COLUMN["sweep"] in known and judged(model, str(known["setting"]), "sweep").items() <= known.items()
 
 
 def name_of(run: Facts, like: Facts | None = None) -> str:

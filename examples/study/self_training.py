@@ -128,7 +128,7 @@ def main() -> None:
                 for arm in options.arms:
                     if arm in (ALL if labels == IMAGES else FEW):
                         run: Facts = {"setting": setting, "labels": labels, "arm": arm, "seed": seed}
-                        STUDY.judge(run, options.judges)
+                        STUDY.judge(run, options.judges, again=options.again)
 
 
 if __name__ == "__main__":

@@ -106,4 +106,4 @@ if __name__ == "__main__":
         one_thread()
         for setting in asked.settings:
             for seed in asked.seeds:
-                STUDY.judge({"setting": setting, "seed": seed}, asked.judges)
+                STUDY.judge({"setting": setting, "seed": seed}, asked.judges, again=asked.again)

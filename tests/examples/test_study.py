@@ -93,6 +93,30 @@ def test_weights_that_are_gone_are_trained_again_for_a_new_judge(study):
     assert [sorted(set(line) - {"run"}) for line in study.lines()][2] == ["strong"]
 
 
+def test_what_judges_said_of_two_models_is_not_put_together(study):
+    study.judge(RUN, ["sweep", "strong"])
+    for file in study.weights.iterdir():
+        file.unlink()
+    before, train = study.known(RUN), study.train
+    study.train = lambda run: train({**run, "seed": 7})
+    study.judge(RUN, ["far"])
+    lines = study.lines()
+    assert [line.get("again") for line in lines] == [None, None, None, True, None, None, None]
+    assert "strong" not in lines[3]
+    after = study.known(RUN)
+    assert before.keys() < after.keys()
+    assert before["clean"] != after["clean"]
+    assert len(study.runs()) == 1
+
+
+def test_a_run_that_comes_out_the_same_again_keeps_its_record(study):
+    study.judge(RUN, ["sweep"])
+    lines = study.lines()
+    study.judge(RUN, ["sweep"], again=True)
+    assert study.trained == [RUN, RUN]
+    assert study.lines() == lines
+
+
 def test_the_data_of_runs_that_are_recorded_are_drawn_as_before(cases):
     need_fashion_mnist()
     case = cases.case("cnn-linf", 200, 0)
