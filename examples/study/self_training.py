@@ -13,10 +13,12 @@ from statistics import mean
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 import robusttune
 from examples.study import program
-from examples.study.cases import IMAGES, SETTINGS, Case, Unlabelled, case
+from examples.study.cases import BATCH, IMAGES, SETTINGS, Case, Unlabelled, case
 from examples.study.records import TITLES, Facts, Study, one_thread, timed
 
 
@@ -38,6 +40,18 @@ def self_training(case: Case, *, pretrained: bool = False) -> nn.Module:
     """Images without labels get those of the model as it was."""
     start = case.start(case.labelled, pretrained=pretrained)
     return case.hardened(start, case.labelled, unlabeled_loader=case.loader(case.unlabelled))
+
+
+def soft_answers(case: Case) -> nn.Module:
+    """As self-training, but each image without a label gets the probabilities that the model gives its classes."""
+    model = case.start(case.labelled)
+    known = {row: label for row, (_, label) in zip(case.labelled.indices, case.labelled, strict=True)}
+    images = torch.stack([image for image, _ in case.images])
+    with torch.no_grad():
+        answers = torch.cat([model(part).softmax(1) for part in images.split(BATCH)])
+    for row, label in known.items():
+        answers[row] = F.one_hot(torch.tensor(label), answers.shape[1])
+    return case.hardened(model, TensorDataset(images, answers))
 
 
 def the_call(case: Case) -> nn.Module:
@@ -76,9 +90,13 @@ FEW: dict[str, Callable[[Case], nn.Module]] = {
     "pre-trained, self-training": partial(self_training, pretrained=True),
     "all true labels": all_labels,
 }
-CALL: dict[str, Callable[[Case], nn.Module]] = {"the one call": the_call}
+# At the least number of labels alone.
+FURTHER: dict[str, Callable[[Case], nn.Module]] = {
+    "self-training, soft answers": soft_answers,
+    "the one call": the_call,
+}
 ALL: dict[str, Callable[[Case], nn.Module]] = {"all true labels": all_labels, "no label at all": no_labels}
-ARMS = {**FEW, **CALL, **ALL}
+ARMS = {**FEW, **FURTHER, **ALL}
 ENDS = ("labels alone", "all true labels")
 BETWEEN = ("self-training", "pre-trained, self-training")
 FEWEST = 200  # labels
@@ -90,7 +108,7 @@ STUDY = Study(
 
 def arms_at(labels: int) -> dict[str, Callable[[Case], nn.Module]]:
     """The arms that run with a number of labels."""
-    return ALL if labels == IMAGES else {**FEW, **(CALL if labels == FEWEST else {})}
+    return ALL if labels == IMAGES else {**FEW, **(FURTHER if labels == FEWEST else {})}
 
 
 def tables(part: str | None = None) -> str:
