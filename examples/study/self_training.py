@@ -1,7 +1,7 @@
 """Images without labels in hardening: what they bring at 200, 1,000 and 5,000 labels of 10,000 images.
 
-    python -m examples.study.self_training --settings cnn-linf --labels 200 1000 --seeds 0 1 2    # adds to the records
-    python -m examples.study.self_training --tables                                             # from the records alone
+    python -m examples.study.self_training --settings cnn-linf --labels 200 1000    # adds to the records
+    python -m examples.study.self_training --tables                               # from the records alone
 
 Every arm but "the one call" starts from a model that was trained ordinarily on the same labels, and takes the same number of
 steps with the fast recipe. A run that is in the records already is not repeated, so that a study may be stopped and continued.
@@ -163,7 +163,7 @@ def main() -> None:
     """Run what is missing, or print the tables."""
     parser = program.parser(__doc__.splitlines()[0], list(ARMS), ["cnn-linf", "cnn-l2", "vit-linf"])
     parser.add_argument(
-        "--labels", type=int, nargs="+", choices=[FEWEST, 1000, 5000, IMAGES], default=[FEWEST, 1000, IMAGES]
+        "--labels", type=int, nargs="+", choices=[FEWEST, 1000, 5000, IMAGES], default=[FEWEST, 1000, 5000, IMAGES]
     )
     options = parser.parse_args()
     if options.tables:
