@@ -50,7 +50,7 @@ def soft_answers(case: Case) -> nn.Module:
     with torch.no_grad():
         answers = torch.cat([model(part).softmax(1) for part in images.split(BATCH)])
     for row, label in known.items():
-        answers[row] = F.one_hot(torch.tensor(label), answers.shape[1])
+        answers[row] = F.one_hot(torch.as_tensor(label), answers.shape[1])
     return case.hardened(model, TensorDataset(images, answers))
 
 
