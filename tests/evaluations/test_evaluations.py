@@ -188,11 +188,25 @@ def test_pretext_counts_heads_beside_a_guess(run):
         ("ood", "ood compares with images from elsewhere"),
         (partial(sweep, attack="nfgsm"), "nfgsm leaves the ball"),
         (partial(sweep, attack="pdg"), "pdg"),
+        (partial(sweep, losses=[]), r"losses is \[\], but a list of some of cross_entropy, margin is needed"),
+        (partial(sweep, losses="margin"), "losses is 'margin', but a list of some of"),
+        (partial(noise, draws=0), "draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, draws=0), "draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, choosing_draws=0), "choosing_draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, sigma=-0.25), "sigma is -0.25, but a finite number above 0 is needed$"),
+        (partial(certified, alpha=1.0), "alpha is 1.0, but a number above 0 and below 1 is needed$"),
+        (partial(certified, radii=[0.1, -0.1]), "radii is -0.1, but a finite number of at least 0 is needed$"),
+        (partial(sanity, images=0), "images is 0, but a whole number of at least 1 is needed$"),
+        (partial(sanity, steps=0), "steps of sanity is 0, but a whole number from 1 to 10,000 is needed$"),
         (partial(corruptions, names=["foog"]), "foog"),
         (partial(corruptions, severities=[6]), r"severities=\[6\]"),
         (partial(corruptions, published="not-there"), "published='not-there' is no folder"),
     ],
-    ids=["heads", "rotation head", "others", "ball", "attack", "corruption", "severity", "folder"],
+    ids=[
+        *("heads", "rotation head", "others", "ball", "attack", "no losses", "losses as a text", "noise without draws"),
+        *("no draws", "no choice", "negative noise", "sure error", "negative radius", "no images", "no steps"),
+        *("corruption", "severity", "folder"),
+    ],
 )
 def test_nothing_is_measured_where_a_later_evaluation_cannot_be(run, second, match):
     model, batches, _ = run
