@@ -31,18 +31,22 @@ class Change:
         first: of the model to compare with; None where there is none, or it was not measured.
         second: of the model; None where it was not measured.
         test: the paired test on the images that both have seen; None where there is none.
+        alike: False where the two met other attacks, so that they cannot be compared.
     """
 
     first: Record | None
     second: Record | None
     test: Comparison | None = None
+    alike: bool = True
 
     @property
     def difference(self) -> float | None:
-        """The second accuracy minus the first, on the same images where there is a test; None where one is missing."""
+        """The second accuracy minus the first, on the same images where there is a test; None where one is missing, or not alike."""
         if self.test is not None:
             return self.test.second - self.test.first
-        return None if self.first is None or self.second is None else self.second.value - self.first.value
+        if self.first is None or self.second is None or not self.alike:
+            return None
+        return self.second.value - self.first.value
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -134,7 +138,7 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         word=measured_word(runs.values()),
         answers={name: whose(runs[name].facts) for name in names},
         judged=judged,
-        robust=_change(before, after, robust),
+        robust=_change(before, after, robust) if same else Change(robust[0], robust[1], alike=False),
         clean=_change(before, after, clean),
         attacks=_words(attacks[1] or attacks[0]),
         same=same,
