@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import permutations
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from robusttune.evaluations.ood import _area, ood
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
+from robusttune.measuring.subject import NotFinite
+from robusttune.tasks._heads import Heads
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -178,6 +181,42 @@ def test_pretext_counts_heads_beside_a_guess(run):
     assert measured("pretext", model=model, batches=batches, heads=heads)[0] == record
     with pytest.raises(ValueError, match="pretext needs heads: pass heads="):
         measured("pretext", model=model, batches=batches)
+
+
+class Sides(nn.Module):
+    """Ten classes by one number of an image of any size, which is NaN for bright images."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(1, 10)
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))[:, None]
+        return self.classifier(torch.where(mean > 0.9, torch.nan, mean))
+
+
+def of_sides(which, *sizes, last=0.5):
+    """Measure with a rotation head on ten grey images of each size, the last ones of another grey."""
+    model = Sides()
+    heads = Heads({"rotation": 1.0}, "all", 1, patch_size=None, seed=0)
+    greys = [*[0.5] * (len(sizes) - 1), last]
+    labels = torch.zeros(10, dtype=torch.long)
+    batches = [(torch.full((10, 3, *size), grey), labels) for size, grey in zip(sizes, greys, strict=True)]
+    return measured(which, model=model, batches=batches, heads=heads)
+
+
+def test_guessing_is_right_more_often_on_images_that_can_be_turned_by_half_alone():
+    for sizes in permutations([(8, 8), (8, 12), (6, 6)]):
+        (record,) = of_sides("pretext", *sizes)
+        assert record.setting["guess"] == pytest.approx((10 / 4 + 10 / 2 + 10 / 4) / 30)
+
+
+def test_answers_that_are_nan_are_no_sign_of_images_from_elsewhere():
+    bright = [torch.full((4, 3, 8, 8), 0.95)]
+    with pytest.raises(NotFinite, match="the answers of the model or of its rotation head hold NaN"):
+        of_sides(partial(ood, others=bright), (8, 8))
+    with pytest.raises(NotFinite, match="the answers of the head for rotation hold NaN or infinite values"):
+        of_sides("pretext", (8, 8), (6, 6), last=0.95)
 
 
 @pytest.mark.parametrize(
