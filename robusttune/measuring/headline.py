@@ -14,7 +14,7 @@ from robusttune.measuring.attacked import (
     radii_up_to,
     worst_of,
 )
-from robusttune.measuring.compare import Comparison, compare, key_of
+from robusttune.measuring.compare import Comparison, compare, measured_alike
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
@@ -157,15 +157,13 @@ def _shared(runs: Mapping[str, Records], judged: Judged) -> list[float]:
 
 
 def _attacks(before: Records, after: Records, judged: Judged | None) -> tuple[tuple[list[Record], list[Record]], bool]:
-    """Select the attacks at the adversary that both models met, each by its key; all of each where there are none in common."""
+    """Select the attacks at the adversary that both models met, with as many seeds; all of each where there are none in common."""
     first, second = (
         [record for record in attacks_in(records) if judged is not None and judged.adversary.fits(record)]
         for records in (before, after)
     )
-    keys = {key_of(record) for record in first} & {key_of(record) for record in second}
-    if not keys:
-        return (first, second), not first or not second
-    return ([each for each in first if key_of(each) in keys], [each for each in second if key_of(each) in keys]), True
+    alike = measured_alike(first, second)
+    return (alike, True) if alike[0] else ((first, second), not first or not second)
 
 
 def _change(before: Records, after: Records, pair: list[Record | None]) -> Change:
