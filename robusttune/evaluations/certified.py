@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
+from robusttune.evaluations import Passes, Record, Subject, accuracy, checked_by, takes
+from robusttune.run.settings import COUNT, NOT_NEGATIVE, POSITIVE, AllowedRange, check_number
 
 __all__ = ["certified"]
 
 BATCH = 500
+ERROR = AllowedRange("a number above 0 and below 1", lambda value: 0 < value < 1)
 
 
 class _Beta(Protocol):
@@ -34,6 +36,18 @@ def _passes(subject: Subject, *, draws: int, choosing_draws: int) -> Passes:
     return Passes(draws + choosing_draws)
 
 
+def _check(
+    subject: Subject, *, sigma: float, radii: Sequence[float] | None, draws: int, choosing_draws: int, alpha: float
+) -> None:
+    check_number("sigma", sigma, POSITIVE)
+    check_number("draws", draws, COUNT)
+    check_number("choosing_draws", choosing_draws, COUNT)
+    check_number("alpha", alpha, ERROR)
+    for radius in radii or ():
+        check_number("radii", radius, NOT_NEGATIVE)
+
+
+@checked_by(_check)
 @takes(_passes)
 @plugins.requires(_beta)
 def certified(
@@ -61,10 +75,12 @@ def certified(
 
     Raises:
         ImportError: scipy is not installed.
+        ValueError: a setting is out of range.
 
     Source: Cohen, Rosenfeld and Kolter, arXiv:1902.02918, algorithm CERTIFY; bounds of Clopper and Pearson 1934.
     """
     beta = _beta()
+    _check(subject, sigma=sigma, radii=radii, draws=draws, choosing_draws=choosing_draws, alpha=alpha)
     radii = [multiple * sigma for multiple in (0.0, 0.5, 1.0, 1.5, 2.0)] if radii is None else sorted(radii)
     generator = subject.generator()
     proofs: list[tuple[bool, float]] = []  # (the class is right, its radius; NaN for an abstention)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robusttune.evaluations import Passes, Record, Subject, accuracy, takes
+from robusttune.evaluations import Passes, Record, Subject, accuracy, checked_by, takes
 from robusttune.norms import NormLike, default_eps, radii
+from robusttune.run.settings import COUNT, check_number
 from robusttune.threat import ThreatModel
 
 __all__ = ["noise"]
@@ -24,6 +25,11 @@ def _passes(subject: Subject, *, norm: NormLike | None, eps: Sequence[float] | N
     return Passes(draws * len(threats), beside=beside)
 
 
+def _check(subject: Subject, *, draws: int) -> None:
+    check_number("draws", draws, COUNT)
+
+
+@checked_by(_check)
 @takes(_passes)
 def noise(
     subject: Subject, *, norm: NormLike | None = None, eps: Sequence[float] | None = None, draws: int = 10
@@ -38,7 +44,11 @@ def noise(
         eps: radii in pixel units on [0,1]; from half of to four times the training radius unless given (the customary one
             for another norm).
         draws: the number of perturbations for each image and radius.
+
+    Raises:
+        ValueError: `draws` is below 1, or a radius is none.
     """
+    _check(subject, draws=draws)
     threats = _threats(subject, norm, eps)
     single: dict[ThreatModel, list[bool]] = {threat: [] for threat in threats}
     generator = subject.generator()

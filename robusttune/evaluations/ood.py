@@ -6,11 +6,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from robusttune.data import sharding
 from robusttune.data.batches import errors_at, images_of
 from robusttune.data.pixels import check_space
 from robusttune.evaluations import Z95, Passes, Record, Subject, checked_by, takes, wilson
 from robusttune.measuring.ood_score import check_heads, ood_score, turns_of
 from robusttune.measuring.passes import count_images
+from robusttune.measuring.subject import NotFinite
+from robusttune.run import distributed
 from robusttune.types import Loader
 
 __all__ = ["ood"]
@@ -46,16 +49,27 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     Raises:
         ValueError: there are no other images or no rotation head, one of the loaders is empty, or their images are in
             different spaces.
+        NotFinite: the answers to some of them are not finite.
 
     Source: Hendrycks et al., arXiv:1906.12340, section 4.2.
     """
     _check(subject, others=others)
     assert others is not None
-    inside = [ood_score(subject, pixels) for pixels, _ in subject.batches()]
-    outside = [ood_score(subject, pixels) for pixels in _pixels_of(subject, others)]
-    if not inside or not outside:
+    inside = _scores(subject, (pixels for pixels, _ in subject.batches()))
+    outside = _scores(subject, _pixels_of(subject, others))
+    if not len(inside) or not len(outside):
         raise ValueError("ood needs images in both loaders, but one of them is empty")
-    return _records(torch.cat(inside).double(), torch.cat(outside).double())
+    if not bool(torch.isfinite(torch.cat([inside, outside])).all()):
+        raise NotFinite(
+            "the answers of the model or of its rotation head hold NaN or infinite values: they cannot be judged"
+        )
+    return _records(inside, outside)
+
+
+def _scores(subject: Subject, batches: Iterator[Tensor]) -> Tensor:
+    """Return the scores (N,) of this process's batches of pixels (N,C,H,W), and of those of the others."""
+    own = [score for pixels in batches for score in ood_score(subject, pixels).tolist()]
+    return torch.tensor([score for part in distributed.gathered(own) for score in part], dtype=torch.float64)
 
 
 def _records(inside: Tensor, outside: Tensor) -> list[Record]:
@@ -72,13 +86,13 @@ def _records(inside: Tensor, outside: Tensor) -> list[Record]:
 
 
 def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
-    """Yield the other images as pixels (N,C,H,W) on [0,1].
+    """Yield the other images as pixels (N,C,H,W) on [0,1]; each process gets its share.
 
     Raises:
         ValueError: they are in another space than the loader's images.
     """
     space = subject.pixels
-    for number, batch in enumerate(others):
+    for number, batch in sharding.own_share(enumerate(others)):
         with errors_at(f"batch {number + 1} of others"):
             images = images_of(batch)
             inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())

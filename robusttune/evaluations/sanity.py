@@ -1,9 +1,10 @@
 """Signs that measured robustness is false: masked gradients, and models that attacks cannot measure."""
 
 from robusttune.attacks import NoGradientError
-from robusttune.evaluations import Passes, Record, Subject, takes, wilson
+from robusttune.evaluations import Passes, Record, Subject, checked_by, takes, wilson
 from robusttune.evaluations._sanity_checks import CHECKS, expected
 from robusttune.evaluations._sanity_sample import Finding, Sample
+from robusttune.run.settings import ATTACK_STEPS, COUNT, check_number
 
 __all__ = ["sanity"]
 
@@ -12,6 +13,12 @@ def _passes(subject: Subject, *, images: int, steps: int) -> Passes:
     return expected(subject.threat, images, steps)
 
 
+def _check(subject: Subject, *, images: int, steps: int) -> None:
+    check_number("images", images, COUNT)
+    check_number("steps of sanity", steps, ATTACK_STEPS)
+
+
+@checked_by(_check)
 @takes(_passes)
 def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Record]:
     """Check whether the model's measured robustness can be believed: a Record and a sentence for each of twelve checks.
@@ -26,10 +33,11 @@ def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Reco
         steps: of the attacks; some checks take several times as many.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, or a setting is out of range.
 
     Source: Carlini et al., arXiv:1902.06705; Athalye et al., arXiv:1802.00420.
     """
+    _check(subject, images=images, steps=steps)
     sample = Sample(subject, images, steps)
     count = len(sample.pixels)
     records = []

@@ -8,6 +8,7 @@ from torch import Tensor
 from robusttune import plugins
 from robusttune.attacks import Attack, AttackLike, stays_in_ball
 from robusttune.evaluations import (
+    LOSSES,
     LossName,
     Passes,
     Record,
@@ -45,13 +46,17 @@ def _passes(
     return Passes(1).plus(each, len(losses) * len(threats))
 
 
-def _check(subject: Subject, *, attack: AttackLike, steps: Steps) -> None:
+def _check(subject: Subject, *, attack: AttackLike, steps: Steps, losses: Sequence[LossName]) -> None:
     if not stays_in_ball(plugins.find("attacks", attack)):
         raise ValueError(
             f"{_name(attack)} leaves the ball, so what it finds is no adversarial example: it is for training alone; "
             "evaluate with attack='pgd' or 'apgd'"
         )
     _configured(attack, steps)
+    if isinstance(losses, str) or not losses or any(loss not in LOSSES for loss in losses):
+        raise ValueError(
+            f"losses is {losses!r}, but a list of some of {', '.join(LOSSES)} is needed: without one, nothing would be attacked"
+        )
 
 
 def _configured(attack: AttackLike, steps: Steps) -> Attack:
@@ -90,11 +95,12 @@ def sweep(
         losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
 
     Raises:
-        ValueError: the attack leaves the ball, is a partial with other steps, or steps are asked of one that has no setting `steps`.
+        ValueError: the attack leaves the ball, is a partial with other steps, or steps are asked of one that has no setting `steps`; unknown
+            losses, or none.
 
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
-    _check(subject, attack=attack, steps=steps)
+    _check(subject, attack=attack, steps=steps, losses=losses)
     configured = _configured(attack, steps)
     swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}

@@ -231,3 +231,30 @@ def key_of(record: Record) -> tuple[object, ...]:
     """Return what a Record measures: Records of one key, of two models, are measurements of one quantity."""
     setting = [(key, repr(value)) for key, value in record.setting.items() if key not in IGNORED]
     return (record.evaluation, record.metric, *sorted(setting))
+
+
+def measured_alike(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Select the Records of two models that measure the same quantities; with several seeds, as many of both models.
+
+    An attack that is repeated with more seeds is a stronger one. Seeds that both models have come before others.
+
+    Example:
+        >>> once, twice = ([Record("strong", "accuracy", 0.5, 10, (0, 1), {"seed": seed}) for seed in seeds] for seeds in ([1], [0, 1]))
+        >>> [[record.setting["seed"] for record in records] for records in measured_alike(once, twice)]
+        [[1], [1]]
+    """
+    return _as_many(first, second), _as_many(second, first)
+
+
+def _as_many(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
+    """Select of each quantity as many Records as there are others of it, those with their seeds first, in the order of all."""
+    left = Counter(map(key_of, others))
+    theirs = {(key_of(other), repr(other.setting.get("seed"))) for other in others}
+    keys = [key_of(record) for record in records]
+    with_seeds = [(key, repr(record.setting.get("seed"))) for key, record in zip(keys, records, strict=True)]
+    kept = set[int]()
+    for row in sorted(range(len(records)), key=lambda row: with_seeds[row] not in theirs):
+        if left[keys[row]]:
+            left[keys[row]] -= 1
+            kept.add(row)
+    return [record for row, record in enumerate(records) if row in kept]

@@ -14,7 +14,7 @@ from robusttune.measuring.attacked import (
     radii_up_to,
     worst_of,
 )
-from robusttune.measuring.compare import Comparison, compare, key_of
+from robusttune.measuring.compare import Comparison, compare, measured_alike
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
@@ -31,18 +31,22 @@ class Change:
         first: of the model to compare with; None where there is none, or it was not measured.
         second: of the model; None where it was not measured.
         test: the paired test on the images that both have seen; None where there is none.
+        alike: False where the two met other attacks, so that they cannot be compared.
     """
 
     first: Record | None
     second: Record | None
     test: Comparison | None = None
+    alike: bool = True
 
     @property
     def difference(self) -> float | None:
-        """The second accuracy minus the first, on the same images where there is a test; None where one is missing."""
+        """The second accuracy minus the first, on the same images where there is a test; None where one is missing, or not alike."""
         if self.test is not None:
             return self.test.second - self.test.first
-        return None if self.first is None or self.second is None else self.second.value - self.first.value
+        if self.first is None or self.second is None or not self.alike:
+            return None
+        return self.second.value - self.first.value
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -134,7 +138,7 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         word=measured_word(runs.values()),
         answers={name: whose(runs[name].facts) for name in names},
         judged=judged,
-        robust=_change(before, after, robust),
+        robust=_change(before, after, robust) if same else Change(robust[0], robust[1], alike=False),
         clean=_change(before, after, clean),
         attacks=_words(attacks[1] or attacks[0]),
         same=same,
@@ -153,15 +157,13 @@ def _shared(runs: Mapping[str, Records], judged: Judged) -> list[float]:
 
 
 def _attacks(before: Records, after: Records, judged: Judged | None) -> tuple[tuple[list[Record], list[Record]], bool]:
-    """Select the attacks at the adversary that both models met, each by its key; all of each where there are none in common."""
+    """Select the attacks at the adversary that both models met, with as many seeds; all of each where there are none in common."""
     first, second = (
         [record for record in attacks_in(records) if judged is not None and judged.adversary.fits(record)]
         for records in (before, after)
     )
-    keys = {key_of(record) for record in first} & {key_of(record) for record in second}
-    if not keys:
-        return (first, second), not first or not second
-    return ([each for each in first if key_of(each) in keys], [each for each in second if key_of(each) in keys]), True
+    alike = measured_alike(first, second)
+    return (alike, True) if alike[0] else ((first, second), not first or not second)
 
 
 def _change(before: Records, after: Records, pair: list[Record | None]) -> Change:

@@ -44,6 +44,8 @@ def _sentence(where: str, change: Change, headline: Headline) -> str:
         return f"{text}; {quoted(headline.first)} was not measured."
     verbs = [_verb(headline, name) for name in (headline.first, headline.second)]
     verb = "" if verbs[0] == verbs[1] else f" {verbs[0]}"
+    if not change.alike:
+        return f"{text}, and {quoted(headline.first)}{verb} on {percent(first.value)} under other attacks, with which this cannot be compared."
     return f"{text}, and {quoted(headline.first)}{verb} on {percent(first.value)}{f': {_points(change)}' if not verb else ''}."
 
 

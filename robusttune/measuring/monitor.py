@@ -20,7 +20,7 @@ from robusttune.measuring.image_statistics import image_statistics
 from robusttune.measuring.ood_score import ood_score
 from robusttune.measuring.pretext_heads import HeadsLike
 from robusttune.measuring.record import named
-from robusttune.measuring.reference import Reference
+from robusttune.measuring.reference import Reference, furthest
 from robusttune.measuring.run_defaults import with_run
 from robusttune.measuring.subject import Subject
 from robusttune.model.borrowing import evaluating, frozen, gradients_kept, restored
@@ -181,7 +181,7 @@ class Monitor:
         means = {name: float(values.double().mean()) for name, values in statistics.items()}
         count = len(images)
         distances, threshold = self._reference.distances(means, count), self.threshold(count)
-        statistic = max(distances, key=lambda name: abs(distances[name]))
+        statistic = furthest(distances)
         alarm = not abs(distances[statistic]) <= threshold  # NaN alarms, too
         names = Counter(named(label, self.classes) for label in answers.tolist())
         drift = Drift(alarm, statistic, distances, threshold, means, count, dict(names.most_common()))

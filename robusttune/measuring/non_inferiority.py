@@ -4,7 +4,7 @@ import math
 from statistics import NormalDist
 
 from robusttune.measuring.checks import Check, Checks, Verdict
-from robusttune.measuring.compare import Comparison, compared, key_of, paired_rows
+from robusttune.measuring.compare import Comparison, compared, key_of, measured_alike, paired_rows
 from robusttune.measuring.gate import NO_ATTACK, attacks_at, check_labelled, trained_radius, unnamed
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
@@ -155,9 +155,10 @@ def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tupl
             )
         return found[0], found[1], "accuracy on unchanged images"
     _check_one_radius(first, second, margin)
-    ours, theirs = (_by_key(attacks_at(records, margin)) for records in (first, second))
-    common = [key for key in ours if key in theirs]
-    here = Records(each for key in common for each in ours[key])
+    found_here, found_there = (
+        [each for each in attacks_at(records, margin) if each.right] for records in (first, second)
+    )
+    here, there = map(Records, measured_alike(found_here, found_there))
     if all(each.evaluation in NO_ATTACK for each in here):
         raise ValueError(
             f"{margin.text!r} needs an attack that both models met with the same settings, and the answer to each image: evaluate "
@@ -166,18 +167,8 @@ def _answers(first: Records, second: Records, margin: Requirement) -> tuple[tupl
     setting = here[0].setting
     names = ", ".join(dict.fromkeys(each.evaluation for each in here))
     at = described({"eps": setting["eps"]}).replace("=", " ")
-    what = f"accuracy under the worst of the {len(common)} attacks that both met ({names}) at {setting['norm']} {at}"
-    there = Records(each for key in common for each in theirs[key])
+    what = f"accuracy under the worst of the {len(set(map(key_of, here)))} attacks that both met ({names}) at {setting['norm']} {at}"
     return _right(here.worst()), _right(there.worst()), what
-
-
-def _by_key(records: Records) -> dict[tuple[object, ...], list[Record]]:
-    """Group Records with answers to single images by what they measure, which is the same for every seed."""
-    groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        if record.right:
-            groups.setdefault(key_of(record), []).append(record)
-    return groups
 
 
 def _first_known(records: Records, evaluation: str, metric: str) -> tuple[bool, ...] | None:

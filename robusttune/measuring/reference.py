@@ -20,7 +20,7 @@ class Reference:
         seed: of the batches drawn from the reference.
 
     Raises:
-        ValueError: there are too few images.
+        ValueError: there are too few images, or values that are not finite.
     """
 
     def __init__(self, values: dict[str, Tensor], false_alarms: float, seed: int) -> None:
@@ -28,6 +28,12 @@ class Reference:
         if count < LEAST:
             raise ValueError(
                 f"the reference has {count} images, but at least {LEAST} are needed: some hundreds are better"
+            )
+        broken = [name for name, each in values.items() if not bool(each.isfinite().all())]
+        if broken:
+            raise ValueError(
+                f"{', '.join(broken)} of some reference images is NaN or infinite: look at the model's answers to them, which no "
+                "batch could be compared with"
             )
         self.values, self.false_alarms, self.seed = values, false_alarms, seed
         columns = torch.stack(list(values.values()), 1).double()
@@ -47,7 +53,7 @@ class Reference:
         """Return for each image (N,), by its values (N,) of each statistic, whether it alone would raise an alarm."""
         columns = torch.stack([values[name] for name in self.values], 1).double()
         error = self._scale * math.sqrt(1 + 1 / len(self._standardised))
-        return ((columns - self._mean) / error).abs().amax(1) > self.threshold(1)
+        return ~(((columns - self._mean) / error).abs().amax(1) <= self.threshold(1))  # NaN is strange
 
     def threshold(self, images: int) -> float:
         """Return the distance that only a share `false_alarms` of batches of this number of images exceeds.
@@ -68,3 +74,13 @@ class Reference:
             largest.append((sums / math.sqrt(images)).abs().amax(1))
             left -= batches
         return float(torch.quantile(torch.cat(largest), 1 - self.false_alarms))
+
+
+def furthest(distances: Mapping[str, float]) -> str:
+    """Return the statistic with the largest distance; one that is NaN, as of a broken model, before all others.
+
+    Example:
+        >>> furthest({"contrast": -2.0, "detail": 1.0}), furthest({"contrast": -2.0, "confidence": math.nan})
+        ('contrast', 'confidence')
+    """
+    return max(distances, key=lambda name: math.inf if math.isnan(distances[name]) else abs(distances[name]))

@@ -58,7 +58,7 @@ UNITS = {
 }
 NEEDED = (
     *("epochs", "pretrain_epochs", "finetune", "accumulate", "seed", "awp", "size", "batch_size", "workers"),
-    "false_alarms",
+    *("false_alarms", "draws", "choosing_draws", "sigma", "alpha", "radii", "images", "steps of sanity"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import permutations
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from robusttune.evaluations.ood import _area, ood
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
+from robusttune.measuring.subject import NotFinite
+from robusttune.tasks._heads import Heads
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -180,6 +183,42 @@ def test_pretext_counts_heads_beside_a_guess(run):
         measured("pretext", model=model, batches=batches)
 
 
+class Sides(nn.Module):
+    """Ten classes by one number of an image of any size, which is NaN for bright images."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(1, 10)
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))[:, None]
+        return self.classifier(torch.where(mean > 0.9, torch.nan, mean))
+
+
+def of_sides(which, *sizes, last=0.5):
+    """Measure with a rotation head on ten grey images of each size, the last ones of another grey."""
+    model = Sides()
+    heads = Heads({"rotation": 1.0}, "all", 1, patch_size=None, seed=0)
+    greys = [*[0.5] * (len(sizes) - 1), last]
+    labels = torch.zeros(10, dtype=torch.long)
+    batches = [(torch.full((10, 3, *size), grey), labels) for size, grey in zip(sizes, greys, strict=True)]
+    return measured(which, model=model, batches=batches, heads=heads)
+
+
+def test_guessing_is_right_more_often_on_images_that_can_be_turned_by_half_alone():
+    for sizes in permutations([(8, 8), (8, 12), (6, 6)]):
+        (record,) = of_sides("pretext", *sizes)
+        assert record.setting["guess"] == pytest.approx((10 / 4 + 10 / 2 + 10 / 4) / 30)
+
+
+def test_answers_that_are_nan_are_no_sign_of_images_from_elsewhere():
+    bright = [torch.full((4, 3, 8, 8), 0.95)]
+    with pytest.raises(NotFinite, match="the answers of the model or of its rotation head hold NaN"):
+        of_sides(partial(ood, others=bright), (8, 8))
+    with pytest.raises(NotFinite, match="the answers of the head for rotation hold NaN or infinite values"):
+        of_sides("pretext", (8, 8), (6, 6), last=0.95)
+
+
 @pytest.mark.parametrize(
     ("second", "match"),
     [
@@ -188,11 +227,25 @@ def test_pretext_counts_heads_beside_a_guess(run):
         ("ood", "ood compares with images from elsewhere"),
         (partial(sweep, attack="nfgsm"), "nfgsm leaves the ball"),
         (partial(sweep, attack="pdg"), "pdg"),
+        (partial(sweep, losses=[]), r"losses is \[\], but a list of some of cross_entropy, margin is needed"),
+        (partial(sweep, losses="margin"), "losses is 'margin', but a list of some of"),
+        (partial(noise, draws=0), "draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, draws=0), "draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, choosing_draws=0), "choosing_draws is 0, but a whole number of at least 1 is needed$"),
+        (partial(certified, sigma=-0.25), "sigma is -0.25, but a finite number above 0 is needed$"),
+        (partial(certified, alpha=1.0), "alpha is 1.0, but a number above 0 and below 1 is needed$"),
+        (partial(certified, radii=[0.1, -0.1]), "radii is -0.1, but a finite number of at least 0 is needed$"),
+        (partial(sanity, images=0), "images is 0, but a whole number of at least 1 is needed$"),
+        (partial(sanity, steps=0), "steps of sanity is 0, but a whole number from 1 to 10,000 is needed$"),
         (partial(corruptions, names=["foog"]), "foog"),
         (partial(corruptions, severities=[6]), r"severities=\[6\]"),
         (partial(corruptions, published="not-there"), "published='not-there' is no folder"),
     ],
-    ids=["heads", "rotation head", "others", "ball", "attack", "corruption", "severity", "folder"],
+    ids=[
+        *("heads", "rotation head", "others", "ball", "attack", "no losses", "losses as a text", "noise without draws"),
+        *("no draws", "no choice", "negative noise", "sure error", "negative radius", "no images", "no steps"),
+        *("corruption", "severity", "folder"),
+    ],
 )
 def test_nothing_is_measured_where_a_later_evaluation_cannot_be(run, second, match):
     model, batches, _ = run

@@ -68,6 +68,32 @@ def test_only_attacks_that_both_models_met_are_compared():
     assert "“a” met other attacks, so the two numbers cannot be compared" in strength(headline)
 
 
+def test_models_are_compared_by_as_many_seeds_of_an_attack():
+    repeated = measured(19, 10)
+    extra = replace(repeated[1], value=0.05, right=(True,) + (False,) * 19, setting={**repeated[1].setting, "seed": 1})
+    more = Records([*repeated, extra], facts=repeated.facts, hashes=repeated.hashes, labels=repeated.labels)
+    (alone,) = headlines({"a": more})
+    assert alone.robust.second.value == 0.05
+    for runs in ({"a": more, "b": measured(19, 10)}, {"a": measured(19, 10), "b": more}):
+        (headline,) = headlines(runs)
+        assert headline.robust.difference == 0.0
+
+
+def test_no_difference_is_stated_of_models_that_met_other_attacks():
+    (headline,) = headlines({"a": measured(19, 18), "b": measured(19, 1, attacks=("apgd, 500 steps",))})
+    under_attack = verdict(headline).split(". On unchanged images")[0]
+    assert under_attack.endswith(
+        "“b” is right on 5.0% of images, and “a” on 90.0% under other attacks, with which this cannot be compared"
+    )
+    assert basis(headline).startswith("The difference on unchanged images may be chance (p = 1).")
+    found = headline.as_json()
+    assert found["under attack"] | {"first": 0, "second": 0} == {
+        **dict.fromkeys(("first", "second"), 0),
+        **dict.fromkeys(("difference", "interval", "p", "images in common")),
+    }
+    assert found["unchanged images"]["difference"] == 0.0
+
+
 def test_what_is_not_known_is_said():
     (headline,) = headlines(
         {"a": measured(19, 10), "b": measured(19, 12, images=[f"other {row}" for row in range(20)])}

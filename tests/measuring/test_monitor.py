@@ -63,6 +63,34 @@ def test_other_images_raise_an_alarm(monitor, changed):
     assert all(monitor(changed(batch)).alarm for batch in pictures(320, 4).split(32))
 
 
+class Breaking(nn.Module):
+    """A classifier whose answers to bright images are NaN, as after an overflow."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_model()
+
+    def forward(self, images):
+        bright = images.mean((1, 2, 3)) > 0.9
+        return torch.where(bright[:, None], torch.nan, self.body(images))
+
+
+@ALONE
+def test_answers_that_are_nan_raise_an_alarm_whatever_the_pixels_say():
+    model, usual = Breaking(), pictures(100, 1)
+    batch = pictures(400, 2)
+    batch[0] = 0.95  # too few to be seen in the pixels
+    seen = Monitor(model, [usual])(batch)
+    assert max(abs(seen.distances[name]) for name in seen.distances if name != "confidence") < seen.threshold
+    assert (seen.alarm, seen.statistic) == (True, "confidence")
+    reference = Monitor(model, [usual])._reference
+    values = {name: each[:2].clone() for name, each in reference.values.items()}
+    values["confidence"][1] = torch.nan
+    assert reference.strange(values).tolist() == [bool(reference.strange(reference.values)[0]), True]
+    with pytest.raises(ValueError, match="confidence of some reference images is NaN or infinite: look at the model"):
+        Monitor(model, [usual, torch.full((4, 3, 8, 8), 0.95)])
+
+
 def test_a_turn_is_told_by_the_head_alone():
     """A head that knows which way is up sees turned images, of which pixels say nothing."""
     images = torch.zeros(256, 1, 8, 8)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import robusttune
+from robusttune.evaluations.ood import ood
 from robusttune.evaluations.sweep import sweep
 from robusttune.training import autotune
 
@@ -21,6 +22,19 @@ from robusttune.training import autotune
 def digits():
     data = load_digits()
     return TensorDataset(torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target))
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+
+
+def of_heads(model, test_loader, run):
+    """Values of AUROC and FPR95, and the numbers of images of these and of the heads."""
+    others = [torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count)) for count in (9, 8, 7)]
+    records = robusttune.evaluate(
+        model, test_loader, [partial(ood, others=others), "pretext"], heads=run, progress=False
+    )
+    return [record.value for record in records.where("ood")], [record.images for record in records]
 
 
 class Failing(list):
@@ -48,8 +62,7 @@ def disagreeing():
 def main(folder, case):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)]
-    model = nn.Sequential(*layers)
+    model = network()
     images = digits()
     training = torch.utils.data.Subset(images, range(640))
     testing = torch.utils.data.Subset(images, range(1700, 1797))
@@ -99,6 +112,7 @@ def main(folder, case):
     rank = os.environ.get("RANK", "0")
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
+    facts["of heads"] = of_heads(model, test_loader, folder / "run") if case == "plain" else None
     facts["chosen"], facts["heads"], facts["held out"] = chosen, heads, epochs[-1].get("held-out images")
     (folder / f"{rank}.json").write_text(json.dumps(facts))
 

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launched_run
 import pytest
 import torch
 from launched_loop import BATCH, CASES, scene, trained
+from torch.utils.data import DataLoader, Subset
 
 HERE = Path(__file__).parents[1] / "support"
 LAUNCHERS = {
@@ -55,6 +57,12 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert facts[0]["world"] == "2"
     assert facts[0]["chosen"][:1] == (["attack"] if case == "tuned" else [])
     assert facts[0]["held out"] == {"plain": 32, "sampler": 97, "tuned": 32}.get(case)  # of both processes together
+    if case == "plain":
+        model, testing = launched_run.network(), Subset(launched_run.digits(), range(1700, 1797))
+        model.load_state_dict(first)
+        values, counts = launched_run.of_heads(model, DataLoader(testing, 10), tmp_path / "run")
+        assert facts[0]["of heads"] == [pytest.approx(values, abs=1e-3), counts]
+        assert counts == [97 + 24, 24, 97, 97]
     images = [count for _, count in facts[0]["records"]]
     assert images[:2] == images[3:] + images[:1] == [97, 97]  # but for the worst class's own
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()

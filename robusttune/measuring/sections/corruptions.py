@@ -10,12 +10,12 @@ __all__ = ["corruptions"]
 
 
 def corruptions(runs: Mapping[str, Records], folder: Path) -> str:
-    """Write for each model the mean accuracies, a table by corruption and severity, and the protocol; draw heat maps.
+    """Write for each model and protocol the mean accuracies and a table by corruption and severity; draw heat maps.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    measured = {name: part for name, records in runs.items() if (part := records.where("corruptions"))}
+    measured = {title: part for name, records in runs.items() for title, part in _by_protocol(name, records).items()}
     if not measured:
         return ""
     word = measured_word(runs.values())
@@ -24,8 +24,16 @@ def corruptions(runs: Mapping[str, Records], folder: Path) -> str:
     return "\n\n".join([picture, *(_text_of(name, records, word) for name, records in measured.items())])
 
 
+def _by_protocol(name: str, records: Records) -> dict[str, Records]:
+    """Return the Records of each protocol by the model's name, with a number where there are several."""
+    found = records.where("corruptions")
+    protocols = list(dict.fromkeys(record.setting["protocol"] for record in found))
+    titles = [name] if len(protocols) == 1 else [f"{name} ({number})" for number in range(1, len(protocols) + 1)]
+    return {title: found.where(protocol=protocol) for title, protocol in zip(titles, protocols, strict=True)}
+
+
 def _draw(runs: Mapping[str, Records], path: Path, word: str) -> None:
-    """Draw a heat map for each model: one row a corruption, one column a severity."""
+    """Draw a heat map for each model and protocol: one row a corruption, one column a severity."""
     single = {name: [record for record in records if "severity" in record.setting] for name, records in runs.items()}
     names = list(dict.fromkeys(record.setting["corruption"] for records in single.values() for record in records))
     severities = sorted({record.setting["severity"] for records in single.values() for record in records}, key=str)
@@ -51,14 +59,13 @@ def _text_of(name: str, records: Records, word: str) -> str:
     severities = sorted({record.setting["severity"] for record in single}, key=str)
     names = list(dict.fromkeys(record.setting["corruption"] for record in single))
     cells = {(record.setting["corruption"], record.setting["severity"]): percent(record.value) for record in single}
-    means = {
-        record.setting["corruption"]: record
-        for record in records
-        if "corruption" in record.setting and "severity" not in record.setting
-    }
+    means: dict[str, list[Record]] = {}
+    for record in records:
+        if "corruption" in record.setting and "severity" not in record.setting:
+            means.setdefault(record.setting["corruption"], []).append(record)
     head = ["corruption", *(f"severity {severity}" if severity else word for severity in severities), "mean"]
     rows = [
-        [row, *(cells.get((row, severity), "–") for severity in severities), _mean(means.get(row))] for row in names
+        [row, *(cells.get((row, severity), "–") for severity in severities), _mean(means.get(row, []))] for row in names
     ]
     totals = [_total(record) for record in records if "corruption" not in record.setting]
     protocol = records[0].setting["protocol"]
@@ -66,8 +73,11 @@ def _text_of(name: str, records: Records, word: str) -> str:
     return "\n".join([f"**{name}**, {protocol}.{note}", "", *totals, "", markdown_table(head, rows)])
 
 
-def _mean(record: Record | None) -> str:
-    return "–" if record is None else percent(record.value) + (" *" if "in training" in record.setting else "")
+def _mean(records: list[Record]) -> str:
+    """Write a corruption's mean; "–" where there is none, or where several are over different severities."""
+    if len({record.value for record in records}) != 1:
+        return "–"
+    return percent(records[0].value) + (" *" if "in training" in records[0].setting else "")
 
 
 def _total(record: Record) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robusttune.measuring.compare import key_of
 from robusttune.measuring.sections import (
     ANSWERED,
     Record,
@@ -23,7 +24,7 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
     """Write a table with a row for each accuracy and a column for each model, with images and 95% intervals."""
     shown = [(name, record) for name, records in runs.items() for record in records if _is_shown(record)]
     counts = Counter((_label(record), name) for name, record in shown)
-    ambiguous = {label for (label, _), count in counts.items() if count > 1}
+    ambiguous = {label for (label, _), count in counts.items() if count > 1} | _other_attacks(shown)
 
     def row_of(record: Record) -> str:
         label = _label(record)
@@ -36,6 +37,15 @@ def summary(runs: Mapping[str, Records], folder: Path) -> str:
     missing = {name: [row for row in rows if (row, name) not in cells] for name in runs}
     said = [f"{name} was not measured by {len(lacks)} of these {len(rows)}" for name, lacks in missing.items() if lacks]
     return f"{table}\n\n– means not measured: {'; '.join(said)}." if said else table
+
+
+def _other_attacks(shown: Sequence[tuple[str, Record]]) -> set[str]:
+    """Return the labels that stand for attacks with different settings, such as steps, which are not set side by side."""
+    attacks: dict[str, set[object]] = {}
+    for _, record in shown:
+        if "norm" in record.setting:
+            attacks.setdefault(_label(record), set()).add(key_of(record))
+    return {label for label, keys in attacks.items() if len(keys) > 1}
 
 
 def _is_shown(record: Record) -> bool:

@@ -71,11 +71,17 @@ def _text_of(headline: Headline, models: str, classes: str) -> str:
 
 
 def _corrupted(runs: Mapping[str, Records]) -> list[str]:
-    """State the accuracy on corrupted images, where it was measured."""
-    shares = [
-        f"{words.quoted(name)} {percent(record.value)} ({words.interval_in_words(record.interval)})"
+    """State the accuracy on corrupted images, where it was measured, and by which protocol, where there are several."""
+    found = [
+        (name, record)
         for name, records in runs.items()
         for record in records.where("corruptions", over="all")
         if record.metric in ANSWERED
+    ]
+    several = len({record.setting["protocol"] for _, record in found}) > 1
+    shares = [
+        f"{words.quoted(name)} {percent(record.value)} ({words.interval_in_words(record.interval)}"
+        f"{'; ' + record.setting['protocol'] if several else ''})"
+        for name, record in found
     ]
     return [f"On images with natural corruptions: {', '.join(shares)}."] if shares else []

@@ -189,7 +189,12 @@ def _chosen(situation: Situation, wishes: Wishes, *, beside: bool) -> Chosen:
     if not situation.held_back:
         chosen.todo.append(NONE_HELD_BACK)
     smallest, largest = situation.per_class or (FEW_OF_A_CLASS, FEW_OF_A_CLASS)
-    if largest >= UNEVEN * smallest:
+    if smallest == 0:
+        chosen.todo.append(
+            f"some of the {situation.classes} classes have no images, so the model cannot learn them, and may forget them: add images, or "
+            "leave the classes out"
+        )
+    elif largest >= UNEVEN * smallest:
         chosen.todo.append(
             f"classes have {smallest:,} to {largest:,} images: weigh the rare ones by criterion=, and look at the worst class in the report"
         )

@@ -149,9 +149,9 @@ def situation_of(
     rest = count if alone else 0 if labelled is None or count is None else count - labelled
     others = None if more is None or rest is None else more + rest
     listed = None if alone else labels_of(getattr(loader, "dataset", None))
-    counts = Counter(listed).values() if listed else ()
-    facts = None if model is None else _facts_of(model, loader, images, targets, pixels or PixelSettings(), seed)
     names = class_names(loader)
+    counts = _counts(listed, names or ()) if listed else []
+    facts = None if model is None else _facts_of(model, loader, images, targets, pixels or PixelSettings(), seed)
     return Situation(
         images,
         labelled,
@@ -190,7 +190,7 @@ def _facts_of(
 
 
 def labels_of(dataset: object) -> list[int] | None:
-    """List the labels of a data set where it holds them; None where reading them would read the images.
+    """List the labels of a data set where it holds them, as its `target_transform` returns them; None where reading them would read the images.
 
     Example:
         >>> import torch
@@ -209,8 +209,26 @@ def labels_of(dataset: object) -> list[int] | None:
         if held is not None:
             found = _whole([each[1] for each in held] if name == "samples" else held)
             if found is not None:
-                return found
+                return _moved(found, getattr(dataset, "target_transform", None))
     return None
+
+
+def _moved(labels: list[int], target_transform: object) -> list[int] | None:
+    """Return labels as a `target_transform` returns them; None where it wants others, or returns no whole numbers."""
+    if not callable(target_transform):
+        return labels
+    try:
+        moved = {label: int(target_transform(label)) for label in set(labels)}
+    except Exception:  # of the user's function
+        return None
+    return [moved[label] for label in labels]
+
+
+def _counts(labels: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Count the images of each class; where classes have names, also of those without images."""
+    found = Counter(labels)
+    known = range(len(names)) if set(found) <= set(range(len(names))) else found
+    return [found[label] for label in known]
 
 
 def _whole(values: object) -> list[int] | None:

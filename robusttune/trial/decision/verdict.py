@@ -16,6 +16,7 @@ from robusttune.trial.decision.next_stage import NextStage
 from robusttune.trial.decision.significance import FEWEST_SEEDS
 from robusttune.trial.results import Trial
 
+ROUNDING = 1e-12  # 0.82 minus 0.8 is a little less than 0.02
 CleanLoss: TypeAlias = Literal["accepted", "refused", "unclear"]
 
 
@@ -89,7 +90,7 @@ class Evidence:
 
     def gains(self, arm: str) -> list[Comparison]:
         """List the metrics on which an arm is better than doing nothing, significantly and by enough."""
-        return [test for test in self._comparisons(arm) if test.real and test.value >= self.worthwhile]
+        return [test for test in self._comparisons(arm) if test.real and test.value >= self.worthwhile - ROUNDING]
 
     def may_gain(self, arm: str) -> bool:
         """Return True if a worthwhile gain lies inside the interval of any metric."""

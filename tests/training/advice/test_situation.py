@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import FakeData
 
+from robusttune.training.advice.advise import advise
 from robusttune.training.advice.situation import labels_of, situation_of
 
 
@@ -74,6 +75,37 @@ def test_labels_are_listed_where_no_image_need_be_read():
     assert labels_of(TensorDataset(torch.rand(2, 1), torch.rand(2, 3))) is None  # soft labels
     assert labels_of(FakeData(4)) is None
     assert labels_of(None) is None
+
+
+class Numbered(TensorDataset):
+    """A data set as those of torchvision: labels in `targets`, which a `target_transform` changes."""
+
+    def __init__(self, targets, classes=None, target_transform=None):
+        super().__init__(torch.rand(len(targets), 1, 8, 8), torch.tensor(targets))
+        self.tensors, self.rows = (), list(zip(self.tensors[0], targets, strict=True))
+        self.targets, self.classes, self.target_transform = targets, classes, target_transform
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        image, label = self.rows[row]
+        return image, label if self.target_transform is None else self.target_transform(label)
+
+
+def test_images_are_counted_by_the_labels_that_training_sees():
+    targets = [0] * 5 + [1] * 6 + [2] * 30
+    for transform, counts, classes in ((None, (5, 30), 3), (lambda label: label // 2, (11, 30), 2)):
+        found = situation_of(None, DataLoader(Numbered(targets, target_transform=transform), 8))
+        assert (found.per_class, found.classes) == (counts, classes)
+    broken = Numbered(targets, target_transform={"cat": 0}.__getitem__)
+    assert labels_of(broken) is None
+
+
+def test_a_class_without_images_has_none():
+    loader = DataLoader(Numbered([0] * 25 + [2] * 30, classes=["cat", "dog", "cow"]), 8)
+    assert situation_of(None, loader).per_class == (0, 30)
+    assert "some of the 3 classes have no images" in " ".join(advise(None, loader).todo)
 
 
 def test_more_labels_than_images_are_refused():

@@ -9,7 +9,7 @@ import pytest
 from simulated import ARMS, METRICS, equal, hardened, trial
 from tables import unpadded
 
-from robusttune.measuring.record import Record
+from robusttune.measuring.record import Record, accuracy
 from robusttune.measuring.records import Records
 from robusttune.trial.decision.decide import decide, write
 from robusttune.trial.decision.findings import leaders
@@ -17,7 +17,7 @@ from robusttune.trial.decision.metrics import Metric, accuracies_of
 from robusttune.trial.decision.next_stage import detectable, needed_seeds
 from robusttune.trial.decision.pareto import front
 from robusttune.trial.decision.verdict import Verdict
-from robusttune.trial.results import Trial
+from robusttune.trial.results import Result, Trial
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -109,6 +109,19 @@ def test_gains_that_cost_too_much_clean_accuracy_are_do_nothing():
     assert unclear.verdict is Verdict.NOT_ENOUGH
     assert "whether clean accuracy falls by more than the 8 points" in unclear.reason
     assert decide(given, clean_loss=0.2).verdict is Verdict.GO_ON
+
+
+def test_a_gain_of_just_as_much_as_counts_is_one():
+    def result(arm, seed, right):
+        records = Records([accuracy("clean", right, 1000, right=[row < right for row in range(1000)])])
+        return Result(arm, seed, Records(records, hashes=[f"{row}" for row in range(1000)]), 60.0)
+
+    plan = replace(trial(equal(), images=10).plan, arms={arm: ARMS[arm] for arm in ("nothing", "adversarial")})
+    for nothing, adversarial in ((800, 820), (700, 720)):
+        right = {"nothing": nothing, "adversarial": adversarial}
+        given = Trial(plan, [result(arm, seed, count) for arm, count in right.items() for seed in range(3)])
+        assert decide(given, matters="clean", worthwhile=0.02).verdict is Verdict.GO_ON
+        assert decide(given, matters="clean", worthwhile=0.0201).verdict is not Verdict.GO_ON
 
 
 def test_only_what_matters_counts():
