@@ -92,7 +92,7 @@ def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
         ValueError: they are in another space than the loader's images.
     """
     space = subject.pixels
-    for number, batch in sharding.own_share(enumerate(others)):
+    for number, batch in sharding.own_share(enumerate(sharding.whole(others))):
         with errors_at(f"batch {number + 1} of others"):
             images = images_of(batch)
             inside = images.is_floating_point() and bool(((images >= 0) & (images <= 1)).all())
