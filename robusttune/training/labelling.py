@@ -142,11 +142,7 @@ def labelling_of(
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0
     sums = distributed.summed([*counts.tolist(), total, foreign, twice], teacher.device)
     *spread, total, foreign, twice = map(round, sums)
-    if twice:
-        raise ValueError(
-            f"{twice} images without labels are also among the held-out images, on which the accuracy would then be no "
-            "test: remove them from unlabeled_loader, or pass another val_loader="
-        )
+    _refuse(twice)
     return Labelling(
         total,
         [count / total for count in spread],
@@ -155,6 +151,36 @@ def labelling_of(
         held_out,
         None if likeness is None else foreign,
     )
+
+
+def check_apart(unlabelled: Loader, held: Loader, space: Pixels) -> None:
+    """Look for held-out images among those without labels, in each process in its share; all random states are restored.
+
+    Args:
+        unlabelled: the images without labels, or this process's share of them.
+        held: held-out images with labels.
+        space: of the images of both loaders.
+
+    Raises:
+        ValueError: there are some.
+    """
+    device = space.mean.device
+    with _looked_at(held) as batches:
+        known = {each for images, _ in stream(batches) for each in image_hashes(space.pixels(images.to(device)))}
+    twice = 0
+    with _looked_at(unlabelled) as batches:
+        for batch in batches:
+            twice += sum(image in known for image in image_hashes(space.pixels(images_of(batch).to(device))))
+    _refuse(round(distributed.summed([twice], device)[0]))
+
+
+def _refuse(twice: int) -> None:
+    """Raise a ValueError for this number of images without labels that are held out, too."""
+    if twice:
+        raise ValueError(
+            f"{twice} images without labels are also among the held-out images, on which the accuracy would then be no "
+            "test: remove them from unlabeled_loader, or pass another val_loader="
+        )
 
 
 def _statistics(pixels: Tensor) -> dict[str, Tensor]:

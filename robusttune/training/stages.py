@@ -28,6 +28,7 @@ from robusttune.tasks import TASKS
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.images import NOTHING_NEW, check_same_space
+from robusttune.training.labelling import check_apart
 from robusttune.training.loop import Training
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import EARLIER
@@ -157,8 +158,11 @@ def _check_unlabelled(training: Training, more: Loader, settings: RunSettings) -
         place = training.stepper.device
         with teaching(teacher, robust_loss.model, robust_loss.pixels, place, classes, names, first.shape[1:]) as asked:
             asked(first[:2])
-    joined = teacher is not None or settings.length.pretrain_epochs
+    joined, held = teacher is not None or settings.length.pretrain_epochs, training.validation.loader
     images_of(first_batch(_all_images(settings) if joined else more, "unlabeled_loader"))
+    if joined and held is not None:
+        share = sharding.sharded(more, settings.speed.sharded, seed=settings.output.seed)
+        check_apart(share, held, robust_loss.pixels)
 
 
 def pretraining_settings(settings: RunSettings) -> RunSettings:

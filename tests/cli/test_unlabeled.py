@@ -101,6 +101,17 @@ def test_unlabelled_images_join_the_labelled_ones(there, capsys):
     assert "--teacher runs/a" in out.splitlines()[-1]
 
 
+def test_images_of_the_validation_split_among_those_without_labels_are_refused_before_the_stages(there, capsys):
+    for place in sorted((there / "data/validation").rglob("*.png")):
+        shutil.copy(place, there / "traffic" / f"held-{place.parent.name}-{place.name}")
+    stages = ["--pretrain_epochs", "1", "--finetune", "1"]
+    code, _, said = hardened(capsys, "runs/a", "--unlabeled", "traffic", "--classes_file", "names.txt", *stages)
+    assert code == 1
+    assert "40 images without labels are also among the held-out images" in said
+    assert "remove them from --unlabeled, or pass another --val_split" in said
+    assert not (there / "runs/a/pretrain").exists()
+
+
 @pytest.mark.slow
 def test_teachers_have_names(there, capsys):
     more = ["--unlabeled", "traffic", "--classes_file", "names.txt"]

@@ -268,6 +268,23 @@ def test_images_in_another_pixel_space_are_refused_before_the_stages(tmp_path):
     assert not (tmp_path / "a/pretrain").exists()
 
 
+@pytest.mark.parametrize("source", ["val_loader", "held back", "pretext tasks"])
+def test_held_out_images_among_those_without_labels_are_refused_before_the_stages(source, tmp_path):
+    images, model = digits(700), a_model()
+    before = weights_of(model)
+    loader, more = (DataLoader(Subset(images, rows), 50, shuffle=True) for rows in (range(650), range(600, 700)))
+    settings = {"sources": (loader, more), "out": tmp_path / "a"}
+    if source != "held back":  # 5% of 650
+        settings["val_loader"] = DataLoader(Subset(images, range(680, 700)), 10)
+    if source == "pretext tasks":
+        settings |= {"teacher": None, "tasks": {"rotation": 0.5}}
+    count = "20" if source != "held back" else r"[1-9]\d*"
+    with pytest.raises(ValueError, match=f"^{count} images without labels are also among the held-out images"):
+        in_stages(model, **settings)
+    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").iterdir())
+    assert same(weights_of(model), before)
+
+
 def test_other_lengths_of_the_stages_are_refused_at_resume(tmp_path, monkeypatch):
     with interrupted(monkeypatch, 1):
         in_stages(out=tmp_path / "a")
