@@ -1,7 +1,9 @@
 """Self-training: images without labels get those of the model as it was, or of another teacher."""
 
 import copy
+import io
 import json
+import re
 from functools import partial
 
 import pytest
@@ -12,6 +14,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel, estimate, plugins, replay
+from robusttune.integration.state import Resumable
+from robusttune.run.provenance import fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:no weight of the model has changed")
 FORTY = 40
@@ -286,7 +290,8 @@ def test_images_without_labels_join_a_call_of_robust_loss():
     expected = by_hand(torch.cat([images, more]), torch.cat([labels, told]))
     assert torch.equal(out["loss"], expected["loss"])
     assert out["output"].shape == (50, 10)
-    assert not any("teacher" in name or "labeller" in name for name in joined.state_dict())
+    assert [name for name in joined.state_dict() if "teacher" in name or "labeller" in name] == ["teacher_fingerprint"]
+    assert by_hand.state_dict().keys() == joined.state_dict().keys() - {"teacher_fingerprint"}
     assert len(list(joined.parameters())) == len(list(by_hand.parameters()))
     model[0].weight.data.zero_()  # the teacher is a copy that was made at the first call
     assert torch.equal(joined.labeller.teacher(more), told)
@@ -294,6 +299,117 @@ def test_images_without_labels_join_a_call_of_robust_loss():
     assert pretext(images, labels, unlabeled=more)["output"].shape == (20, 10)
     with pytest.raises(ValueError, match="teacher is 'twin', but it must be 'self'"):
         RobustLoss(model, ThreatModel("l2", 0.3), teacher="twin", **settings)
+
+
+def own_loss(model, **settings):
+    return RobustLoss(model, ThreatModel("l2", 0.3), tasks=None, steps=2, images=digits().tensors[0][:2], **settings)
+
+
+def trained_further(robust_loss, steps):
+    """Take steps of a loop of one's own, without momentum, so that the optimizer has no state."""
+    optimizer, data = torch.optim.SGD(robust_loss.parameters(), 0.2), digits(80).tensors
+    robust_loss.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        robust_loss(data[0][:20], data[1][:20], unlabeled=data[0][20:])["loss"].backward()
+        optimizer.step()
+    return robust_loss
+
+
+LOADED = {  # a state, loaded before the model gets its trained weights
+    "whole": lambda robust_loss, state: robust_loss.load_state_dict(state["whole"]),
+    "beside": lambda robust_loss, state: (
+        Resumable(robust_loss).load_state_dict(state["beside"]),
+        robust_loss.model.load_state_dict(state["model"]),
+    ),
+    "wrapped": lambda robust_loss, state: nn.ModuleDict({"inner": robust_loss}).load_state_dict(state["wrapped"]),
+}
+
+
+def state_of(robust_loss):
+    """All that a loop may save of a RobustLoss, as it comes back from a file."""
+    held, wrapped = io.BytesIO(), nn.ModuleDict({"inner": robust_loss})
+    whole = {
+        "whole": robust_loss.state_dict(),
+        "wrapped": wrapped.state_dict(),
+        "model": robust_loss.model.state_dict(),
+    }
+    torch.save({**whole, "beside": Resumable(robust_loss).state_dict(), "calls": robust_loss.calls}, held)
+    held.seek(0)
+    return torch.load(held, weights_only=True)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("form", LOADED)
+def test_a_loop_of_ones_own_goes_on_with_the_teacher_of_its_start(form):
+    straight = trained_further(own_loss(a_model()), 4)
+    state = state_of(trained_further(own_loss(a_model()), 2))
+    resumed = own_loss(a_model())
+    LOADED[form](resumed, state)
+    resumed.calls = state["calls"]
+    assert same(weights_of(trained_further(resumed, 2)), weights_of(straight))
+    assert resumed.labeller.fingerprint == straight.labeller.fingerprint
+    other = own_loss(a_model())  # what it would be with the labels of the model that is half trained
+    other.model.load_state_dict(state["model"])
+    other.calls = state["calls"]
+    assert not same(weights_of(trained_further(other, 2).model), weights_of(straight.model))
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("form", LOADED)
+def test_a_state_of_another_teacher_is_refused(form):
+    begun = trained_further(own_loss(a_model()), 2)
+    state, code = state_of(begun), re.escape(fingerprint(a_model()))
+    late = own_loss(copy.deepcopy(begun.model))
+    match = (
+        f"teacher has the fingerprint {code}, but the model as it is now has .*load this state before the model gets"
+    )
+    with pytest.raises(ValueError, match=match):
+        LOADED[form](late, state)
+    for teacher in (a_model(seed=1), answers_of(a_model())):
+        with pytest.raises(ValueError, match=f"{code}, but the teacher has .*the model as it came in as teacher="):
+            LOADED[form](own_loss(a_model(), teacher=teacher), state)
+    LOADED[form](begun, state)  # as it was, so is its teacher
+    taught = own_loss(copy.deepcopy(begun.model), teacher=a_model())
+    LOADED[form](taught, state)
+    assert taught.labeller.fingerprint == fingerprint(a_model())
+    LOADED[form](own_loss(copy.deepcopy(begun.model), teacher=None), state)  # nothing gets a label
+
+
+def test_states_without_a_teacher_are_loaded():
+    state = state_of(trained_further(own_loss(a_model()), 1))
+    for part, name in (
+        ("whole", "teacher_fingerprint"),
+        ("wrapped", "inner.teacher_fingerprint"),
+        ("beside", "teacher"),
+    ):
+        del state[part][name]  # as earlier versions wrote it
+        LOADED[part](own_loss(a_model(seed=1)), state)
+    unused = own_loss(a_model())  # has labelled nothing so far
+    assert "teacher_fingerprint" not in unused.state_dict()
+    assert Resumable(unused).state_dict()["teacher"] is None
+    resumed = own_loss(a_model(seed=1))
+    LOADED["whole"](resumed, state_of(unused))
+    assert resumed.labeller.teacher is None
+
+
+@pytest.mark.slow
+def test_a_state_of_accelerate_brings_the_teacher_back(tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+
+    def prepared():
+        accelerator, robust_loss = accelerate.Accelerator(cpu=True), own_loss(a_model())
+        accelerator.prepare(robust_loss, torch.optim.SGD(robust_loss.parameters(), 0.2))
+        accelerator.register_for_checkpointing(Resumable(robust_loss))
+        return accelerator, robust_loss
+
+    straight = trained_further(own_loss(a_model()), 4)
+    accelerator, first = prepared()
+    trained_further(first, 2)
+    accelerator.save_state(str(tmp_path / "state"))
+    accelerator, second = prepared()
+    accelerator.load_state(str(tmp_path / "state"))
+    assert same(weights_of(trained_further(second, 2)), weights_of(straight))
 
 
 @pytest.mark.slow
