@@ -61,13 +61,18 @@ class Labelling:
         return f"right on {percent(self.accuracy)} of {self.judged:,} {where}, {spread}"
 
     def warn(self, names: Sequence[str] | None) -> None:
-        """Log a warning for labels that are often wrong, and for classes that the teacher never gives."""
+        """Log a warning for labels that are often wrong, or of unknown accuracy, and for classes that the teacher never gives."""
         if self.accuracy is not None and self.accuracy < RELIABLE:
             logger.warning(
                 "the teacher is right on only %s of %d images with labels, so that the run would learn its mistakes: pass "
                 "finetune= to train the model further before, or a better teacher=, or leave out the images without labels",
                 percent(self.accuracy),
                 self.judged,
+            )
+        elif self.accuracy is not None and not self.held_out:
+            logger.warning(
+                "how often the teacher's labels are right is not known, as it may have learnt from the labelled images, and none "
+                "of them were held out: pass val_loader= with labelled images that are not trained on"
             )
         never = [label for label, share in enumerate(self.labels) if share == 0]
         if never:

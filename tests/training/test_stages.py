@@ -184,7 +184,7 @@ def in_stages(model=None, sources=None, **settings):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}, {"jigsaw": 0.0}])
-def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
+def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks, caplog):
     images, model = digits(250), a_model()
     loader, more = (DataLoader(Subset(images, rows), 20, shuffle=True) for rows in (range(100), range(100, 250)))
     names = list(tasks or ["rotation", "jigsaw"])
@@ -192,7 +192,9 @@ def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
     ordinary = {"attack": unchanged, "eps": 0.0, "eps_ramp": False, "steps": None}
     hardened(model, loader, preset="joint", tasks=None, epochs=2, **ordinary)
     hardened(model, loader, tasks=tasks, unlabeled_loader=more, heads=heads if tasks else None)
+    caplog.clear()
     assert same(weights_of(in_stages(sources=(loader, more), tasks=tasks)), weights_of(model))
+    assert caplog.text.count("how often the teacher's labels are right is not known") == 1
 
 
 SAVES_OF_THREE = {"pre-training": 2, "fine-tuning": 7, "hardening": 11}
