@@ -103,10 +103,10 @@ class Likeness:
 
 
 def likeness_to(labelled: Loader, space: Pixels, seed: int) -> Likeness | None:
-    """Record the statistics of labelled images; None where they are too few to compare with."""
+    """Record the statistics of labelled images, each process of its share, for all; None where all are too few to compare with."""
     with _looked_at(labelled) as batches:
         values = [_statistics(space.pixels(images.to(space.mean.device))) for images, _ in stream(batches)]
-    joined = {name: torch.cat([batch[name] for batch in values]) for name in values[0]}
+    joined = _joined(distributed.gathered(_joined(values)))
     if len(next(iter(joined.values()))) < LEAST:
         return None
     return Likeness(Reference(joined, FOREIGN, seed), space)
@@ -120,7 +120,8 @@ def labelling_of(
     Args:
         unlabelled: the images without labels.
         teacher: labels them.
-        judge: images with labels, to measure the teacher on; None for none.
+        judge: images with labels, to measure the teacher on: all in each process if they are held out, else its share; None for
+            none.
         held_out: whether these are held out from the run; then none of them may be among the images without labels.
         likeness: to the labelled images; None not to count foreign ones.
 
@@ -145,8 +146,10 @@ def labelling_of(
             total += len(images)
             foreign += 0 if likeness is None else int((~likeness(images)).sum())
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0
-    sums = distributed.summed([*counts.tolist(), total, foreign, twice], teacher.device)
-    *spread, total, foreign, twice = map(round, sums)
+    sums = distributed.summed([*counts.tolist(), total, foreign, twice, right, judged], teacher.device)
+    *spread, total, foreign, twice, right, judged = map(round, sums)
+    if held_out:  # in each process these were all of them
+        right, judged = right // distributed.world(), judged // distributed.world()
     _refuse(twice)
     return Labelling(
         total,
@@ -186,6 +189,10 @@ def _refuse(twice: int) -> None:
             f"{twice} images without labels are also among the held-out images, on which the accuracy would then be no "
             "test: remove them from unlabeled_loader, or pass another val_loader="
         )
+
+
+def _joined(values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([each[name] for each in values]) for name in values[0]}
 
 
 def _statistics(pixels: Tensor) -> dict[str, Tensor]:
