@@ -16,7 +16,7 @@ from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.unlabeled import AllImages
 from robusttune.model.borrowing import restored_on_failure
-from robusttune.model.devices import check_module
+from robusttune.model.devices import check_module, chosen_device
 from robusttune.model.teacher import teaching
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
@@ -74,6 +74,7 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
     learning = replace(settings.learning, init_from=None)
     settings = replace(settings, output=noted(settings))
     beside = [stage.folder for stage in STAGES]
+    distributed.join(chosen_device(model, settings.speed.device))  # else each process would lock the folder for itself
     with run_folder.prepared(output.out, output.resume, beside=beside), restored_on_failure(model):
         _check_run(model, settings)
         if length.pretrain_epochs:

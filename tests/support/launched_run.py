@@ -98,6 +98,10 @@ def main(folder, case):
         autotune.Training.run = noted
     if case == "foreign":
         settings |= {"drop_foreign": True, "tasks": None}
+    if case == "stages":
+        loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
+        more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
+        settings |= {"pretrain_epochs": 1, "finetune": 2, "tasks": {"rotation": 0.5}}
     heads = []
     if case == "plain":
         settings["tasks"] = {"rotation": 0.5, "jigsaw": 0.0}

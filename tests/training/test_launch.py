@@ -89,6 +89,18 @@ def test_processes_leave_out_images_by_the_statistics_of_all_labelled_images(tmp
 
 
 @pytest.mark.slow
+def test_processes_take_the_stages_before_hardening_together(tmp_path):
+    pytest.importorskip("sklearn")
+    _, run = ended_alike(tmp_path, "stages", 29619)
+    places = [tmp_path / "run" / name for name in ("pretrain", "finetune", "")]
+    assert len({json.loads((place / "run.json").read_text())["start"] for place in places}) == 3
+    steps = [json.loads((place / "log.jsonl").read_text().splitlines()[-1])["step"] for place in places]
+    # 640 images of both loaders, 160 labelled ones, and 640 again, in batches of 32 in each of two processes.
+    assert steps == [10, 2 * 3, 2 * 10]
+    assert (run["labelling"]["images"], run["labelling"]["judged"]) == (480, 160)
+
+
+@pytest.mark.slow
 def test_processes_that_diverge_go_back_together(tmp_path):
     pytest.importorskip("sklearn")
     done = launched("torchrun", tmp_path, "diverging", 29617)
