@@ -9,6 +9,9 @@ from short_runs import a_model, digits, hardened, same, weights_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from robusttune import replay
+from robusttune.run import files
+
 LABELLED, MORE = 100, 300
 
 
@@ -112,6 +115,18 @@ def test_foreign_images_are_counted_and_left_out(caplog):
     run(Reads(), more(mixed), drop_foreign=True, on_epoch=facts.append)
     assert f"380 images, {count} of them unlike the labelled ones and left out" in caplog.text
     assert facts[0]["step"] == -(-(LABELLED + len(mixed) - count) // 25)
+
+
+@pytest.mark.slow
+def test_a_run_that_leaves_images_out_is_repeated(tmp_path):
+    wrong = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    mixed = torch.cat([digits().tensors[0][LABELLED:], wrong])
+    run("self", more(mixed), drop_foreign=True, epochs=2, out=tmp_path / "run")
+    assert replay(tmp_path / "run", a_model(), labelled(), unlabeled_loader=more(mixed)).same
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert (facts["arguments"]["drop_foreign"], facts["labelling"]["foreign"] >= 78) == (True, True)
+    run("self", more(mixed), epochs=2, out=tmp_path / "all")
+    assert not same(files.load_weights(tmp_path / "run"), files.load_weights(tmp_path / "all"))
 
 
 def test_too_few_labelled_images_tell_nothing_about_others():

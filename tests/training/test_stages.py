@@ -270,6 +270,7 @@ def test_images_in_another_pixel_space_are_refused_before_the_stages(tmp_path):
     assert not (tmp_path / "a/pretrain").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("source", ["val_loader", "held back", "pretext tasks"])
 def test_held_out_images_among_those_without_labels_are_refused_before_the_stages(source, tmp_path):
     images, model = digits(700), a_model()
