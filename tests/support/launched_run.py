@@ -98,7 +98,7 @@ def main(folder, case):
         autotune.Training.run = noted
     if case == "foreign":
         settings |= {"drop_foreign": True, "tasks": None}
-    if case == "stages":
+    if case.startswith("stages"):
         loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
         more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
         settings |= {"pretrain_epochs": 1, "finetune": 2, "tasks": {"rotation": 0.5}}
@@ -114,6 +114,15 @@ def main(folder, case):
 
         module.fit_heads = noted_fit
     given = {"val_loader": held, "unlabeled_loader": more, "sharded": sharded, "on_epoch": epochs.append}
+    if case == "stages, stopped":
+
+        def stop(facts):
+            raise InterruptedError
+
+        try:
+            robusttune.harden(model, loader, out=folder / "run", **{**given, "on_epoch": stop}, **settings)
+        except InterruptedError:
+            settings["resume"] = True
     robusttune.harden(model, loader, out=folder / "run", **given, **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False

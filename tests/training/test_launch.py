@@ -98,6 +98,10 @@ def test_processes_take_the_stages_before_hardening_together(tmp_path):
     # 640 images of both loaders, 160 labelled ones, and 640 again, in batches of 32 in each of two processes.
     assert steps == [10, 2 * 3, 2 * 10]
     assert (run["labelling"]["images"], run["labelling"]["judged"]) == (480, 160)
+    (tmp_path / "b").mkdir()
+    assert ended_alike(tmp_path / "b", "stages, stopped", 29620)[1]["arguments"] == run["arguments"]
+    unbroken, resumed = (torch.load(folder / "0.pt", weights_only=True) for folder in (tmp_path, tmp_path / "b"))
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
 
 @pytest.mark.slow
