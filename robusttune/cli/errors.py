@@ -28,6 +28,8 @@ PHRASES = {
     "pass functools.partial(ood, others=their_loader)": "call robusttune.evaluate with ood in Python, which takes them",
     "pass the folder that was out= of harden": "pass the folder that harden wrote to its --out",
     "a dict of weights is needed, such as": "weights are needed, such as",
+    "pass val_loader= with labelled images that are not trained on": "put labelled images that are not trained on into a folder "
+    "validation beside train, or name their split with --val_split",
 }
 OBJECTS = re.compile(r"; an? [\w ]+ is taken too")
 NUMBERS_BY_NAME = re.compile(r"(?<=with --)(tasks) (\{(?:'\w+': [\d.e-]+(?:, )?)+\})")  # which a shell would take apart

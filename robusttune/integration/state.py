@@ -10,18 +10,20 @@ from robusttune.training.robust_loss import RobustLoss
 
 
 class LossState(TypedDict):
-    """State of a RobustLoss for an exact resume: weights of the heads, and the number of training calls."""
+    """State of a RobustLoss for an exact resume: weights of the heads, number of training calls, fingerprint of the teacher."""
 
     heads: dict[str, Tensor]
     calls: int
+    teacher: str | None  # states of earlier versions lack it
 
 
 class Resumable:
     """A RobustLoss with `state_dict` and `load_state_dict` over all that its model's weights do not hold.
 
     The heads' weights and the number of training calls, from which random numbers follow, are its state; the model is not. Save
-    it beside the model and the optimizer, such as with accelerate's `register_for_checkpointing`. The copy that `teacher="self"`
-    makes of the model is not part of it: pass the teacher itself.
+    it beside the model and the optimizer, such as with accelerate's `register_for_checkpointing`. Of the teacher it holds a
+    fingerprint alone, by which another one is refused: with `teacher="self"`, make the RobustLoss of the model as it came in, and
+    load this state before the model gets its trained weights.
 
     Args:
         robust_loss: keeps its identity; loading writes into it.
@@ -41,13 +43,13 @@ class Resumable:
     def state_dict(self) -> LossState:
         """Return a copy of the state."""
         heads = {name: tensor.detach().clone() for name, tensor in self.robust_loss.heads.state_dict().items()}
-        return {"heads": heads, "calls": self.robust_loss.calls}
+        return {"heads": heads, "calls": self.robust_loss.calls, "teacher": self.robust_loss.labeller.fingerprint}
 
     def load_state_dict(self, state: LossState) -> None:
         """Copy a state into the RobustLoss.
 
         Raises:
-            ValueError: it is the state of a RobustLoss with other tasks.
+            ValueError: it is the state of a RobustLoss with other tasks, or with another teacher.
         """
         tasks = {name.split(".")[1] for name in state["heads"]}
         if tasks != set(self.robust_loss.heads.tasks):
@@ -55,6 +57,7 @@ class Resumable:
                 f"the checkpoint has heads of {_listed(tasks)}, but the tasks are {_listed(self.robust_loss.heads.tasks)}: "
                 "pass the tasks= with which the run began"
             )
+        self.robust_loss.labeller.expect(self.robust_loss, state.get("teacher"))
         self.robust_loss.heads.load_state_dict(state["heads"])
         self.robust_loss.calls = state["calls"]
 

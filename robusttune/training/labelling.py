@@ -61,13 +61,18 @@ class Labelling:
         return f"right on {percent(self.accuracy)} of {self.judged:,} {where}, {spread}"
 
     def warn(self, names: Sequence[str] | None) -> None:
-        """Log a warning for labels that are often wrong, and for classes that the teacher never gives."""
+        """Log a warning for labels that are often wrong, or of unknown accuracy, and for classes that the teacher never gives."""
         if self.accuracy is not None and self.accuracy < RELIABLE:
             logger.warning(
                 "the teacher is right on only %s of %d images with labels, so that the run would learn its mistakes: pass "
                 "finetune= to train the model further before, or a better teacher=, or leave out the images without labels",
                 percent(self.accuracy),
                 self.judged,
+            )
+        elif self.accuracy is not None and not self.held_out:
+            logger.warning(
+                "how often the teacher's labels are right is not known, as it may have learnt from the labelled images, and none "
+                "of them were held out: pass val_loader= with labelled images that are not trained on"
             )
         never = [label for label, share in enumerate(self.labels) if share == 0]
         if never:
@@ -98,10 +103,10 @@ class Likeness:
 
 
 def likeness_to(labelled: Loader, space: Pixels, seed: int) -> Likeness | None:
-    """Record the statistics of labelled images; None where they are too few to compare with."""
+    """Record the statistics of labelled images, each process of its share, for all; None where all are too few to compare with."""
     with _looked_at(labelled) as batches:
         values = [_statistics(space.pixels(images.to(space.mean.device))) for images, _ in stream(batches)]
-    joined = {name: torch.cat([batch[name] for batch in values]) for name in values[0]}
+    joined = _joined(distributed.gathered(_joined(values)))
     if len(next(iter(joined.values()))) < LEAST:
         return None
     return Likeness(Reference(joined, FOREIGN, seed), space)
@@ -115,7 +120,8 @@ def labelling_of(
     Args:
         unlabelled: the images without labels.
         teacher: labels them.
-        judge: images with labels, to measure the teacher on; None for none.
+        judge: images with labels, to measure the teacher on: all in each process if they are held out, else its share; None for
+            none.
         held_out: whether these are held out from the run; then none of them may be among the images without labels.
         likeness: to the labelled images; None not to count foreign ones.
 
@@ -140,13 +146,11 @@ def labelling_of(
             total += len(images)
             foreign += 0 if likeness is None else int((~likeness(images)).sum())
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0
-    sums = distributed.summed([*counts.tolist(), total, foreign, twice], teacher.device)
-    *spread, total, foreign, twice = map(round, sums)
-    if twice:
-        raise ValueError(
-            f"{twice} images without labels are also among the held-out images, on which the accuracy would then be no "
-            "test: remove them from unlabeled_loader, or pass another val_loader="
-        )
+    sums = distributed.summed([*counts.tolist(), total, foreign, twice, right, judged], teacher.device)
+    *spread, total, foreign, twice, right, judged = map(round, sums)
+    if held_out:  # in each process these were all of them
+        right, judged = right // distributed.world(), judged // distributed.world()
+    _refuse(twice)
     return Labelling(
         total,
         [count / total for count in spread],
@@ -155,6 +159,40 @@ def labelling_of(
         held_out,
         None if likeness is None else foreign,
     )
+
+
+def check_apart(unlabelled: Loader, held: Loader, space: Pixels) -> None:
+    """Look for held-out images among those without labels, in each process in its share; all random states are restored.
+
+    Args:
+        unlabelled: the images without labels, or this process's share of them.
+        held: held-out images with labels.
+        space: of the images of both loaders.
+
+    Raises:
+        ValueError: there are some.
+    """
+    device = space.mean.device
+    with _looked_at(held) as batches:
+        known = {each for images, _ in stream(batches) for each in image_hashes(space.pixels(images.to(device)))}
+    twice = 0
+    with _looked_at(unlabelled) as batches:
+        for batch in batches:
+            twice += sum(image in known for image in image_hashes(space.pixels(images_of(batch).to(device))))
+    _refuse(round(distributed.summed([twice], device)[0]))
+
+
+def _refuse(twice: int) -> None:
+    """Raise a ValueError for this number of images without labels that are held out, too."""
+    if twice:
+        raise ValueError(
+            f"{twice} images without labels are also among the held-out images, on which the accuracy would then be no "
+            "test: remove them from unlabeled_loader, or pass another val_loader="
+        )
+
+
+def _joined(values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([each[name] for each in values]) for name in values[0]}
 
 
 def _statistics(pixels: Tensor) -> dict[str, Tensor]:

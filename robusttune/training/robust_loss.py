@@ -113,7 +113,7 @@ class RobustLoss(nn.Module):
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = _augment.chosen_augment(augment, images) if images is not None else augment
-        self._watch, self.labeller = HeadsWatch(model, self.heads), Labeller(teacher, model)
+        self._watch, self.labeller = HeadsWatch(model, self.heads), Labeller(teacher, self)
         self.passes = ForwardRunner(model, self.classifier)
         self.register_forward_pre_hook(images_by_keyword, with_kwargs=True)
 

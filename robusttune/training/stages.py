@@ -16,7 +16,7 @@ from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.unlabeled import AllImages
 from robusttune.model.borrowing import restored_on_failure
-from robusttune.model.devices import check_module
+from robusttune.model.devices import check_module, chosen_device
 from robusttune.model.teacher import teaching
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
@@ -28,6 +28,7 @@ from robusttune.tasks import TASKS
 from robusttune.tasks._weights import felt, task_weights
 from robusttune.threat import LossOf, ThreatModel
 from robusttune.training.images import NOTHING_NEW, check_same_space
+from robusttune.training.labelling import check_apart
 from robusttune.training.loop import Training
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import EARLIER
@@ -73,6 +74,7 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
     learning = replace(settings.learning, init_from=None)
     settings = replace(settings, output=noted(settings))
     beside = [stage.folder for stage in STAGES]
+    distributed.join(chosen_device(model, settings.speed.device))  # else each process would lock the folder for itself
     with run_folder.prepared(output.out, output.resume, beside=beside), restored_on_failure(model):
         _check_run(model, settings)
         if length.pretrain_epochs:
@@ -157,8 +159,11 @@ def _check_unlabelled(training: Training, more: Loader, settings: RunSettings) -
         place = training.stepper.device
         with teaching(teacher, robust_loss.model, robust_loss.pixels, place, classes, names, first.shape[1:]) as asked:
             asked(first[:2])
-    joined = teacher is not None or settings.length.pretrain_epochs
+    joined, held = teacher is not None or settings.length.pretrain_epochs, training.validation.loader
     images_of(first_batch(_all_images(settings) if joined else more, "unlabeled_loader"))
+    if joined and held is not None:
+        share = sharding.sharded(more, settings.speed.sharded, seed=settings.output.seed)
+        check_apart(share, held, robust_loss.pixels)
 
 
 def pretraining_settings(settings: RunSettings) -> RunSettings:

@@ -81,6 +81,11 @@ OF_THE_LIBRARY = [
     ("another out= to start afresh, or init_from= to start", "another --out to start afresh, or --checkpoint to start"),
     ("epochs are judged on val_loader", "epochs are judged on --val_split"),
     ("pass mean=… and std=… of your Normalize", "pass --mean … and --std … of your Normalize"),
+    (
+        "none of them were held out: pass val_loader= with labelled images that are not trained on",
+        "none of them were held out: put labelled images that are not trained on into a folder validation beside train, or name "
+        "their split with --val_split",
+    ),
     ("by loader.dataset.classes there are 3", "by the folders of --data there are 3"),
     (
         "drop it with tasks={'jigsaw': 0.0, 'rotation': 0.5}. It",

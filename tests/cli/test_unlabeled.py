@@ -12,6 +12,7 @@ from torch import nn
 
 from robusttune import Records
 from robusttune.cli import main
+from robusttune.run import files
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = [
@@ -99,6 +100,39 @@ def test_unlabelled_images_join_the_labelled_ones(there, capsys):
     assert "teacher" in out
     assert "--unlabeled traffic" in out.splitlines()[-1]
     assert "--teacher runs/a" in out.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", ""])
+def test_a_run_in_stages_is_stopped_and_resumed(stage, there, capsys, monkeypatch):
+    options = ["--unlabeled", "traffic", "--classes_file", "names.txt", "--pretrain_epochs", "2", "--finetune", "2"]
+    options += ["--epochs", "2", "--checkpoint_every", "3", "--progress", "false"]
+    assert hardened(capsys, "runs/a", *options)[0] == 0
+    save, written = files.save_state, []
+
+    def saved(folder, state):
+        save(folder, state)
+        written.append(folder.resolve())
+        if written.count((there / "runs/b" / stage).resolve()) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(files, "save_state", saved)
+        assert hardened(capsys, "runs/b", *options)[0] != 0
+    assert not (there / "runs/b/model.safetensors").exists()
+    assert hardened(capsys, "runs/b", *options, "--resume")[0] == 0
+    assert weights_of(there / "runs/a") == weights_of(there / "runs/b")
+
+
+def test_images_of_the_validation_split_among_those_without_labels_are_refused_before_the_stages(there, capsys):
+    for place in sorted((there / "data/validation").rglob("*.png")):
+        shutil.copy(place, there / "traffic" / f"held-{place.parent.name}-{place.name}")
+    stages = ["--pretrain_epochs", "1", "--finetune", "1"]
+    code, _, said = hardened(capsys, "runs/a", "--unlabeled", "traffic", "--classes_file", "names.txt", *stages)
+    assert code == 1
+    assert "40 images without labels are also among the held-out images" in said
+    assert "remove them from --unlabeled, or pass another --val_split" in said
+    assert not (there / "runs/a/pretrain").exists()
 
 
 @pytest.mark.slow

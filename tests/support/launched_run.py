@@ -77,6 +77,22 @@ def main(folder, case):
     if case == "taught":  # a quarter of the images with their labels, the others with the model's
         loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
         more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
+    compared = []
+    if (
+        case == "foreign"
+    ):  # fewer labelled images in a process than are needed to compare with, and noise among the others
+        noise = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        loader = DataLoader(torch.utils.data.Subset(images, range(100)), 10, shuffle=True)
+        more = DataLoader(TensorDataset(torch.cat([images.tensors[0][100:400], noise])), 38, shuffle=True)
+        module = importlib.import_module("robusttune.training.images")
+        likeness_to = module.likeness_to
+
+        def noted_likeness(*given):
+            likeness = likeness_to(*given)
+            compared.extend([likeness.reference._mean.tolist(), likeness.reference.threshold(1)])
+            return likeness
+
+        module.likeness_to = noted_likeness
     if case == "failing":
         loader, sharded = Failing(DataLoader(training, 32)), True
     settings = {"norm": "l2", "eps": 0.3, "steps": 2, "epochs": 2, "awp": 0.005, "progress": False}
@@ -93,6 +109,12 @@ def main(folder, case):
             run(self, **given)
 
         autotune.Training.run = noted
+    if case == "foreign":
+        settings |= {"drop_foreign": True, "tasks": None}
+    if case.startswith("stages"):
+        loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
+        more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
+        settings |= {"pretrain_epochs": 1, "finetune": 2, "tasks": {"rotation": 0.5}}
     heads = []
     if case == "plain":
         settings["tasks"] = {"rotation": 0.5, "jigsaw": 0.0}
@@ -105,6 +127,15 @@ def main(folder, case):
 
         module.fit_heads = noted_fit
     given = {"val_loader": held, "unlabeled_loader": more, "sharded": sharded, "on_epoch": epochs.append}
+    if case == "stages, stopped":
+
+        def stop(facts):
+            raise InterruptedError
+
+        try:
+            robusttune.harden(model, loader, out=folder / "run", **{**given, "on_epoch": stop}, **settings)
+        except InterruptedError:
+            settings["resume"] = True
     robusttune.harden(model, loader, out=folder / "run", **given, **settings)
     measured = robusttune.evaluate(
         model, test_loader, ["clean", partial(sweep, norms=["l2"], eps=[0.3], steps=2)], progress=False
@@ -113,6 +144,7 @@ def main(folder, case):
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     facts = {"records": [[record.value, record.images] for record in measured], "world": os.environ.get("WORLD_SIZE")}
     facts["of heads"] = of_heads(model, test_loader, folder / "run") if case == "plain" else None
+    facts["compared"] = compared
     facts["chosen"], facts["heads"], facts["held out"] = chosen, heads, epochs[-1].get("held-out images")
     (folder / f"{rank}.json").write_text(json.dumps(facts))
 

@@ -9,6 +9,9 @@ from short_runs import a_model, digits, hardened, same, weights_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from robusttune import replay
+from robusttune.run import files
+
 LABELLED, MORE = 100, 300
 
 
@@ -59,7 +62,11 @@ def test_the_labels_are_described_in_one_line(caplog, tmp_path):
     spread = f"gives each class to {100 * shares.min():.1f}% to {100 * shares.max():.1f}% of them"
     assert "without labels  300 images, " in caplog.text
     assert f"Reads; right on 100.0% of 100 labelled images, which it may have learnt from, {spread}" in caplog.text
-    assert not warnings_in(caplog)
+    (warning,) = warnings_in(caplog)
+    assert warning.startswith(
+        "how often the teacher's labels are right is not known, as it may have learnt from the labelled"
+    )
+    assert "none of them were held out: pass val_loader= with labelled images that are not trained on" in warning
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["labelling"]
     assert facts["accuracy"] == 1.0
     assert facts["labels"] == pytest.approx(shares.tolist())
@@ -67,6 +74,7 @@ def test_the_labels_are_described_in_one_line(caplog, tmp_path):
     images, labels = digits(1000).tensors
     run(Reads(), val_loader=[(images[600:700], labels[600:700])])
     assert "right on 100.0% of 100 held-out images, gives each class to" in caplog.text
+    assert not warnings_in(caplog)
 
 
 def test_bad_labels_are_warned_of(caplog):
@@ -76,13 +84,14 @@ def test_bad_labels_are_warned_of(caplog):
     assert f"right on only {100 * right:.1f}% of 100 images with labels" in warnings[0]
     assert "finetune=" in warnings[0]
     assert "none of the images without labels the class 0, 1, 2, 3: either" in warnings[1]
+    assert len(warnings) == 2
 
 
 def test_a_class_that_is_missing_is_named(caplog):
     data = TensorDataset(*labelled().dataset.tensors)
     data.classes = [f"digit {number}" for number in range(10)]
     run(Reads({7: 1}), loader=DataLoader(data, 25))
-    (warning,) = warnings_in(caplog)
+    _, warning = warnings_in(caplog)
     assert "the class digit 7: either they hold no such images" in warning
 
 
@@ -106,6 +115,18 @@ def test_foreign_images_are_counted_and_left_out(caplog):
     run(Reads(), more(mixed), drop_foreign=True, on_epoch=facts.append)
     assert f"380 images, {count} of them unlike the labelled ones and left out" in caplog.text
     assert facts[0]["step"] == -(-(LABELLED + len(mixed) - count) // 25)
+
+
+@pytest.mark.slow
+def test_a_run_that_leaves_images_out_is_repeated(tmp_path):
+    wrong = torch.rand(80, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    mixed = torch.cat([digits().tensors[0][LABELLED:], wrong])
+    run("self", more(mixed), drop_foreign=True, epochs=2, out=tmp_path / "run")
+    assert replay(tmp_path / "run", a_model(), labelled(), unlabeled_loader=more(mixed)).same
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert (facts["arguments"]["drop_foreign"], facts["labelling"]["foreign"] >= 78) == (True, True)
+    run("self", more(mixed), epochs=2, out=tmp_path / "all")
+    assert not same(files.load_weights(tmp_path / "run"), files.load_weights(tmp_path / "all"))
 
 
 def test_too_few_labelled_images_tell_nothing_about_others():

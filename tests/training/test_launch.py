@@ -9,7 +9,10 @@ import launched_run
 import pytest
 import torch
 from launched_loop import BATCH, CASES, scene, trained
+from short_runs import digits
 from torch.utils.data import DataLoader, Subset
+
+from robusttune.measuring.image_statistics import image_statistics
 
 HERE = Path(__file__).parents[1] / "support"
 LAUNCHERS = {
@@ -69,6 +72,44 @@ def test_two_processes_end_in_the_same_model_and_count_each_image_once(tmp_path,
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     # 608 images (or all 640, where none can be held back), two processes, batches of 32, two epochs.
     assert json.loads(lines[-1])["step"] == 20
+
+
+def ended_alike(folder, case, port):
+    """What two processes wrote, which have the same weights, of the run, and what is in `run.json`."""
+    done = launched("torchrun", folder, case, port)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    facts = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    assert facts[0] == facts[1]
+    return facts[0], json.loads((folder / "run/run.json").read_text())
+
+
+@pytest.mark.slow
+def test_processes_leave_out_images_by_the_statistics_of_all_labelled_images(tmp_path):
+    pytest.importorskip("sklearn")
+    facts, run = ended_alike(tmp_path, "foreign", 29618)
+    means, _ = facts["compared"]
+    expected = image_statistics(digits(100).tensors[0])
+    assert means == pytest.approx([float(each.double().mean()) for each in expected.values()])
+    assert (run["labelling"]["judged"], run["labelling"]["images"]) == (100, 380)
+    assert 78 <= run["labelling"]["foreign"] <= 90  # noise, and about one in a hundred digits
+
+
+@pytest.mark.slow
+def test_processes_take_the_stages_before_hardening_together(tmp_path):
+    pytest.importorskip("sklearn")
+    _, run = ended_alike(tmp_path, "stages", 29619)
+    places = [tmp_path / "run" / name for name in ("pretrain", "finetune", "")]
+    assert len({json.loads((place / "run.json").read_text())["start"] for place in places}) == 3
+    steps = [json.loads((place / "log.jsonl").read_text().splitlines()[-1])["step"] for place in places]
+    # 640 images of both loaders, 160 labelled ones, and 640 again, in batches of 32 in each of two processes.
+    assert steps == [10, 2 * 3, 2 * 10]
+    assert (run["labelling"]["images"], run["labelling"]["judged"]) == (480, 160)
+    (tmp_path / "b").mkdir()
+    assert ended_alike(tmp_path / "b", "stages, stopped", 29620)[1]["arguments"] == run["arguments"]
+    unbroken, resumed = (torch.load(folder / "0.pt", weights_only=True) for folder in (tmp_path, tmp_path / "b"))
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
 
 @pytest.mark.slow

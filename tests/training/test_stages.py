@@ -184,7 +184,7 @@ def in_stages(model=None, sources=None, **settings):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("tasks", [None, {"rotation": 0.1}, {"jigsaw": 0.0}])
-def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
+def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks, caplog):
     images, model = digits(250), a_model()
     loader, more = (DataLoader(Subset(images, rows), 20, shuffle=True) for rows in (range(100), range(100, 250)))
     names = list(tasks or ["rotation", "jigsaw"])
@@ -192,7 +192,9 @@ def test_a_run_in_stages_is_what_its_stages_are_by_hand(tasks):
     ordinary = {"attack": unchanged, "eps": 0.0, "eps_ramp": False, "steps": None}
     hardened(model, loader, preset="joint", tasks=None, epochs=2, **ordinary)
     hardened(model, loader, tasks=tasks, unlabeled_loader=more, heads=heads if tasks else None)
+    caplog.clear()
     assert same(weights_of(in_stages(sources=(loader, more), tasks=tasks)), weights_of(model))
+    assert caplog.text.count("how often the teacher's labels are right is not known") == 1
 
 
 SAVES_OF_THREE = {"pre-training": 2, "fine-tuning": 7, "hardening": 11}
@@ -266,6 +268,24 @@ def test_images_in_another_pixel_space_are_refused_before_the_stages(tmp_path):
     with pytest.raises(ValueError, match="unlabeled_loader: its Normalize has"):
         in_stages(sources=(loader, other), out=tmp_path / "a")
     assert not (tmp_path / "a/pretrain").exists()
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("source", ["val_loader", "held back", "pretext tasks"])
+def test_held_out_images_among_those_without_labels_are_refused_before_the_stages(source, tmp_path):
+    images, model = digits(700), a_model()
+    before = weights_of(model)
+    loader, more = (DataLoader(Subset(images, rows), 50, shuffle=True) for rows in (range(650), range(600, 700)))
+    settings = {"sources": (loader, more), "out": tmp_path / "a"}
+    if source != "held back":  # 5% of 650
+        settings["val_loader"] = DataLoader(Subset(images, range(680, 700)), 10)
+    if source == "pretext tasks":
+        settings |= {"teacher": None, "tasks": {"rotation": 0.5}}
+    count = "20" if source != "held back" else r"[1-9]\d*"
+    with pytest.raises(ValueError, match=f"^{count} images without labels are also among the held-out images"):
+        in_stages(model, **settings)
+    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").iterdir())
+    assert same(weights_of(model), before)
 
 
 def test_other_lengths_of_the_stages_are_refused_at_resume(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Self-training: images without labels get those of the model as it was, or of another teacher."""
 
 import copy
+import io
 import json
+import re
 from functools import partial
 
 import pytest
@@ -12,6 +14,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel, estimate, plugins, replay
+from robusttune.integration.state import Resumable
+from robusttune.run.provenance import fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:no weight of the model has changed")
 FORTY = 40
@@ -131,6 +135,72 @@ def test_a_users_teacher_stays_as_it_was():
     assert same(before, weights_of(teacher))
     assert [module.training for module in teacher.modules()] == modes
     assert all(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_users_teacher_is_as_it_was_after_a_failure(error):
+    teacher = a_model(seed=1).train()
+    teacher[1].eval()
+    teacher[3].requires_grad_(False)
+    teacher(digits().tensors[0][:4]).sum().backward()
+    answered = []
+    handle = teacher[5].register_forward_hook(lambda *_: answered.append(teacher.training))
+
+    def state():
+        modules, parameters = list(teacher.modules()), list(teacher.parameters())
+        hooks = [list(each) for module in modules for each in (module._forward_hooks, module._forward_pre_hooks)]
+        return [module.training for module in modules], hooks, [each.requires_grad for each in parameters]
+
+    before, weights, grads = state(), weights_of(teacher), [each.grad for each in teacher.parameters()]
+    values = [None if grad is None else grad.clone() for grad in grads]
+
+    class Failing(list):
+        """Batches of which the second ends the run in the second epoch."""
+
+        def __iter__(self):
+            yield self[0]
+            if epochs:
+                raise error("mine")
+            yield self[1]
+
+    images, epochs = digits().tensors[0], []
+    with pytest.raises(error, match="mine"):
+        self_trained(
+            teacher=teacher, unlabeled_loader=Failing([images[40:70], images[70:100]]), epochs=3, on_epoch=epochs.append
+        )
+    assert (len(epochs), state()) == (1, before)
+    assert same(weights, weights_of(teacher))
+    for parameter, grad, value in zip(teacher.parameters(), grads, values, strict=True):
+        assert parameter.grad is grad
+        assert grad is None or torch.equal(grad, value)
+    assert answered
+    assert not any(answered)  # in eval mode inside
+    handle.remove()
+
+
+def noisy(images):
+    return (images + 0.2 * torch.rand_like(images)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("augment", ["standard", noisy])
+def test_the_teacher_sees_pixels_before_augmentation(augment):
+    images, labels = (part[:160] for part in digits().tensors)
+    known = {image.numpy().tobytes() for image in images}
+
+    def teacher(batch):
+        assert known.issuperset(image.numpy().tobytes() for image in batch)
+        return nn.functional.one_hot(torch.zeros(len(batch), dtype=torch.long), 10).float()
+
+    settings = {"teacher": teacher, "max_steps": 2}
+    plain = weights_of(self_trained(augment="none", **settings))
+    assert not same(plain, weights_of(self_trained(augment=augment, **settings)))
+    losses = [
+        RobustLoss(a_model(), ThreatModel("l2", 0.3), tasks=None, augment=each, teacher=teacher, images=images[:2])
+        for each in ("none", augment)
+    ]
+    out = [each(images[:20], labels[:20], unlabeled=images[20:40])["loss"] for each in losses]
+    assert not torch.equal(*out)
 
 
 def test_images_alone_are_labelled_by_the_model():
@@ -286,7 +356,8 @@ def test_images_without_labels_join_a_call_of_robust_loss():
     expected = by_hand(torch.cat([images, more]), torch.cat([labels, told]))
     assert torch.equal(out["loss"], expected["loss"])
     assert out["output"].shape == (50, 10)
-    assert not any("teacher" in name or "labeller" in name for name in joined.state_dict())
+    assert [name for name in joined.state_dict() if "teacher" in name or "labeller" in name] == ["teacher_fingerprint"]
+    assert by_hand.state_dict().keys() == joined.state_dict().keys() - {"teacher_fingerprint"}
     assert len(list(joined.parameters())) == len(list(by_hand.parameters()))
     model[0].weight.data.zero_()  # the teacher is a copy that was made at the first call
     assert torch.equal(joined.labeller.teacher(more), told)
@@ -294,6 +365,117 @@ def test_images_without_labels_join_a_call_of_robust_loss():
     assert pretext(images, labels, unlabeled=more)["output"].shape == (20, 10)
     with pytest.raises(ValueError, match="teacher is 'twin', but it must be 'self'"):
         RobustLoss(model, ThreatModel("l2", 0.3), teacher="twin", **settings)
+
+
+def own_loss(model, **settings):
+    return RobustLoss(model, ThreatModel("l2", 0.3), tasks=None, steps=2, images=digits().tensors[0][:2], **settings)
+
+
+def trained_further(robust_loss, steps):
+    """Take steps of a loop of one's own, without momentum, so that the optimizer has no state."""
+    optimizer, data = torch.optim.SGD(robust_loss.parameters(), 0.2), digits(80).tensors
+    robust_loss.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        robust_loss(data[0][:20], data[1][:20], unlabeled=data[0][20:])["loss"].backward()
+        optimizer.step()
+    return robust_loss
+
+
+LOADED = {  # a state, loaded before the model gets its trained weights
+    "beside": lambda robust_loss, state: (
+        Resumable(robust_loss).load_state_dict(state["beside"]),
+        robust_loss.model.load_state_dict(state["model"]),
+    ),
+    "whole": lambda robust_loss, state: robust_loss.load_state_dict(state["whole"]),
+    "wrapped": lambda robust_loss, state: nn.ModuleDict({"inner": robust_loss}).load_state_dict(state["wrapped"]),
+}
+
+
+def state_of(robust_loss):
+    """All that a loop may save of a RobustLoss, as it comes back from a file."""
+    held, wrapped = io.BytesIO(), nn.ModuleDict({"inner": robust_loss})
+    whole = {
+        "whole": robust_loss.state_dict(),
+        "wrapped": wrapped.state_dict(),
+        "model": robust_loss.model.state_dict(),
+    }
+    torch.save({**whole, "beside": Resumable(robust_loss).state_dict(), "calls": robust_loss.calls}, held)
+    held.seek(0)
+    return torch.load(held, weights_only=True)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("form", LOADED)
+def test_a_loop_of_ones_own_goes_on_with_the_teacher_of_its_start(form):
+    straight = trained_further(own_loss(a_model()), 4)
+    state = state_of(trained_further(own_loss(a_model()), 2))
+    resumed = own_loss(a_model())
+    LOADED[form](resumed, state)
+    resumed.calls = state["calls"]
+    assert same(weights_of(trained_further(resumed, 2)), weights_of(straight))
+    assert resumed.labeller.fingerprint == straight.labeller.fingerprint
+    other = own_loss(a_model())  # what it would be with the labels of the model that is half trained
+    other.model.load_state_dict(state["model"])
+    other.calls = state["calls"]
+    assert not same(weights_of(trained_further(other, 2).model), weights_of(straight.model))
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("form", LOADED)
+def test_a_state_of_another_teacher_is_refused(form):
+    begun = trained_further(own_loss(a_model()), 2)
+    state, code = state_of(begun), re.escape(fingerprint(a_model()))
+    late = own_loss(copy.deepcopy(begun.model))
+    match = (
+        f"teacher has the fingerprint {code}, but the model as it is now has .*load this state before the model gets"
+    )
+    with pytest.raises(ValueError, match=match):
+        LOADED[form](late, state)
+    for teacher in (a_model(seed=1), answers_of(a_model())):
+        with pytest.raises(ValueError, match=f"{code}, but the teacher has .*the model as it came in as teacher="):
+            LOADED[form](own_loss(a_model(), teacher=teacher), state)
+    LOADED[form](begun, state)  # as it was, so is its teacher
+    taught = own_loss(copy.deepcopy(begun.model), teacher=a_model())
+    LOADED[form](taught, state)
+    assert taught.labeller.fingerprint == fingerprint(a_model())
+    LOADED[form](own_loss(copy.deepcopy(begun.model), teacher=None), state)  # nothing gets a label
+
+
+def test_states_without_a_teacher_are_loaded():
+    state = state_of(trained_further(own_loss(a_model()), 1))
+    for part, name in (
+        ("whole", "teacher_fingerprint"),
+        ("wrapped", "inner.teacher_fingerprint"),
+        ("beside", "teacher"),
+    ):
+        del state[part][name]  # as earlier versions wrote it
+        LOADED[part](own_loss(a_model(seed=1)), state)
+    unused = own_loss(a_model())  # has labelled nothing so far
+    assert "teacher_fingerprint" not in unused.state_dict()
+    assert Resumable(unused).state_dict()["teacher"] is None
+    resumed = own_loss(a_model(seed=1))
+    LOADED["whole"](resumed, state_of(unused))
+    assert resumed.labeller.teacher is None
+
+
+@pytest.mark.slow
+def test_a_state_of_accelerate_brings_the_teacher_back(tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+
+    def prepared():
+        accelerator, robust_loss = accelerate.Accelerator(cpu=True), own_loss(a_model())
+        accelerator.prepare(robust_loss, torch.optim.SGD(robust_loss.parameters(), 0.2))
+        accelerator.register_for_checkpointing(Resumable(robust_loss))
+        return accelerator, robust_loss
+
+    straight = trained_further(own_loss(a_model()), 4)
+    accelerator, first = prepared()
+    trained_further(first, 2)
+    accelerator.save_state(str(tmp_path / "state"))
+    accelerator, second = prepared()
+    accelerator.load_state(str(tmp_path / "state"))
+    assert same(weights_of(trained_further(second, 2)), weights_of(straight))
 
 
 @pytest.mark.slow
