@@ -89,6 +89,11 @@ def images_by_keyword(
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
     """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
     check_images(images)
+    if robust_loss.passes.model is not robust_loss.model:
+        raise ValueError(
+            "the model in RobustLoss was replaced, but the losses are those of the one that it was made of, so that the new one would "
+            "learn nothing: make a new RobustLoss(model, …)"
+        )
     if labels is None:
         check_felt(robust_loss)
     else:

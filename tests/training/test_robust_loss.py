@@ -213,3 +213,11 @@ def test_in_eval_mode_it_attacks_without_gradients_as_with_them(without_gradient
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in robust_loss.state_dict().items())
     assert all(parameter.requires_grad for parameter in robust_loss.parameters())
+
+
+def test_another_model_in_the_place_of_the_first_is_refused():
+    """The loss would be that of the first model, and the second would learn nothing."""
+    robust_loss = a_loss()
+    robust_loss.model = copy.deepcopy(robust_loss.model)
+    with pytest.raises(ValueError, match="model in RobustLoss was replaced"):
+        robust_loss(*a_batch())
