@@ -250,7 +250,9 @@ class OneGenerator:
 
 
 def test_a_loader_that_gives_one_generator_again_and_again_is_refused():
-    with pytest.raises(ValueError, match=r"OneGenerator that gives the same generator each time.* pass a list of batches"):
+    with pytest.raises(
+        ValueError, match=r"OneGenerator that gives the same generator each time.* pass a list of batches"
+    ):
         evaluated(small_model(), OneGenerator([GOOD, GOOD]))
     with pytest.raises(ValueError, match="the unlabeled_loader is a OneGenerator"):
         hardened(small_model(), [GOOD], unlabeled_loader=OneGenerator([GOOD]))
