@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_space
+from robusttune.data.pixels import check_space, settle
 from robusttune.model import seen_corruptions
 from robusttune.model.checks import check_batch_norm, check_whole
 from robusttune.model.devices import device_of, sent
@@ -106,6 +106,7 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
         check_batch_norm(robust_loss.model, len(images))
         if robust_loss.calls == 1:
             check_whole(robust_loss)
+    settle(robust_loss.pixels, images)
     if images.device.type == "cpu":
         check_space(robust_loss.pixels, images)
 

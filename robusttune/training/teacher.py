@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from robusttune.data.batches import check_images, checked_labels
+from robusttune.data.pixels import settle
 from robusttune.data.unlabeled import joined
 from robusttune.model.devices import device_of
 from robusttune.model.teacher import Teacher, TeacherLike, check_teacher, teacher_of
@@ -38,6 +39,7 @@ class Labeller:
         """Join the images without labels, once labelled, to those with labels; without a teacher, all stay as they are."""
         if self.choice is None or unlabeled is None or labels is None:
             return images, labels, unlabeled
+        settle(robust_loss.pixels, images)
         if self.teacher is None:
             model, space, classes = robust_loss.model, robust_loss.pixels, robust_loss.classifier.classes
             self.teacher = teacher_of(self.choice, model, space, device_of(model), classes)
