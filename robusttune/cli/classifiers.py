@@ -112,10 +112,8 @@ def _published(model: nn.Module, sources: Sources, outputs: int) -> int:
 
 
 def _has_random_weights(sources: Sources) -> bool:
-    settings = sources.model_args or {}
-    passed = any(settings.get(name) for name in ("pretrained", "weights", "checkpoint_path"))
-    library = sources.model.partition(":")[0]
-    return library in LIBRARIES and sources.checkpoint is None and not sources.pretrained and not passed
+    passed = sources.pretrained or (sources.model_args or {}).get("checkpoint_path")
+    return sources.model.partition(":")[0] in LIBRARIES and sources.checkpoint is None and not passed
 
 
 def _outputs_of(model: nn.Module, images: Tensor) -> int | None:

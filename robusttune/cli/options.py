@@ -141,6 +141,12 @@ class Sources:
     batch_size: int = 128
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        passed = self.model_args or {}
+        by_library = any(passed.get(name) for name in ("pretrained", "weights"))  # the libraries' own arguments
+        if by_library and self.model.startswith(("timm:", "torchvision:")):
+            object.__setattr__(self, "pretrained", True)
+
 
 class Request(NamedTuple):
     """A command and the values of all its options.

@@ -34,17 +34,27 @@ class Published:
 
     Args:
         root: the folder; nothing is downloaded.
-        wnids: names of the class folders to use, in the order of the model's logits; None for all of them, sorted.
+        wnids: names of the class folders to use, in the order of the model's logits; None for all of them, in the order of `names`
+            where these name them all, else sorted. Where each folder is named, other names may stand among them.
+        names: of the model's classes, in the order of its logits; () where they are not known.
+        outputs: the number of the model's logits; None where there is no model.
 
     Raises:
-        ValueError: the layout of the folder or a class is unknown.
+        ValueError: the layout of the folder or a class is unknown, or it is not known which folder is which output.
     """
 
-    def __init__(self, root: PathLike, *, wnids: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: PathLike,
+        *,
+        wnids: Sequence[str] | None = None,
+        names: Sequence[str] = (),
+        outputs: int | None = None,
+    ) -> None:
         path = Path(root)
         if not path.is_dir():
             raise ValueError(f"published={str(root)!r} is no folder: download the benchmark and pass where it lies")
-        source = _reader(path, wnids)
+        source = _reader(path, wnids, names, outputs)
         if source is None:
             there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
             raise ValueError(f"{path} holds {there}, but no layout that is known: {LAYOUTS}")
@@ -102,7 +112,7 @@ class Published:
         return severity
 
 
-def _reader(root: Path, wnids: Sequence[str] | None) -> "_Reader | None":
+def _reader(root: Path, wnids: Sequence[str] | None, names: Sequence[str], outputs: int | None) -> "_Reader | None":
     """Return the reader for the layout of a folder; None for an unknown layout."""
     for arrays in (_Arrays, _Digits):
         if folders := arrays.folders_in(root):
@@ -110,7 +120,7 @@ def _reader(root: Path, wnids: Sequence[str] | None) -> "_Reader | None":
                 raise ValueError("wnids= chooses folders of classes, but here are arrays with labels: leave it out")
             return arrays(folders)
     folders = _Folders.folders_in(root)
-    return _Folders(folders, wnids) if folders else None
+    return _Folders(folders, wnids, names, outputs) if folders else None
 
 
 class _Reader(Protocol):
@@ -183,17 +193,27 @@ class _Folders:
     layout = "folders as of ImageNet-C"
     severities = tuple(range(1, SEVERITIES + 1))
 
-    def __init__(self, folders: dict[str, Path], wnids: Sequence[str] | None) -> None:
+    def __init__(
+        self, folders: dict[str, Path], wnids: Sequence[str] | None, names: Sequence[str], outputs: int | None
+    ) -> None:
         self.folders = folders
         # Over all corruptions, so that a class that is missing in one of them does not shift the numbers of the others.
         known = sorted({entry.name for path in folders.values() for level in _levels(path) for entry in _inside(level)})
-        unknown = [name for name in wnids or () if name not in known]
-        if unknown:
+        order = known if wnids is None else wnids
+        if wnids is None and set(known) <= set(names):
+            order = names
+        elif wnids is None and len(known) < (outputs or 0):
+            raise ValueError(
+                f"there are {len(known)} class folders, such as {known[0]!r}, for {outputs} outputs of the model, so it is not known "
+                "which folder is which output: pass wnids= with the names of all outputs as the folders are called, in their order"
+            )
+        unknown = [name for name in order if name not in known]
+        if unknown and not set(known) <= set(order):
             close = get_close_matches(unknown[0], known, n=1) or known[:1]
             raise ValueError(
                 f"wnids= holds {unknown[0]!r}, but there is no such folder: one that exists is {close[0]!r}"
             )
-        self.labels = {name: number for number, name in enumerate(wnids if wnids is not None else known)}
+        self.labels = {name: number for number, name in enumerate(order)}
         self.keys = lru_cache(maxsize=8)(self._keys)
 
     @staticmethod

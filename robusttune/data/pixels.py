@@ -34,6 +34,7 @@ class Pixels(nn.Module):
 
     Attributes:
         known: mean and std are known; else images, pixels and the model's input are the same.
+        assumed: that images are normalised was assumed before there were any, so that the first batch decides; see `settle`.
 
     Raises:
         ValueError: one of mean and std without the other, or values that no Normalize has.
@@ -56,6 +57,7 @@ class Pixels(nn.Module):
             raise ValueError("mean and std come together: pass both of your Normalize, or neither")
         self.known = mean is not None
         self.normalized = normalized and self.known
+        self.assumed = False
         self.register_buffer("mean", _checked("mean", 0.0 if mean is None else mean), persistent=False)
         self.register_buffer("std", _checked("std", 1.0 if std is None else std), persistent=False)
         if not bool((self.std > 0).all()):
@@ -147,6 +149,17 @@ def find_pixels(
     if model is not None and not space.normalized:
         _warn_if_faint(images, high)
     return space
+
+
+def settle(space: Pixels, images: Tensor) -> None:
+    """Decide by a loader's first batch (N,C,H,W) whether its images are normalised, where that was assumed; as `find_pixels` does.
+
+    Raises:
+        ValueError: as `find_pixels`.
+    """
+    if space.assumed:
+        space.normalized = find_pixels(images, mean=space.mean.cpu(), std=space.std.cpu()).normalized
+        space.assumed = False
 
 
 def check_space(space: Pixels, images: Tensor) -> None:

@@ -59,7 +59,7 @@ def _check(
     if published is None:
         _conditions(subject, names, severities, jpeg_save=False, preset=preset)
     else:
-        Published(published, wnids=wnids)
+        Published(published, wnids=wnids, names=subject.names, outputs=subject.classes)
 
 
 @checked_by(_check)
@@ -92,7 +92,7 @@ def corruptions(
         published: the folder of a published benchmark (CIFAR-10-C and -100-C, ImageNet-C, Tiny-ImageNet-C,
             ImageNet-C-bar, ImageNet-3DCC, MNIST-C); the loader then yields the clean images alone.
         images: the number of published images to use, the same ones under each corruption; drawn with the seed.
-        wnids: of published folders, those of the model's classes, in the order of its logits.
+        wnids: of published folders, those of the model's classes, in the order of its logits; by default those that it knows.
         transform: (N,C,H,W) in [0,1] -> the model's images, for published images of another size.
         baseline: errors by corruption to divide by, instead of AlexNet's.
 
@@ -104,7 +104,7 @@ def corruptions(
     if published is None:
         answers, protocol = _of_generated(subject, names, severities, jpeg_save=jpeg_save, preset=preset)
     else:
-        files = Published(published, wnids=wnids)
+        files = Published(published, wnids=wnids, names=subject.names, outputs=subject.classes)
         answers, protocol = _of_published(subject, files, names, severities, images=images, transform=transform)
     setting = {"protocol": protocol, "seed": subject.seed}
     own_images = published is None

@@ -12,10 +12,18 @@ except ImportError as error:
     raise ImportError(f"robusttune.integration.lightning needs lightning ({error}): pip install lightning") from error
 
 from robusttune.data.batches import hard_labels, unpacked
-from robusttune.integration.state import LossState, Resumable, add_heads, average_gradients
+from robusttune.integration.state import (
+    LossState,
+    Resumable,
+    add_heads,
+    average_gradients,
+    heads_beside,
+    without_gradients,
+)
 from robusttune.model.devices import dtype_of
 from robusttune.training.robust_loss import RobustLoss
 
+REPLACED = ("training_step", "configure_gradient_clipping")  # methods of the LightningModule
 SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")  # by name: DeepSpeed need not be installed
 
 
@@ -24,8 +32,9 @@ class RobustTraining(Callback):
 
     `state_dict` of a checkpoint has exactly the keys of your LightningModule, whose `load_from_checkpoint` loads it. The heads
     of the pretext tasks are in the callback's own state and, by `configure_optimizers`, in the optimizer's first group; `ckpt_path=`
-    restores both exactly. Each step logs `train_loss`, `train_robust` and the pretext losses by name; each epoch logs
-    `val_robust_accuracy`, under the attack of the RobustLoss, for ModelCheckpoint and EarlyStopping.
+    restores both exactly. Heads of tasks of weight 0 do not count in gradient clipping, as the model must not feel them. Each step
+    logs `train_loss`, `train_robust` and the pretext losses by name; each epoch logs `val_robust_accuracy`, under the attack of the
+    RobustLoss, for ModelCheckpoint and EarlyStopping.
 
     Args:
         robust_loss: around the LightningModule, whose forward then gives logits, or around a module inside it. It must not be an
@@ -53,7 +62,7 @@ class RobustTraining(Callback):
     def __init__(self, robust_loss: RobustLoss, *, validate: bool = True) -> None:
         self.robust_loss, self.validates = robust_loss, validate
         self._runs = False
-        self._replaced: dict[str, object] = {}  # a `training_step` that the user set on the module itself
+        self._replaced: dict[str, object] = {}  # what the user set on the module itself under these names
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the module, and put RobustLoss in the place of its `training_step`."""
@@ -67,10 +76,16 @@ class RobustTraining(Callback):
             pl_module.log_dict(losses, batch_size=len(out["output"]))
             return out
 
+        clips = pl_module.configure_gradient_clipping
+
+        def configure_gradient_clipping(optimizer: object, *arguments: object, **settings: object) -> None:
+            with without_gradients(heads_beside(robust_loss)):
+                clips(optimizer, *arguments, **settings)  # type: ignore[arg-type]
+
         if stage == "fit":
             self._runs = True
-            self._replaced = {name: each for name, each in vars(pl_module).items() if name == "training_step"}
-            vars(pl_module)["training_step"] = training_step
+            self._replaced = {name: each for name, each in vars(pl_module).items() if name in REPLACED}
+            vars(pl_module).update(zip(REPLACED, (training_step, configure_gradient_clipping), strict=True))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its own `training_step` back."""
@@ -120,7 +135,8 @@ class RobustTraining(Callback):
 
     def _give_back(self, pl_module: LightningModule) -> None:
         if self._runs:
-            vars(pl_module).pop("training_step", None)
+            for name in REPLACED:
+                vars(pl_module).pop(name, None)
             vars(pl_module).update(self._replaced)
             self._runs = False
 

@@ -1,9 +1,11 @@
 """The state of a RobustLoss beside its model, for the checkpoints of any framework."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.run import distributed
 from robusttune.training.robust_loss import RobustLoss
@@ -79,7 +81,29 @@ def add_heads(optimizer: torch.optim.Optimizer, robust_loss: RobustLoss) -> None
     optimizer.param_groups[0]["params"].extend(parameter for parameter in heads if id(parameter) not in known)
 
 
-def average_gradients(module: torch.nn.Module) -> None:
+def heads_beside(robust_loss: RobustLoss) -> list[nn.Parameter]:
+    """Return the parameters of the heads that learn beside the model, those of tasks of weight 0.
+
+    Their gradients do not belong to the norm by which gradients are clipped: the model would then learn otherwise than without them.
+    """
+    heads = robust_loss.heads
+    return [parameter for name in heads.alone for parameter in heads[name].parameters()]
+
+
+@contextmanager
+def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Hide the gradients of parameters inside this context."""
+    kept = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+
+
+def average_gradients(module: nn.Module) -> None:
     """Average the gradients of a module over the processes, in place, where no DistributedDataParallel does so."""
     distributed.average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
 

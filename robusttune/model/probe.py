@@ -53,6 +53,7 @@ def probe(
         with _refused_in_words(model, inputs):
             return pixels, find(model, inputs, classifier)
     pixels = Pixels(mean, std, normalized=normalized is not False)
+    pixels.assumed = pixels.known and normalized is None
     for inputs in sample_inputs(model):
         try:
             layer = find(model, inputs, classifier)

@@ -13,7 +13,10 @@ from robusttune.types import Json
 TIMM = "timm:"
 # Facts of timm's about an architecture, which hold for other weights, too.
 KEPT = ("pool_size", "first_conv", "classifier", "fixed_input_size", "min_input_size")
-CROPPED = 160  # from this side on, the command line scales the shorter side to 1.14 times the side before it crops
+CROPPED, BEFORE = (
+    160,
+    1.14,
+)  # from this side on, the command line scales the shorter side to 1.14 times the side before it crops
 UNTOLD = "not known"
 PIXELS = "pixels on [0, 1]"
 NORMALISED = "(pixels on [0, 1] - mean) / std"
@@ -68,11 +71,17 @@ def _pretrained(story: Story, model: nn.Module) -> dict[str, Json]:
         kept["input_size"] = [about.channels, *about.size]
         kept["pool_size"] = None
     if story.squares and about.size is not None:
-        side = about.size[0]
-        kept |= {"crop_pct": 1 / 1.14 if side >= CROPPED else 1.0, "interpolation": "bilinear", "crop_mode": "center"}
+        kept |= scaling_of(about.size[0])
     if about.input_known:
         kept |= statistics_of(about)
     return {**kept, "num_classes": about.outputs, "custom_load": False}
+
+
+def scaling_of(side: int) -> dict[str, Json]:
+    """Return in timm's words how the command line scales images and crops them to squares of this side."""
+    # timm rounds side / crop_pct down, and the command line rounds to the nearest: half a pixel more ends at the same size.
+    crop = side / (round(side * BEFORE) + 0.5) if side >= CROPPED else 1.0
+    return {"crop_pct": crop, "interpolation": "bilinear", "crop_mode": "center"}
 
 
 def statistics_of(about: About) -> dict[str, list[float]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robusttune.augmentations import _augment as augmentation
 from robusttune.data.batches import check_classes, check_images, checked_labels
-from robusttune.data.pixels import check_space
+from robusttune.data.pixels import check_space, settle
 from robusttune.model import seen_corruptions
 from robusttune.model.checks import check_batch_norm, check_whole
 from robusttune.model.devices import device_of, sent
@@ -89,6 +89,11 @@ def images_by_keyword(
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
     """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
     check_images(images)
+    if robust_loss.passes.model is not robust_loss.model:
+        raise ValueError(
+            "the model in RobustLoss was replaced, but the losses are those of the one that it was made of, so that the new one would "
+            "learn nothing: make a new RobustLoss(model, …)"
+        )
     if labels is None:
         check_felt(robust_loss)
     else:
@@ -101,6 +106,7 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
         check_batch_norm(robust_loss.model, len(images))
         if robust_loss.calls == 1:
             check_whole(robust_loss)
+    settle(robust_loss.pixels, images)
     if images.device.type == "cpu":
         check_space(robust_loss.pixels, images)
 

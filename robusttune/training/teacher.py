@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.data.batches import check_images, checked_labels
+from robusttune.data.pixels import settle
 from robusttune.data.unlabeled import joined
 from robusttune.model.devices import device_of
 from robusttune.model.teacher import SELF, Teacher, TeacherLike, check_teacher, teacher_of
@@ -47,6 +48,7 @@ class Labeller:
         """Join the images without labels, once labelled, to those with labels; without a teacher, all stay as they are."""
         if self.choice is None or unlabeled is None or labels is None:
             return images, labels, unlabeled
+        settle(robust_loss.pixels, images)
         if self.teacher is None:
             self.teacher = self._made(robust_loss, self.choice)
         check_images(unlabeled)

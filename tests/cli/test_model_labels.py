@@ -16,6 +16,8 @@ from torchvision import models as zoo
 from robusttune.cli import main
 from robusttune.cli.model_labels import came_with, names_in
 from robusttune.cli.options import Sources
+from robusttune.cli.sources import named
+from robusttune.model.named import statistics_of
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = [
@@ -235,6 +237,20 @@ def test_imagenet_is_known_by_three_spellings_and_training_on_less_takes_another
     assert asked.names_for(WNIDS[5:8], "it") == asked.names_for(None, "it") == tuple(WNIDS)
     assert came_with(Sources("timm:resnet18", "", pretrained=True, classes=3), None, training=True) is None
     assert came_with(Sources("timm:resnet18", ""), None, training=False) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("torchvision:resnet18", {"weights": "IMAGENET1K_V1"}), ("timm:resnet18", {"pretrained": True})],
+)
+def test_published_weights_by_the_librarys_own_argument_bring_classes_and_pixels(model, settings):
+    sources = Sources(model, "", model_args=settings)
+    assert came_with(sources, None, training=False).names_for(WNIDS[5:8], "it") == tuple(WNIDS)
+    assert (
+        statistics_of(named(sources), zoo.resnet18() if "weights" in settings else timm.create_model("resnet18"))[0]
+        is not None
+    )
+    assert came_with(Sources(model, "", model_args=dict.fromkeys(settings)), None, training=False) is None
 
 
 def test_a_function_that_makes_a_model_with_a_published_head(hub, capsys):

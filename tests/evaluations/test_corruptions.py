@@ -261,8 +261,26 @@ def test_published_files_with_other_classes_or_missing_images_are_refused(tmp_pa
                 picture.save(tmp_path / "tree" / name / severity / f"n{row}" / "val.png")
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     batches = [(torch.rand(8, 3, 32, 32), torch.arange(8))]
-    with pytest.raises(ValueError, match=r"has 3 images for \('snow', 1\) but 4 for \('fog', 1\)"):
+    with pytest.raises(ValueError, match="4 class folders, such as 'n0', for 10 outputs of the model"):
         measured({"published": tmp_path / "tree"}, model=model, batches=batches)
+    wnids = [f"n{row}" for row in range(10)]  # six of them without a folder
+    with pytest.raises(ValueError, match=r"has 3 images for \('snow', 1\) but 4 for \('fog', 1\)"):
+        measured({"published": tmp_path / "tree", "wnids": wnids}, model=model, batches=batches)
+
+
+def test_published_folders_are_numbered_by_the_names_of_the_models_classes(tmp_path):
+    """Sorted by their names, "blue" would be class 0 of a model that calls class 2 so."""
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    for severity in "12345":
+        for name in ("green", "blue"):
+            (tmp_path / "fog" / severity / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), colours[name]).save(tmp_path / "fog" / severity / name / "0.png")
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False))
+    mean[2].weight.data = 9 * torch.eye(3)  # the class is the strongest colour
+    images = TensorDataset(torch.eye(3)[..., None, None].expand(-1, -1, 8, 8), torch.arange(3))
+    images.classes = list(colours)
+    records = measured({"published": tmp_path}, model=mean, batches=DataLoader(images, 3))
+    assert value(records, corruption="fog", severity=1) == 1
 
 
 def test_larger_published_images_are_cut_and_smaller_ones_refused(tmp_path):

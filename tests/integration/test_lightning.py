@@ -121,6 +121,19 @@ def test_bf16_mixed():
     assert not same_tensors(robust_loss.heads.state_dict(), fresh)
 
 
+def test_heads_of_weight_0_do_not_count_in_gradient_clipping():
+    """The model learns as without them; the heads themselves learn, too."""
+    ends = []
+    for tasks in (None, {"rotation": 0.0, "jigsaw": 0.0}):
+        module = Classifier()
+        _, robust_loss = hardened(module, loss=a_robust_loss(module, tasks=tasks), epochs=1, gradient_clip_val=0.01)
+        ends.append(module.state_dict())
+        assert "configure_gradient_clipping" not in vars(module)
+    assert same_tensors(*ends)
+    fresh = a_robust_loss(Classifier(), tasks=tasks)
+    assert not same_tensors(robust_loss.heads.state_dict(), fresh.heads.state_dict())
+
+
 def test_validation_alone_and_a_part_of_the_module():
     module = Classifier()
     robust_loss = a_robust_loss(module.net)

@@ -43,6 +43,36 @@ def test_the_scripts_optimizer_trains_the_heads():
     assert {id(each) for each in task.get_clip_parameters()} == trained
 
 
+def test_heads_of_weight_0_do_not_count_in_gradient_clipping():
+    model = tiny_net()
+    task = RobustTask(a_robust_loss(model, tasks={"rotation": 0.5, "jigsaw": 0.0}))
+    felt = list(task.robust_loss.heads["rotation"].parameters())
+    for excluded in (0, 2):  # of the classifier, as timm's adaptive clipping asks for
+        clipped = task.get_clip_parameters(exclude_head=bool(excluded))
+        weights = list(model.parameters())
+        assert same_objects(clipped, weights[: len(weights) - excluded] + felt)
+
+
+def test_layer_decay_gives_the_model_the_rates_that_it_has_alone():
+    for name in ("test_vit", "test_resnet"):
+        model = timm.create_model(name, num_classes=4, **({"img_size": 32} if name == "test_vit" else {}))
+        task = RobustTask(RobustLoss(model, THREAT, images=torch.rand(2, 3, 32, 32), steps=1))
+        alone, together = (rates_by_layer(each) for each in (model, task.get_trainable_module()))
+        assert len(set(alone.values())) > 4
+        assert {each: together[each] for each in alone} == alone
+        assert {together[id(each)] for each in task.robust_loss.heads.parameters()} == {1.0}
+
+
+def rates_by_layer(module):
+    """The factors of learning rates that timm's script gives to parameters, by their ids."""
+    groups = create_optimizer_v2(module, opt="sgd", lr=0.1, layer_decay=0.5).param_groups
+    return {id(each): group["lr_scale"] for group in groups for each in group["params"]}
+
+
+def same_objects(first, second):
+    return [id(each) for each in first] == [id(each) for each in second]
+
+
 def test_a_checkpoint_is_of_the_plain_model_and_resumes_exactly(tmp_path):
     straight, optimizer = begun()
     stepped(straight, optimizer, 2)

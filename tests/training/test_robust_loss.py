@@ -213,3 +213,31 @@ def test_in_eval_mode_it_attacks_without_gradients_as_with_them(without_gradient
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in robust_loss.state_dict().items())
     assert all(parameter.requires_grad for parameter in robust_loss.parameters())
+
+
+def test_another_model_in_the_place_of_the_first_is_refused():
+    """The loss would be that of the first model, and the second would learn nothing."""
+    robust_loss = a_loss()
+    robust_loss.model = copy.deepcopy(robust_loss.model)
+    with pytest.raises(ValueError, match="model in RobustLoss was replaced"):
+        robust_loss(*a_batch())
+
+
+@pytest.mark.parametrize("loaded", ["pixels", "normalised", "bytes"])
+def test_without_images_the_first_batch_shows_whether_images_are_normalised(loaded):
+    """The model would otherwise get pixels where it takes normalised images, and eps would be in other units."""
+    images, labels = a_batch()
+    images = (images * 255).round() / 255
+    batch = {"pixels": images, "normalised": (images - 0.3) / 0.4, "bytes": (images * 255).byte()}[loaded]
+    seen = []
+
+    def teacher(inputs):
+        seen.append(inputs)
+        return inputs.new_zeros(len(inputs), 7)
+
+    known = {"mean": [0.3] * 3, "std": [0.4] * 3, "teacher": teacher}
+    found = [
+        a_loss(**known, images=shown)(batch, labels, unlabeled=batch[:2])["loss"].item() for shown in (batch, None)
+    ]
+    assert found[1] == pytest.approx(found[0], abs=1e-9)
+    assert torch.equal(*seen)
