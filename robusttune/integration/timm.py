@@ -44,10 +44,7 @@ class RobustTask(TrainingTask):
         parameter = next(robust_loss.parameters())
         super().__init__(device=parameter.device, dtype=parameter.dtype, verbose=False)
         self.trainable_module: nn.Module = robust_loss
-        model, asked = (
-            cast(Any, robust_loss.model),
-            cast(Any, robust_loss),
-        )  # timm asks the module that its optimizer gets
+        model, asked = cast(Any, robust_loss.model), cast(Any, robust_loss)  # timm asks what its optimizer gets
         if hasattr(model, "no_weight_decay"):
             names = {f"{MODEL}{name}" for name in model.no_weight_decay()}
             asked.no_weight_decay = lambda: names

@@ -13,10 +13,8 @@ from robusttune.types import Json
 TIMM = "timm:"
 # Facts of timm's about an architecture, which hold for other weights, too.
 KEPT = ("pool_size", "first_conv", "classifier", "fixed_input_size", "min_input_size")
-CROPPED, BEFORE = (
-    160,
-    1.14,
-)  # from this side on, the command line scales the shorter side to 1.14 times the side before it crops
+# From this side on, the command line scales the shorter side to so many times the side before it crops.
+CROPPED, BEFORE = 160, 1.14
 UNTOLD = "not known"
 PIXELS = "pixels on [0, 1]"
 NORMALISED = "(pixels on [0, 1] - mean) / std"
