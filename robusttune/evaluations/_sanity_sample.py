@@ -1,7 +1,7 @@
 """The sample of images that all sanity checks share, and the outcome of a check."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robusttune import plugins
 from robusttune.attacks import Attack, NoGradientError
+from robusttune.data.splits import subset_of
 from robusttune.evaluations import LossName, Subject
 from robusttune.norms import default_eps
 from robusttune.threat import ThreatModel
@@ -36,7 +37,7 @@ class Sample:
 
     Args:
         subject: the model and its images.
-        images: the number of images to use.
+        images: the number of images to use, drawn with the seed from a plain DataLoader, the first ones of other loaders.
         steps: of the attacks; some checks take several times as many.
 
     Raises:
@@ -44,6 +45,7 @@ class Sample:
     """
 
     def __init__(self, subject: Subject, images: int, steps: int) -> None:
+        subject = replace(subject, loader=subset_of(subject.loader, images, subject.seed))
         self.subject, self.steps = subject, steps
         threat = subject.threat
         self.threat = threat if threat.eps > 0 else ThreatModel(threat.norm, default_eps(threat.norm, subject.shape))
@@ -52,12 +54,10 @@ class Sample:
             if batches and batch[0].shape[1:] != batches[0][0].shape[1:]:
                 continue  # the checks compare images of one size
             batches.append(batch)
-            if sum(len(labels) for _, labels in batches) >= images:
-                break
         if not batches:
             raise ValueError("sanity saw no images: the loader is empty")
-        self.pixels = torch.cat([pixels for pixels, _ in batches])[:images]
-        self.labels = torch.cat([labels for _, labels in batches])[:images]
+        self.pixels = torch.cat([pixels for pixels, _ in batches])
+        self.labels = torch.cat([labels for _, labels in batches])
         # Accuracies on fewer images vary more.
         self.slack = max(SLACK, 1 / math.sqrt(len(self.pixels)))
 

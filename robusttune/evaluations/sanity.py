@@ -29,7 +29,7 @@ def sanity(subject: Subject, *, images: int = 200, steps: int = 20) -> list[Reco
 
     Args:
         subject: the model and its images.
-        images: the number of images to use.
+        images: the number of images to use, drawn with the seed from a plain DataLoader, the first ones of other loaders.
         steps: of the attacks; some checks take several times as many.
 
     Raises:

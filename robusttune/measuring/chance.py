@@ -105,10 +105,17 @@ def _parts(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield images[start : start + AT_ONCE], labels[start : start + AT_ONCE]
 
 
-def guess_in(records: Records) -> Guess | None:
-    """Count what the records of an evaluation say of the unchanged images; None where "clean" was not among its parts."""
+def doubt_in(records: Records) -> str | None:
+    """Say why an evaluation's accuracies may mislead: a single class among the images, or a model that may as well guess."""
+    classes = Counter(records.labels)
+    images = len(records.labels)
+    if len(classes) == 1 and images >= LEAST:
+        return (
+            f"all {images} images measured have label {records.labels[0]}, so the figures are of this class alone: if the loader "
+            "gives images sorted by class, shuffle them, or measure all of them"
+        )
     for record in records:
-        if (record.evaluation, record.metric) == ("clean", "accuracy") and len(records.labels) == record.images:
-            frequent = max(Counter(records.labels).values(), default=0)
-            return Guess(round(record.value * record.images), record.images, frequent)
+        if (record.evaluation, record.metric) == ("clean", "accuracy") and images == record.images:
+            guess = Guess(round(record.value * images), images, max(classes.values(), default=0))
+            return f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None
     return None

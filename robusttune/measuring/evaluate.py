@@ -18,7 +18,7 @@ from robusttune.data.loaders import check_loader
 from robusttune.data.pixels import find_pixels
 from robusttune.data.splits import subset_of
 from robusttune.measuring.agreement import FACT, answers_for, check_without_labels, renamed, reworded
-from robusttune.measuring.chance import UNTRAINED, guess_in
+from robusttune.measuring.chance import doubt_in
 from robusttune.measuring.clock import Clock
 from robusttune.measuring.facts import facts_beside, facts_of
 from robusttune.measuring.passes import check_evaluation, count_images, part_of
@@ -158,8 +158,7 @@ def evaluate(
         if folder is not None and distributed.rank() == 0:
             save_somewhere(records, folder / FILE, progress)
         tracker.write(records)
-    guess = guess_in(records)
-    for line in (doubt, f"{guess}: {UNTRAINED}load trained weights, or look at the labels" if guess else None):
+    for line in (doubt, doubt_in(records)):
         if line is not None and distributed.rank() == 0:
             warn(line, progress)
     return records

@@ -8,8 +8,10 @@ import torch
 from handwritten import digits, hardened, loader
 from tables import unpadded
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
+from robusttune.evaluations._sanity_sample import Finding
 from robusttune.evaluations.sanity import sanity
 
 CHECKS = {
@@ -218,6 +220,22 @@ def test_sanity_beside_other_evaluations_leaves_single_images_known():
     records = robusttune.evaluate(hardened(), loader(), [partial(sanity, images=20, steps=2), "clean"], progress=False)
     assert len(records.hashes) == 60
     assert records.where("clean")[0].right is not None
+
+
+def test_images_sorted_by_class_are_drawn_from_all_classes(monkeypatch):
+    images, labels = digits()
+    order = labels.argsort()
+    seen = []
+
+    def look(sample):
+        seen.append(sample.labels)
+        return Finding(0.0, True, "")
+
+    monkeypatch.setattr("robusttune.evaluations.sanity.CHECKS", [look])
+    batches = DataLoader(TensorDataset(images[order], labels[order]), 100)
+    robusttune.evaluate(hardened(), batches, partial(sanity, images=64), progress=False)
+    assert len(seen[0]) == 64
+    assert seen[0].unique().tolist() == list(range(10))
 
 
 def test_no_images():

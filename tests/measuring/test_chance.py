@@ -125,3 +125,14 @@ def test_more_outputs_than_named_classes_are_said_and_fewer_refused(function, ca
         function(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), loader, **settings)
     loader.dataset.target_transform = int  # which may map three classes to two
     function(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), loader, **settings)
+
+
+def test_images_of_a_single_class_are_said(caplog):
+    images, labels = digits(1797).tensors
+    order = labels.argsort(stable=True)
+    batches = list(zip(images[order].split(100), labels[order].split(100), strict=True))
+    robusttune.evaluate(hardened(), batches, "clean", subset=128, progress=False)
+    assert "all 128 images measured have label 0, so the figures are of this class alone" in caplog.text
+    caplog.clear()
+    robusttune.evaluate(hardened(), batches, "clean", subset=200, progress=False)
+    assert "label 0" not in caplog.text
