@@ -132,8 +132,8 @@ def evaluate(
         pixels = find_pixels(images, source, mean=mean, std=std, normalized=normalized, model=model).to(place)
         inputs = pixels.inputs(pixels.pixels(images[:2].to(place))).to(dtype_of(model))
         until_the_end.enter_context(formatted(model, chosen_format("auto", model, inputs)))
-        pretext = known.heads(heads, model)
         shape, classes = tuple(images.shape[1:]), _classes_of(model, inputs)
+        pretext = known.heads(heads, model, shape)
         doubt = doubt_of_outputs(source, classes)
         subject = Subject(
             model=model,

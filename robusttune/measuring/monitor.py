@@ -127,7 +127,8 @@ class Monitor:
         space = find_pixels(images, loader, mean=mean, std=std, normalized=normalized, model=model)
         with restored(model, weights=False):
             first_logits(model, space.inputs(space.pixels(images[:2].cpu())).to(device_of(model), dtype_of(model)))
-        self._set_up(model, space, images.shape[1:], heads=run.heads(heads, model), classifier=run.classifier, log=log)
+        shape = tuple(images.shape[1:])
+        self._set_up(model, space, shape, heads=run.heads(heads, model, shape), classifier=run.classifier, log=log)
         self.classes: tuple[str, ...] = run.classes or tuple(class_names(loader) or ())
         batches = [self._measured(images_of(batch))[0] for batch in loader]
         values = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -178,8 +179,7 @@ class Monitor:
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
         statistics, answers = self._measured(images)
-        means = {name: float(values.double().mean()) for name, values in statistics.items()}
-        count = len(images)
+        means, count = {name: float(values.double().mean()) for name, values in statistics.items()}, len(images)
         distances, threshold = self._reference.distances(means, count), self.threshold(count)
         statistic = furthest(distances)
         alarm = not abs(distances[statistic]) <= threshold  # NaN alarms, too
@@ -273,7 +273,7 @@ class Monitor:
         model, run = with_run(model)
         if of_model != _fingerprint(model):
             raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
-        found = None if of_heads is None else run.heads(heads, model)
+        found = None if of_heads is None else run.heads(heads, model, facts["shape"])
         if of_heads is not None and found is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
         monitor = cls.__new__(cls)

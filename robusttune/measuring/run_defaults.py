@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -133,14 +134,14 @@ class RunDefaults:
             return False
         return self.run.about is not None or self.run.command is not None or self.run.statistics[0] is not None
 
-    def heads(self, given: HeadsLike | None, model: nn.Module) -> Heads | None:
-        """Return the user's pretext heads, else those in the run's folder; None for none."""
+    def heads(self, given: HeadsLike | None, model: nn.Module, shape: Sequence[int]) -> Heads | None:
+        """Return the user's pretext heads for images (C,H,W), else those in the run's folder; None for none."""
         if given is not None:
-            return heads_for(given, model)
+            return heads_for(given, model, shape)
         if self.run is None or not (self.run.folder / files.HEADS).exists():
             return None
         try:
-            return heads_for(self.run.folder, model)
+            return heads_for(self.run.folder, model, shape)
         except ValueError as error:
             logger.warning("the pretext heads in %s are left out: %s", self.folder, error)
             return None

@@ -171,6 +171,19 @@ def test_a_folder_is_monitored_with_its_heads(at_home, tmp_path):
     assert again(images) == monitor(images)
 
 
+def test_heads_do_not_measure_images_on_which_they_count_otherwise(at_home, caplog):
+    wide = a_loader(transforms.Resize((SIZE, SIZE + 8)))
+    with pytest.raises(
+        ValueError,
+        match=r"rotation head in 'runs/a' was trained on images of 16x16 px, which have 4 .* 16x24 px have 2",
+    ):
+        robusttune.evaluate("runs/a", wide, "pretext", heads="runs/a", progress=False)
+    assert "strangeness" not in robusttune.Monitor("runs/a", wide).statistics
+    assert "the pretext heads in 'runs/a' are left out: the rotation head" in caplog.text
+    larger = robusttune.evaluate("runs/a", a_loader(size=24), "pretext", progress=False)
+    assert larger[0].images == len(wide.dataset)
+
+
 def test_a_model_of_timm_is_known_in_a_run_from_python(at_home, tmp_path, capsys):
     loader = a_loader()
     model = timm.create_model("test_resnet", num_classes=3)
