@@ -58,8 +58,8 @@ def draw_eps(
 ) -> Path:
     """Draw the first images of a loader as they are and changed by each eps, write the picture, and return its path.
 
-    Each image has a row with random noise whose size is eps (before it is cut off at black and white), and with a model a row
-    with the images that an attack finds. Then the model's answer is below each: in red where it is wrong.
+    Each image has a row with random noise of size eps (before pixels are cut off at black and white) and, if a model is passed, a
+    row with the images that an attack finds. The model's answer is then below each image, in red if it is wrong.
 
     Args:
         loader: images (N,C,H,W), with labels or alone.

@@ -49,14 +49,14 @@ class Drift:
     """The monitor's result for one batch.
 
     Attributes:
-        alarm: True if the batch is further from the reference than all but a share `false_alarms` of batches like it.
+        alarm: True if the batch is further from the reference than the rate `false_alarms` allows.
         statistic: the statistic with the largest distance.
         distances: by statistic, the difference of the batch's mean from the reference's, in standard errors.
         threshold: the largest distance without an alarm.
         values: by statistic, the batch's mean.
         images: the number of images.
-        answers: the number of images that the model took for each class, the most frequent first; by the name of the class,
-            or by its number where the reference's loader does not name its classes.
+        answers: the number of images that the model put into each class, the most frequent first; by the name of the class,
+            or by its number if the reference's loader does not name its classes.
     """
 
     alarm: bool
@@ -250,7 +250,7 @@ class Monitor:
         heads: HeadsLike | None = None,
         log: PathLike | None = None,
     ) -> "Monitor":
-        """Read the monitor that `save` wrote, for the model and heads, or the folder of the run, that it was recorded with.
+        """Read the monitor that `save` wrote; pass the model and heads, or the run folder, that it was made with.
 
         Raises:
             ValueError: the files are missing or damaged, or the model or its heads are others.
