@@ -58,10 +58,10 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     inside = _scores(subject, (pixels for pixels, _ in subject.batches()))
     outside = _scores(subject, _pixels_of(subject, others))
     if not len(inside) or not len(outside):
-        raise ValueError("ood needs images in both loaders, but one of them is empty")
+        raise ValueError("ood needs images in both loaders, but one of them is empty: pass loaders that yield images")
     if not bool(torch.isfinite(torch.cat([inside, outside])).all()):
         raise NotFinite(
-            "the answers of the model or of its rotation head hold NaN or infinite values: they cannot be judged"
+            "the answers of the model or of its rotation head hold NaN or infinite values: look for broken weights"
         )
     return _records(inside, outside)
 

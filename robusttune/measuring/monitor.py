@@ -176,7 +176,8 @@ class Monitor:
         """
         check_images(images, wait=True)
         if tuple(images.shape[1:]) != self.shape:
-            raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
+            got = tuple(images.shape[1:])
+            raise ValueError(f"images have shape {got}, but the reference's have {self.shape}: use the same transform")
         statistics, answers = self._measured(images)
         means = {name: float(values.double().mean()) for name, values in statistics.items()}
         count = len(images)
@@ -264,15 +265,15 @@ class Monitor:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
-            raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
+            raise ValueError(f"{str(folder)!r} has format {version}, but {FORMAT} is needed: record a new reference")
         if checksum is not None and checksum != _checksum(facts):
-            raise ValueError(
-                f"{str(folder / FACTS)!r} does not match its checksum: it was damaged or edited; restore it from a copy, or record a "
-                "new reference"
-            )
+            advice = "restore it from a copy, or record a new reference"
+            raise ValueError(f"{str(folder / FACTS)!r} does not match its checksum: it was damaged or edited; {advice}")
         model, run = with_run(model)
         if of_model != _fingerprint(model):
-            raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
+            raise ValueError(
+                "the model has other weights than that of the reference: record a new reference with Monitor"
+            )
         found = None if of_heads is None else run.heads(heads, model)
         if of_heads is not None and found is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
@@ -280,9 +281,7 @@ class Monitor:
         monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
         monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
-            raise ValueError(
-                "heads= are others than those that the reference was recorded with: record a new reference"
-            )
+            raise ValueError("heads= are others than those of the reference: pass those, or record a new reference")
         values = files.load_weights(folder / VALUES)
         if not values.keys() >= set(names):
             raise ValueError(f"{str(folder / VALUES)!r} is of something else: record a new reference with Monitor")
