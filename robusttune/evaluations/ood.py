@@ -40,7 +40,7 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
 
     An image's score is the mean cross-entropy of the rotation head over all rotations, minus the divergence of the uniform
     distribution from the class probabilities: it is high for images on which both are unsure. FPR95 is the share of other
-    images that a threshold accepts which accepts 95% of the loader's.
+    images that are accepted at the threshold that accepts 95% of the loader's images.
 
     Args:
         subject: the model, its images, and heads with a rotation task.

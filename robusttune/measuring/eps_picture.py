@@ -68,9 +68,9 @@ def draw_eps(
         eps: radii in pixel units on [0,1]; None for 1/4 to 4 times the customary radius of the norm for images of this size.
         model: the model to attack; None for noise alone. It is not changed.
         images: how many to draw.
-        attack, steps: by which the model is attacked.
+        attack, steps: the attack on the model, and its number of steps.
         mean, std, normalized: of the model's input, see `evaluate`.
-        seed: of everything random.
+        seed: seed of all random numbers.
 
     Raises:
         ValueError: another ending, a radius that is none, or images and model that do not fit.

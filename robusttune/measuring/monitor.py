@@ -80,14 +80,14 @@ class Monitor:
     Args:
         model: images -> logits (N,K), hardened or not; it does not change. Or the folder of a run of harden, from which the
             model is loaded, and mean, std and heads are taken where they are not passed.
-        loader: the reference: images of the right kind, with or without labels, better held-out images than training images,
-            as a model is more confident on those.
+        loader: the reference: images of the right kind, with or without labels. Take held-out images, because a model is more
+            confident on its training images.
         heads: pretext heads, one of them for rotation: the folder of a run, a RobustLoss, or the result of `load_heads`;
             None for no heads.
         false_alarms: the share of batches like the reference that may raise an alarm.
         log: a file to which each batch adds a line of JSON; None for none.
-        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
-        seed: of the batches that are drawn from the reference.
+        mean, std, normalized: mean and std of the Normalize before the model; None takes them from the run, or else the loader.
+        seed: seed of the batches that are drawn from the reference.
 
     Raises:
         ValueError: arguments or images that do not fit, or too few images.
