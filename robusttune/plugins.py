@@ -107,9 +107,7 @@ def find(kind: Kind, name: object) -> object:
     known = names(kind)
     if name not in known:
         hint = did_you_mean(name, known)
-        raise ValueError(
-            f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; an object is taken too"
-        )
+        raise ValueError(f"unknown {_singular(kind)} {name!r}{hint}: known are {', '.join(known)}; or pass an object")
     return getattr(importlib.import_module(f"robusttune.{kind}.{name}"), name)
 
 

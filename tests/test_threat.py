@@ -109,7 +109,7 @@ def test_a_loss_carries_labels_and_logits_only_if_given():
 def test_an_unknown_name_lists_the_known(kind):
     known = ", ".join(plugins.names(kind))
     with pytest.raises(
-        ValueError, match=f"unknown {kind.rpartition('.')[2][:-1]} 'xyzzy': known are {known}; an object is taken too"
+        ValueError, match=f"unknown {kind.rpartition('.')[2][:-1]} 'xyzzy': known are {known}; or pass an object"
     ):
         plugins.find(kind, "xyzzy")
 

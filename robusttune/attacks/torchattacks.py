@@ -70,7 +70,9 @@ def torchattacks(
         results: Tensor = kind(model, **arguments)(_adapters.copied(images), labels)
     bounded = any(radius in arguments for radius in RADIUS)
     if bounded and bool((threat.size(results, images) > threat.eps * (1 + SLACK) + 1e-6).any()):
-        raise ValueError(f"{name} left the {threat.norm} ball of radius eps: it is for another norm")
+        raise ValueError(
+            f"{name} left the {threat.norm} ball of radius eps, so it is for another norm: pass name=… of a class for {threat.norm}"
+        )
     return _adapters.as_laid_out(results, images) if bounded else _adapters.projected(results, images, threat)
 
 

@@ -133,7 +133,7 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
         corruption = _corruption(augment)
         return Checked(augment if corruption is None else _Corrupting(augment, corruption), images)
     raise ValueError(
-        f"unknown augment {shown(augment)}: known are {', '.join(names())}; a callable or Kornia module is taken too"
+        f"unknown augment {shown(augment)}: known are {', '.join(names())}; or pass a callable or Kornia module"
     )
 
 

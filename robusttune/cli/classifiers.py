@@ -71,7 +71,7 @@ def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool)
     """Note what of a model is not trained.
 
     Raises:
-        ValueError: it is not allowed, as what is measured of such a model says nothing.
+        ValueError: it is not allowed, because results of such a model mean nothing.
     """
     if untrained is None:
         return
@@ -79,7 +79,7 @@ def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool)
     if not allowed:
         first = f"{advice.removesuffix(', or')}; " if "--" in advice else ""
         raise ValueError(
-            f"{what}, so what is measured of it says nothing: {first}harden it with --finetune EPOCHS and evaluate that run, "
+            f"{what}, so its results mean nothing: {first}harden it with --finetune EPOCHS and evaluate that run, "
             "or pass --untrained"
         )
     note(f"{what}: {'--finetune trains it first' if finetune else f'{advice} --finetune EPOCHS, such as 5'}")

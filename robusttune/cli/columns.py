@@ -59,7 +59,7 @@ def check_columns(data: str, reader: object) -> None:
         known = list(features) if isinstance(features, Mapping) else [image, label]
     if image not in known or label not in known:
         raise ValueError(
-            f"{data!r} has the columns {', '.join(known)}, but images are looked for in {image!r} and labels in {label!r}: "
+            f"{data!r} has the columns {', '.join(known)}, but images are read from {image!r} and labels from {label!r}: "
             "pass --data_args '{input_key: …, target_key: …}'"
         )
 

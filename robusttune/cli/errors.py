@@ -31,7 +31,7 @@ PHRASES = {
     "pass val_loader= with labelled images that are not trained on": "put labelled images that are not trained on into a folder "
     "validation beside train, or name their split with --val_split",
 }
-OBJECTS = re.compile(r"; an? [\w ]+ is taken too")
+OBJECTS = re.compile(r"; or pass an? (?:object|callable or Kornia module)\b")
 NUMBERS_BY_NAME = re.compile(r"(?<=with --)(tasks) (\{(?:'\w+': [\d.e-]+(?:, )?)+\})")  # which a shell would take apart
 
 

@@ -89,7 +89,9 @@ class ReadImages(Dataset[tuple[Tensor, int]]):
                     reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
                     logger.warning("%s cannot be read (%s): the next image takes its place", self.name(index), reason)
                 index = (index + 1) % len(self)
-        raise ValueError(f"{RETRIES} images in a row cannot be read, up to {self.name(index - 1)}: are they damaged?")
+        raise ValueError(
+            f"{RETRIES} images in a row cannot be read, up to {self.name(index - 1)}: they may be damaged; restore or remove them"
+        )
 
     def name(self, index: int) -> str:
         """Name an image by its file, or by its number where the reader does not name files."""
@@ -112,7 +114,8 @@ def read_folder(reader: FolderReader) -> Folder:
     ]
     if not inside:
         raise ValueError(
-            f"{str(root)!r} has images, but no folder of images for each class, which its labels come from"
+            f"{str(root)!r} has images, but no folder of images for each class, which its labels come from: put the images of each "
+            "class into a folder with its name"
         )
     deep = next((parts for _, parts in inside if len(parts) > 1), None)
     if deep is not None:
@@ -178,14 +181,14 @@ def by_name(own: Sequence[str], names: Sequence[str], where: str) -> tuple[Mappi
     twice = sorted({name for name, count in counts if count > 1 and name in own})
     if twice:
         raise ValueError(
-            f"{where} has other classes than the model, and two of them have the same name: {shown(twice)}"
+            f"{where} has other classes than the model, and two of them have the same name: {shown(twice)}; rename one of the two"
         )
     rows = {name: row for row, name in enumerate(names)}
     added = [name for name in own if name not in rows]
     if added:
         raise ValueError(
-            f"{where} has images of the classes {shown(added)}, which are not among those to be told apart: {shown(names)}; "
-            "rename the folders as these are called, or remove them"
+            f"{where} has images of the classes {shown(added)}, which are not among the model's classes: {shown(names)}; rename the "
+            "folders as these are called, or remove them"
         )
     return {label: rows[name] for label, name in enumerate(own)}, [name for name in names if name not in set(own)]
 

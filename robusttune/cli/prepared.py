@@ -155,5 +155,6 @@ def names_in_file(file: str) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise ValueError(f"--classes_file {file!r} holds {'twice ' + shown(twice) if twice else 'no name'}")
+        problem = f"has {shown(twice)} more than once" if twice else "has no names"
+        raise ValueError(f"--classes_file {file!r} {problem}: write the name of each class once, one a line")
     return names

@@ -76,7 +76,7 @@ def descriptions(place: str) -> dict[str, str]:
 
     Example:
         >>> descriptions("training/harden.py:harden")["lr"]
-        'of a named optimiser; left out, those that are customary for "sgd", "momentum" or "adamw".'
+        'peak learning rate of a named optimiser; by default the usual one of "sgd", "momentum" or "adamw".'
     """
     entries = _entries(place)
     for other, where in REFERENCES.items():

@@ -141,8 +141,7 @@ def _check_reader(data: str, place: str | None) -> None:
         and Path(place, name).resolve() == Path(name).resolve()
     ):
         raise ValueError(
-            f"--data_dir is {place!r}, so that what is read of {name!r} would be kept in {name!r} itself, and read again: pass "
-            "another folder"
+            f"--data_dir is {place!r}, which is {name!r} itself: its cache would be read as data; pass another folder"
         )
 
 
@@ -150,7 +149,9 @@ def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
     """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
     inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if read == folder and (strict or look.SPLITS & {name.lower() for name in inside}):
-        raise ValueError(f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}")
+        raise ValueError(
+            f"there is no split {split!r} in {str(folder)!r}, whose folders are {', '.join(inside[:8])}: name one of them"
+        )
 
 
 def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) -> None:
@@ -158,4 +159,6 @@ def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) 
     if isinstance(images, ImageFolder):
         _check_split(Path(sources.data_dir or ""), Path(images.root), sources.split, strict)
     elif hasattr(images, "train") and sources.split not in look.SPLITS:
-        raise ValueError(f"there is no split {sources.split!r} in {sources.data!r}, which has train and test")
+        raise ValueError(
+            f"there is no split {sources.split!r} in {sources.data!r}, which has train and test: name one of them"
+        )

@@ -94,7 +94,8 @@ class Published:
             lost = [row for row in rows if row not in there]
             if lost:
                 raise ValueError(
-                    f"{corruption} at severity {severity} lacks {len(lost)} of the images, such as {lost[0]}"
+                    f"{corruption} at severity {severity} lacks {len(lost)} of the images, such as {lost[0]}: download the benchmark "
+                    "again, or leave this corruption out of names="
                 )
             keys = list(rows)
         for start in range(0, len(keys), batch_size):
@@ -229,13 +230,15 @@ class _Folders:
         levels = _levels(self.folders[corruption])
         if len(levels) != SEVERITIES:
             raise ValueError(
-                f"{self.folders[corruption]} has the severities {[level.name for level in levels]}, but five are needed"
+                f"{self.folders[corruption]} has the severities {[level.name for level in levels]}, but five are needed: download "
+                "the benchmark again, or leave this corruption out of names="
             )
         classes = [path for path in _inside(levels[severity - 1]) if path.name in self.labels]
         files = [path for folder in classes for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES]
         if not files:
             raise ValueError(
-                f"{levels[severity - 1]} holds no picture ({', '.join(PICTURES)}) of the classes asked for"
+                f"{levels[severity - 1]} holds no picture ({', '.join(PICTURES)}) of the model's classes: download the benchmark "
+                "again, or pass wnids= with the names of its folders"
             )
         return [f"{path.parent.name}/{path.name}" for path in files]
 
@@ -245,7 +248,7 @@ class _Folders:
         sizes = sorted({tuple(image.shape[1:]) for image in images})
         if len(sizes) > 1:
             raise ValueError(
-                f"pictures in {root} differ in size ({sizes[0]} and {sizes[1]}), but those of a batch may not"
+                f"pictures in {root} differ in size ({sizes[0]} and {sizes[1]}), but one size is needed: download the benchmark again"
             )
         labels = [self.labels[key.partition("/")[0]] for key in keys]
         return torch.stack(images), torch.tensor(labels)

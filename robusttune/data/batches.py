@@ -176,7 +176,9 @@ def check_classes(labels: Tensor, classes: int) -> None:
     """Raise a ValueError unless labels (N,) lie from 0 to classes - 1, or soft ones (N,K) have as many columns as classes."""
     if labels.dim() == 2:
         if labels.shape[1] != classes:
-            raise ValueError(f"soft labels have {labels.shape[1]} columns, but the model has {classes} classes")
+            raise ValueError(
+                f"soft labels have {labels.shape[1]} columns, but the model has {classes} classes: give them one column for each class"
+            )
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:

@@ -101,8 +101,7 @@ def _normalisation(step: object) -> tuple[Channels, Channels] | None:
     if mean is None or std is None or way != "standard" or not _subtracts_and_divides(step, mean, std):
         raise ValueError(
             f"{type(step).__module__}.{type(step).__name__} in the transform normalises each image by its own values, so "
-            "pixels on [0, 1], in whose units eps is, cannot be told from its images: let the loader yield pixels, and "
-            "normalise them in the model"
+            "eps has no meaning in pixels on [0, 1]: let the loader yield pixels, and normalise them in the model"
         )
     return mean, std
 

@@ -95,8 +95,8 @@ def autoattack(
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
-            radius for another norm).
+        norm, eps: norm and radius of the adversary; by default those that the model was trained against (for another norm,
+            its usual radius).
         queries: of Square; fewer than 5,000 are not the standard.
         second_judge: attack the images that are left with adv-lib's targeted APGD, too (with 3 classes with its APGD on the
             difference-of-logits ratio, with 2 on the cross-entropy). The last Record is then the worst case over two

@@ -68,7 +68,7 @@ def certified(
     Args:
         subject: the model and its images.
         sigma: standard deviation of the noise, in pixel units on [0,1].
-        radii: in the same units; multiples of sigma, from 0 up, unless given.
+        radii: in the same units; by default multiples of sigma, from 0 up.
         draws: the number of noisy copies for each image's bound; the largest provable radius grows with it.
         choosing_draws: the number of noisy copies that choose the class beforehand.
         alpha: the probability that an image's proof is false.

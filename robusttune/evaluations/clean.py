@@ -13,7 +13,14 @@ def _passes(subject: Subject) -> Passes:
 
 @takes(_passes)
 def clean(subject: Subject) -> list[Record]:
-    """Measure the accuracy on unchanged images, the balanced accuracy, and the accuracy of the worst class."""
+    """Measure accuracy on unchanged images: over all images, the mean over the classes (balanced), and of the worst class.
+
+    Args:
+        subject: the model and its images.
+
+    Raises:
+        ValueError: there are no images.
+    """
     seen, right = torch.zeros(2, subject.classes, dtype=torch.long, device=subject.device)
     single: list[bool] = []
     for pixels, labels in subject.batches():

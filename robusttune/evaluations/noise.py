@@ -40,9 +40,9 @@ def noise(
 
     Args:
         subject: the model and its images.
-        norm: of the ball that perturbations are drawn from; that of the training adversary unless given.
-        eps: radii in pixel units on [0,1]; from half of to four times the training radius unless given (the customary one
-            for another norm).
+        norm: norm of the ball from which perturbations are drawn; by default that of the training.
+        eps: radii in pixel units on [0,1]; by default from half of to four times the training radius (for another norm, its
+            usual radius).
         draws: the number of perturbations for each image and radius.
 
     Raises:

@@ -40,7 +40,7 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
 
     An image's score is the mean cross-entropy of the rotation head over all rotations, minus the divergence of the uniform
     distribution from the class probabilities: it is high for images on which both are unsure. FPR95 is the share of other
-    images that a threshold accepts which accepts 95% of the loader's.
+    images that are accepted at the threshold that accepts 95% of the loader's images.
 
     Args:
         subject: the model, its images, and heads with a rotation task.
@@ -58,10 +58,10 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
     inside = _scores(subject, (pixels for pixels, _ in subject.batches()))
     outside = _scores(subject, _pixels_of(subject, others))
     if not len(inside) or not len(outside):
-        raise ValueError("ood needs images in both loaders, but one of them is empty")
+        raise ValueError("ood needs images in both loaders, but one of them is empty: pass loaders that yield images")
     if not bool(torch.isfinite(torch.cat([inside, outside])).all()):
         raise NotFinite(
-            "the answers of the model or of its rotation head hold NaN or infinite values: they cannot be judged"
+            "the answers of the model or of its rotation head hold NaN or infinite values: look for broken weights"
         )
     return _records(inside, outside)
 

@@ -55,7 +55,7 @@ def pretext(subject: Subject) -> list[Record]:
         count, images = subject.totals(sum(single), len(single))
         (total,) = subject.sums(losses[name])
         if not math.isfinite(total):
-            raise NotFinite(f"the answers of the head for {name} hold NaN or infinite values: they cannot be judged")
+            raise NotFinite(f"the answers of the head for {name} hold NaN or infinite values: look for broken weights")
         found = sum(distributed.gathered(views[name]), Counter[int]())
         guess = float(sum(Fraction(number, classes) for classes, number in found.items()) / images)
         setting = {"task": name, "guess": guess, "loss": total / images, "seed": subject.seed}

@@ -31,8 +31,8 @@ def quick(
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
-            radius for another norm).
+        norm, eps: norm and radius of the adversary; by default those that the model was trained against (for another norm,
+            its usual radius).
         images: the number of images, drawn with the seed from a plain DataLoader, the first ones of other loaders.
 
     Raises:

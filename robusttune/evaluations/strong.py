@@ -47,8 +47,8 @@ def strong(
 
     Args:
         subject: the model and its images.
-        norm, eps: of the adversary; those that the model was, or should be, trained against unless given (the customary
-            radius for another norm).
+        norm, eps: norm and radius of the adversary; by default those that the model was trained against (for another norm,
+            its usual radius).
         steps: of the first two attacks.
         targets: the number of wrong classes to attack toward; the likeliest ones on the clean image.
         target_steps: of each targeted attack.

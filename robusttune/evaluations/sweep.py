@@ -81,14 +81,14 @@ def sweep(
 ) -> list[Record]:
     """Measure the accuracy under attack for radii from 0 to well past the training radius, in both norms.
 
-    An image counts as robust at a radius if no attack up to that radius changes its class: the balls lie in each other,
-    so an image that fell is not attacked again, and accuracy never rises with the radius.
+    An image counts as robust at a radius if no attack up to that radius makes the answer wrong. An image that fell at a
+    smaller radius is not attacked again, so accuracy never rises with the radius.
 
     Args:
         subject: the model and its images.
-        norms: the adversary's norms; unless given, the training norm first and then every other one.
-        eps: radii in pixel units on [0,1], for all norms; multiples of the training radius unless given (of the
-            customary radius for a norm that was not trained on).
+        norms: the adversary's norms; by default the training norm first, then every other one.
+        eps: radii in pixel units on [0,1], for all norms; by default multiples of the training radius (for a norm that was
+            not trained on, of its usual radius).
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
         steps: of the attack; "auto" for those of a `partial(attack, steps=…)`, otherwise 50, or none for an attack of yours
             without `steps`; None for the attack's default.

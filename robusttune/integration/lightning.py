@@ -165,7 +165,7 @@ class RobustTraining(Callback):
         strategy = type(trainer.strategy).__name__
         if strategy in SHARDING:
             raise ValueError(
-                f"{strategy} shares out the weights, and an attack needs all of them in each process: use strategy='ddp' or one "
+                f"{strategy} splits the weights among processes, and an attack needs all of them in each process: use strategy='ddp' or one "
                 "device"
             )
 

@@ -55,7 +55,7 @@ class RobustTrainer(Trainer):
         super().__init__(robust_loss.model, args, **settings)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                "FSDP and DeepSpeed share out the weights, and an attack needs all of them in each process: leave fsdp= and "
+                "FSDP and DeepSpeed split the weights among processes, and an attack needs all of them in each process: leave fsdp= and "
                 "deepspeed= out of TrainingArguments; several processes work without them"
             )
         if self.label_smoother is not None or self.compute_loss_func is not None:

@@ -73,20 +73,20 @@ class Comparisons(list[Comparison]):
 
 
 def compare(first: Records | PathLike, second: Records | PathLike) -> Comparisons:
-    """Compare two models by every accuracy that both have, on the images that both were measured on.
+    """Compare two models by every accuracy that both have, on the images that both were measured on; return a list of tests.
 
-    On images without labels, agreement is compared with agreement: with the same answers, or each model's with its own.
+    On images without labels, agreement is compared with agreement: both with the same teacher, or each model with itself.
 
     Images are paired by their contents, so the order in which loaders yield them does not matter. The test is about these
-    two models, not about the two recipes: training with another seed gives another model.
+    two models, not about their settings: training with another seed gives another model.
 
     Args:
         first, second: the Records that `evaluate` returned for two models, or what `Records.load` reads: their files, the
             folders that `evaluate` wrote to, or those of the runs.
 
     Raises:
-        ValueError: there is no common image or no common measurement, Records do not hold the answer to each image, or they
-            hold accuracy and agreement, or agreement with the answers of two teachers.
+        ValueError: the two have no image or no measurement in common, Records lack the answers to single images, or one is
+            accuracy and the other agreement, or both are agreement with different teachers.
 
     Source: McNemar 1947, doi:10.1007/BF02295996.
     """

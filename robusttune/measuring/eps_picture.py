@@ -58,8 +58,8 @@ def draw_eps(
 ) -> Path:
     """Draw the first images of a loader as they are and changed by each eps, write the picture, and return its path.
 
-    Each image has a row with random noise whose size is eps (before it is cut off at black and white), and with a model a row
-    with the images that an attack finds. Then the model's answer is below each: in red where it is wrong.
+    Each image has a row with random noise of size eps (before pixels are cut off at black and white) and, if a model is passed, a
+    row with the images that an attack finds. The model's answer is then below each image, in red if it is wrong.
 
     Args:
         loader: images (N,C,H,W), with labels or alone.
@@ -68,9 +68,9 @@ def draw_eps(
         eps: radii in pixel units on [0,1]; None for 1/4 to 4 times the customary radius of the norm for images of this size.
         model: the model to attack; None for noise alone. It is not changed.
         images: how many to draw.
-        attack, steps: by which the model is attacked.
+        attack, steps: the attack on the model, and its number of steps.
         mean, std, normalized: of the model's input, see `evaluate`.
-        seed: of everything random.
+        seed: seed of all random numbers.
 
     Raises:
         ValueError: another ending, a radius that is none, or images and model that do not fit.

@@ -74,33 +74,33 @@ def evaluate(
     training_loader: Loader | None = None,
     notes: Mapping[str, Json] | None = None,
 ) -> Records:
-    """Measure a model on unchanged and on attacked images; the model itself does not change.
+    """Measure a model on unchanged and on attacked images, and return Records; the model does not change.
 
     Args:
-        model: images -> logits (N,K), hardened by us or not; evaluated in eval mode. Or the folder of a run of harden, from
-            which the model is loaded, and norm, eps, mean, std and heads are taken where they are not passed; images of
-            another size are reported, other channels and other names in `loader.dataset.classes` are refused.
-        loader: yields (images, labels), as for `harden`; or images alone, on which not accuracy but agreement is measured: how
-            often the model's answer is the teacher's on the image as it is.
+        model: images -> logits (N,K), hardened by us or not; evaluated in eval mode. Or the folder of a run of harden: the
+            model and, unless you pass them, norm, eps, mean, std and heads are then read from it. Images of another size are
+            reported; other channels, and other names in `loader.dataset.classes`, are refused.
+        loader: yields (images, labels), as for `harden`. If it yields images alone, agreement is measured in place of accuracy:
+            how often the model answers as the teacher does on the unchanged image.
         which: evaluations by name, or `functools.partial(evaluation, …)` of one with settings.
-        norm, eps: the adversary that the model was, or should be, trained against; None for that of the run, or else linf;
-            eps in pixel units on [0,1], None for the run's, or else the customary radius for the image size.
-        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
+        norm: norm of the adversary that the model was trained against, "linf" or "l2"; None for the run's, or else linf.
+        eps: radius of that adversary, in pixel units on [0,1]; None for the run's, or else the usual radius for the image size.
+        mean, std, normalized: mean and std of the Normalize before the model; None takes them from the run, or else from the loader.
         subset: the number of images to use: drawn with `seed` from a plain DataLoader, the first ones of other loaders.
         heads: pretext heads for "pretext" and "ood": the result of `load_heads`, a RobustLoss, or the folder of a run.
-        teacher: whose answers stand for the labels that images lack: None for the model itself; or the folder of a run, a module
-            or a function, as for `harden`, such as the model before it was hardened.
-        run: the folder of the run that trained the model, where the model itself is passed: of a run begun from Python, which
-            does not name its model.
-        out: a folder for `records.jsonl` and for files from which long evaluations are resumed; None for none.
+        teacher: the model whose answers replace labels if the images have none: None for the model itself; or the folder of a
+            run, a module or a function, as for `harden`, such as the model before it was hardened.
+        run: the folder of the run that trained the model, if you pass the model itself, because the run was begun from Python
+            and does not name its model.
+        out: folder for `records.jsonl` and for files from which long evaluations are resumed; without it nothing is saved.
         resume: continue the evaluation in `out` that was interrupted.
-        seed: of everything random.
+        seed: seed of all random numbers.
         device: "auto", or the device to work on.
         log: a tracker that gets the numbers, the settings and the report: "mlflow", "wandb", "tensorboard", or an object.
         progress: show a progress bar over all evaluations, with the adversary, the attack, its step, and the time left.
-        training_loader: of the images that the model was trained on, without augmentation: counts how many of the images
-            measured are among them, in `records.facts["overlap"]`.
-        notes: facts of yours to keep in `records.facts["notes"]`; reports show them, such as {"data": "CIFAR-10", "split": "test"}.
+        training_loader: the images that the model was trained on, without augmentation; how many of the measured images are
+            among them is counted in `records.facts["overlap"]`.
+        notes: your own facts for `records.facts["notes"]`; reports show them, such as {"data": "CIFAR-10", "split": "test"}.
 
     Raises:
         ValueError: arguments, images or labels that do not fit.

@@ -49,14 +49,14 @@ class Drift:
     """The monitor's result for one batch.
 
     Attributes:
-        alarm: True if the batch is further from the reference than all but a share `false_alarms` of batches like it.
+        alarm: True if the batch is further from the reference than the rate `false_alarms` allows.
         statistic: the statistic with the largest distance.
         distances: by statistic, the difference of the batch's mean from the reference's, in standard errors.
         threshold: the largest distance without an alarm.
         values: by statistic, the batch's mean.
         images: the number of images.
-        answers: the number of images that the model took for each class, the most frequent first; by the name of the class,
-            or by its number where the reference's loader does not name its classes.
+        answers: the number of images that the model put into each class, the most frequent first; by the name of the class,
+            or by its number if the reference's loader does not name its classes.
     """
 
     alarm: bool
@@ -80,14 +80,14 @@ class Monitor:
     Args:
         model: images -> logits (N,K), hardened or not; it does not change. Or the folder of a run of harden, from which the
             model is loaded, and mean, std and heads are taken where they are not passed.
-        loader: the reference: images of the right kind, with or without labels, better held-out images than training images,
-            as a model is more confident on those.
+        loader: the reference: images of the right kind, with or without labels. Take held-out images, because a model is more
+            confident on its training images.
         heads: pretext heads, one of them for rotation: the folder of a run, a RobustLoss, or the result of `load_heads`;
             None for no heads.
         false_alarms: the share of batches like the reference that may raise an alarm.
         log: a file to which each batch adds a line of JSON; None for none.
-        mean, std, normalized: of the model's input; None takes them from the run, or else from the loader.
-        seed: of the batches that are drawn from the reference.
+        mean, std, normalized: mean and std of the Normalize before the model; None takes them from the run, or else the loader.
+        seed: seed of the batches that are drawn from the reference.
 
     Raises:
         ValueError: arguments or images that do not fit, or too few images.
@@ -177,7 +177,8 @@ class Monitor:
         """
         check_images(images, wait=True)
         if tuple(images.shape[1:]) != self.shape:
-            raise ValueError(f"images have shape {tuple(images.shape[1:])}, but the reference's have {self.shape}")
+            got = tuple(images.shape[1:])
+            raise ValueError(f"images have shape {got}, but the reference's have {self.shape}: use the same transform")
         statistics, answers = self._measured(images)
         means, count = {name: float(values.double().mean()) for name, values in statistics.items()}, len(images)
         distances, threshold = self._reference.distances(means, count), self.threshold(count)
@@ -250,7 +251,7 @@ class Monitor:
         heads: HeadsLike | None = None,
         log: PathLike | None = None,
     ) -> "Monitor":
-        """Read the monitor that `save` wrote, for the model and heads, or the folder of the run, that it was recorded with.
+        """Read the monitor that `save` wrote; pass the model and heads, or the run folder, that it was made with.
 
         Raises:
             ValueError: the files are missing or damaged, or the model or its heads are others.
@@ -264,15 +265,15 @@ class Monitor:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{str(folder)!r} holds no reference that can be read: record one with Monitor") from error
         if version != FORMAT:
-            raise ValueError(f"{str(folder)!r} has format {version}, but this version reads format {FORMAT}")
+            raise ValueError(f"{str(folder)!r} has format {version}, but {FORMAT} is needed: record a new reference")
         if checksum is not None and checksum != _checksum(facts):
-            raise ValueError(
-                f"{str(folder / FACTS)!r} does not match its checksum: it was damaged or edited; restore it from a copy, or record a "
-                "new reference"
-            )
+            advice = "restore it from a copy, or record a new reference"
+            raise ValueError(f"{str(folder / FACTS)!r} does not match its checksum: it was damaged or edited; {advice}")
         model, run = with_run(model)
         if of_model != _fingerprint(model):
-            raise ValueError("the model has other weights than the one whose reference this is: record a new reference")
+            raise ValueError(
+                "the model has other weights than that of the reference: record a new reference with Monitor"
+            )
         found = None if of_heads is None else run.heads(heads, model, facts["shape"])
         if of_heads is not None and found is None:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
@@ -280,9 +281,7 @@ class Monitor:
         monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
         monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
-            raise ValueError(
-                "heads= are others than those that the reference was recorded with: record a new reference"
-            )
+            raise ValueError("heads= are others than those of the reference: pass those, or record a new reference")
         values = files.load_weights(folder / VALUES)
         if not values.keys() >= set(names):
             raise ValueError(f"{str(folder / VALUES)!r} is of something else: record a new reference with Monitor")

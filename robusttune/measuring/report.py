@@ -38,7 +38,7 @@ def report(
     It begins with a verdict: accuracy under attack and on unchanged images, of each model against the first. Details are folded.
 
     Args:
-        runs: the Records of one model (a part of them will do), or of several by name, such as {"before": …, "after": …}.
+        runs: the Records of one model (all or a part of them), or of several by name, such as {"before": …, "after": …}.
             Instead of Records, what `Records.load` reads: a file, a folder that `evaluate` wrote to, or that of a run.
         out: a folder, created if it does not exist.
         sections: names out of `robusttune.measuring.sections`, or functions `(runs, folder) -> Markdown`.

@@ -121,7 +121,9 @@ class Subject:
             parts = [pixels] if size is None else torch.split(pixels, size)
             logits = torch.cat([self.logits(part) for part in parts])
         if not bool(torch.isfinite(logits).all()):
-            raise NotFinite("the model's logits hold NaN or infinite values: its answers cannot be judged")
+            raise NotFinite(
+                "the model's logits hold NaN or infinite values: load its weights again, or look for a broken layer"
+            )
         return logits
 
     def adversary(self, norm: NormLike | None = None, eps: float | None = None) -> ThreatModel:

@@ -61,7 +61,7 @@ def check_whole(model: nn.Module) -> None:
     sharded = next(_sharded(model), None)
     if sharded is not None:
         raise ValueError(
-            f"the model is wrapped by {sharded}, which shares out the weights, and an attack needs all of them in each process: "
+            f"the model is wrapped by {sharded}, which splits the weights among processes, and an attack needs all of them in each process: "
             "pass the plain module, and wrap RobustLoss in DistributedDataParallel for several processes (harden does so "
             "itself); to evaluate, load the full state_dict into a plain module"
         )

@@ -116,7 +116,9 @@ def _function(module: str, name: str) -> Callable[..., object]:
             raise  # the module exists, but imports one that does not
         raise ValueError(f"there is no module {module!r} here: the model is {NAMES}") from error
     except AttributeError as error:
-        raise ValueError(f"the module {module!r} has no {name!r}") from error
+        raise ValueError(
+            f"the module {module!r} has no {name!r}: name a function in it that makes the model"
+        ) from error
 
 
 def called(subject: str, create: Callable[..., T], *arguments: object, **keywords: object) -> T:

@@ -36,7 +36,9 @@ class mart:
 
     def __post_init__(self) -> None:
         if not isinstance(self.beta, int | float) or not 0 <= self.beta <= sys.float_info.max:
-            raise ValueError(f"beta is {self.beta!r}, but a finite number of at least 0 is needed: 6 as a rule")
+            raise ValueError(
+                f"beta is {self.beta!r}, but a finite number of at least 0 is needed; the usual value is 6"
+            )
 
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Tensor) -> Tensor:
         """Return the loss per image (N,) that the attack maximises: the cross-entropy."""

@@ -34,7 +34,7 @@ class trades:
     def __post_init__(self) -> None:
         beta, share = self.beta, self.label_smoothing
         if not isinstance(beta, int | float) or not 0 <= beta <= sys.float_info.max:
-            raise ValueError(f"beta is {beta!r}, but a finite number of at least 0 is needed: 6 as a rule")
+            raise ValueError(f"beta is {beta!r}, but a finite number of at least 0 is needed; the usual value is 6")
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise ValueError(f"label_smoothing is {share!r}, but a number from 0 to below 1 is needed, such as 0.1")
 

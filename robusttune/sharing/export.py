@@ -76,7 +76,7 @@ def export(
 
     Args:
         model: images -> logits (N,K), which does not change; or the folder of a run of harden, or of `save`.
-        path: of the new file.
+        path: path of the new file.
         to: "onnx" (for ONNX Runtime), "torch.export", "torchscript", or "int8": ONNX with weights of 8 bits, and activations
             that are rounded to 8 bits while it runs.
         loader: yields (images, labels), to compare accuracy on unchanged and on adversarial images; None compares the logits of

@@ -61,18 +61,18 @@ def push_to_hub(
     none.
 
     Args:
-        folder: that `save` wrote.
+        folder: the folder that `save` wrote.
         repo_id: USER/NAME of the repository.
-        private: whether nobody else may see the repository; one that is public is then refused, as it would stay so. With False,
-            one that is private stays private, too, which is warned of.
+        private: True for a private repository; one that exists and is public is then refused. With False, one that exists and is
+            private stays private, with a warning.
         dry_run: check the folder and list its files; nothing is sent.
-        message: of the commit.
-        token: of the Hub; None for that of `hf auth login` or of the variable HF_TOKEN.
-        endpoint: address of another server than the Hub; None for that of the variable HF_ENDPOINT, or the Hub.
+        message: message of the commit.
+        token: token of the Hub; None for that of `hf auth login` or of the variable HF_TOKEN.
+        endpoint: address of a server in place of the Hub; None for that of the variable HF_ENDPOINT, or the Hub.
 
     Raises:
-        ValueError: the folder lacks a file or its weights are damaged, the name is none of the Hub's, the repository is public, or
-            the Hub refuses.
+        ValueError: the folder lacks a file or its weights are damaged, `repo_id` is not a valid name, the repository is public,
+            or the Hub refuses.
 
     Example:
         >>> import robusttune

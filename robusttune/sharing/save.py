@@ -45,22 +45,22 @@ def save(
     overwrite: bool = False,
     trust: bool = False,
 ) -> Path:
-    """Write a folder that carries a model and its story: weights, configuration, and a model card; return its path.
+    """Write a folder with a model and what is known of it: weights, configuration, and a model card; return its path.
 
-    `model.safetensors` holds the weights, `config.json` the layers, the classes and the preprocessing in timm's format, and
-    `README.md` what was measured, with metadata for the Hugging Face Hub. timm loads a model of its own from it by
-    `timm.create_model("local-dir:FOLDER", pretrained=True)`, and `robusttune.load(folder)` any. What is not known, the card says.
+    `model.safetensors` has the weights, `config.json` the architecture, the classes and the preprocessing in timm's format, and
+    `README.md` (the card) what was measured, what is not known, and metadata for the Hugging Face Hub. `robusttune.load(folder)`
+    loads any model from it, and `timm.create_model("local-dir:FOLDER", pretrained=True)` a model of timm.
 
     Args:
         model: images -> logits (N,K), which does not change; or the folder of a run of harden.
         folder: a new or an empty folder.
         records: what `evaluate` measured on this model, or the folder that it wrote to; by default the one evaluation in the
             folder of the run.
-        run: the folder of the run that trained the model, where the model itself is passed.
-        name: of the model, for the title; by default that of the folder.
-        license: its identifier on the Hub, such as "apache-2.0"; None states none, as only the owner of the weights can.
-        classes: their names in the order of the outputs, where neither the run nor the records know them.
-        mean, std: of the model's input, likewise.
+        run: the folder of the run that trained the model, if the model itself is passed.
+        name: name of the model, for the title; by default that of the folder.
+        license: identifier of the licence on the Hub, such as "apache-2.0"; None states none, because only the owner of the weights can.
+        classes: names of the classes in the order of the outputs, if neither the run nor the records know them.
+        mean, std: mean and std of the Normalize before the model, if neither the run nor the records know them.
         normalized: False, without mean and std, for a model that takes pixels on [0,1].
         overwrite: replace these three files in a folder that has them.
         trust: call a function that the run names as its model, as for `load`.

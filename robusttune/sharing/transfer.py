@@ -47,7 +47,7 @@ class Differences:
         """
         if original.shape != exported.shape:
             raise ValueError(
-                f"the export returns logits of shape {tuple(exported.shape)}, but the original {tuple(original.shape)}"
+                f"the export returns logits of shape {tuple(exported.shape)}, but the original {tuple(original.shape)}: try another format"
             )
         gap = torch.stack([(original - exported).abs().max(), torch.tensor(self.largest)])
         self.largest = float(gap.sum() if bool(gap.isnan().any()) else gap.max())

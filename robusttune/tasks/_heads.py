@@ -107,13 +107,13 @@ class Heads(nn.Module):
         common = [name for name in weights if name in others]
         if not common:
             raise ValueError(
-                f"heads= has {', '.join(others) or 'no weights'}, but the tasks are {', '.join(self.tasks)}"
+                f"heads= has {', '.join(others) or 'no weights'}, but the tasks are {', '.join(self.tasks)}: pass the same tasks="
             )
         for name in common:
             if weights[name].shape != others[name].shape:
                 raise ValueError(
                     f"heads= has {name} of shape {tuple(others[name].shape)}, but {tuple(weights[name].shape)} is needed: "
-                    "they belong to another backbone"
+                    "they belong to another backbone, so pass heads of this model"
                 )
             weights[name].copy_(others[name])
 
@@ -272,7 +272,7 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
     weights = files.heads_of(source) or {}
     names = list(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("layers.")))
     if not names:
-        raise ValueError(f"{str(source)!r} holds no pretext heads: was that run made with tasks?")
+        raise ValueError(f"{str(source)!r} holds no pretext heads: pass the folder of a run with tasks")
     unknown = [name for name in names if name not in plugins.names("tasks")]
     if tasks is None and unknown:
         raise ValueError(

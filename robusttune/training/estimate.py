@@ -45,9 +45,9 @@ class Estimate:
     """The estimated cost of a run of `harden` on this machine; with several processes, images and memory are per process.
 
     Attributes:
-        seconds: of the whole run.
-        seconds_per_epoch: of an epoch on average, including validation.
-        images_per_second: training images, while steps are taken.
+        seconds: seconds of the whole run.
+        seconds_per_epoch: seconds of an epoch on average, including validation.
+        images_per_second: training images in a second, while steps are taken.
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
             held-out images), "heads alone" (their fit, which needs `out=`), "last look" (at the pretext heads), and
             "pre-training" and "fine-tuning" (all of each, before the rest).
@@ -146,7 +146,7 @@ def estimate(
         model, loader: see `harden`.
         which: evaluations, see `evaluate`; None to estimate `harden`.
         subset: the number of images to evaluate on, see `evaluate`.
-        devices: a price an hour by name, as {"spot": 0.9, "own": 0.4}, of machines as fast as this one.
+        devices: prices an hour by name, such as {"spot": 0.9, "own": 0.4}, of machines as fast as this one.
         settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used. With `which=`, those
             that `evaluate` has, too.
 

@@ -109,62 +109,64 @@ def harden(
     on_epoch: Callable[[EpochFacts], object] | None = None,
     notes: Mapping[str, Json] | None = None,
 ) -> nn.Module:
-    """Train a model against an adversary, in place, and return that same object; only its weights have changed.
+    """Train a model on adversarial images, in place, and return the same object; only its weights have changed.
 
     Args:
         model: images -> logits (N,K): any timm or torchvision classifier or module of that shape; or what `robusttune.load` takes.
         loader: yields (images, labels), or dicts of both: images (N,C,H,W) float or uint8, labels (N,) or soft (N,K).
-        norm, eps: norm and radius eps of the adversary, eps in pixel units on [0,1]; None for the norm of the purpose and its usual radius.
+        norm: norm of the adversary, "linf" or "l2"; None is "linf", or "l2" with purpose="corruptions".
+        eps: radius of the adversary, in pixel units on [0,1]; None for the usual one of norm, purpose and image size.
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless you pass norm, eps or augment.
-        preset: "standard" (N-FGSM, then PGD-2 in a wider ball, steps of 32 images), "thorough" (the same with PGD-10), both alike and as
-            published from 160 px on; "fast" (whole batches, any size), "joint" (the default before). Other arguments override it.
-        tasks: {task: weight}, or names, which take the weight 0.5; with weight 0 the head is fitted at the end; "auto": by the preset; None for none.
+        preset: "standard" (N-FGSM, then PGD-2 in a larger ball, steps of 32 images), "thorough" (the same with PGD-10), both with published
+            settings from 160 px on; "fast" (whole batches), "joint" (the default of earlier versions). Other arguments override it.
+        tasks: pretext tasks, {task: weight}, or names, with weight 0.5; weight 0 fits a head at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
-        criterion: in place of the objective's cross-entropy, a torch loss module, or (logits, labels) -> losses (N,).
-        attack, steps: the attack, and its number of steps; "auto" and None choose by preset, image size and norm.
+        criterion: replaces the objective's cross-entropy: a torch loss module, or (logits, labels) -> losses (N,).
+        attack: attack in training, by name or as a function (see `RobustLoss`); "auto" chooses by preset, image size and norm.
+        steps: number of steps of the attack; None chooses by preset, image size and norm.
         eps_ramp: let eps grow from 0 in the first quarter of the run; "auto" does so unless the model is robust already.
         augment: "auto" ("standard" if the loader's transform can be seen and is not random, else "none"), "none", "standard"
             (crop, flip), "augmix", "prime", "noise", a corruption, or a callable or Kornia module on (N,C,H,W) in [0,1].
-        mean, std, normalized: of the model's input; None reads them from the loader's transform.
+        mean, std, normalized: mean and std of the Normalize before the model (None: from the loader's transform); normalized: see `RobustLoss`.
         classifier: name of the layer that yields the logits, for models where probing does not find it.
-        val_loader: held-out images, which choose the epoch whose weights are returned; for None 5% of a plain DataLoader's
-            images are held back where those are 32 or more, else the averaged weights of the last epoch are returned.
-        unlabeled_loader: images that the teacher labels (labels are ignored), as it does those of a `loader` of images alone.
-        teacher: "self" (the model as it is at the start, frozen), the folder of a run of harden, or a module or function that gets
-            the model's input; logits (N,K) are of the same classes. None: `unlabeled_loader` is for the pretext losses alone.
-        unlabeled_share: of each batch that is without labels, from 0 to 1; None for their share of all images.
-        drop_foreign: leave out those images without labels whose brightness, contrast or detail is unlike the labelled ones'.
-        heads: a RobustLoss, or the folder of a run, whose pretext heads are the start.
-        pretrain_epochs, finetune: epochs before: pretrain_epochs of rotation and jigsaw on all images, then finetune of ordinary training.
-        epochs, max_steps, time_budget: length in epochs, optimiser steps, time of training (seconds, or "2h", "90min"); the first limit reached ends the run.
+        val_loader: held-out images, to choose the best epoch; None: 5% of a plain DataLoader's images if these are 32 or more, else the last epoch.
+        unlabeled_loader: images that the teacher labels (labels in it are ignored). It also labels a `loader` of images alone.
+        teacher: "self" (a frozen copy of the model at the start), the folder of a run of harden, or a module or function from
+            the model's input to logits (N,K) of the same classes. None: `unlabeled_loader` is for the pretext losses alone.
+        unlabeled_share: share of unlabelled images in each batch, from 0 to 1; None for their share of all images.
+        drop_foreign: leave out unlabelled images whose brightness, contrast or detail is unlike that of the labelled ones.
+        heads: pretext heads to start from: a RobustLoss, or the folder of a run.
+        pretrain_epochs: epochs of training on rotation and jigsaw, on all images, before everything else.
+        finetune: epochs of ordinary training before hardening.
+        epochs: epochs of hardening. The limit that is reached first (epochs, max_steps, time_budget) ends the run.
+        max_steps, time_budget: more limits of hardening: optimiser steps; time, in seconds or as a text such as "2h" or "90min".
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, backbone and image size.
-        accumulate: batches that are joined for one step.
-        update_batch: most images of a step, into which larger batches are cut; None for whole batches; "auto": by preset.
-        micro_batch: images that go through the model at once, to save memory; batch norms normalise by these, else it is the same.
+        accumulate: number of batches that are joined into one optimiser step.
+        update_batch: largest number of images in an optimiser step; larger batches are cut; None for whole batches; "auto": by preset.
+        micro_batch: images that go through the model at once, to save memory; only batch norms, which see fewer images, differ.
         checkpointing: activation checkpointing of the model's blocks: the same results, less memory, up to half more time.
         ema: decay of the exponential moving average of the weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
-        compile: run the forward pass through `torch.compile`; "auto" does so for the attack alone, in runs that a
-            measurement shows to be long enough, and keeps it if it is faster. Where it fails, the run continues without.
+        compile: run the forward pass through `torch.compile`; "auto": only the attack's, in long runs, if it is faster. If it fails, the run continues.
         channels_last: memory format during the run; "auto" for convolutional models that can work in it.
-        tune: attack a copy of the model whose batch norms are folded into its convolutions; "auto" measures in runs of
-            200 steps or more whether that is faster, so that two such runs may differ by rounding: pass True or False.
-            On a CUDA GPU the attack is replayed as CUDA graphs likewise, after a check. False switches compile="auto" off.
+        tune: a faster attack, on a copy of the model with folded batch norms, on CUDA as CUDA graphs; "auto": in runs of 200 steps or more,
+            if it is faster (two such runs may differ by rounding: pass True or False). False also switches compile="auto" off.
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
-        sharded: with several processes, whether a loader other than a plain DataLoader yields this process's share only.
-        out: a folder for checkpoints, heads, logs; None for none.
-        resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; a new one if there is none.
+        sharded: with several processes, True if the loader yields only this process's share; not needed for a plain DataLoader.
+        out: folder for checkpoints, heads and logs; without it nothing is saved.
+        resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; start one if there is none.
         init_from: weights to start from: a file, or the folder of a run.
         checkpoint_every: optimiser steps between checkpoints, beside those at the end of each epoch.
-        seed: of everything random; global random states are left unchanged.
-        log, progress: a tracker: "mlflow", "wandb", "tensorboard", another of accelerate's, or an object; progress=False prints nothing.
-        on_epoch: called after each epoch with its mean loss terms and the accuracy on held-out images.
+        seed: seed of all random numbers; global random states are left unchanged.
+        log: tracker that gets the settings and numbers: "mlflow", "wandb", "tensorboard", another of accelerate's, or an object.
+        progress: print the block of settings and the progress bars.
+        on_epoch: function that is called after each epoch with a dict: the mean loss terms, and the accuracy on held-out images.
         notes: more entries of `run.json` in `out`, such as the commit of your training code.
 
     Raises:
-        ValueError: arguments, images or labels that do not fit; the model is unchanged, then and on any other error.
-        FloatingPointError: the run diverges (a loss that is not finite), and does so at three lower learning rates, too.
+        ValueError: arguments, images or labels that do not fit. After any error the model is unchanged.
+        FloatingPointError: the loss is not finite, also at three lower learning rates.
 
     Source: modelled on Kucer et al., arXiv:2112.04367.
 

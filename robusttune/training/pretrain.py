@@ -96,7 +96,7 @@ def pretrain(
         images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are ignored.
         tasks: pretext tasks and their weights, {name or object: weight}; names alone, such as ["rotation", "jigsaw"], take
             the weight 0.5.
-        norm, eps: of an adversary against the pretext tasks; without a norm, images are not attacked.
+        norm, eps: norm and radius of an adversary against the pretext tasks; without a norm, images are not attacked.
         views: how many distinct tasks each image draws, or "all".
         attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
             weight_decay, clip_grad, accumulate, ema, precision, compile, channels_last, device, sharded, out,

@@ -26,12 +26,13 @@ class Recipe:
     """The update of the weights.
 
     Attributes:
-        optimizer: a name that timm knows, a torch optimiser, or (parameters) -> one.
-        lr, weight_decay: of a named optimiser; left out, those that are customary for "sgd", "momentum" or "adamw".
-        clip_grad: largest norm of the gradient; None for no limit, in `harden` for the customary one.
-        ema: decay of the moving average of weights, per step; 0 for none.
-        scheduler: None for a short rise and half a cosine; a name that timm knows, a torch scheduler, or (optimizer) ->
-            one, which is stepped after each epoch.
+        optimizer: a name that timm knows, a torch optimiser, or a function (parameters) -> optimiser.
+        lr: peak learning rate of a named optimiser; by default the usual one of "sgd", "momentum" or "adamw".
+        weight_decay: weight decay of a named optimiser; by default the usual one of "sgd", "momentum" or "adamw".
+        clip_grad: largest norm of the gradient; None for no limit, in `harden` for the usual one.
+        ema: decay of the exponential moving average of the weights, per step; 0 for none.
+        scheduler: None for a short rise and half a cosine; a name that timm knows, a torch scheduler, or a function
+            (optimizer) -> scheduler, which is stepped after each epoch.
     """
 
     optimizer: OptimizerLike

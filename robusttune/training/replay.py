@@ -91,9 +91,9 @@ def replay(
 
     Args:
         run: the folder that the run wrote to.
-        model: with the weights that it had at the start of the run; None to build it by its name, for a run that was
-            begun on the command line.
-        loader: of the run's images, in the same order or with the same sampler; it is needed.
+        model: the model with its weights at the start of the run; None to build it by its name, for a run that was begun on
+            the command line.
+        loader: the images of the run, in the same order or with the same sampler; required.
         out: a folder for the repetition; None for a temporary one.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
         progress: show a progress bar.

@@ -39,29 +39,27 @@ class RobustLoss(nn.Module):
     """The loss of one step of adversarial training, for any training loop; it owns the heads of the pretext tasks.
 
     A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the adversarial images, and
-    each term, unweighted and detached. The model is borrowed: its parameters are trained through `robust_loss.parameters()`, which also
-    holds the heads', and nothing is attached to it. In eval mode it attacks as in train mode, and leaves running statistics alone.
+    each term, unweighted and detached. Give the optimiser `robust_loss.parameters()`: the model's parameters and those of the heads. Nothing
+    is attached to the model. In eval mode RobustLoss attacks as in train mode, and leaves running statistics alone.
 
     Args:
-        model: images -> logits (N,K), any module; DDP goes around RobustLoss, not around the model.
-        threat: the images that the adversary may choose.
-        tasks: {name or object: weight}, or names, which take 0.5; None for none. With weight 0, the default, only the head learns.
-        attack_tasks: "none" (the pretext loss trains weights, on views of the adversarial images), "separate" (views get
-            a separate attack), or "joint" (one perturbation against class and pretext loss together).
-        views: views per image: how many distinct tasks each image draws, or "all"; the expected loss is the same.
+        model: images -> logits (N,K), any module; wrap RobustLoss in DDP, not the model.
+        threat: norm and radius of the adversary.
+        tasks: pretext tasks, {name or object: weight}, or names, with weight 0.5; None for none. With weight 0, the default, only the head learns.
+        attack_tasks: "none" (pretext losses on views of the images attacked for the class), "separate" (a second attack, on
+            the views), or "joint" (one attack against class and pretext loss together).
+        views: number of distinct tasks that each image draws, or "all"; the expected loss is the same.
         objective: the robust classification loss, by name or as an object; None for the pretext losses alone.
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps, step_size: of the attack, step_size in pixel units; None for the attack's own default.
+        steps, step_size: number of steps of the attack, and their size in pixel units; None for the attack's own defaults.
         awp: adversarial weight perturbation, as a share of each weight's norm; 0 for none, usually 0.005 to 0.01.
-        augment: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1];
-            in train mode only.
-        mean, std, normalized: of the model's input; see `robusttune.data.pixels.find_pixels`.
-        classifier: name of the layer that yields the logits, where it cannot be found.
-        teacher: labels the images that a call gets as `unlabeled`: "self" (a copy of the model, made at the first such call), a
-            run's folder, a module in eval mode or a function, which gets the model's input; logits (N,K) of the same classes;
-            None to use those images for the pretext losses alone.
-        images: a batch (N,C,H,W) as the loader yields it, to probe the model and the pixels with; random ones for None.
-        seed: of the random starts, views and augmentations.
+        augment: in train mode: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1].
+        mean, std, normalized: mean and std of the Normalize before the model; normalized: True if images are normalised; None detects it.
+        classifier: name of the layer that yields the logits, if it cannot be detected.
+        teacher: labels the images of `unlabeled=`: "self" (a copy of the model, made at the first such call), a run's folder, a module in
+            eval mode or a function, from the model's input to logits (N,K) of the same classes; None: they are for pretext losses alone.
+        images: a batch (N,C,H,W) as the loader yields it, to check the model and the pixels; None for random images.
+        seed: seed of random starts, views and augmentations.
 
     Raises:
         ValueError: arguments that do not fit, naming what is allowed.

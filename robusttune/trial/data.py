@@ -81,8 +81,8 @@ def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader:
         loader, test_loader = held_back(loader, TESTED, 0)
         if test_loader is None:
             raise ValueError(
-                "test_loader is missing, and no test images can be held back from this loader (only from a plain DataLoader "
-                "of at least 160 images): pass test_loader="
+                "test_loader is missing, and no test images can be held back from this loader (only a fifth of a plain DataLoader "
+                "of at least 160 images): pass test_loader=, better with some hundred images"
             )
     check_loader(test_loader, "test_loader", passes=2)
     loader, held = held_back(loader, HELD_BACK, 0)

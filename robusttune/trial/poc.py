@@ -77,64 +77,64 @@ def poc(
     progress: bool = True,
     notes: Mapping[str, Json] | None = None,
 ) -> Path:
-    """Try several ways of training on the user's data; return the path of a page to decide by. The model does not change.
+    """Compare several ways of training (arms) on your data; return the path of a page to decide by. The model does not change.
 
-    First the plan is written, `plan.yaml`: arms, seeds, evaluation items and their estimated cost, and after a pilot of a few
-    short runs the differences that it can detect. Then all arms are screened in short runs. Those that can still win are
-    trained and measured seed by seed, with other seeds and on other images, until the answer to the needs stands. All arms
-    start from the model's weights, at equal compute. What was finished before a kill is not repeated.
+    First it writes the plan, `plan.yaml`: arms, seeds, evaluation items and their estimated cost, and after a pilot of a few
+    short runs the differences that the plan can detect. Then all arms are screened in short runs. The best ones are trained
+    and measured seed by seed, with other seeds and on other images, until the needs are answered. All arms start from the
+    model's weights, and get the same compute. After an interruption, finished runs are not repeated.
     `robusttune.trial.results.Trial.load(out)` reads the plan and the results.
 
     Args:
-        model: images -> logits (N,K): where every arm starts.
+        model: images -> logits (N,K); every arm starts from its weights.
         loader: yields (images, labels) to train on, as for `harden`.
-        threats: adversaries: {norm: eps}, or norms at their customary radii. Arms train against the first one and are
-            attacked by all, below, at and above their radii, and by norms that are not named.
-        corruptions: to measure, by name, or by family: "noise", "blur", "weather", "digital".
+        threats: adversaries: {norm: eps}, or norms, which take their usual radii. Arms train against the first one. They are
+            measured under all, below, at and above their radii, and under norms that are not named.
+        corruptions: corruptions to measure, by name, or by family: "noise", "blur", "weather", "digital".
         test_loader: images to measure on, never used for training; by default a fifth of a plain DataLoader's images.
         unlabeled_loader: images without labels, for self-training and pretext tasks; pre-training uses these alone.
-        arms: to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
-            "rotation_joint"; {name: phases} for an arm of yours, as in the plan. By default doing nothing, ordinary training,
-            adversarial training by default, by PGD with ten steps, by the preset "fast" and after ordinary training,
-            self-training where there are images without labels, and those with `tasks`.
-        tasks: pretext tasks and their weights, as for `harden`, for arms that try them in each place: names alone take the
-            weight 0.5.
-        needs: what the trial must answer, and is corrected for: "attack" (the first threat, at its radius), "clean", another
-            norm, or a family of corruptions. All else that is measured is exploratory.
+        arms: ways of training to compare: names in `robusttune.trial.arms`, such as "adversarial", or of single arms, such as
+            "rotation_joint"; {name: phases} for an arm of yours, as in the plan. By default "nothing", "ordinary",
+            "adversarial", "pgd", "fast" and "ordinary_adversarial", "self_training" if there are images without labels, and
+            those with `tasks`.
+        tasks: pretext tasks and their weights, as for `harden`, for arms with these tasks in pre-training, and beside
+            adversarial training; names alone take the weight 0.5.
+        needs: questions that the trial must answer: "attack" (the first threat, at its radius), "clean", another norm, or a
+            family of corruptions. The significance is corrected for their number. All else that is measured is exploratory.
         screening: settings of the first stage (`robusttune.trial.screening.Screening`), such as {"seeds": 3, "keep": 4}: how
-            many short runs of each arm, and how many arms go on. By default two seeds, a third of the epochs, and three
-            arms; False for none.
-        seeds: of the arms that go on: how many at most, or a list of which, such as [0, 1, 2]. By default as many as the
-            budget holds, up to 20, and 8 without a budget. With fewer than three, no difference can be significant.
+            many short runs each arm gets, and how many arms are kept. By default two seeds, a third of the epochs, and three
+            arms; False for no screening.
+        seeds: seeds of the arms that are kept: their largest number, or a list such as [0, 1, 2]. By default as many as the
+            budget pays for, up to 20, and 8 without a budget. With fewer than three, no difference can be significant.
         finetune: epochs of ordinary training of the model, before the plan is written and its cost is measured; every arm
             starts from the result. For a model whose classifier is new.
-        epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        images: number of test images to measure on, if there are so many; the screening takes others, a third as many.
+        epochs: epochs of adversarial training without pretext tasks; the other arms take as many passes through the model.
+        images: largest number of test images to measure on; the screening takes others, a third as many.
         evaluation: items to measure instead of the default: names of evaluations, or {name: {setting: value}}.
         budget: limit of the whole trial's cost: seconds, or a text such as "2h"; with a price, money.
-        price: of an hour on this machine.
-        currency: of prices, such as "EUR", for the page.
-        cloud: {"price an hour": 2.5, "times as fast": 12}, to compare a rented machine with this one on the page: its price, and
-            how many times as fast it trains (`robusttune estimate` on both tells).
-        settings: of `harden`, for all arms, such as {"lr": 0.01}.
-        decision: criteria, such as {"worthwhile": 0.05, "clean_loss": 0.02}: settings of
+        price: price of an hour on this machine.
+        currency: currency of the prices, such as "EUR", for the page.
+        cloud: a rented machine, to compare with this one on the page: {"price an hour": 2.5, "times as fast": 12}, its price, and
+            how many times as fast it trains (run `robusttune estimate` on both).
+        settings: arguments of `harden` for all arms, such as {"lr": 0.01}.
+        decision: criteria of the decision, such as {"worthwhile": 0.05, "clean_loss": 0.02}: arguments of
             `robusttune.trial.decision.decide.decide`.
         mean, std, normalized, classifier, device: see `harden`.
-        out: a folder for the plan, the runs and the page.
-        plan_only: write the plan and run its pilot alone, and return the plan's path.
-        allow_weak: run a plan that does not even detect a difference of five points between arms 8 times in 10.
+        out: folder for the plan, the runs and the page.
+        plan_only: write the plan and run its pilot, no more, and return the plan's path.
+        allow_weak: run the plan even if its power is below 80% for a difference of five points between arms.
         resume: continue the trial in `out`, by its plan as it is now.
-        executor: where the trainings of a stage run at the same time: "processes:2" (in so many processes of this machine),
-            "ray", "slurm" (submitit), or an object with `submit`, as a pool of `concurrent.futures`. The records are those
-            of one after the other, bit for bit on the CPU. The model and the loaders must be such that pickle can send them.
+        executor: runs several trainings at the same time: "processes:2" (two processes of this machine), "ray", "slurm"
+            (submitit), or an object with `submit`, such as a pool of `concurrent.futures`. On the CPU the records are the same,
+            bit for bit, as those of one training after the other. Model and loaders must be objects that pickle can send.
         log: a tracker that gets settings, numbers and the page: "mlflow", "wandb", "tensorboard", or an object.
         progress: show progress.
         notes: more entries of `run.json` in `out`.
 
     Raises:
-        ValueError: arguments or a plan that do not fit, a plan over the budget, or one that can detect too little; the error
-            lists what to change.
-        ImportError: a package of the page is not installed.
+        ValueError: arguments or a plan that do not fit, a plan over the budget, or one with too little power; the error lists
+            what to change.
+        ImportError: a package that the page needs is not installed.
     """
     check_model(model)
     check_executor(executor)

@@ -80,7 +80,7 @@ def test_a_run_remembers_the_order_and_another_folder_goes_by_name(data, capsys)
     (data / "other.txt").write_text("wasp\n2\nant\n")
     code, _, said = called(capsys, "evaluate", "runs/a", "--trust", "true", "--data", "others", *more)
     assert code == 1
-    assert "has images of the classes wasp, which are not among those to be told apart" in said
+    assert "has images of the classes wasp, which are not among the model's classes" in said
 
 
 def labels_of(data, **table):

@@ -64,7 +64,7 @@ def test_random_weights_are_said_and_measured_only_if_asked_for(model, data, cap
     source = ["--model", model, "--data", "data", "--size", "32", "--progress", "false"]
     code, text = said(capsys, "evaluate", *source, "--which", "clean")
     assert code == 1
-    assert f"{model} has random weights, so what is measured of it says nothing: pass --pretrained," in text
+    assert f"{model} has random weights, so its results mean nothing: pass --pretrained," in text
     assert "or pass --untrained" in text
     assert said(capsys, "evaluate", *source, "--which", "clean", "--untrained", "true")[0] == 0
     code, text = said(capsys, "harden", *source, *QUICK, "--out", "runs/a")
@@ -77,7 +77,7 @@ def test_a_published_classifier_of_other_classes_is_replaced_and_said(model, dat
     source = ["--model", model, "--pretrained", "true", "--data", "data", "--size", "32", "--progress", "false"]
     line = f"the classifier of {model} has 1000 outputs and is replaced by a new one of 6, which is not trained"
     code, text = said(capsys, "evaluate", *source, "--which", "clean")
-    assert (code, f"{line}, so what is measured of it says nothing" in text) == (1, True)
+    assert (code, f"{line}, so its results mean nothing" in text) == (1, True)
     code, text = said(capsys, "harden", *source, *QUICK, "--pretrain_epochs", "1", "--finetune", "1", "--out", "runs/a")
     assert (code, f"{line}: --finetune trains it first" in text) == (0, True)
     assert outputs_of(data / "runs/a") == 6
@@ -105,7 +105,7 @@ def test_a_function_gets_the_classifier_that_is_asked_for_and_its_run_knows_it(d
     assert said(capsys, "replay", "runs/a", "--trust", "true")[0] == 0
     assert said(capsys, "harden", *FUNCTION, "--classes", "6", *QUICK, "--out", "runs/a", "--resume", "true")[0] == 0
     code, text = said(capsys, "evaluate", *FUNCTION, "--classes", "6", "--which", "clean")
-    assert (code, "so what is measured of it says nothing" in text) == (1, True)
+    assert (code, "so its results mean nothing" in text) == (1, True)
     code, text = said(capsys, "evaluate", *FUNCTION, "--classes", "12", "--which", "clean")
     assert (code, "it is not known which output is which class" in text) == (1, True)
 
@@ -138,7 +138,7 @@ def test_a_run_that_learnt_without_labels_has_an_untrained_classifier(data, caps
     code, text = said(capsys, "pretrain", *source, "--epochs", "1", "--tasks", "{rotation: 1}", "--out", "runs/p")
     assert (code, "random weights" in text) == (0, False)
     line = "the run in 'runs/p' learnt without labels and has no trained classifier"
-    assert f"{line}, so what is measured" in said(capsys, "evaluate", *source, "--checkpoint", "runs/p")[1]
+    assert f"{line}, so its results mean nothing" in said(capsys, "evaluate", *source, "--checkpoint", "runs/p")[1]
     code, text = said(capsys, "harden", *source, *QUICK, "--checkpoint", "runs/p", "--out", "runs/a")
     assert (code, f"{line}: pass --finetune EPOCHS" in text) == (0, True)
 

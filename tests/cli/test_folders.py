@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from robusttune.cli import folders, image_files, main
 from robusttune.cli.options import Sources
+from robusttune.cli.prepared import names_in_file
 from robusttune.cli.sources import loader_of
 from robusttune.data.class_names import in_timm_order
 
@@ -73,6 +74,13 @@ def test_numbers_that_can_be_sorted_in_two_ways_are_refused_and_a_file_of_names_
         assert evaluated(capsys, data, 12, "--split", "train", *file) == (0, 100.0, "")
 
 
+@pytest.mark.parametrize(("text", "said"), [("\n \n", "has no names"), ("cat\ndog\ncat\n", "has cat more than once")])
+def test_a_file_of_classes_names_each_once(text, said, tmp_path):
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(ValueError, match=rf"names\.txt' {said}: write the name of each class once, one a line"):
+        names_in_file(str(tmp_path / "names.txt"))
+
+
 def test_a_new_head_gets_the_order_of_image_folder(tmp_path):
     write(tmp_path / "train", numbered(NUMBERS), classes=12)
     loader = loader_of(Sources("timm:test_resnet", str(tmp_path), size=8, batch_size=12))
@@ -125,7 +133,7 @@ def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path, capsys)
 
 def test_names_that_stand_twice_keep_their_places_or_are_refused():
     assert folders.by_name(["crane", "dog", "crane"], ["crane", "dog", "crane"], "it") == ({0: 0, 1: 1, 2: 2}, [])
-    with pytest.raises(ValueError, match="two of them have the same name: crane"):
+    with pytest.raises(ValueError, match="two of them have the same name: crane; rename one"):
         folders.by_name(["crane", "dog"], ["crane", "dog", "crane"], "it")
 
 

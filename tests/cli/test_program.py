@@ -161,7 +161,7 @@ WRONG = [
     (["evaluate", "--model", "torchvision:nothing"], "torchvision:nothing cannot be created"),
     (["evaluate", "--model", "resnet18"], "the model is 'resnet18', but 'timm:NAME'"),
     (["evaluate", "--model", "no.such:thing"], "there is no module 'no.such' here"),
-    (["evaluate", "--model", "json:nothing"], "the module 'json' has no 'nothing'"),
+    (["evaluate", "--model", "json:nothing"], "the module 'json' has no 'nothing': name a function in it"),
     (["evaluate", "--model", "builtins:dict"], "builtins:dict returned a dict, but a torch.nn.Module is needed"),
     (["evaluate", "--data", "nowhere"], "'nowhere' is not there: pass a folder of images"),
     (["evaluate", "--channels", "2"], "channels is 2, but it must be 1 or 3"),
@@ -235,7 +235,9 @@ def test_options_are_the_arguments_of_the_function(command):
 
 
 def test_a_split_that_is_not_there_is_not_made_of_the_others(data, tmp_path):
-    with pytest.raises(ValueError, match=r"no split 'test' in .*, whose folders are train, validation"):
+    with pytest.raises(
+        ValueError, match=r"no split 'test' in .*, whose folders are train, validation: name one of them"
+    ):
         loader_of(Sources("", str(data), split="test", size=32))
     flat = str(data / "train")
     assert len(loader_of(Sources("", flat, size=32)).dataset) == 200
@@ -461,7 +463,7 @@ def test_columns_of_other_names_are_asked_for_and_given(tmp_path, monkeypatch, s
     run = ["harden", *source, *QUICK, "--batch-size=4", "--out", "runs/a", "--data-dir", "cache"]
     run[run.index("--data") + 1] = "hfds/mine"
     assert main(run) == 1
-    assert "'hfds/mine' has the columns img, fine, but images are looked for in 'image'" in capsys.readouterr().err
+    assert "'hfds/mine' has the columns img, fine, but images are read from 'image'" in capsys.readouterr().err
     named = ["--data-args", "{input_key: img, target_key: fine}", "--classes", "2"]  # timm 1.0.20 cannot tell how many
     assert main([*run, *named]) == 0
     command = json.loads((tmp_path / "runs/a/run.json").read_text())["command"]
@@ -525,7 +527,7 @@ def test_another_split_is_labelled_by_name_and_one_with_more_classes_is_refused(
     assert main([*run, "--out", "other"]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the split 'validation' of" in last
-    assert "has images of the classes ten, which are not among those to be told apart: 0, 1, 2" in last
+    assert "has images of the classes ten, which are not among the model's classes: 0, 1, 2" in last
     assert not (tmp_path / "other").exists()
 
 

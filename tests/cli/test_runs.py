@@ -84,7 +84,7 @@ ADDED = [
     (["--channels", "3"], "channels is 3, but the model of 'runs/a' takes images of 1"),
     (["--classes", "11"], "classes is 11, but the model of 'runs/a' has 12 outputs"),
     (["--classes_file", "other.txt"], "class 1 is 'one' and not '1'"),
-    (["--data", "more"], "has images of the classes dog, which are not among those to be told apart"),
+    (["--data", "more"], "has images of the classes dog, which are not among the model's classes"),
     (["--model", "torchvision:resnet18"], "does not fit the model"),
 ]
 

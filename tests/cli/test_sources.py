@@ -106,7 +106,9 @@ def test_a_class_map_of_a_column(parquet):
 
 def test_a_cache_within_the_data_would_be_read_as_data(parquet):
     parquet([0, 1, 2])
-    with pytest.raises(ValueError, match="would be kept in 'mine' itself, and read again: pass another folder"):
+    with pytest.raises(
+        ValueError, match="which is 'mine' itself: its cache would be read as data; pass another folder"
+    ):
         loader_of(named("hfds/mine", data_dir="."))
 
 
@@ -163,7 +165,7 @@ def test_shards_without_labels_are_refused(entry, says, tmp_path):
 def test_columns_of_a_stream_that_are_not_there_are_asked_for(parquet):
     parquet([0, 1, 2])
     with pytest.raises(
-        ValueError, match="has the columns image, label, but images are looked for in 'image' and labels in"
+        ValueError, match="has the columns image, label, but images are read from 'image' and labels from"
     ):
         loader_of(named("hfids/mine", data_args={"num_samples": 3, "target_key": "fine"}))
 
@@ -177,7 +179,9 @@ def test_image_folder_of_torchvision(tmp_path):
     assert (
         read(loader_of(named("torch/image_folder", data_dir=str(tmp_path)), labels=Labels(NAMES))) == ([1, 2, 0],) * 2
     )
-    with pytest.raises(ValueError, match=r"there is no split .test. in .*, whose folders are train, val"):
+    with pytest.raises(
+        ValueError, match=r"there is no split .test. in .*, whose folders are train, val: name one of them"
+    ):
         loader_of(named("torch/image_folder", data_dir=str(tmp_path), split="test"))
 
 
@@ -197,5 +201,8 @@ def test_digits_of_torchvision_in_colour_and_a_split_that_is_not_there(tmp_path)
         assert (images.mean((1, 2, 3)) * 3 - 0.5).round().long().tolist() == labels.tolist() == levels
         assert names_of(loader.dataset)[2] == "2 - two"
     for split in ("trian", "Train"):
-        with pytest.raises(ValueError, match=f"there is no split '{split}' in 'torch/mnist', which has train and test"):
+        with pytest.raises(
+            ValueError,
+            match=f"there is no split '{split}' in 'torch/mnist', which has train and test: name one of them",
+        ):
             loader_of(named("torch/mnist", data_dir=str(tmp_path), split=split))

@@ -259,7 +259,10 @@ def test_nothing_but_damaged_images_is_an_error(tmp_path):
         for name in "ab":
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / f"{number}.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"10 images in a row cannot be read, up to '.*a/9.png': are they damaged"):
+    with pytest.raises(
+        ValueError,
+        match=r"10 images in a row cannot be read, up to '.*a/9.png': they may be damaged; restore or remove them",
+    ):
         loader_of(Sources("", str(tmp_path), size=8)).dataset[0]
 
 

@@ -202,7 +202,9 @@ def test_arrays_with_labels_take_no_list_of_classes(tmp_path):
 
 def test_a_severity_that_is_missing(tmp_path):
     folders(tmp_path, levels=("1", "2", "3"))
-    with pytest.raises(ValueError, match=r"has the severities \['1', '2', '3'\], but five are needed"):
+    with pytest.raises(
+        ValueError, match=r"has the severities \['1', '2', '3'\], but five are needed: download the benchmark again"
+    ):
         read(Published(tmp_path), "fog", 1)
 
 
@@ -216,7 +218,7 @@ def test_pictures_of_different_sizes(tmp_path):
 def test_a_class_without_pictures(tmp_path):
     folders(tmp_path)
     (tmp_path / "fog" / "1" / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match=r"holds no picture .*: download the benchmark again"):
         read(Published(tmp_path, wnids=["empty"]), "fog", 1)
 
 

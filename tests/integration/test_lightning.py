@@ -177,7 +177,9 @@ def test_strategies_that_share_out_weights_are_refused():
         strategy = FSDPStrategy()
 
     module = Classifier()
-    with pytest.raises(ValueError, match=r"FSDPStrategy shares out the weights.*use strategy='ddp' or one device"):
+    with pytest.raises(
+        ValueError, match=r"FSDPStrategy splits the weights among processes.*use strategy='ddp' or one device"
+    ):
         RobustTraining(a_robust_loss(module)).setup(Run(), module, "fit")
 
 

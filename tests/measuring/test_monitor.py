@@ -173,13 +173,13 @@ def test_a_saved_reference_says_the_same(monitor, model, heads, tmp_path):
     with pytest.raises(ValueError, match=r"recorded with pretext heads: pass heads="):
         Monitor.load(folder, model)
     others = RobustLoss(model, ThreatModel("linf", 0.1), tasks={"rotation": 1.0}, images=pictures(4, 0), seed=4)
-    with pytest.raises(ValueError, match=r"heads= are others than those"):
+    with pytest.raises(ValueError, match=r"heads= are others than those of the reference: pass those"):
         Monitor.load(folder, model, heads=others)
-    with pytest.raises(ValueError, match=r"other weights than the one whose reference this is"):
+    with pytest.raises(ValueError, match=r"other weights than that of the reference: record a new reference"):
         Monitor.load(folder, small_model(3, 6), heads=heads)
     facts = json.loads((folder / FACTS).read_text())
     (folder / FACTS).write_text(json.dumps({**facts, "format": 7}))
-    with pytest.raises(ValueError, match=r"has format 7, but this version reads format 1"):
+    with pytest.raises(ValueError, match=r"has format 7, but 1 is needed: record a new"):
         Monitor.load(folder, model, heads=heads)
     (folder / FACTS).write_text("{")
     with pytest.raises(ValueError, match=r"holds no reference that can be read: record one with Monitor"):
@@ -212,6 +212,8 @@ def test_what_does_not_fit_is_refused(model, settings, says):
 
 
 def test_images_of_another_shape_are_refused(monitor):
-    with pytest.raises(ValueError, match=r"images have shape \(3, 9, 9\), but the reference's have \(3, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"images have shape \(3, 9, 9\), but the reference's have \(3, 8, 8\): use the same transform"
+    ):
         monitor(pictures(4, 1, side=9))
     assert callable(robusttune.Monitor)

@@ -112,7 +112,9 @@ USES = {
 @pytest.mark.parametrize("sharded", [by_fsdp1, by_fsdp2, by_deepspeed, by_zero])
 def test_models_whose_weights_are_shared_out_are_refused(sharded, use, a_group):
     name = "FSDP" if "fsdp" in sharded.__name__ else "DeepSpeed"
-    with pytest.raises(ValueError, match=f"wrapped by {name}, which shares out the weights.*pass the plain module"):
+    with pytest.raises(
+        ValueError, match=f"wrapped by {name}, which splits the weights among processes.*pass the plain module"
+    ):
         USES[use](sharded())
 
 
@@ -125,5 +127,5 @@ def test_a_robust_loss_inside_fsdp_is_refused_at_its_first_call(a_group):
 
     for wrap in (partial(first, original=True), partial(first, original=False), fully_shard):
         wrapped = wrap(USES["RobustLoss"](small()))
-        with pytest.raises(ValueError, match="wrapped by FSDP, which shares out the weights"):
+        with pytest.raises(ValueError, match="wrapped by FSDP, which splits the weights among processes"):
             wrapped(*BATCH)

@@ -120,5 +120,7 @@ def test_it_trains(attack_tasks):
 
 @pytest.mark.parametrize("beta", [-1, math.inf, math.nan, 10**400, "6", None])
 def test_beta_is_a_number_of_at_least_zero(beta):
-    with pytest.raises(ValueError, match=r"beta is .*, but a finite number of at least 0 is needed"):
+    with pytest.raises(
+        ValueError, match=r"beta is .*, but a finite number of at least 0 is needed; the usual value is 6"
+    ):
         mart(beta)

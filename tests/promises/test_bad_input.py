@@ -125,7 +125,10 @@ BAD_LABELS = {
         lambda: torch.ones(8, CLASSES),
         "labels mark several classes.*multi-label models cannot be hard",
     ),
-    "other classes": (lambda: F.one_hot(labels(), 7), "soft labels have 7 columns, but the model has 5 classes"),
+    "other classes": (
+        lambda: F.one_hot(labels(), 7),
+        "soft labels have 7 columns, but the model has 5 classes: give them one column for each class",
+    ),
     "masks": (lambda: torch.zeros(8, 8, 8).long(), r"labels have shape \(8, 8, 8\).*masks and boxes cannot be used"),
     "boxes": (
         lambda: [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1).long()}] * 8,

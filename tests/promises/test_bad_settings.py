@@ -56,7 +56,10 @@ BAD_SETTINGS = [
     ),
     ({"views": 3, "tasks": {"rotation": 1.0}}, "views is 3, but .*1 to 1, or 'all'"),
     ({"views": "both"}, "views is 'both', but .*or 'all'"),
-    ({"augment": "heavy"}, "unknown augment 'heavy': known are auto, none, augmix, noise, prime, standard; a callable"),
+    (
+        {"augment": "heavy"},
+        "unknown augment 'heavy': known are auto, none, augmix, noise, prime, standard; or pass a callable",
+    ),
     ({"augment": lambda batch: batch[..., 1:]}, r"augment turned .*into \(\d, 3, 8, 7\): it must keep the shape"),
     ({"classifier": "fc"}, r"no layer 'fc' ran in the forward: pass classifier= with its name \(candidates: '6'\)"),
     ({"mean": (0.5,) * 3}, "mean and std come together: pass both of your Normalize, or neither"),

@@ -19,6 +19,10 @@ def test_heads_come_back_from_a_folder(tmp_path):
     plain = hardened(tasks=None, out=tmp_path / "plain")
     with pytest.raises(ValueError, match=r"heads\.safetensors.* is not there"):
         robusttune.load_heads(tmp_path / "plain", plain)
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors.* holds no pretext heads: pass the folder of a run with tasks"
+    ):
+        robusttune.load_heads(tmp_path / "model.safetensors", model)
 
 
 def test_tasks_that_are_objects_can_be_kept_and_resumed(tmp_path):

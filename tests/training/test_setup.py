@@ -24,7 +24,7 @@ def test_heads_and_weights_to_start_from(tmp_path):
     )
     kept = load_weights(tmp_path / "second" / "heads.safetensors")
     assert not same(kept, heads)
-    with pytest.raises(ValueError, match=r"heads= has .* but the tasks are rotation"):
+    with pytest.raises(ValueError, match=r"heads= has .* but the tasks are rotation: pass the same tasks="):
         hardened(heads=nn.Linear(2, 2), tasks={"rotation": 1.0})
     with pytest.raises(ValueError, match=r"is not there: pass a file of weights"):
         hardened(init_from=tmp_path / "nowhere")

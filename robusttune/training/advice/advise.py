@@ -118,17 +118,18 @@ def advise(
     and gives the literature's settings.
 
     Args:
-        model: see `harden`; None where you have none yet, which leaves time and memory unknown.
-        loader: see `harden`; images alone for no labels.
+        model: see `harden`; None if you have none yet: time and memory are then unknown.
+        loader: see `harden`; or images alone, if there are no labels.
         unlabeled_loader: images without labels.
-        labels: how many of the loader's images have a label, where that is fewer than all.
-        norm, eps: of the adversary, if you know it; eps in pixel units on [0,1]. None for the customary ones.
-        purpose: "attacks", "corruptions" (noise, blur and weather, nobody attacks), "monitoring" (heads for `Monitor`), or "unsure"
-            whether hardening pays; None for "attacks".
-        budget: seconds, or a text such as "2h" or "90min"; None for no limit.
+        labels: how many of the loader's images have a label, if not all have one.
+        norm: norm of the adversary, "linf" or "l2"; None to have it advised.
+        eps: radius of the adversary, in pixel units on [0,1]; it needs `norm`. None for the usual one.
+        purpose: "attacks", "corruptions" (noise, blur and weather; nobody attacks), "monitoring" (heads for `Monitor`), or "unsure"
+            (is hardening worth its cost?); None for "attacks".
+        budget: time for the run: seconds, or a text such as "2h" or "90min"; None for no limit.
         measure: time some steps on the model, as `estimate` does; False leaves time and memory unknown.
-        mean, std, normalized: of the model's input, see `harden`.
-        seed: of what is drawn to time the run and to try the model.
+        mean, std, normalized: mean and std of the Normalize before the model, see `harden`.
+        seed: seed of the random numbers with which the run is timed and the model is tried.
         device: where the run is timed.
 
     Raises:
