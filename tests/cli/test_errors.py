@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import robusttune
 from robusttune.cli import main
 from robusttune.cli.errors import in_options, worded
 from robusttune.cli.options import options_of
 from robusttune.run.log import tell
+from robusttune.trial.plan_defaults import chosen_budget
 
 # timm's data sets leave the files that they have read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -113,7 +113,7 @@ def test_lines_and_warnings_speak_of_options_only_inside_a_command(capsys):
 
 def test_in_python_the_same_error_speaks_of_arguments():
     with pytest.raises(ValueError, match=r"^price= needs budget=: pass the money"):
-        robusttune.trial.plan_defaults.chosen_budget(None, 3)
+        chosen_budget(None, 3)
 
 
 def test_a_resume_with_other_arguments_says_only_that(source, capsys, tmp_path):
