@@ -14,7 +14,7 @@ from robusttune.measuring.attacked import (
     radii_up_to,
     worst_of,
 )
-from robusttune.measuring.compare import Comparison, compare, measured_alike
+from robusttune.measuring.compare import Comparison, OtherLabelsError, compare, measured_alike
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
@@ -114,7 +114,11 @@ class Headline:
 
 
 def headlines(runs: Mapping[str, Records]) -> list[Headline]:
-    """Return the headline of each model against the first, or of the only one."""
+    """Return the headline of each model against the first, or of the only one.
+
+    Raises:
+        OtherLabelsError: two of them were measured with other labels for the same images.
+    """
     judged = judged_at(runs)
     first, *others = runs
     pairs: list[tuple[str | None, str]] = [(first, other) for other in others] or [(None, first)]
@@ -167,13 +171,15 @@ def _attacks(before: Records, after: Records, judged: Judged | None) -> tuple[tu
 
 
 def _change(before: Records, after: Records, pair: list[Record | None]) -> Change:
-    """Compare two accuracies, of the same images where both Records have them."""
+    """Compare two accuracies, of the same images where both Records have them; Records with other labels are refused."""
     first, second = pair
     if first is None or second is None:
         return Change(first, second)
     ours, theirs = _alone(first, before), _alone(second, after)
     try:
         return Change(first, second, compare(ours, theirs)[0])
+    except OtherLabelsError:
+        raise
     except ValueError:  # no answers to single images, or no image in common
         return Change(first, second)
 

@@ -112,6 +112,16 @@ def test_what_is_not_known_is_said():
     assert expectation(headline).startswith("Not known: it needs attacks (`sweep`) at linf up to 8/255 and `clean`")
 
 
+def test_models_that_were_measured_with_other_labels_are_refused(tmp_path):
+    first, second = measured(19, 1), measured(17, 15)
+    moved = Records(second, facts=second.facts, hashes=second.hashes, labels=[1] * 20)
+    with pytest.raises(ValueError, match="the two have other labels for the same images"):
+        robusttune.report({"before": first, "after": moved}, tmp_path)
+    elsewhere = Records(second, facts=second.facts, hashes=[f"other {row}" for row in range(20)], labels=[1] * 20)
+    (headline,) = headlines({"before": first, "after": elsewhere})
+    assert headline.robust.test is None
+
+
 def test_every_model_is_compared_with_the_first():
     runs = {"a": measured(19, 1), "b": measured(17, 15), "c": measured(18, 9)}
     assert [(each.first, each.second) for each in headlines(runs)] == [("a", "b"), ("a", "c")]
