@@ -1,10 +1,10 @@
-"""Intervals of an accuracy."""
+"""Intervals of an accuracy, and of a quantile."""
 
 import math
 
 import pytest
 
-from robusttune.measuring.intervals import wilson
+from robusttune.measuring.intervals import ranks_around, wilson
 from robusttune.measuring.record import accuracy
 
 
@@ -19,3 +19,10 @@ def test_intervals_are_those_of_the_tables(right, of, low, high):
 def test_the_interval_narrows_with_the_images():
     widths = [math.dist(*([end] for end in accuracy("clean", n // 2, n).interval)) for n in (10, 100, 1000)]
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("count", [1, 20, 71, 72, 1000])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_ranks_are_binomial_quantiles(share, count):
+    binom = pytest.importorskip("scipy.stats").binom
+    assert ranks_around(share, count) == (binom.ppf(0.025, count, share), binom.ppf(0.975, count, share) + 1)
