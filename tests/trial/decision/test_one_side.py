@@ -11,6 +11,7 @@ from simulated import hardened, trial
 from robusttune.measuring.glossary import WORDS
 from robusttune.measuring.records import Records
 from robusttune.trial.decision.decide import decide, write
+from robusttune.trial.decision.metrics import Metric
 from robusttune.trial.decision.one_side import one_side
 
 pytest.importorskip("scipy")
@@ -59,6 +60,17 @@ def test_it_has_the_verdict_first_then_arms_classes_costs_and_what_comes_next(de
     assert "None," not in text
     assert "adversarial training (with rotation, which the attack meets: joint)" in text
     assert re.search(r"On unchanged images, class of kind \d falls most: from \d+\.\d% to \d+\.\d%\.", text)
+
+
+def test_a_class_that_gains_least_does_not_fall(decision, tmp_path):
+    measured = decision.measured
+    column, nothing = measured.metrics.index(Metric("clean")), measured.arms.index(decision.nothing)
+    right = [None if each is None else each.copy() for each in measured.right]
+    right[column][nothing] = 0.0  # a model whose classifier is new
+    poor = replace(decision, measured=replace(measured, right=tuple(right)))
+    assert re.search(
+        r"On unchanged images, no class falls; class of kind \d gains least: from 0\.0% to", one_side(poor, tmp_path)
+    )
 
 
 def test_costs_are_stated_for_this_machine_and_for_a_rented_one(decision, tmp_path):
