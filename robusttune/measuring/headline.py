@@ -146,12 +146,22 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         clean=_change(before, after, clean),
         attacks=_words(attacks[1] or attacks[0]),
         same=same,
-        expected={
-            name: None if judged is None else expected_robustness(runs[name], judged.adversary, _shared(runs, judged))
-            for name in names
-        },
+        expected=dict.fromkeys(names) if judged is None else _expected(runs, names, judged),
         failed={name: count for name in names if (count := _failed(runs[name]))},
     )
+
+
+def _expected(runs: Mapping[str, Records], names: Sequence[str], judged: Judged) -> dict[str, Record | None]:
+    """Return the expected robustness of one or two models: of two by the attacks that both met, where they met one at the adversary."""
+    among, parts = _shared(runs, judged), {name: runs[name] for name in names}
+    if len(names) > 1:
+        alike = measured_alike(*(attacks_in(records) for records in parts.values()))
+        if any(judged.adversary.fits(record) for record in alike[0]):
+            parts = {
+                name: Records([*(record for record in [clean_of(runs[name])] if record is not None), *attacks])
+                for name, attacks in zip(names, alike, strict=True)
+            }
+    return {name: expected_robustness(records, judged.adversary, among) for name, records in parts.items()}
 
 
 def _shared(runs: Mapping[str, Records], judged: Judged) -> list[float]:

@@ -79,6 +79,18 @@ def test_models_are_compared_by_as_many_seeds_of_an_attack():
         assert headline.robust.difference == 0.0
 
 
+def test_the_expected_robustness_of_two_models_is_by_the_attacks_that_both_met():
+    second, weaker = measured(20, 12), measured(20, 12, attacks=("apgd", "stronger"))
+    weaker[2] = replace(weaker[2], value=0.2, right=(True,) * 4 + (False,) * 16)  # which the second did not meet
+    (alone,) = headlines({"a": weaker})
+    assert alone.expected["a"].value == pytest.approx(0.6)
+    for runs in ({"a": weaker, "b": second}, {"b": second, "a": weaker}):
+        (headline,) = headlines(runs)
+        assert [record.value for record in headline.expected.values()] == pytest.approx([0.8, 0.8])
+    (other,) = headlines({"a": measured(20, 18), "b": measured(20, 2, attacks=("apgd, 500 steps",))})
+    assert [other.expected[name].value for name in "ab"] == pytest.approx([0.95, 0.55])
+
+
 def test_no_difference_is_stated_of_models_that_met_other_attacks():
     (headline,) = headlines({"a": measured(19, 18), "b": measured(19, 1, attacks=("apgd, 500 steps",))})
     under_attack = verdict(headline).split(". On unchanged images")[0]
