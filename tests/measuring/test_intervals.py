@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from robusttune.measuring.intervals import ranks_around, wilson
-from robusttune.measuring.record import accuracy
+from robusttune.measuring.record import accuracy, balanced
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,15 @@ def test_the_interval_narrows_with_the_images():
 def test_ranks_are_binomial_quantiles(share, count):
     binom = pytest.importorskip("scipy.stats").binom
     assert ranks_around(share, count) == (binom.ppf(0.025, count, share), binom.ppf(0.975, count, share) + 1)
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [([0.9] * 100, [10] * 100), ([0.95] * 10, [20] * 10), ([0.9, 0.9], [1000, 10]), ([0.7] * 3, [50] * 3)],
+)
+def test_a_balanced_accuracy_lies_in_its_interval_as_often_as_it_says(shares, images):
+    draws = np.random.default_rng(0).binomial(images, shares, size=(500, len(images)))
+    found = [balanced("clean", list(zip(right, images, strict=True))).interval for right in draws.tolist()]
+    truth = np.mean(shares)
+    assert np.mean([low <= truth <= high for low, high in found]) >= 0.93
+    assert np.mean([high < truth for _, high in found]) <= 0.06
