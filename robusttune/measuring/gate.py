@@ -150,7 +150,7 @@ def _check(records: Records, requirement: Requirement) -> Check:
         says.append("the interval holds the limit, so that more images are needed to tell")
     elif not requirement.low and low < limit <= high:
         says.append("the interval holds the limit, so that other images of the same kind may decide otherwise")
-    doubts = _doubts(records) if requirement.metric == ROBUST else []
+    doubts = doubts_of(records) if requirement.metric == ROBUST else []
     if doubts:
         verdict = Verdict.CANNOT_TELL if verdict is Verdict.MET else verdict
         says.append(f"{len(doubts)} sanity checks speak against believing this number: {', '.join(doubts)}")
@@ -203,7 +203,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}%"  # with one decimal, 44.96% would be shown as a limit of 45% that it does not reach
 
 
-def _doubts(records: Records) -> list[str]:
+def doubts_of(records: Records) -> list[str]:
+    """Name the sanity checks that failed, which speak against believing an accuracy under attack."""
     return [record.metric for record in records.where("sanity") if record.setting.get("ok") is False]
 
 
