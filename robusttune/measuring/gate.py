@@ -11,8 +11,8 @@ from robusttune.measuring.requirements import METRICS, ROBUST, Requirement, requ
 from robusttune.run.settings import shown_radius
 from robusttune.threat import ThreatModel
 
-# Evaluations that say nothing about an attack: `quick` is a first look, noise is no adversary.
-NO_ATTACK = ("clean", "quick", "noise", "corruptions", "certified", "sanity", "pretext", "ood")
+# Evaluations that say nothing about an attack: `quick` is a first look, noise is no adversary, and `export` is of two models.
+NO_ATTACK = ("clean", "quick", "noise", "corruptions", "certified", "sanity", "pretext", "ood", "export")
 ROUNDING = 1e-12
 NAMED_BY = ("run", "passed")  # among the facts of Records, "eps from"; otherwise nobody has named the radius
 
