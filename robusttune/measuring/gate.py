@@ -180,6 +180,7 @@ def _single(records: Records, requirement: Requirement) -> tuple[Record, str]:
             "pass the Records of one of them"
         )
     over = "mean over all corruptions" if requirement.metric == "corruptions" else requirement.adversary
+    over += ", some of which the training has seen" * ("in training" in found[0].setting)
     partial = found[0].setting.get("classes")
     what = f"{metric} of {evaluation}{', ' * bool(over)}{over}{f', of {partial} classes' if partial else ''}"
     return found[0], what.replace("accuracy of clean", "accuracy on unchanged images")
