@@ -33,10 +33,11 @@ def clean(subject: Subject) -> list[Record]:
     records = [accuracy("clean", sum(correct), sum(images), right=single)]
     if len(present) > 1:
         classes = [(correct[number], images[number]) for number in present]
-        records.append(balanced("clean", classes, _partial_setting(subject, present)))
+        partial = _partial_setting(subject, present)
+        records.append(balanced("clean", classes, partial))
         worst = min(present, key=lambda number: correct[number] / images[number])
-        record = accuracy("clean", correct[worst], images[worst], {"class": worst}, metric="worst-class accuracy")
-        records.append(record)
+        setting = {"class": worst, **partial}
+        records.append(accuracy("clean", correct[worst], images[worst], setting, metric="worst-class accuracy"))
     return records
 
 

@@ -241,7 +241,7 @@ def _means(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Rec
     for (kind, name), keys in groups.items():
         times = torch.stack([answers[key] for key in keys]).sum(0)
         right = subject.totals(int(times.sum()), int((times**2).sum()), len(times))
-        seen = {"in training": True} if kind == "corruption" and name in trained_on(subject.model) else {}
+        seen = {"in training": True} if trained_on(subject.model) & {key[0] for key in keys} else {}
         record = repeated("corruptions", right, len(keys), {kind: name, **seen, **setting})
         yield record
         if (kind, name) == ("over", "all"):

@@ -10,6 +10,7 @@ from robusttune.data import sharding
 from robusttune.data.batches import errors_at, images_of
 from robusttune.data.pixels import check_space
 from robusttune.evaluations import Z95, Passes, Record, Subject, checked_by, takes, wilson
+from robusttune.measuring.intervals import ranks_around
 from robusttune.measuring.ood_score import check_heads, ood_score, turns_of
 from robusttune.measuring.passes import count_images
 from robusttune.measuring.subject import NotFinite
@@ -19,6 +20,7 @@ from robusttune.types import Loader
 __all__ = ["ood"]
 
 KEPT = 0.95
+HALVINGS = 60
 
 
 def _check(subject: Subject, *, others: Loader | None) -> None:
@@ -40,7 +42,8 @@ def ood(subject: Subject, *, others: Loader | None = None) -> list[Record]:
 
     An image's score is the mean cross-entropy of the rotation head over all rotations, minus the divergence of the uniform
     distribution from the class probabilities: it is high for images on which both are unsure. FPR95 is the share of other
-    images that are accepted at the threshold that accepts 95% of the loader's images.
+    images that are accepted at the threshold that accepts 95% of the loader's images; its interval counts that this threshold
+    is known from these images only, and has no upper limit with fewer than 72 of them.
 
     Args:
         subject: the model, its images, and heads with a rotation task.
@@ -74,15 +77,43 @@ def _scores(subject: Subject, batches: Iterator[Tensor]) -> Tensor:
 
 def _records(inside: Tensor, outside: Tensor) -> list[Record]:
     """Return AUROC and FPR95, from the scores of the loader's images and of others."""
-    area = _area(inside, outside)
-    error = _standard_error(area, len(inside), len(outside))
-    interval = (max(0.0, area - Z95 * error), min(1.0, area + Z95 * error))
-    accepted = int((outside <= torch.quantile(inside, KEPT)).sum())
+    area, accepted = _area(inside, outside), int((outside <= torch.quantile(inside, KEPT)).sum())
     setting = {"own": len(inside), "others": len(outside), "score": "rotation and class"}
+    share, interval = accepted / len(outside), _interval_of_share(accepted, inside, outside)
     return [
-        Record("ood", "AUROC", area, len(inside) + len(outside), interval, setting),
-        Record("ood", "FPR95", accepted / len(outside), len(outside), wilson(accepted, len(outside)), setting),
+        Record("ood", "AUROC", area, len(inside) + len(outside), _interval(area, len(inside), len(outside)), setting),
+        Record("ood", "FPR95", share, len(outside), interval, setting),
     ]
+
+
+def _interval(area: float, inside: int, outside: int) -> tuple[float, float]:
+    """Return the 95% score interval of the area, which has a width where no score of one kind exceeds one of the other, too.
+
+    Source: Newcombe 2006, Statistics in Medicine 25, 559-573, method 4.
+    """
+    ends = []
+    for beyond in (0.0, 1.0):
+        within = area
+        for _ in range(HALVINGS if area != beyond else 0):
+            middle = (beyond + within) / 2
+            far = abs(area - middle) >= Z95 * _standard_error(middle, inside, outside)
+            beyond, within = (middle, within) if far else (beyond, middle)
+        ends.append(within)
+    return ends[0], ends[1]
+
+
+def _interval_of_share(accepted: int, inside: Tensor, outside: Tensor) -> tuple[float, float]:
+    """Return the 95% interval of the share of other images that is accepted: the threshold is known from few images, too.
+
+    Both parts are joined as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+    """
+    share, (low, high) = accepted / len(outside), wilson(accepted, len(outside))
+    thresholds = [-math.inf, *torch.sort(inside).values.tolist(), math.inf]
+    least, most = (float((outside <= thresholds[rank]).double().mean()) for rank in ranks_around(KEPT, len(inside)))
+    return (
+        max(0.0, share - math.hypot(share - low, share - least)),
+        min(1.0, share + math.hypot(high - share, most - share)),
+    )
 
 
 def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:

@@ -130,7 +130,7 @@ class MaiteDataset:
         name: the id in `metadata`.
 
     Raises:
-        ValueError: the classes are not known.
+        ValueError: the classes are not known, or, when an image is read, its label is none of them.
     """
 
     def __init__(
@@ -150,7 +150,14 @@ class MaiteDataset:
         if not 0 <= index < len(self):
             raise IndexError(index)
         image, label = self.dataset[index][:2]
-        return np.asarray(image), np.eye(self.count, dtype=np.float32)[int(label)], {"id": index}
+        number = int(label)
+        if number != label or not 0 <= number < self.count:
+            # An IndexError would end a loop over the images in silence, and -1 would count as the last class.
+            raise ValueError(
+                f"the label of image {index} is {label}, but a class number from 0 to {self.count - 1} is needed: pass all classes in classes=, "
+                "and leave images without a label out"
+            )
+        return np.asarray(image), np.eye(self.count, dtype=np.float32)[number], {"id": index}
 
 
 class MaiteAttack:
@@ -193,13 +200,17 @@ def _target(target: Array) -> Tensor:
     """Return a target (K,) of any kind of array.
 
     Raises:
-        ValueError: it is a class number, whose argmax would always be 0.
+        ValueError: it is a class number, whose argmax would always be 0; or no class of it is likelier than 0.
     """
     found = torch.as_tensor(np.asarray(target))
     if found.dim() != 1 or len(found) < 2:
         raise ValueError(
             f"a target has the shape {tuple(found.shape)}, but MAITE's are one-hot or probabilities (K,), one for each of at least 2 classes: "
             "turn class numbers into one-hot targets, such as numpy.eye(K)[number]"
+        )
+    if not bool(torch.isfinite(found).all()) or not bool((found > 0).any()):
+        raise ValueError(
+            f"a target is {found.tolist()}, which names no class: leave images without a label out, and look for NaN in the others"
         )
     return found
 

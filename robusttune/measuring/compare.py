@@ -16,6 +16,10 @@ HEAD = ("what", "first", "second", "difference", "only first right", "only secon
 IGNORED = ("seed", "in training")
 
 
+class OtherLabelsError(ValueError):
+    """Two Records hold other labels for the same images, so that the accuracies of one of them are wrong."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One accuracy measured on two models, and the test whether they differ.
@@ -147,6 +151,7 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
     """List the rows of the images that two models were measured on.
 
     Raises:
+        OtherLabelsError: an image has another label in the second Records.
         ValueError: Records hold no answers to single images, or no image is in both.
     """
     for name, records in (("first", first), ("second", second)):
@@ -163,7 +168,7 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
         and any(first.labels[row] != second.labels[other] for row, other in pairs)
         and not _agreements(first, second)
     ):
-        raise ValueError(
+        raise OtherLabelsError(
             "the two have other labels for the same images, so one of them was measured with wrong ones: look at the order of the "
             "classes in both evaluations"
         )

@@ -11,8 +11,8 @@ from robusttune.measuring.requirements import METRICS, ROBUST, Requirement, requ
 from robusttune.run.settings import shown_radius
 from robusttune.threat import ThreatModel
 
-# Evaluations that say nothing about an attack: `quick` is a first look, noise is no adversary.
-NO_ATTACK = ("clean", "quick", "noise", "corruptions", "certified", "sanity", "pretext", "ood")
+# Evaluations that say nothing about an attack: `quick` is a first look, noise is no adversary, and `export` is of two models.
+NO_ATTACK = ("clean", "quick", "noise", "corruptions", "certified", "sanity", "pretext", "ood", "export")
 ROUNDING = 1e-12
 NAMED_BY = ("run", "passed")  # among the facts of Records, "eps from"; otherwise nobody has named the radius
 
@@ -150,7 +150,7 @@ def _check(records: Records, requirement: Requirement) -> Check:
         says.append("the interval holds the limit, so that more images are needed to tell")
     elif not requirement.low and low < limit <= high:
         says.append("the interval holds the limit, so that other images of the same kind may decide otherwise")
-    doubts = _doubts(records) if requirement.metric == ROBUST else []
+    doubts = doubts_of(records) if requirement.metric == ROBUST else []
     if doubts:
         verdict = Verdict.CANNOT_TELL if verdict is Verdict.MET else verdict
         says.append(f"{len(doubts)} sanity checks speak against believing this number: {', '.join(doubts)}")
@@ -180,6 +180,7 @@ def _single(records: Records, requirement: Requirement) -> tuple[Record, str]:
             "pass the Records of one of them"
         )
     over = "mean over all corruptions" if requirement.metric == "corruptions" else requirement.adversary
+    over += ", some of which the training has seen" * ("in training" in found[0].setting)
     partial = found[0].setting.get("classes")
     what = f"{metric} of {evaluation}{', ' * bool(over)}{over}{f', of {partial} classes' if partial else ''}"
     return found[0], what.replace("accuracy of clean", "accuracy on unchanged images")
@@ -203,7 +204,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}%"  # with one decimal, 44.96% would be shown as a limit of 45% that it does not reach
 
 
-def _doubts(records: Records) -> list[str]:
+def doubts_of(records: Records) -> list[str]:
+    """Name the sanity checks that failed, which speak against believing an accuracy under attack."""
     return [record.metric for record in records.where("sanity") if record.setting.get("ok") is False]
 
 

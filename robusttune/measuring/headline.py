@@ -14,7 +14,7 @@ from robusttune.measuring.attacked import (
     radii_up_to,
     worst_of,
 )
-from robusttune.measuring.compare import Comparison, compare, measured_alike
+from robusttune.measuring.compare import Comparison, OtherLabelsError, compare, measured_alike
 from robusttune.measuring.intervals import paired_difference
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
@@ -114,7 +114,11 @@ class Headline:
 
 
 def headlines(runs: Mapping[str, Records]) -> list[Headline]:
-    """Return the headline of each model against the first, or of the only one."""
+    """Return the headline of each model against the first, or of the only one.
+
+    Raises:
+        OtherLabelsError: two of them were measured with other labels for the same images.
+    """
     judged = judged_at(runs)
     first, *others = runs
     pairs: list[tuple[str | None, str]] = [(first, other) for other in others] or [(None, first)]
@@ -142,12 +146,22 @@ def _headline(runs: Mapping[str, Records], first: str | None, second: str, judge
         clean=_change(before, after, clean),
         attacks=_words(attacks[1] or attacks[0]),
         same=same,
-        expected={
-            name: None if judged is None else expected_robustness(runs[name], judged.adversary, _shared(runs, judged))
-            for name in names
-        },
+        expected=dict.fromkeys(names) if judged is None else _expected(runs, names, judged),
         failed={name: count for name in names if (count := _failed(runs[name]))},
     )
+
+
+def _expected(runs: Mapping[str, Records], names: Sequence[str], judged: Judged) -> dict[str, Record | None]:
+    """Return the expected robustness of one or two models: of two by the attacks that both met, where they met one at the adversary."""
+    among, parts = _shared(runs, judged), {name: runs[name] for name in names}
+    if len(names) > 1:
+        alike = measured_alike(*(attacks_in(records) for records in parts.values()))
+        if any(judged.adversary.fits(record) for record in alike[0]):
+            parts = {
+                name: Records([*(record for record in [clean_of(runs[name])] if record is not None), *attacks])
+                for name, attacks in zip(names, alike, strict=True)
+            }
+    return {name: expected_robustness(records, judged.adversary, among) for name, records in parts.items()}
 
 
 def _shared(runs: Mapping[str, Records], judged: Judged) -> list[float]:
@@ -167,13 +181,15 @@ def _attacks(before: Records, after: Records, judged: Judged | None) -> tuple[tu
 
 
 def _change(before: Records, after: Records, pair: list[Record | None]) -> Change:
-    """Compare two accuracies, of the same images where both Records have them."""
+    """Compare two accuracies, of the same images where both Records have them; Records with other labels are refused."""
     first, second = pair
     if first is None or second is None:
         return Change(first, second)
     ours, theirs = _alone(first, before), _alone(second, after)
     try:
         return Change(first, second, compare(ours, theirs)[0])
+    except OtherLabelsError:
+        raise
     except ValueError:  # no answers to single images, or no image in common
         return Change(first, second)
 

@@ -1,6 +1,7 @@
-"""Confidence intervals of proportions, and of the difference of two on the same trials."""
+"""Confidence intervals of proportions, of the difference of two on the same trials, and of quantiles."""
 
 import math
+from itertools import accumulate
 
 # The normal quantile of two-sided 95% intervals.
 Z95 = 1.959963984540054
@@ -40,3 +41,30 @@ def paired_difference(only_first: int, only_second: int, trials: int) -> tuple[f
     difference = (second - first) / total
     spread = Z95 * math.sqrt(max(0.0, first + second - (second - first) ** 2 / total)) / total
     return max(-1.0, difference - spread), min(1.0, difference + spread)
+
+
+def ranks_around(share: float, count: int) -> tuple[int, int]:
+    """Return the ranks, from 1, of the two values in a sorted sample between which a quantile lies at 95%.
+
+    Rank 0 means that no value of the sample is a lower bound, and rank `count + 1` that none is an upper one.
+
+    Args:
+        share: of the values that the quantile is not below, such as 0.95; above 0 and below 1.
+        count: the number of values in the sample.
+
+    Source: Thompson 1936, Annals of Mathematical Statistics 7, 122-128.
+
+    Example:
+        >>> ranks_around(0.95, 100), ranks_around(0.95, 20)
+        ((90, 100), (17, 21))
+    """
+    below = [0.0, *accumulate(_binomial(hits, count, share) for hits in range(count + 1))]
+    lower = max(rank for rank in range(count + 1) if below[rank] < 0.025)
+    upper = next((rank for rank in range(count + 1) if below[rank] >= 0.975), count + 1)
+    return lower, upper
+
+
+def _binomial(hits: int, trials: int, share: float) -> float:
+    """Return the probability of exactly so many hits."""
+    ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
+    return math.exp(ways + hits * math.log(share) + (trials - hits) * math.log1p(-share))

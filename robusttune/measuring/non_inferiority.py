@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 from robusttune.measuring.checks import Check, Checks, Verdict
 from robusttune.measuring.compare import Comparison, compared, key_of, measured_alike, paired_rows
-from robusttune.measuring.gate import NO_ATTACK, attacks_at, check_labelled, trained_radius, unnamed
+from robusttune.measuring.gate import NO_ATTACK, attacks_at, check_labelled, doubts_of, trained_radius, unnamed
 from robusttune.measuring.record import Record, described
 from robusttune.measuring.records import Records
 from robusttune.measuring.requirements import METRICS, ROBUST, Requirement, margins_of
@@ -21,7 +21,8 @@ def not_worse(first: Records, second: Records, *margins: str) -> Checks:
 
     Each check is a non-inferiority test at 5% on the difference of two accuracies on the same images. It is *met* where a loss
     of more than the margin is excluded, *not met* where such a loss is shown, and *cannot tell* where the images are too few for
-    either. "robust" is the accuracy under the worst of those attacks at one radius that both models were measured with.
+    either. "robust" is the accuracy under the worst of those attacks at one radius that both models were measured with; where sanity
+    checks speak against believing it of a model, which may then withstand less, no verdict rests on that.
 
     Args:
         first, second: the Records of both models, before and after a change, as `evaluate` returned them.
@@ -100,6 +101,16 @@ def _check(first: Records, second: Records, margin: Requirement, pairs: list[tup
     z = score(test.only_first, test.only_second, test.images, -margin.limit)
     low, high = bounds(test.only_first, test.only_second, test.images)
     verdict = Verdict.MET if z >= Z else Verdict.NOT_MET if z <= -Z else Verdict.CANNOT_TELL
+    said = _says(margin, test, (low, high), verdict)
+    model, records = (
+        ("second", second) if verdict is Verdict.MET else ("first", first)
+    )  # whose lower accuracy would turn the verdict
+    doubts = doubts_of(records) if margin.metric == ROBUST and verdict is not Verdict.CANNOT_TELL else []
+    if doubts:
+        verdict = Verdict.CANNOT_TELL
+        said += (
+            f"; but {len(doubts)} sanity checks speak against believing the number of the {model}: {', '.join(doubts)}"
+        )
     return Check(
         margin.text,
         verdict,
@@ -108,7 +119,7 @@ def _check(first: Records, second: Records, margin: Requirement, pairs: list[tup
         (low, high),
         -margin.limit,
         test.images,
-        _says(margin, test, (low, high), verdict),
+        said,
     )
 
 

@@ -94,7 +94,9 @@ def hits(answers: Sequence[int], labels: Sequence[int]) -> list[bool]:
 def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setting | None = None) -> Record:
     """Return the Record of the balanced accuracy: the mean of the classes' accuracies.
 
-    The interval combines the classes' intervals as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+    Each end of the interval is the outer one of two. One combines the classes' intervals as Zou and Donner, doi:10.1002/sim.3095, do
+    for sums, which is right for few classes, and too narrow on one side for many. The other is Wilson's for the number of independent
+    trials that would vary as much as the classes' accuracies do, which is too narrow where one class has far fewer images.
 
     Args:
         evaluation: the name of the evaluation.
@@ -112,8 +114,22 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setti
     below = math.hypot(*(share - low for share, (low, _) in zip(shares, bounds, strict=True))) / len(shares)
     above = math.hypot(*(high - share for share, (_, high) in zip(shares, bounds, strict=True))) / len(shares)
     images = sum(images for _, images in classes)
-    interval = (max(0.0, mean - below), min(1.0, mean + above))
+    trials = _independent_trials(classes, mean)
+    low, high = wilson(mean * trials, trials)
+    interval = (max(0.0, min(mean - below, low)), min(1.0, max(mean + above, high)))
     return Record(evaluation, "balanced accuracy", mean, images, interval, dict(setting or {}))
+
+
+def _independent_trials(classes: Sequence[tuple[int, int]], mean: float) -> float:
+    """Return the number of independent trials whose share of hits varies as much as the mean of the classes' accuracies.
+
+    A class's accuracy is moved toward the mean by two images, as one whose images are all right does vary.
+    """
+    if not 0 < mean < 1:
+        return len(classes) ** 2 / math.fsum(1 / images for _, images in classes)
+    moved = [(correct + 2 * mean) / (images + 2) for correct, images in classes]
+    variance = math.fsum(share * (1 - share) / images for share, (_, images) in zip(moved, classes, strict=True))
+    return mean * (1 - mean) * len(classes) ** 2 / variance
 
 
 def repeated(evaluation: str, right: Sequence[float], times: int, setting: Setting | None = None) -> Record:

@@ -48,7 +48,8 @@ def report(
         The path of `report.md`.
 
     Raises:
-        ValueError: there is no Record, an unknown section, or some Records hold agreement and others accuracy.
+        ValueError: there is no Record, an unknown section, some Records hold agreement and others accuracy, or two models were measured
+            with other labels for the same images.
         ImportError: a section needs a package that is not installed.
     """
     folder = check_path("out", out)

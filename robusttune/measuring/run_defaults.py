@@ -11,6 +11,7 @@ from robusttune.data.class_names import class_names, two_orders
 from robusttune.data.pixels import normalised
 from robusttune.data.transforms import find_statistics, same_statistics
 from robusttune.measuring.pretext_heads import HeadsLike, heads_for
+from robusttune.model import seen_corruptions
 from robusttune.model.hub import folder_of_model
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.norms import NormLike, canonical
@@ -221,7 +222,9 @@ def with_run(model: nn.Module | PathLike, run: PathLike | None = None) -> tuple[
         if run is None:
             return model, RunDefaults()
         known, same = hardened_run(run), files.has_weights(model, files.load_weights(run))
-        if not same:
+        if same:
+            seen_corruptions.remember(model, known.seen_corruptions)
+        else:
             logger.warning("the weights of the model are not those that the run in %r ended with", str(run))
         return model, RunDefaults(known, files.digest_of_weights(run) if same else None)
     if run is not None:

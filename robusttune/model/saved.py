@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from robusttune.model import seen_corruptions
 from robusttune.model.devices import check_module
 from robusttune.model.hub import folder_of
 from robusttune.model.named import NamedModel, model_of
@@ -87,6 +88,7 @@ def loaded(run: PathLike, model: nn.Module | None = None) -> nn.Module:
             model = model_of(named, outputs_of(earlier))
     else:
         files.give_weights(model, files.load_weights(run), str(run))
+    seen_corruptions.remember(model, earlier.seen_corruptions)
     return model.eval()
 
 

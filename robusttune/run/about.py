@@ -57,6 +57,7 @@ class About:
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
         model, model_args: of a run begun from Python, the name of its model and the arguments of that name's function.
+        seen_corruptions: the names of those that the model was trained on.
     """
 
     classes: Sequence[str] | None = None
@@ -71,6 +72,7 @@ class About:
     held_out: str | None = None
     model: str | None = None
     model_args: Mapping[str, Json] | None = None
+    seen_corruptions: Sequence[str] | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Return the facts as `run.json` holds them, under "about"."""
@@ -145,6 +147,11 @@ class EarlierRun:
         named = {name: command[name] for name in SOURCES if name in command}
         facts = {"run": self.function, "about": self.about.as_json(), "purpose": self.arguments.get("purpose")}
         return {METADATA: json.dumps({**named, **facts}, sort_keys=True)}
+
+    @property
+    def seen_corruptions(self) -> Sequence[str]:
+        """The names of the corruptions that the model was trained on; none where they are not known."""
+        return () if self.about is None else self.about.seen_corruptions or ()
 
     @property
     def size(self) -> tuple[int, int] | None:

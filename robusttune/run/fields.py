@@ -121,6 +121,7 @@ ABOUT = {
     "held_out": TEXT,
     "model": TEXT,
     "model_args": MAPPING,
+    "seen_corruptions": TEXTS,
 }
 OF_COMMAND = {
     "model": TEXT,

@@ -14,6 +14,7 @@ from robusttune.sharing.config import NORMALISED, UNTOLD, architecture_of, input
 from robusttune.sharing.metadata import metadata_of_card, results_of
 from robusttune.sharing.story import Story
 
+NOBODY = "nothing: the training was ordinary, without an adversary"
 SHOWN = 100  # names of classes; config.json has all
 PLACE = "hf-hub:USER/NAME"  # of a repository that the user knows
 
@@ -40,8 +41,9 @@ def _summary(story: Story) -> str:
 
 
 def _against(story: Story) -> str:
+    """Name the adversary of the training; "" for none, and where it is not known."""
     about = story.about
-    return "" if about.norm is None else f"{about.norm} up to {about.eps}, in pixel values on [0, 1]"
+    return f"{about.norm} up to {about.eps}, in pixel values on [0, 1]" if story.attacked else ""
 
 
 def _facts(story: Story) -> str:
@@ -54,7 +56,7 @@ def _facts(story: Story) -> str:
         "classes, in the order of the outputs": _classes(story),
         "images": f"{size} pixels, {about.channels} channel{'s' * (about.channels != 1)}; {crop}",
         "input": _input(story),
-        "hardened against": _against(story) or UNTOLD,
+        "hardened against": _against(story) or (UNTOLD if story.attacked is None else NOBODY),
         "training": story.training or UNTOLD,
     }
     return markdown_table(["fact", "value"], [[name, as_text(str(value))] for name, value in rows.items()])

@@ -104,5 +104,5 @@ def _facts(story: Story, model: nn.Module) -> dict[str, Json]:
         **({"mean": _short(about.mean), "std": _short(about.std)} if about.mean and about.std else {}),
         "input_size": None if about.size is None else [about.channels, *about.size],
         "class_names": "label_names" if about.classes is not None else UNTOLD,
-        "hardened_against": None if about.norm is None else {"norm": about.norm, "eps": about.eps, "eps_unit": PIXELS},
+        "hardened_against": {"norm": about.norm, "eps": about.eps, "eps_unit": PIXELS} if story.attacked else None,
     }

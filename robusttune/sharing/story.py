@@ -12,14 +12,14 @@ from robusttune.data.class_names import moved
 from robusttune.data.pixels import Pixels, normalised
 from robusttune.data.transforms import Statistics, same_statistics
 from robusttune.measuring.records import Records
-from robusttune.measuring.setting_words import DEFAULT, PLAIN
+from robusttune.measuring.setting_words import DEFAULT, OF_AN_ATTACK, PLAIN
 from robusttune.model.named import LIBRARIES
 from robusttune.model.probe import first_logits
 from robusttune.model.saved import ALWAYS_PRETRAINED, model_options
 from robusttune.model.timm_name import Name, timm_name
 from robusttune.run.about import About, EarlierRun, check_same_names
 from robusttune.run.provenance import fingerprint
-from robusttune.run.settings import as_written
+from robusttune.run.settings import as_written, number
 from robusttune.sharing.example import example_inputs
 from robusttune.types import Channels, shown
 
@@ -48,14 +48,22 @@ class Story:
     squares: bool = False
 
     @property
+    def attacked(self) -> bool | None:
+        """True if it was trained against an adversary, False at a radius of 0, which is ordinary training; None where that is not known."""
+        about = self.about
+        return None if about.norm is None or about.eps is None else number(about.eps) > 0
+
+    @property
     def training(self) -> str:
         """Description of the training in words, without names of folders; "" if the training is not known."""
         if self.run is None or self.run.function == "save":
             return ""
-        kept = {name: self.run.arguments.get(name) for name in PLAIN if name not in ("norm", "eps")}
+        silent = ("norm", "eps", *(OF_AN_ATTACK if self.attacked is False else ()))
+        kept = {name: self.run.arguments.get(name) for name in PLAIN if name not in silent}
         said = [f"{name} {_written(value)}" for name, value in kept.items() if value not in DEFAULT]
         images = [] if self.run.images is None else [f"{self.run.images:,} training images"]
-        return ", ".join([f"robusttune.{self.run.function}", *images, *said])
+        function = f"robusttune.{self.run.function}{' with eps 0' * (self.attacked is False)}"
+        return ", ".join([function, *images, *said])
 
 
 def story_of(

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from robusttune.augmentations._augment import overlaps
 from robusttune.data.class_names import class_names
 from robusttune.data.unlabeled import Mixture
 from robusttune.model.devices import dtype_of
+from robusttune.model.seen_corruptions import trained_on
 from robusttune.model.timm_name import Name, timm_name
 from robusttune.run import distributed
 from robusttune.run import folder as run_folder
@@ -44,6 +46,7 @@ def about(training: Training, settings: RunSettings) -> About:
     robust_loss, (images, labels) = training.robust_loss, training.batches.peeked
     mean, std = (tuple(each.flatten().tolist()) for each in (robust_loss.pixels.mean, robust_loss.pixels.std))
     name = None if labels is None or "command" in (settings.output.notes or {}) else _name(training)
+    seen = trained_on(robust_loss.model) | overlaps(robust_loss.augment, settings.loaders.loader)
     known, attacked = robust_loss.pixels.known, settings.function == "harden" or settings.adversary.norm is not None
     return About(
         classes=None if labels is None else class_names(settings.loaders.loader),
@@ -55,6 +58,7 @@ def about(training: Training, settings: RunSettings) -> About:
         norm=str(robust_loss.threat.norm) if attacked else None,
         eps=as_written(robust_loss.threat.eps) if attacked else None,
         held_out=_held_out(training, settings),
+        seen_corruptions=sorted(seen),
         model=None if name is None else name.model,
         model_args=None if name is None else name.model_args,
     )

@@ -86,10 +86,10 @@ class Conduct:
             if not allow_weak:
                 raise
             warn(f"power is not known: {error}", self.progress)
-            write_power(self.folder, {"not known": str(error)})
+            write_power(self.folder, {"not known": str(error)}, plan)
             return
         power = power_of(plan, scatter, seconds_of)
-        write_power(self.folder, power)
+        write_power(self.folder, power, plan)
         chances = ", ".join(f"{points} with a chance of {share}" for points, share in power["chance to find"].items())
         tell(f"power: differences between arms of {chances}; the scatter is {power['scatter']}", self.progress)
         if not allow_weak:

@@ -65,7 +65,13 @@ Estimate = TypedDict(
 
 Power = TypedDict(
     "Power",
-    {"scatter": str, "chance to find": dict[str, str], "8 times in 10": dict[str, str], "not known": str},
+    {
+        "scatter": str,
+        "chance to find": dict[str, str],
+        "8 times in 10": dict[str, str],
+        "not known": str,
+        "of": dict[str, str],
+    },
     total=False,
 )
 

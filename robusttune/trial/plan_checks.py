@@ -81,4 +81,7 @@ def check_threats(threats: Mapping[str, float] | None) -> None:
     if not isinstance(threats, Mapping) or not threats:
         raise ValueError(f"threats is {threats!r} in the plan, but radii by norm are needed, such as {{linf: 8/255}}")
     for norm, eps in threats.items():
-        ThreatModel(canonical(norm), eps)
+        name = canonical(norm)
+        ThreatModel(name, eps)
+        if name != norm:  # what was measured goes by the other name, so that no radius would be found for it
+            raise ValueError(f"threats names {norm!r} in the plan, but norms have one name there: write {name}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Trial:
         results: by arm and seed, in the plan's order; unfinished ones are missing. With two stages, those of the second.
         first: plan and results of the first stage; None where there is one stage.
         kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
-        power: which differences the trial finds; None where that was not asked.
+        power: which differences the trial finds; None where that was not asked of the plan as it is.
         changed: True where the plan was changed after a look at the results.
     """
 
@@ -71,12 +71,11 @@ class Trial:
         """
         plan = TrialPlan.read(folder) if plan is None else plan
         first, place = screening_of(plan), Path(folder)
-        power = from_json((place / POWER).read_text(encoding="utf-8")) if (place / POWER).exists() else None
         return replace(
             cls.of(plan, place),
             first=None if first is None else cls.of(first, place),
-            power=power,
-            changed=plan.looks is not None and any(look["plan"] != _asked(plan) for look in _looks_taken(place)),
+            power=_power_of(plan, place),
+            changed=plan.looks is not None and not all(_is_of(plan, look) for look in _looks_taken(place)),
         )
 
     @classmethod
@@ -91,7 +90,7 @@ def note_look(folder: Path, plan: TrialPlan, look: int) -> None:
     """Write down that the results were tested after so many seeds, and by which plan."""
     taken = _looks_taken(folder)
     if look not in [each["seeds"] for each in taken]:
-        write_text(folder / LOOKS, json.dumps([*taken, {"seeds": look, "plan": _asked(plan)}], indent=1))
+        write_text(folder / LOOKS, json.dumps([*taken, {"seeds": look, **_asked(plan)}], indent=1))
 
 
 def _looks_taken(folder: Path) -> list[dict[str, object]]:
@@ -99,14 +98,29 @@ def _looks_taken(folder: Path) -> list[dict[str, object]]:
     return list(from_json(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
-def _asked(plan: TrialPlan) -> str:
-    """Return what a test depends on, besides the results."""
-    return digest([plan.needs, plan.seeds, plan.looks, plan.decision, plan.screening, list(plan.arms)])
+def _asked(plan: TrialPlan) -> dict[str, str]:
+    """Return what a test and its chances depend on, besides the results: what is asked, and what is trained and measured for it."""
+    asked = [plan.needs, plan.seeds, plan.looks, plan.decision, plan.screening, list(plan.arms)]
+    ran = [plan.evaluation.images, plan.evaluation.items, plan.epochs, plan.settings, plan.threats, plan.arms]
+    return {"plan": digest(asked), "runs": digest(ran)}
 
 
-def write_power(folder: Path, power: Power) -> None:
-    """Write which differences the trial finds, beside the plan, which is left as people have edited it."""
-    write_text(folder / POWER, json.dumps(power, indent=1))
+def _is_of(plan: TrialPlan, written: Mapping[str, object]) -> bool:
+    """Return True if something was written for this plan; files of before do not say what was run."""
+    asked = _asked(plan)
+    return all(written.get(name, known) == known for name, known in asked.items())
+
+
+def write_power(folder: Path, power: Power, plan: TrialPlan) -> None:
+    """Write which differences a plan finds, beside the plan, which is left as people have edited it."""
+    write_text(folder / POWER, json.dumps({**power, "of": _asked(plan)}, indent=1))
+
+
+def _power_of(plan: TrialPlan, folder: Path) -> Power | None:
+    """Read which differences a plan finds; None where that is not known, or where it was computed for a plan that was edited since."""
+    path = folder / POWER
+    power: Power | None = from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    return power if power is not None and _is_of(plan, power.get("of", {})) else None
 
 
 def result_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Result | None:

@@ -204,7 +204,9 @@ def test_a_model_trained_on_a_corruption_is_told_apart():
     remember(model, ["fog"])
     with pytest.warns(UserWarning, match="the model was trained on fog: its accuracy on that says little"):
         records = measured(model=model)
-    assert {r.setting["corruption"] for r in records if "in training" in r.setting} == {"fog"}
+    marked = [r.setting for r in records if "in training" in r.setting]
+    assert {setting["corruption"] for setting in marked if "corruption" in setting} == {"fog"}
+    assert {setting["over"] for setting in marked if "over" in setting} == {"weather", "all"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         measured({"names": ["contrast"]}, model=model)

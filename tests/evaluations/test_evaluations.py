@@ -16,7 +16,7 @@ from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.certified import certified, radius_of
 from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.noise import noise
-from robusttune.evaluations.ood import _area, ood
+from robusttune.evaluations.ood import ood
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
@@ -279,12 +279,3 @@ def test_images_from_elsewhere_are_told_apart(run):
         measured(partial(ood, others=noisy), model=model, batches=normalised, heads=folder, **space)
     with pytest.raises(ValueError, match="needs images in both loaders"):
         measured(partial(ood, others=[]), model=model, batches=batches, heads=folder)
-
-
-def test_the_area_is_that_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
-    generator = torch.Generator().manual_seed(0)
-    inside = torch.randint(0, 20, (70,), generator=generator).double()
-    outside = torch.randint(5, 25, (50,), generator=generator).double()
-    truth = [0] * 70 + [1] * 50
-    assert _area(inside, outside) == pytest.approx(metrics.roc_auc_score(truth, [*inside.tolist(), *outside.tolist()]))

@@ -177,6 +177,19 @@ def test_class_numbers_are_refused_as_their_argmax_would_be_class_0(target, net)
         MaiteAttack(net, THREAT, **ATTACK)(([np.zeros((1, 8, 8), np.float32)], [target], [{}]))
 
 
+@pytest.mark.parametrize("target", [np.zeros(3), np.array([0.0, np.nan, 1.0])])
+def test_a_target_of_no_class_is_not_class_0(target):
+    with pytest.raises(ValueError, match=r"a target is \[.*\], which names no class"):
+        next(iter(maite_loader(Sparse(target))))
+
+
+@pytest.mark.parametrize("label", [-1, 2, 0.5])
+def test_a_label_outside_the_classes_ends_no_loop_in_silence_and_is_not_the_last_class(label):
+    images, labels = torch.zeros(3, 1, 8, 8), torch.tensor([0, label, 1])
+    with pytest.raises(ValueError, match=r"label of image 1 is .*, but a class number from 0 to 1 is needed"):
+        list(MaiteDataset(torch.utils.data.TensorDataset(images, labels), classes=2))
+
+
 def test_an_image_gets_the_same_answer_in_every_batch(net):
     """A normalised image whose values lie in [0,1] is not taken for pixels where the batches before were normalised."""
     image, light = ((digits(512, 513)[0][0] - 0.5) / 0.25).numpy(), np.full((1, 8, 8), 0.3, np.float32)

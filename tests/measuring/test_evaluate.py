@@ -163,6 +163,8 @@ def test_a_class_without_images_is_told_and_not_counted(caplog):
     balanced = next(record for record in records if record.metric == "balanced accuracy")
     assert balanced.value == pytest.approx(sum(shares) / 9)
     assert balanced.setting["classes"] == "9 of 10"
+    (check,) = records.require("worst_class>=0.001")
+    assert check.what == "worst-class accuracy on unchanged images, of 9 of 10 classes"
     assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text
 
 

@@ -75,6 +75,16 @@ def test_the_worst_case_is_over_all_evaluations():
     assert "the worst of 2 attacks (sweep, mine)" in check.what
 
 
+def test_a_model_and_its_export_are_not_taken_for_one_model_under_two_attacks():
+    at = {"norm": "linf", "eps": 0.1, "images": "found on the original"}
+    rows = [
+        accuracy("export", 1, 2, {"model": name, **at}, right=[name == "original", True])
+        for name in ("original", "exported")
+    ]
+    with pytest.raises(ValueError, match=r"is at linf eps 0\.1, but no attack was measured there"):
+        checks_of(Records(rows, hashes=["0", "1"]), "robust@linf:0.1>=0.1")
+
+
 @pytest.mark.parametrize(
     ("right", "limit", "value", "low"),
     [

@@ -79,6 +79,18 @@ def test_models_are_compared_by_as_many_seeds_of_an_attack():
         assert headline.robust.difference == 0.0
 
 
+def test_the_expected_robustness_of_two_models_is_by_the_attacks_that_both_met():
+    second, weaker = measured(20, 12), measured(20, 12, attacks=("apgd", "stronger"))
+    weaker[2] = replace(weaker[2], value=0.2, right=(True,) * 4 + (False,) * 16)  # which the second did not meet
+    (alone,) = headlines({"a": weaker})
+    assert alone.expected["a"].value == pytest.approx(0.6)
+    for runs in ({"a": weaker, "b": second}, {"b": second, "a": weaker}):
+        (headline,) = headlines(runs)
+        assert [record.value for record in headline.expected.values()] == pytest.approx([0.8, 0.8])
+    (other,) = headlines({"a": measured(20, 18), "b": measured(20, 2, attacks=("apgd, 500 steps",))})
+    assert [other.expected[name].value for name in "ab"] == pytest.approx([0.95, 0.55])
+
+
 def test_no_difference_is_stated_of_models_that_met_other_attacks():
     (headline,) = headlines({"a": measured(19, 18), "b": measured(19, 1, attacks=("apgd, 500 steps",))})
     under_attack = verdict(headline).split(". On unchanged images")[0]
@@ -110,6 +122,16 @@ def test_what_is_not_known_is_said():
     )
     (headline,) = headlines({"a": Records(measured(19, 10)[1:])})
     assert expectation(headline).startswith("Not known: it needs attacks (`sweep`) at linf up to 8/255 and `clean`")
+
+
+def test_models_that_were_measured_with_other_labels_are_refused(tmp_path):
+    first, second = measured(19, 1), measured(17, 15)
+    moved = Records(second, facts=second.facts, hashes=second.hashes, labels=[1] * 20)
+    with pytest.raises(ValueError, match="the two have other labels for the same images"):
+        robusttune.report({"before": first, "after": moved}, tmp_path)
+    elsewhere = Records(second, facts=second.facts, hashes=[f"other {row}" for row in range(20)], labels=[1] * 20)
+    (headline,) = headlines({"before": first, "after": elsewhere})
+    assert headline.robust.test is None
 
 
 def test_every_model_is_compared_with_the_first():

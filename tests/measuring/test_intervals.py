@@ -1,11 +1,12 @@
-"""Intervals of an accuracy."""
+"""Intervals of an accuracy, and of a quantile."""
 
 import math
 
+import numpy as np
 import pytest
 
-from robusttune.measuring.intervals import wilson
-from robusttune.measuring.record import accuracy
+from robusttune.measuring.intervals import ranks_around, wilson
+from robusttune.measuring.record import accuracy, balanced
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,22 @@ def test_intervals_are_those_of_the_tables(right, of, low, high):
 def test_the_interval_narrows_with_the_images():
     widths = [math.dist(*([end] for end in accuracy("clean", n // 2, n).interval)) for n in (10, 100, 1000)]
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("count", [1, 20, 71, 72, 1000])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_ranks_are_binomial_quantiles(share, count):
+    binom = pytest.importorskip("scipy.stats").binom
+    assert ranks_around(share, count) == (binom.ppf(0.025, count, share), binom.ppf(0.975, count, share) + 1)
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [([0.9] * 100, [10] * 100), ([0.95] * 10, [20] * 10), ([0.9, 0.9], [1000, 10]), ([0.7] * 3, [50] * 3)],
+)
+def test_a_balanced_accuracy_lies_in_its_interval_as_often_as_it_says(shares, images):
+    draws = np.random.default_rng(0).binomial(images, shares, size=(500, len(images)))
+    found = [balanced("clean", list(zip(right, images, strict=True))).interval for right in draws.tolist()]
+    truth = np.mean(shares)
+    assert np.mean([low <= truth <= high for low, high in found]) >= 0.93
+    assert np.mean([high < truth for _, high in found]) <= 0.06

@@ -1,6 +1,7 @@
 """The test whether a model is worse by more than a margin: against a numerical likelihood, exact error rates, and what it refuses."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -137,6 +138,20 @@ def test_only_attacks_that_both_models_met_are_compared():
     assert "the 1 attacks that both met (sweep) at linf eps 0.1" in check.what
     with pytest.raises(ValueError, match="needs an attack that both models met with the same settings"):
         not_worse(ours, Records([stronger], facts=facts, hashes=hashes), "robust:0.05")
+
+
+@pytest.mark.parametrize(("counts", "doubted"), [((10, 30, 1000), "second"), ((60, 10, 1000), "first")])
+def test_no_verdict_rests_on_robustness_that_sanity_checks_speak_against(counts, doubted):
+    pair = dict(zip(("first", "second"), answers(*counts, evaluation="sweep", setting=AT), strict=True))
+    sure = not_worse(*pair.values(), "robust:0.01").verdict
+    failed = replace(accuracy("sanity", 1, 60), metric="noise beats attack", setting={"ok": False, "says": "…"})
+    other = "first" if doubted == "second" else "second"
+    pair[other].append(failed)  # it may withstand less, which would not turn the verdict
+    assert not_worse(*pair.values(), "robust:0.01").verdict is sure
+    pair[doubted].append(failed)
+    (check,) = not_worse(*pair.values(), "robust:0.01")
+    assert check.verdict is Verdict.CANNOT_TELL
+    assert f"1 sanity checks speak against believing the number of the {doubted}: noise beats attack" in check.says
 
 
 def test_images_are_paired_by_their_contents():

@@ -16,6 +16,7 @@ from torchvision.datasets import ImageFolder
 
 import robusttune
 from robusttune.cli import main
+from robusttune.evaluations.corruptions import corruptions
 from robusttune.evaluations.strong import strong
 from robusttune.evaluations.sweep import sweep
 
@@ -263,3 +264,28 @@ def test_two_orders_of_names_are_said_where_the_run_has_no_names(at_home, tmp_pa
 
 def test_answers_are_named_as_the_run_names_its_classes(at_home, renamed):
     assert robusttune.Monitor("runs/a", a_loader(folder=renamed)).classes == tuple(NAMES)
+
+
+def test_corruptions_of_the_training_are_marked_in_another_process_too(tmp_path):
+    images, labels = torch.rand(16, 3, SIZE, SIZE), torch.arange(16) % 3
+    model = timm.create_model("test_resnet", num_classes=3)
+    out, short = tmp_path / "a", {"tasks": None, "epochs": 1, "steps": 1, "tune": False, "progress": False}
+    robusttune.harden(model, [(images, labels)], norm="l2", augment="noise", out=out, **short)
+    which = partial(corruptions, names=["gaussian_noise", "contrast"], severities=[1])
+    copy = timm.create_model("test_resnet", num_classes=3)
+    copy.load_state_dict(model.state_dict())
+    published = robusttune.save(model, tmp_path / "b", run=out, normalized=False)
+    for source in ({"model": out}, {"model": published}, {"model": copy, "run": out}):
+        with pytest.warns(
+            UserWarning, match="the model was trained on gaussian_noise: its accuracy on that says little"
+        ):
+            records = robusttune.evaluate(loader=[(images, labels)], which=which, progress=False, **source)
+        seen = {
+            each.setting.get("corruption") or each.setting["over"]: "in training" in each.setting for each in records
+        }
+        assert seen == {"gaussian_noise": True, "contrast": False, "noise": True, "digital": False, "all": True}
+        (check,) = records.require("corruptions>=0.001")
+        assert check.what.endswith("mean over all corruptions, some of which the training has seen")
+    text = robusttune.report(records, tmp_path / "r", sections=["verdict", "corruptions"]).read_text(encoding="utf-8")
+    assert "; the training has seen some of them)" in text
+    assert "16 images *" in text

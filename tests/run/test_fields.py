@@ -24,6 +24,7 @@ FORGED = {
     "held_out": (5, ["all"]),
     "model": (5, ["timm:test_resnet"]),
     "model_args": (5, "x", [1], [["img_size", 8]]),
+    "seen_corruptions": (5, "fog", [1], {"fog": 1}),
 }
 
 

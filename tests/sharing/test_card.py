@@ -1,16 +1,19 @@
 """A card says the numbers that were measured, and no word from elsewhere is markup in it."""
 
 import math
+from pathlib import Path
 
 import pytest
 import timm
 import yaml
 from huggingface_hub import ModelCard
+from torch import nn
 
 import robusttune
 from robusttune.measuring.record import Record
-from robusttune.run.about import About
+from robusttune.run.about import About, EarlierRun
 from robusttune.sharing.card import card_of
+from robusttune.sharing.config import _facts
 from robusttune.sharing.story import Story, without_paths
 
 
@@ -52,6 +55,19 @@ def test_the_page_says_model_input_classes_attack_and_limits(card, run):
         'timm.create_model("hf-hub:USER/NAME", pretrained=True)',
     ):
         assert text in card
+
+
+def test_a_model_of_ordinary_training_is_not_called_hardened():
+    arguments = {"preset": "standard", "objective": "adversarial", "epochs": 2, "eps": 0.0}
+    about = About(outputs=2, channels=3, norm="linf", eps="0")
+    run = EarlierRun(Path("runs/a"), "harden", None, arguments, about)
+    card = card_of(Story("plain", about, run))
+    assert "An image classifier, saved by robusttune." in card
+    assert "nothing: the training was ordinary, without an adversary" in card
+    assert "robusttune.harden with eps 0, epochs 2" in card
+    assert _facts(Story("plain", about, run), nn.Linear(1, 1))["hardened_against"] is None
+    unknown = card_of(Story("plain", About(outputs=2, channels=3)))
+    assert "ordinary" not in unknown
 
 
 def test_names_of_classes_are_text(card):

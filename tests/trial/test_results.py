@@ -11,12 +11,15 @@ from robusttune.measuring.records import Records
 from robusttune.trial.arms._phase import name_and_settings
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.results import (
+    LOOKS,
     RECORDS,
     Trial,
     item_place,
+    note_look,
     phase_place,
     place_of,
     seconds_of,
+    write_power,
 )
 
 SETTING = {"norm": "linf", "eps": 0.1}
@@ -116,6 +119,33 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert yaml.safe_load((tmp_path / PLAN).read_text()) == whole
     assert (plan.threat, plan.price, plan.seconds_allowed) == (("linf", 0.1), 2.5, 8 * 3600)
     assert (plan.untrained_arm, plan.plain_arm) == ("nothing", "adversarial")
+
+
+EDITS = [
+    {"evaluation": {**PLAIN["evaluation"], "images": 2}},
+    {"epochs": 3},
+    {"settings": {"lr": 0.1}},
+    {"arms": {**PLAIN["arms"], "adversarial": [{"harden": {"tasks": None, "steps": 3}}]}},
+    {"seeds": [0, 1, 2], "looks": [3]},
+]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=[next(iter(edit)) for edit in EDITS])
+def test_a_plan_that_was_edited_is_not_the_one_that_was_looked_at_or_whose_power_is_known(edit, tmp_path):
+    asked = {**PLAIN, "needs": ["attack"], "looks": [2]}
+    plan = TrialPlan.from_dict(asked)
+    plan.write(tmp_path)
+    note_look(tmp_path, TrialPlan.read(tmp_path), 2)
+    write_power(tmp_path, {"chance to find": {"5 points": "60%"}}, plan)
+    trial = Trial.load(tmp_path)
+    assert (trial.changed, trial.power["chance to find"]) == (False, {"5 points": "60%"})
+    exploratory = {"evaluation": {**PLAIN["evaluation"], "more": ["noise"]}}
+    assert not Trial.load(tmp_path, TrialPlan.from_dict({**asked, **exploratory})).changed
+    edited = Trial.load(tmp_path, TrialPlan.from_dict({**asked, **edit}))
+    assert (edited.changed, edited.power) == (True, None)
+    looks = [{name: look[name] for name in ("seeds", "plan")} for look in json.loads((tmp_path / LOOKS).read_text())]
+    (tmp_path / LOOKS).write_text(json.dumps(looks))  # as files of before
+    assert not Trial.load(tmp_path).changed
 
 
 def test_an_object_cannot_stand_in_a_plan(tmp_path):

@@ -82,10 +82,8 @@ def _mean(records: list[Record]) -> str:
 
 def _total(record: Record) -> str:
     low, high = record.interval
-    over = record.setting.get("over", "all")
-    return (
-        f"- {record.metric}, {over}: {percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}), {record.images} images"
-    )
+    over, seen = record.setting.get("over", "all"), " *" if "in training" in record.setting else ""
+    return f"- {record.metric}, {over}: {percent(record.value)} ({100 * low:.1f}–{100 * high:.1f}), {record.images} images{seen}"
 
 
 def _seen(records: Records) -> bool:

@@ -81,7 +81,7 @@ def _corrupted(runs: Mapping[str, Records]) -> list[str]:
     several = len({record.setting["protocol"] for _, record in found}) > 1
     shares = [
         f"{words.quoted(name)} {percent(record.value)} ({words.interval_in_words(record.interval)}"
-        f"{'; ' + record.setting['protocol'] if several else ''})"
+        f"{'; ' + record.setting['protocol'] if several else ''}{'; the training has seen some of them' if 'in training' in record.setting else ''})"
         for name, record in found
     ]
     return [f"On images with natural corruptions: {', '.join(shares)}."] if shares else []

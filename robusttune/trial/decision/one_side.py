@@ -105,7 +105,7 @@ def in_words(phases: Phases) -> str:
 
 
 def _classes(decision: Decision, need: Metric) -> str:
-    """State the classes that the first arm of the verdict gets wrong most often, and the one that fell most on unchanged images.
+    """State the classes that the first arm of the verdict gets wrong most often, and the one that fell most, or gained least, on unchanged images.
 
     It is empty where the answers to single images are not known.
     """
@@ -124,9 +124,11 @@ def _classes(decision: Decision, need: Metric) -> str:
     if clean is not None and decision.nothing is not None and decision.nothing != arm:
         before, after = (_by_class(clean[measured.arms.index(each)], labels) for each in (decision.nothing, arm))
         fallen = min(before, key=lambda label: after[label] - before[label])
-        lines.append(
-            f"On unchanged images, {_named(fallen, known)} falls most: from {percent(before[fallen])} to {percent(after[fallen])}."
+        falls = after[fallen] < before[fallen]
+        what = (
+            f"{_named(fallen, known)} falls most" if falls else f"no class falls; {_named(fallen, known)} gains least"
         )
+        lines.append(f"On unchanged images, {what}: from {percent(before[fallen])} to {percent(after[fallen])}.")
     return " ".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from robusttune.measuring.record import percent
 from robusttune.run.markdown import markdown_table
-from robusttune.run.settings import shown_radius
+from robusttune.run.settings import as_written
 from robusttune.trial.decision.confirmed import share_images
 from robusttune.trial.decision.metrics import accuracies_of, label
 from robusttune.trial.decision.next_stage import NextStage
@@ -72,7 +72,7 @@ def next_command(decision: Decision, stage: NextStage) -> str:
     plan = decision.trial.plan
     used = [*plan.seeds, *(plan.screening or {}).get("seeds", [])]
     arguments = {
-        "threats": {norm: shown_radius(eps) for norm, eps in (plan.threats or {}).items()},
+        "threats": {norm: as_written(eps) for norm, eps in (plan.threats or {}).items()},
         "needs": list(plan.needs or ["attack"]),
         "arms": [{arm: plan.arms[arm]} for arm in stage.arms],
         "screening": False,

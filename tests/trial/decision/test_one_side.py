@@ -1,6 +1,7 @@
 """The page for those who decide: it fits on one printed side, and says what they ask."""
 
 import re
+from ast import literal_eval
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,11 @@ from simulated import hardened, trial
 
 from robusttune.measuring.glossary import WORDS
 from robusttune.measuring.records import Records
+from robusttune.run.settings import numbers
 from robusttune.trial.decision.decide import decide, write
+from robusttune.trial.decision.metrics import Metric
 from robusttune.trial.decision.one_side import one_side
+from robusttune.trial.decision.page_of_stages import next_command
 
 pytest.importorskip("scipy")
 CLASSES = [f"class of kind {number}" for number in range(4)]
@@ -59,6 +63,25 @@ def test_it_has_the_verdict_first_then_arms_classes_costs_and_what_comes_next(de
     assert "None," not in text
     assert "adversarial training (with rotation, which the attack meets: joint)" in text
     assert re.search(r"On unchanged images, class of kind \d falls most: from \d+\.\d% to \d+\.\d%\.", text)
+
+
+def test_a_class_that_gains_least_does_not_fall(decision, tmp_path):
+    measured = decision.measured
+    column, nothing = measured.metrics.index(Metric("clean")), measured.arms.index(decision.nothing)
+    right = [None if each is None else each.copy() for each in measured.right]
+    right[column][nothing] = 0.0  # a model whose classifier is new
+    poor = replace(decision, measured=replace(measured, right=tuple(right)))
+    assert re.search(
+        r"On unchanged images, no class falls; class of kind \d gains least: from 0\.0% to", one_side(poor, tmp_path)
+    )
+
+
+def test_the_next_command_names_the_radii_of_this_trial(decision):
+    threats = {"linf": 8 / 255, "l2": 0.2525907428}  # the customary radius at 28 px
+    plan = replace(decision.trial.plan, threats=threats)
+    command = next_command(replace(decision, trial=replace(decision.trial, plan=plan)), decision.next)
+    (said,) = [line for line in command.splitlines() if "threats=" in line]
+    assert numbers(literal_eval(said.strip().removeprefix("threats=").rstrip(","))) == threats
 
 
 def test_costs_are_stated_for_this_machine_and_for_a_rented_one(decision, tmp_path):
