@@ -263,8 +263,7 @@ def test_the_defaults_on_the_page_are_those_of_the_code():
         assert default_eps("l2", shape) == pytest.approx(float(l2), rel=0.01)
         assert default_radius("corruptions", "l2", sample) == pytest.approx(float(small_l2), rel=0.02)
         assert attack == ("apgd" if is_large(sample) else PRESETS["standard"].attack)
-    assert f"`epochs` is {RunLength().epochs}" in page
-    assert f'`preset` is `"{run_settings([]).adversary.preset}"`' in page
+    assert f'`epochs={RunLength().epochs}` and `preset="{run_settings([]).adversary.preset}"`' in page
 
 
 def test_the_figures_on_the_page_are_those_of_the_records():
