@@ -23,6 +23,8 @@ from robusttune.trial.results import Trial, note_look, write_power
 from robusttune.trial.screening import screening_of
 from robusttune.trial.unfinished import unfinished
 
+BESIDE = "jobs that run at the same time make each other slower: the times on the page, and the cost of the next stage, are then too high"
+
 
 @dataclass(frozen=True)
 class Conduct:
@@ -109,6 +111,8 @@ class Conduct:
         trial = Trial.load(self.folder, plan)
         if trial.changed:
             warn(CHANGED, self.progress)
+        if self.executor not in (None, "processes:1"):
+            tell(BESIDE, self.progress)
         kept = kept_arms(trial)
         if len(kept) < len(plan.arms):
             tell(f"after the screening {', '.join(kept)} go on", self.progress)

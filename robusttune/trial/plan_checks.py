@@ -82,6 +82,9 @@ def check_threats(threats: Mapping[str, float] | None) -> None:
         raise ValueError(f"threats is {threats!r} in the plan, but radii by norm are needed, such as {{linf: 8/255}}")
     for norm, eps in threats.items():
         name = canonical(norm)
-        ThreatModel(name, eps)
+        if ThreatModel(name, eps).eps == 0:
+            raise ValueError(
+                f"threats has a radius of 0 for {norm} in the plan, at which nothing is attacked: give one above 0"
+            )
         if name != norm:  # what was measured goes by the other name, so that no radius would be found for it
             raise ValueError(f"threats names {norm!r} in the plan, but norms have one name there: write {name}")

@@ -90,10 +90,12 @@ def test_a_trial_in_threads_gives_the_same_records(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_give_the_same_records(tmp_path, monkeypatch):
+def test_two_processes_at_once_give_the_same_records(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "robusttune")
     monkeypatch.setattr("small_trials.loader", lambda count=64, seed=0: shuffled())
     for name, executor in (("one", None), ("two", "processes:2")):
         tried(tmp_path / name, executor=executor, **CHANGES)
+        assert ("jobs that run at the same time make each other slower" in caplog.text) == (name == "two")
     assert everything(tmp_path / "one") == everything(tmp_path / "two")
     assert len(everything(tmp_path / "one")) == 6
 

@@ -229,6 +229,7 @@ PLANS = [
     ({"budget": {"hours": 2}}, r"budget is \{'hours': 2\} in the plan"),
     ({"threats": None}, "threats is None in the plan, but radii by norm are needed"),
     ({"threats": {"linf": -1}}, "eps"),
+    ({"threats": {"linf": 0}}, "threats has a radius of 0 for linf in the plan, at which nothing is attacked"),
     ({"threats": {"Linf": 0.1}}, "threats names 'Linf' in the plan, but norms have one name there: write linf"),
     ({"settings": {"lrr": 1}}, "lrr"),
     ({"settings": {"notes": {"by": "me"}}}, "notes is set by the trial, the same for all arms: leave it out"),
