@@ -12,6 +12,7 @@ from robusttune.data.batches import hard_labels, stream
 from robusttune.data.loaders import is_plain
 from robusttune.data.pixels import Pixels
 from robusttune.data.splits import subset_of
+from robusttune.measuring.intervals import binomial
 from robusttune.measuring.records import Records
 from robusttune.model.features import predicted_classes
 from robusttune.run.randomness import own_randomness
@@ -59,15 +60,7 @@ def at_least(right: int, images: int, share: float) -> float:
     """
     if right <= 0 or share >= 1:
         return 1.0
-    logs = [
-        math.lgamma(images + 1)
-        - math.lgamma(hits + 1)
-        - math.lgamma(images - hits + 1)
-        + hits * math.log(share)
-        + (images - hits) * math.log1p(-share)
-        for hits in range(right, images + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, logs)))
+    return min(1.0, math.fsum(binomial(hits, images, share) for hits in range(right, images + 1)))
 
 
 def guess_of(predicted: Tensor, labels: Tensor) -> Guess:

@@ -153,7 +153,7 @@ def _check(records: Records, requirement: Requirement) -> Check:
     doubts = doubts_of(records) if requirement.metric == ROBUST else []
     if doubts:
         verdict = Verdict.CANNOT_TELL if verdict is Verdict.MET else verdict
-        says.append(f"{len(doubts)} sanity checks speak against believing this number: {', '.join(doubts)}")
+        says.append(f"sanity speaks against believing this number: {', '.join(doubts)}")
     return Check(requirement.text, verdict, what, record.value, record.interval, limit, record.images, "; ".join(says))
 
 

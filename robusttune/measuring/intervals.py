@@ -58,13 +58,13 @@ def ranks_around(share: float, count: int) -> tuple[int, int]:
         >>> ranks_around(0.95, 100), ranks_around(0.95, 20)
         ((90, 100), (17, 21))
     """
-    below = [0.0, *accumulate(_binomial(hits, count, share) for hits in range(count + 1))]
+    below = [0.0, *accumulate(binomial(hits, count, share) for hits in range(count + 1))]
     lower = max(rank for rank in range(count + 1) if below[rank] < 0.025)
     upper = next((rank for rank in range(count + 1) if below[rank] >= 0.975), count + 1)
     return lower, upper
 
 
-def _binomial(hits: int, trials: int, share: float) -> float:
-    """Return the probability of exactly so many hits."""
+def binomial(hits: int, trials: int, share: float) -> float:
+    """Return the probability of exactly so many hits, each trial of which hits with a share above 0 and below 1."""
     ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
     return math.exp(ways + hits * math.log(share) + (trials - hits) * math.log1p(-share))

@@ -102,15 +102,12 @@ def _check(first: Records, second: Records, margin: Requirement, pairs: list[tup
     low, high = bounds(test.only_first, test.only_second, test.images)
     verdict = Verdict.MET if z >= Z else Verdict.NOT_MET if z <= -Z else Verdict.CANNOT_TELL
     said = _says(margin, test, (low, high), verdict)
-    model, records = (
-        ("second", second) if verdict is Verdict.MET else ("first", first)
-    )  # whose lower accuracy would turn the verdict
+    # A lower accuracy of this model would turn the verdict.
+    model, records = ("second", second) if verdict is Verdict.MET else ("first", first)
     doubts = doubts_of(records) if margin.metric == ROBUST and verdict is not Verdict.CANNOT_TELL else []
     if doubts:
         verdict = Verdict.CANNOT_TELL
-        said += (
-            f"; but {len(doubts)} sanity checks speak against believing the number of the {model}: {', '.join(doubts)}"
-        )
+        said += f"; but sanity speaks against believing the number of the {model}: {', '.join(doubts)}"
     return Check(
         margin.text,
         verdict,
