@@ -4,6 +4,7 @@ Nothing is imported from torch at run time.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -196,3 +197,16 @@ def from_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("the text is nested too deeply to be read as JSON") from error
+
+
+def to_json(facts: Mapping[str, object]) -> str:
+    """Return facts as a line of JSON; NaN and infinite numbers, which JSON has none of, become null."""
+
+    def allowed(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {name: allowed(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [allowed(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(allowed(facts), allow_nan=False)

@@ -89,7 +89,7 @@ def certified(
             chosen = int(_votes(subject, image, sigma, choosing_draws, generator).argmax())
             votes = int(_votes(subject, image, sigma, draws, generator)[chosen])
             proofs.append((chosen == label, radius_of(votes, draws, sigma, alpha, beta)))
-    setting = {"sigma": sigma, "draws": draws, "alpha": alpha, "seed": subject.seed}
+    setting = {"sigma": sigma, "draws": draws, "choosing_draws": choosing_draws, "alpha": alpha, "seed": subject.seed}
     records = []
     for radius in radii:
         right = [is_right and proven >= radius for is_right, proven in proofs]

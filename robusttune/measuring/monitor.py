@@ -35,7 +35,7 @@ from robusttune.run.settings import FALSE_ALARMS, check_number, check_settings
 from robusttune.run.writing import write_text
 from robusttune.tasks._heads import Heads
 from robusttune.threat import ThreatModel
-from robusttune.types import Channels, Loader, PathLike, check_path, from_json
+from robusttune.types import Channels, Loader, PathLike, check_path, from_json, to_json
 
 VALUES, FACTS = "reference.safetensors", "reference.json"
 FORMAT = 1
@@ -190,7 +190,7 @@ class Monitor:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             line = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **asdict(drift)}
             with open(self.log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(to_json(line) + "\n")
         return drift
 
     def threshold(self, images: int) -> float:

@@ -56,7 +56,8 @@ class Estimate:
         peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that fits into free memory, extrapolated from two small batches; None where that is not known.
+        largest_batch: that fits into free memory, extrapolated from two small batches; 0 where none does, None where that is
+            not known.
         cost: money by device, for `devices`.
         device: that was measured.
     """
@@ -194,7 +195,9 @@ def _with_stage(expected: Estimate, name: str, before: Estimate) -> Estimate:
         parts={**expected.parts, name: before.seconds},
         passes={**expected.passes, **{f"{name}: {part}": count for part, count in before.passes.items()}},
         peak_bytes=max(expected.peak_bytes, before.peak_bytes),
-        largest_batch=min(filter(None, (expected.largest_batch, before.largest_batch)), default=None),
+        largest_batch=min(
+            (fits for fits in (expected.largest_batch, before.largest_batch) if fits is not None), default=None
+        ),
     )
 
 

@@ -42,7 +42,7 @@ def memory(training: Training) -> Memory:
         return Memory(peak, None)
     room = USABLE * free * measured.tensors / measured.whole
     fits = int((room - (low - slope * small)) / slope)
-    return Memory(peak, fits if training.stepper.micro_batch is not None else max(fits, batch))
+    return Memory(peak, max(fits, 0 if training.stepper.micro_batch is not None else batch))
 
 
 def _passes(training: Training, count: int) -> Callable[[], object]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robusttune.data.class_names import class_names
 from robusttune.model.devices import chosen_device
@@ -243,9 +242,13 @@ def _largest_difference(first: Path, second: Path) -> float:
     one, other = files.load_weights(first), files.load_weights(second)
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return math.inf
-    distances = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel()]
-    # Equal weights are compared as such: the distance of two infinite ones would be NaN.
-    return 0.0 if all(torch.equal(one[name], other[name]) for name in one) else max(distances, default=0.0)
+    return max((_distance(one[name], other[name]) for name in one if one[name].numel()), default=0.0)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference of two tensors; infinite where values differ by no number, as one and NaN."""
+    same, far = (one == other) | (one.isnan() & other.isnan()), (one.double() - other.double()).abs()
+    return float(far.where(far > 0, math.inf).masked_fill(same, 0).max())
 
 
 def _log(folder: Path) -> list[Mapping[str, object]]:

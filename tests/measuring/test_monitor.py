@@ -76,11 +76,13 @@ class Breaking(nn.Module):
 
 
 @ALONE
-def test_answers_that_are_nan_raise_an_alarm_whatever_the_pixels_say():
+def test_answers_that_are_nan_raise_an_alarm_whatever_the_pixels_say(tmp_path):
     model, usual = Breaking(), pictures(100, 1)
     batch = pictures(400, 2)
     batch[0] = 0.95  # too few to be seen in the pixels
-    seen = Monitor(model, [usual])(batch)
+    seen = Monitor(model, [usual], log=tmp_path / "log.jsonl")(batch)
+    line = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=pytest.fail)
+    assert (line["distances"]["confidence"], line["alarm"]) == (None, True)
     assert max(abs(seen.distances[name]) for name in seen.distances if name != "confidence") < seen.threshold
     assert (seen.alarm, seen.statistic) == (True, "confidence")
     reference = Monitor(model, [usual])._reference

@@ -16,6 +16,7 @@ from robusttune import estimate
 from robusttune.attacks.pgd import pgd
 from robusttune.model.seen_corruptions import trained_on
 from robusttune.training import footprint, memory, profiling
+from robusttune.training.estimate import _with_stage
 from robusttune.training.extent import extent_of
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import Pace, PassCount
@@ -274,6 +275,10 @@ def test_the_largest_batch_lies_on_the_line_of_what_batches_take(monkeypatch, te
     whole, parts = found(50_000_000), found(50_000_000, micro_batch=4)
     assert parts.peak_bytes < 0.6 * whole.peak_bytes
     assert parts.largest_batch == whole.largest_batch, "of batches that are not taken in parts"
+    none = found(1000, micro_batch=4)
+    assert none.largest_batch == 0, "not one image fits"
+    for stages, fits in (((none, whole), 0), ((whole, none), 0), ((found(None), whole), whole.largest_batch)):
+        assert _with_stage(stages[0], "pre-training", stages[1]).largest_batch == fits
 
 
 @pytest.mark.slow

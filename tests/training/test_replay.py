@@ -2,12 +2,14 @@
 
 import copy
 import json
+import math
 from functools import partial
 
 import pytest
 import torch
 from brightness import numbered, write
 from guarded import GOOD, images, labels, small_model, unchanged
+from safetensors.torch import save_file
 from tables import unpadded
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,6 +19,7 @@ from robusttune.attacks.pgd import pgd
 from robusttune.cli import main
 from robusttune.cli.options import Sources
 from robusttune.cli.sources import loader_of
+from robusttune.training.replay import _largest_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 RUN = {"epochs": 2, "steps": 1, "progress": False, "norm": "linf", "tune": False}
@@ -171,3 +174,17 @@ def test_images_whose_classes_have_other_names_are_refused_by_replay_and_resume(
     }
     with pytest.raises(ValueError, match=r"by loader\.dataset\.classes class 0 is 'class 4' and not 'class 0'"):
         repeat[again]()
+
+
+def test_a_weight_that_is_nan_in_one_run_alone_is_not_hidden_by_others(tmp_path):
+    one = {"a": torch.tensor([1.0, math.inf, math.nan]), "b": torch.tensor([0.5])}
+    save_file(one, tmp_path / "one.safetensors")
+    for changed, far in (
+        ({}, 0.0),
+        ({"b": torch.tensor([2.5])}, 2.0),
+        ({"a": torch.tensor([1.0, math.inf, 3.0]), "b": torch.tensor([2.5])}, math.inf),
+        ({"a": torch.tensor([math.nan, math.inf, math.nan]), "b": torch.tensor([2.5])}, math.inf),
+        ({"a": torch.tensor([1.0, -math.inf, math.nan])}, math.inf),
+    ):
+        save_file({**one, **changed}, tmp_path / "other.safetensors")
+        assert _largest_difference(tmp_path / "one.safetensors", tmp_path / "other.safetensors") == far
