@@ -17,6 +17,11 @@ for folder in ("tests/repository", "tests/support", "examples", "."):
 SIZE = "{}, {} px, batch {}"
 
 
+def file_of(folder, part):
+    """The file of a part's results, beside which other benchmarks may have theirs."""
+    return folder / f"gpu-{part}.json"
+
+
 class Scene:
     """The device and the sizes of a part, the time that is left to it, and the file of its results."""
 
@@ -47,7 +52,7 @@ class Scene:
 
     def save(self):
         """Write the results; a process that is ended meanwhile leaves those of before."""
-        file = self.options.out / f"{self.options.part}.json"
+        file = file_of(self.options.out, self.options.part)
         file.with_suffix(".new").write_text(json.dumps(self.found, indent=1))
         file.with_suffix(".new").replace(file)
 
@@ -105,5 +110,5 @@ def warm(scene, row, build, times=3):
         return None
     finally:
         logger.removeHandler(handler)
+        scene.save()  # first, as a card that has failed raises an error below
         scene.free()
-        scene.save()

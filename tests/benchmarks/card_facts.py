@@ -37,7 +37,8 @@ def tests(scene):
         row.update(counts)
         scene.found["lines"] = [each for each in lines if each.startswith(("E  ", "FAILED", "tests/", "____"))][-300:]
         scene.save()
-    return {"exit status": process.wait()}
+    status = process.wait()
+    return {"exit status": status} if counts else {"exit status": status, "lines": lines[-12:]}
 
 
 def agreement(scene):
@@ -101,14 +102,17 @@ def corruptions(scene):
 
     for side, count in ((32, 8),) if scene.tiny else ((224, 64), (32, 512)):
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(scene.device)
-        generator, total = torch.Generator(scene.device).manual_seed(0), 0.0
+        generator, total, failed = torch.Generator(scene.device).manual_seed(0), 0.0, []
         for name in plugins.names("corruptions"):
             row = scene.add({"corruption": name, "px": side, "batch": count})
             work = warm(scene, row, partial(partial, plugins.find("corruptions", name), images, 3, generator), times=1)
-            if work is not None:
+            if work is None:
+                failed.append(name)
+            else:
                 seconds = median(scene.seconds(work) for _ in range(5))
                 total += seconds
                 row |= {"images/s": count / seconds, "ms": 1000 * seconds}
+        what = "all, one after the other" + f", but {', '.join(failed)}" * bool(failed)
         whole = {"images/s": count / max(total, 1e-9), "ms": 1000 * total}
-        scene.add({"corruption": "all, one after the other", "px": side, "batch": count, **whole})
+        scene.add({"corruption": what, "px": side, "batch": count, **whole})
     return {}

@@ -4,6 +4,7 @@ import copy
 import os
 import time
 from functools import partial
+from statistics import median
 
 import torch
 from attacks import scene as network
@@ -42,13 +43,16 @@ def evaluations(scene):
     model, ordinary = ordinarily(scene, training, 0)
     epochs = 1 if scene.tiny else 2
     hardened = scene.seconds(partial(robusttune.harden, model, training, preset="fast", epochs=epochs, **FASHION))
-    for which, images in (("clean", None), ("strong", None), ("autoattack", 200)):
+    scene.found |= {"seconds of ordinary training": ordinary, "seconds of harden": hardened}
+    for which, images, needed in (("clean", None, 1), ("strong", None, 12), ("autoattack", 200, 75)):
+        if not scene.has(needed, which):
+            continue
         began = time.perf_counter()
         found = robusttune.evaluate(model, testing, which, subset=images, **FASHION)
         last = found[0 if which == "clean" else -1]
         seconds = time.perf_counter() - began
         scene.add({"evaluation": which, "images": last.images, "seconds": seconds, "accuracy": last.value})
-    return {"seconds of ordinary training": ordinary, "seconds of harden": hardened}
+    return {}
 
 
 def memory(scene):
@@ -80,22 +84,29 @@ def recipe(scene):
 
     runs = [(seed, {"precision": precision}, 128) for seed in range(3) for precision in ("fp32", "bf16")]
     runs.insert(2, (0, {"precision": "bf16", "update_batch": None}, 512))
-    starts, needed, epochs = {}, 40, 1 if scene.tiny else 2
+    starts, needed, epochs = {}, {128: 40, 512: 20}, 1 if scene.tiny else 2
     for seed, settings, batch in runs:
         name = ", ".join([f"seed {seed}", f"batch {batch}", *(f"{key} {value}" for key, value in settings.items())])
-        if not scene.has(needed, name):
+        if not scene.has(needed[batch], name):
             continue
         training, testing = fashion(scene, batch=batch)
         if seed not in starts:
             starts[seed] = ordinarily(scene, training, seed)[0]
         model, began = copy.deepcopy(starts[seed]), time.monotonic()
-        work = partial(robusttune.harden, model, training, epochs=epochs, seed=seed, **settings, **FASHION)
-        row = scene.add({"run": name, "seconds": scene.seconds(work)})
+        row = scene.add({"run": name})
+        settings = {**settings, "epochs": epochs, "seed": seed, "on_epoch": partial(noted, scene, row, began)}
+        row["seconds"] = scene.seconds(partial(robusttune.harden, model, training, **settings, **FASHION))
         records = robusttune.evaluate(model, testing, ["clean", "strong"], **FASHION)
         row |= {"clean": records[0].value, "strong": records[-1].value}
         scene.save()
-        needed = 1.1 * (time.monotonic() - began)
-    return {"epochs": epochs}
+        needed[batch] = max(needed[batch], 1.1 * (time.monotonic() - began))
+    return {}
+
+
+def noted(scene, row, began, facts):
+    """Add what is known after an epoch to a row, for a run that is ended before its end."""
+    row |= {"epochs": facts["epoch"], "seconds": time.monotonic() - began}
+    scene.save()
 
 
 class Decoded(Dataset):
@@ -128,10 +139,20 @@ def prefetch(scene):
         return scene.seconds(partial(robusttune.harden, net, loader, norm=NORM, max_steps=count, progress=False))
 
     run(on_hand, 2)
-    for name, loader in (("on hand", on_hand), (f"{workers} workers", workers_load), ("no workers", plain)):
+    loaders = {"on hand": on_hand, f"{workers} workers": workers_load, "no workers": plain}
+    for name, loader in loaders.items():
         if scene.has(15, name):
-            step = 1000 * (run(loader, many) - run(loader, few)) / (many - few)
-            row = scene.add({"images": name, "ms a step": step, "images/s": 1000 * batch / step})
-            row["more than the first, ms"] = step - scene.found["rows"][0]["ms a step"]
+            row = scene.add({"images": name, "seconds": []})
             row["loading alone, ms a batch"] = 1000 * scene.seconds(partial(list, map(len, loader))) / len(loader)
+    cost, rows = 0, {row["images"]: row for row in scene.found["rows"]}
+    for name in [*rows] * 3:  # in turns, while time is left
+        began = time.monotonic()
+        if scene.left < 1.1 * cost:
+            break
+        step = (run(loaders[name], many) - run(loaders[name], few)) / (many - few)
+        rows[name]["seconds"].append(step)
+        middle, turns = median(rows[name]["seconds"]), len(rows[name]["seconds"])
+        rows[name] |= {"turns": turns, "ms a step": 1000 * middle, "images/s": batch / middle}
+        scene.save()
+        cost = max(cost, time.monotonic() - began)
     return {}

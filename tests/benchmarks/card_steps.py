@@ -97,7 +97,10 @@ def steps(scene):
 
 
 def compared(scene, size, names, rounds=5):
-    """Build and warm up each contender, then time them in turns; add a row for each."""
+    """Build and warm up each contender, then time them in turns; add a row for each.
+
+    The first turn is not counted: in it torch allocates the memory that was given back after each warm-up.
+    """
     rows, works = {}, {}
     for name in names:
         build, way, numbers = contender(name, size, scene.device)
@@ -107,27 +110,35 @@ def compared(scene, size, names, rounds=5):
         elif scene.has(10, f"{size[0]}, {name}"):
             works[name] = warm(scene, rows[name], build)
     works = {name: work for name, work in works.items() if work is not None}
-    for turn in range(rounds):
+    for turn in range(-1, rounds):
         first = turn % max(1, len(works))
         now = list(works)[first:] + list(works)[:first]
-        if turn and scene.left < 1.2 * sum(rows[name]["warm"] for name in now):
+        if turn > 0 and scene.left < 1.2 * sum(rows[name]["warm"] for name in now):
             break
         for name in now:
             try:
-                rows[name]["seconds"].append(scene.seconds(works[name]))
+                rows[name]["seconds"] += [scene.seconds(works[name])] * (turn >= 0)
             except Exception as error:
                 rows[name]["note"] = text(error)
                 del works[name]
+                scene.save()
                 scene.free()
-        for row in (rows[name] for name in works):
-            middle = median(row["seconds"])
-            row |= {"images/s": size[2] / middle, "ms": 1000 * middle}
-            ratios = [mine / theirs for mine, theirs in zip(row["seconds"], rows[MINE]["seconds"], strict=False)] or [0]
-            row[f"time against {MINE}"] = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        for row in (rows[name] for name in works if turn >= 0):
+            row |= summary(row["seconds"], rows[MINE]["seconds"], size[2])
         scene.save()
     works.clear()
     torch._dynamo.reset()
     scene.free()
+
+
+def summary(seconds, theirs, images):
+    """Medians of the turns, and of the ratios to another's turns, if it has any."""
+    middle = median(seconds)
+    found = {"turns": len(seconds), "images/s": images / middle, "ms": 1000 * middle}
+    ratios = [one / other for one, other in zip(seconds, theirs, strict=False)]
+    if ratios:
+        found[f"time against {MINE}"] = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    return found
 
 
 def share(scene):

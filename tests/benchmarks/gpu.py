@@ -5,7 +5,8 @@
 
 Each part runs in a process of its own, which is ended at its limit; time that a part leaves goes to the next one. Results are
 in FOLDER/gpu.json and, as one page, in FOLDER/gpu.md, both written after each part; those of the part that runs are in
-FOLDER/NAME.json, written after each row. With `--only`, the other parts of FOLDER/gpu.json are kept.
+FOLDER/gpu-NAME.json, written after each row. With `--only`, the other parts of FOLDER/gpu.json are kept, with the machine and
+the command that they are of. Nine minutes are too few for all seeds of `recipe` and for AutoAttack: give them a run alone.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from card import Scene
+from card import Scene, file_of
 from card_facts import agreement, ceilings, corruptions, tests
 from card_runs import evaluations, memory, prefetch, recipe
 from card_steps import share, steps
@@ -28,7 +29,7 @@ from harness import versions
 
 GRACE = 6  # seconds of a part's limit that go to the start of its process
 PARTS = {  # with the share of the minutes that each may take, beside what those before it leave
-    "tests": (tests, 0.09),
+    "tests": (tests, 0.11),
     "agreement": (agreement, 0.03),
     "ceilings": (ceilings, 0.02),
     "steps": (steps, 0.36),
@@ -43,7 +44,7 @@ PARTS = {  # with the share of the minutes that each may take, beside what those
 
 def run(name, limit, options):
     """The results of a part in a process of its own, which is ended after so many seconds."""
-    file = options.out / f"{name}.json"
+    file = file_of(options.out, name)
     file.unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -74,7 +75,8 @@ def run(name, limit, options):
     found = json.loads(file.read_text()) if file.exists() else {"rows": []}
     file.unlink(missing_ok=True)
     if status != 0:
-        found["failed"] = [f"ended at its limit of {limit:.0f} s"] if status is None else last
+        silent = [f"ended with status {status} and said nothing"]
+        found["failed"] = [f"ended at its limit of {limit:.0f} s"] if status is None else last or silent
     return {**found, "seconds": time.monotonic() - began}
 
 
@@ -133,8 +135,9 @@ def main():
         raise SystemExit(f"no NVIDIA card here that torch {torch.__version__} can use: run this on a machine with one")
     ends, names = time.monotonic() + 60 * options.minutes, options.only or list(PARTS)
     options.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended, too
     kept = options.out / "gpu.json"
-    parts = json.loads(kept.read_text())["parts"] if options.only and kept.exists() else {}
+    parts = kept_parts(kept) if options.only else {}
     machine, whole, spare = about(options), sum(PARTS[name][1] for name in names), 0.0
     for name in names:
         limit = min(60 * options.minutes * PARTS[name][1] / whole + spare, ends - time.monotonic() - 2)
@@ -146,6 +149,14 @@ def main():
         print(f"{name}: {len(parts[name]['rows'])} rows, {took}, {parts[name].get('failed', ['done'])[-1]}", flush=True)
         kept.write_text(json.dumps({"about": machine, "parts": parts}, indent=1) + "\n")
         (options.out / "gpu.md").write_text(page(parts, machine))
+
+
+def kept_parts(file):
+    """The parts of an earlier run, each with the machine and the command that it is of."""
+    earlier = json.loads(file.read_text()) if file.exists() else {"about": "", "parts": {}}
+    for found in earlier["parts"].values():
+        found.setdefault("of an earlier run", earlier["about"])
+    return earlier["parts"]
 
 
 def arguments():

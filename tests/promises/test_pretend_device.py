@@ -38,6 +38,13 @@ WAITS = {
     "rows of the cpu": lambda here, cpu: here[torch.tensor([0, 1])],
     "equal": lambda here, cpu: torch.equal(here, here + 1),
     "unique": lambda here, cpu: here.unique(),
+    "close": lambda here, cpu: torch.allclose(here, here + 1),
+    "histogram": lambda here, cpu: torch.histc(here, 5),
+    "members": lambda here, cpu: torch.isin(here, here[0]),
+    "draws by weight": lambda here, cpu: torch.multinomial(here, 2),
+    "inverse": lambda here, cpu: torch.linalg.inv(here.T @ here),
+    "solution": lambda here, cpu: torch.linalg.solve(here.T @ here, here.T),
+    "triangle": lambda here, cpu: torch.linalg.cholesky(here.T @ here),
 }
 NEITHER = {
     "scalars": lambda here, cpu: (here * 2 + torch.tensor(1.0)).clamp(0, 1),

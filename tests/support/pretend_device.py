@@ -133,6 +133,7 @@ class Wait(NamedTuple):
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
 READS |= {"unique_consecutive", "lift_fresh"}  # the latter is `torch.tensor(…, device=…)`
+READS |= {"allclose", "histc", "isin", "multinomial", "_linalg_check_errors"}  # which read a value inside
 
 
 class Waits(TorchDispatchMode):
