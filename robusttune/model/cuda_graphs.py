@@ -28,11 +28,12 @@ CHANGES = 3  # of attributes, after which nothing is captured any more
 
 
 def captured(run: Run, sample: tuple[Tensor]) -> Run:
-    """Capture a function as CUDA graphs for inputs of the sample's shape; the sample becomes the graphs' input buffer."""
+    """Capture a function as CUDA graphs on the sample's device, for inputs of its shape; the sample becomes their input buffer."""
     # Other threads, such as one that pins memory for a loader, may allocate during the capture.
     make: Any = torch.cuda.make_graphed_callables
     asked = {MODE: "thread_local"} if MODE in inspect.signature(make).parameters else {}
-    with warnings.catch_warnings(), nullcontext() if asked else _others_may_allocate():
+    # torch captures on the current device, which need not be the sample's.
+    with warnings.catch_warnings(), torch.cuda.device_of(sample[0]), nullcontext() if asked else _others_may_allocate():
         # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
         replayed: Run = make(run, sample, **asked)
@@ -161,8 +162,11 @@ def _place_of(tensor: Tensor) -> int:
 
 
 def _reserved(device: torch.device) -> int:
-    """Return the bytes that torch holds on a CUDA device; 0 for others."""
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+    """Return the bytes that torch holds on a CUDA device, without freed blocks, which a capture gives back; 0 for others."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
 
 
 class _Graph:

@@ -49,9 +49,15 @@ def _leave() -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the CUDA device of this process, by LOCAL_RANK, where several processes share a machine; else the device."""
-    if device.type == "cuda" and world() > 1 and device.index in (None, 0):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    """Return the device of this process: on CUDA with several processes by LOCAL_RANK, and made the current one.
+
+    NCCL sends objects, and waits, on the current device, which would be the first in every process.
+    """
+    if device.type != "cuda" or world() == 1:
+        return device
+    if device.index in (None, 0):
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
     return device
 
 

@@ -10,7 +10,10 @@ from torch import nn
 
 import robusttune
 from robusttune import RobustLoss, ThreatModel
+from robusttune.model import cuda_graphs
 from robusttune.model.cuda_graphs import MOST, Graphs, captured
+
+BOTH = {"rotation": 0.5, "jigsaw": 0.5}
 
 
 class Counted:
@@ -39,7 +42,7 @@ def test_steps_through_graphs_are_those_without(attack_tasks, objective, attack,
     ends = []
     for capture in (None, Counted()):
         model = a_net()
-        settings = {"attack": attack, "steps": 3, "attack_tasks": attack_tasks, "objective": objective}
+        settings = {"attack": attack, "steps": 3, "attack_tasks": attack_tasks, "objective": objective, "tasks": BOTH}
         robust_loss = RobustLoss(model, ThreatModel("l2", 0.5), images=images[:40].double(), **settings)
         robust_loss.fold(images[:40].double() if fold else None)
         robust_loss.passes.replay(None if capture is None else Graphs(capture))
@@ -50,7 +53,7 @@ def test_steps_through_graphs_are_those_without(attack_tasks, objective, attack,
             robust_loss(images[rows].double(), labels[rows])["loss"].backward()
             optimizer.step()
         ends.append(dict(robust_loss.state_dict()))
-    assert capture.shapes
+    assert {"none": (40, 1, 8, 8), "separate": (20, 1, 8, 8), "joint": (80, 1, 8, 8)}[attack_tasks] in capture.shapes
     assert robust_loss.passes.graphs.works
     for name, value in ends[0].items():
         assert torch.allclose(value, ends[1][name], rtol=1e-9, atol=1e-11), name
@@ -265,3 +268,48 @@ def test_other_threads_may_allocate_during_a_capture_with_any_torch(monkeypatch,
     captured(lambda inputs: (inputs,), (torch.rand(1, 1, 8, 8),))
     assert modes == ["thread_local"]
     assert torch.cuda.graph is Graph
+
+
+def test_a_graph_is_captured_on_the_device_of_its_inputs(monkeypatch):
+    """As in `device="cuda:1"`, where the current device is another one and torch would record nothing."""
+    entered = []
+
+    class DeviceOf:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def __enter__(self):
+            entered.append(self.tensor)
+
+        def __exit__(self, *_):
+            entered.append(None)
+
+    def make(run, sample, capture_error_mode="global"):
+        assert entered == [sample[0]]
+        return run
+
+    monkeypatch.setattr(torch.cuda, "device_of", DeviceOf)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    captured(lambda inputs: (inputs,), (torch.rand(1, 1, 8, 8),))
+    assert entered[-1] is None
+
+
+def test_the_bytes_of_graphs_do_not_shrink_by_freed_blocks_that_a_capture_gives_back(monkeypatch):
+    """A capture empties torch's cache first, in which the passes before it have left more than a graph takes."""
+    held = {"cached": 5000, "graphs": 0}
+
+    def capture(run, sample):
+        held.update(cached=0, graphs=held["graphs"] + 700)
+        return recorded(run, sample)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.update(cached=0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: sum(held.values()))
+    reserved = cuda_graphs._reserved
+    monkeypatch.setattr(cuda_graphs, "_reserved", lambda device: reserved(torch.device("cuda")))
+    model, graphs = a_net().eval().requires_grad_(False), Graphs(capture)
+    graphs.expect(model)
+    for size in (5, 6):
+        for _ in range(2):
+            held["cached"] = 5000
+            replayed(graphs, model, torch.rand(size, 1, 8, 8, dtype=torch.float64))
+    assert graphs.bytes == 1400

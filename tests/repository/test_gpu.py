@@ -20,6 +20,7 @@ from robusttune.model.devices import available_accelerator
 from robusttune.training import autotune
 from robusttune.training.precision import chosen_precision
 
+BOTH = {"rotation": 0.5, "jigsaw": 0.5}
 ACCELERATOR = available_accelerator()
 pytestmark = [
     pytest.mark.gpu,
@@ -50,6 +51,7 @@ def gradients_on(device, attack_tasks, dtype=torch.float64):
         ThreatModel("l2", 0.5),
         attack=no_chance,
         attack_tasks=attack_tasks,
+        tasks=BOTH,
         images=a_batch()[0].to(dtype),
     ).to(device)
     images, labels = a_batch()
@@ -192,7 +194,7 @@ def steps_there(attack_tasks, *, dtype, replays, autocast=None, folds=False):
     model = a_model().to(ACCELERATOR, dtype)
     images, labels = (tensor.to(ACCELERATOR) for tensor in a_batch(64))
     images = images.to(dtype)
-    settings = {"steps": 3, "attack_tasks": attack_tasks, "images": images[:16]}
+    settings = {"steps": 3, "attack_tasks": attack_tasks, "tasks": BOTH, "images": images[:16]}
     robust_loss = RobustLoss(model, ThreatModel("l2", 0.5), **settings)
     graphs = Graphs() if replays else None
     robust_loss.fold(images[:16] if folds else None)

@@ -6,6 +6,8 @@ from third_parties import ContentTurn, Trades, a_batch, a_loss, after_backward, 
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from robusttune.run import distributed as own
+
 CASES = [(), ("first", "second", "shared")]
 STEPS = 4
 
@@ -56,3 +58,18 @@ def test_two_processes_agree_with_one_and_an_idle_head_is_no_error(tmp_path):
     draws = [(drawn, drawn_too) for (drawn, _), (drawn_too, _) in zip(idle, idle_too, strict=True)]
     assert all(len(drawn) == len(drawn_too) == 1 for drawn, drawn_too in draws)
     assert any(drawn != drawn_too for drawn, drawn_too in draws)  # each process has its own generator
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("cuda:0", "cuda:3"), ("cuda:2", "cuda:2"), ("cpu", "cpu")])
+def test_the_device_of_a_process_is_the_current_one(monkeypatch, asked, expected):
+    current = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(own, "world", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert own.local_device(torch.device(asked)) == torch.device(expected)
+    assert current == [torch.device(expected)] * (asked != "cpu")
+
+
+def test_a_process_alone_keeps_the_current_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("it was changed"))
+    assert own.local_device(torch.device("cuda", 0)) == torch.device("cuda", 0)
