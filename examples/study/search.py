@@ -78,6 +78,7 @@ NUMBERS = ("lr", "ema", "eps_ramp", "criterion", "clip_grad")  # settings that l
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "clip_grad": 1.0}
 PGD = {"preset": "joint", "tasks": None}
 REFERENCE = "fast 128"
+SHIPPED = "pgd-10 128, rate x2, x8 time"  # as others ship it: SGD, one cycle up to 0.1
 ARMS = {
     REFERENCE: Arm(),
     "default so far": Arm(pace=1.0, settings={"preset": "joint", "tasks": "auto"}),
@@ -127,7 +128,7 @@ ARMS = {
     "pgd-10 32, gradients clipped at 1, awp, x4 time": Arm(
         32, settings={**PGD, "clip_grad": 1.0, "awp": 0.005}, times=4
     ),
-    "pgd-10 128, rate x2, x8 time": Arm(pace=2.0, settings=PGD, times=8),
+    SHIPPED: Arm(pace=2.0, settings=PGD, times=8),
     "fast 32, one step throughout": Arm(32, settings={"attack": "nfgsm"}),
     "fast 32, gradients clipped at 1, one step throughout": Arm(32, settings={"attack": "nfgsm", "clip_grad": 1.0}),
     "fast 32, gradients clipped at 1, one step throughout, x4 time": Arm(

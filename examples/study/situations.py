@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -164,7 +165,7 @@ def judged(model: nn.Module, setting: Setting) -> dict[str, float]:
 
 
 class Warned(logging.Handler):
-    """Collects what the library warns of."""
+    """Collects what the library warns of in its log; doubts about the result are Python warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -180,7 +181,8 @@ def facts_of(situation: Situation) -> Facts:
     before, warned = judged(model, situation.setting), Warned()
     log = logging.getLogger("robusttune")
     log.addHandler(warned)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as at_the_end:
+        warnings.simplefilter("always", UserWarning)
         try:
             model, facts = timed(lambda: situation.hardened(model, out=folder))
         except (ValueError, RuntimeError) as error:  # the model has its old weights
@@ -194,7 +196,7 @@ def facts_of(situation: Situation) -> Facts:
         **{f"{name} before": value for name, value in before.items()},
         **{f"{name} after": value for name, value in after.items()},
         "went back": back,
-        "warned": warned.said,
+        "warned": [*warned.said, *(str(each.message) for each in at_the_end if each.category is UserWarning)],
         **facts,
     }
 

@@ -33,7 +33,8 @@ def captured(run: Run, sample: tuple[Tensor]) -> Run:
     make: Any = torch.cuda.make_graphed_callables
     asked = {MODE: "thread_local"} if MODE in inspect.signature(make).parameters else {}
     # torch captures on the current device, which need not be the sample's.
-    with warnings.catch_warnings(), torch.cuda.device_of(sample[0]), nullcontext() if asked else _others_may_allocate():
+    there = torch.cuda.device_of(sample[0])  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(), there, nullcontext() if asked else _others_may_allocate():
         # The gradient of the sample belongs to another stream than the capture's, which is as it should be.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream", UserWarning)
         replayed: Run = make(run, sample, **asked)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TRAIN = f"{UNTRAINED}pass finetune=EPOCHS to train it first, or load trained weights"
 GREY = 0.5  # in linf, every image is within this distance of plain grey
+MANY = 32  # labels that are hardly alike by chance
 LONGER = "the fine-tuning has not taught it these classes: pass a larger finetune=, or look at the labels"
 
 
@@ -132,9 +133,11 @@ def check_start(training: "Training", settings: RunSettings) -> None:
         warn(hopeless, output.progress)
     if labels is None:
         return
-    doubt = doubt_of_outputs(settings.loaders.loader, robust_loss.classifier.classes)
-    if doubt is not None and not settings.length.finetune:  # else the fine-tuning has said it
-        warn(doubt, output.progress)
+    of_outputs = doubt_of_outputs(settings.loaders.loader, robust_loss.classifier.classes)
+    of_labels = doubt_of_labels(labels) if distributed.rank() == 0 else None
+    for doubt in (of_outputs, of_labels):
+        if doubt is not None and not settings.length.finetune:  # else the fine-tuning has said it
+            warn(doubt, output.progress)
     resumed = output.resume and output.out is not None and (Path(output.out) / STATE).exists()
     if resumed or settings.adversary.eps == 0:
         return
@@ -158,4 +161,20 @@ def doubt_of_radius(threat: ThreatModel, shape: tuple[int, ...]) -> str | None:
         f"eps is {threat.eps:g} for linf: each pixel may change by half of the way from black to white, so every image can be "
         f"turned into plain grey, and no model withstands that. Customary at this size are "
         f"{shown_radius(default_eps('linf', shape))} in linf and {default_eps('l2', shape):.3g} in l2: if you meant l2, pass norm='l2'"
+    )
+
+
+def doubt_of_labels(labels: Tensor) -> str | None:
+    """Return a warning where a batch of labels (N,) is of one class alone, as in a loader that is not shuffled, or None.
+
+    Example:
+        >>> doubt_of_labels(torch.tensor([0, 1] * 32))
+        >>> doubt_of_labels(torch.full((64,), 3))[:43]
+        'all 64 images of the first batch have label'
+    """
+    if len(labels) < MANY or bool((labels != labels[0]).any()):
+        return None
+    return (
+        f"all {len(labels)} images of the first batch have label {int(labels[0])}: if the loader gives images sorted by class, "
+        "pass one with shuffle=True, as steps of a single class each ruin a model"
     )

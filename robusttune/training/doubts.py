@@ -40,17 +40,28 @@ def _guessing_model(training: Training) -> list[str]:
     guess = first_guess(robust_loss.model, robust_loss.pixels, *batches.peeked, batches.loader, robust_loss.seed)
     if guess.images < LEAST:
         return []
-    rate = max(training.stepper.rates)
     before, after = training.validation.right_before or 0.0, guess.right / guess.images
+    was, lower = _rates(training)
     if not guess:
         steps = training.progress.taken
-        why = f"a learning rate that is too high does this (it was {rate:g} at its peak: try lr={rate / 4:g}), and so do too few steps"
+        why = (
+            f"a learning rate that is too high does this (it was {was}: try {lower}), and so do too few steps ({steps}) and a large "
+            "radius"
+        )
         what = f"the model classifies {after:.0%} of the training images {_as_labelled(training)}, and {before:.0%} before this run"
-        return [f"{what}: {why} ({steps})"] if after < LOST * before else []
+        return [f"{what}: {why}"] if after < LOST * before else []
     return [
         f"the run ended with a model that guesses: of the images it was trained on, {guess}. A learning rate that is too high "
-        f"does this: it was {rate:g} at its peak, so try lr={rate / 4:g}"
+        f"does this: it was {was}, so try {lower}"
     ]
+
+
+def _rates(training: Training) -> tuple[str, str]:
+    """Return the peak learning rate in words, and the arguments for a lower one that leave the images of a step as they were."""
+    rate, most = max(training.stepper.rates), training.batches.most
+    when = "after the run went back" if training.recovery.times else "at its peak"
+    # A learning rate of the user's own would otherwise go with whole batches, which are fewer steps.
+    return f"{rate:g} {when}", f"lr={rate / 4:g}" + ("" if most is None else f", update_batch={most}")
 
 
 def _as_labelled(training: Training) -> str:

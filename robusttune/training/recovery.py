@@ -188,9 +188,9 @@ class Recovery:
 
     def _help(self, training: "Training", seen: str) -> bool:
         """Take a collapsed run back where that can help; else say so once. Returns whether it was taken back."""
-        if self._ends(training) and (training.validation.loader is not None or self._at_start(training)):
+        if self.ends(training) and (training.validation.loader is not None or self._at_start(training)):
             return False  # the best epoch is returned anyway, or there is nothing better
-        if (self.times < MOST or self._ends(training)) and training.stepper.scheduler is None:
+        if (self.times < MOST or self.ends(training)) and training.stepper.scheduler is None:
             self.go_back(training, seen)
             return True
         if not self.unhelped and distributed.rank() == 0:
@@ -217,11 +217,11 @@ class Recovery:
         before = float(max(stepper.rates))
         if stepper.scheduler is not None:
             raise advice(seen, "scheduler= sets the learning rate, so that it is not lowered here")
-        if self.times >= MOST and not (self._ends(training) and kept is not None and kept.epoch):
+        if self.times >= MOST and not (self.ends(training) and kept is not None and kept.epoch):
             raise advice(seen, f"the run went back {MOST} times, and on with a lower rate, at last with lr={before:g}")
         if kept is None or self._broken(training, kept.weights):
             raise advice(seen)
-        if not kept.epoch and self._ends(training):
+        if not kept.epoch and self.ends(training):
             raise advice(seen, "no step is left for a lower rate")
         training.robust_loss.load_state_dict(dict(kept.weights))
         stepper.drop()
@@ -233,11 +233,11 @@ class Recovery:
         self.event = {"diverged at step": step, "peak lr": now}
         place = f"the weights of epoch {kept.epoch}" if kept.epoch else "the weights that it started from"
         on = f", and on with a learning rate of at most {now:g} in place of {before:g}"
-        then = "" if self._ends(training) else on
+        then = "" if self.ends(training) else on
         if distributed.rank() == 0:
             logger.warning("step %d: %s, so the run goes back to %s%s", step, seen, place, then)
 
-    def _ends(self, training: "Training") -> bool:
+    def ends(self, training: "Training") -> bool:
         """Return True if no step of the run is left; all processes agree."""
         progress = training.progress
         over = progress.over or (self.between and training.epoch + 1 >= progress.length.epochs)

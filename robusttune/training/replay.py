@@ -103,6 +103,7 @@ def replay(
         ValueError: the folder holds no such run, the model or an object is missing, or the data set names other classes.
 
     Example:
+        >>> import torch
         >>> import robusttune
         >>> model, batches = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), [(torch.rand(8, 1, 8, 8), torch.arange(8))]
         >>> first = copy.deepcopy(model)

@@ -183,27 +183,36 @@ class Validation:
         """Return True if single-step training has collapsed and has not fallen back yet; see `collapsed`."""
         return self.single_step and not self.fell_back and collapsed(self.best, score, trained)
 
-    def fall_back(self, score: Score, trained: float | None, epoch: int) -> None:
-        """Log that training goes on with several steps of PGD from the best epoch."""
+    def fall_back(self, score: Score, trained: float | None, epoch: int, *, over: bool) -> None:
+        """Log that single-step training has collapsed, and what follows.
+
+        Args:
+            score, trained, epoch: of the collapsed epoch.
+            over: whether no step of the run is left for several steps of PGD.
+        """
         best = self.best.score
         self.fell_back = True
+        earlier = "" if best is None else f", after {percent(best.robust)} at best"
+        single = "an unknown share" if trained is None else percent(trained)
+        returned = f"the weights of epoch {self.best.epoch or epoch}"
+        then = f"it continues with {STEPS} steps of PGD from {returned}"
+        if over:
+            then = f"no step is left for a stronger attack and {returned} are returned: pass attack='pgd', of {STEPS} steps"
         logger.warning(
-            "only %s of held-out images withstand PGD, after %s at best and with %s of training images that withstand "
-            "a single step: single-step training has overfitted catastrophically, so it continues with %d steps of PGD from "
-            "the weights of epoch %d",
+            "only %s of held-out images withstand PGD%s, and %s of training images withstand a single step: single-step training has "
+            "overfitted catastrophically, so %s",
             percent(score.robust),
-            percent(best.robust if best else 0.0),
-            "an unknown share" if trained is None else percent(trained),
-            STEPS,
-            self.best.epoch or epoch,
+            earlier,
+            single,
+            then,
         )
 
 
 def validate(training: "Training", trained: float | None) -> EpochFacts:
     """Score the weights that would be returned if the run ended now, and keep them if they are the best.
 
-    After a collapse of single-step training the run goes on with PGD from the best weights so far; where it has diverged, with
-    a lower learning rate. Returns the facts of the epoch; none where the weights cannot be scored.
+    After a collapse of single-step training the steps that are left are taken with PGD from the best weights so far; where the run
+    has diverged, with a lower learning rate. Returns the facts of the epoch; none where the weights cannot be scored.
 
     Args:
         trained: the share of the epoch's adversarial training images that were classified correctly.
@@ -217,7 +226,7 @@ def validate(training: "Training", trained: float | None) -> EpochFacts:
         return facts
     overfitted = validation.has_collapsed(now, trained)
     if overfitted:
-        validation.fall_back(now, trained, epoch)
+        validation.fall_back(now, trained, epoch, over=training.recovery.ends(training))
     if not overfitted or validation.best.score is None:
         validation.best.offer(epoch, now, weights)
     if overfitted:

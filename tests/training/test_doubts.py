@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from robusttune import harden
+from robusttune.training import doubts
 
 
 def easy_images():
@@ -15,6 +16,14 @@ def easy_images():
     labels = torch.arange(128) % 2
     noise = torch.rand(128, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     return (noise * 0.2 + 0.6 * labels[:, None, None, None]).float(), labels
+
+
+def eight_classes():
+    """256 images of eight classes, in batches of 64."""
+    drawn = torch.Generator().manual_seed(0)
+    labels = torch.arange(256) % 8
+    images = torch.rand(8, 1, 8, 8, generator=drawn)[labels] * 0.7 + 0.3 * torch.rand(256, 1, 8, 8, generator=drawn)
+    return list(zip(images.split(64), labels.split(64), strict=True))
 
 
 def taught(loader, classes):
@@ -51,11 +60,18 @@ def test_a_run_that_went_well_says_nothing():
     assert not [each for each in said if "guesses" in str(each.message)]
 
 
+def test_batches_of_one_class_each_are_warned_of(caplog):
+    images, labels = easy_images()
+    order = labels.argsort()
+    hardened(0.05, list(zip(images[order].split(64), labels[order].split(64), strict=True)), epochs=1)
+    assert "all 64 images of the first batch have label 0: if the loader gives images sorted by class" in caplog.text
+    caplog.clear()
+    hardened(0.05, list(zip(images.split(64), labels.split(64), strict=True)), epochs=1)
+    assert "sorted by class" not in caplog.text
+
+
 def test_a_run_that_ends_with_far_less_than_before_says_so():
-    drawn = torch.Generator().manual_seed(0)
-    labels = torch.arange(256) % 8
-    images = torch.rand(8, 1, 8, 8, generator=drawn)[labels] * 0.7 + 0.3 * torch.rand(256, 1, 8, 8, generator=drawn)
-    batches = list(zip(images.split(64), labels.split(64), strict=True))
+    batches = eight_classes()
     model = taught(batches, 8)
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 1}
     more = copy.deepcopy(model)
@@ -67,7 +83,24 @@ def test_a_run_that_ends_with_far_less_than_before_says_so():
     with pytest.warns(
         UserWarning, match=r"of the training images as they are labelled \(by the teacher, where .*and 100% before"
     ):
-        harden(more, batches, unlabeled_loader=[images], lr=10.0, **settings)
+        harden(more, batches, unlabeled_loader=[torch.cat([images for images, _ in batches])], lr=10.0, **settings)
+
+
+def test_a_lower_rate_is_named_with_the_images_of_a_step_which_a_rate_alone_would_change(monkeypatch):
+    """Without `update_batch=` a rate of the user's own takes whole batches: here one step instead of two."""
+    monkeypatch.setattr(doubts, "LOST", 2)
+    images, labels = easy_images()
+    batches = list(zip(images.split(64), labels.split(64), strict=True))
+    settings = {"norm": "linf", "eps": 0.05, "tasks": None, "ema": 0.0, "progress": False, "epochs": 1}
+    with pytest.warns(UserWarning, match=r"it was 0.2 at its peak: try lr=0\.05, update_batch=32\).* a large radius"):
+        harden(taught(batches, 2), batches, **settings)
+
+
+def test_a_rate_that_was_lowered_is_not_called_the_peak():
+    batches = eight_classes()
+    settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 2}
+    with pytest.warns(UserWarning, match=r"it was 125 after the run went back, so try lr=31\.25$"):
+        harden(taught(batches, 8), batches, lr=500.0, **settings)
 
 
 @pytest.mark.parametrize(("weight", "end"), [(0.0, "only Monitor and ood use this head$"), (0.5, r"tasks=None$")])

@@ -55,6 +55,21 @@ def test_a_collapse_is_a_fall_by_a_fifth():
     assert not collapsed(Best(), score(0.3, 0.02), trained=0.15)  # has learnt nothing yet
 
 
+@pytest.mark.parametrize(
+    ("epochs", "then"),
+    [
+        (2, "no step is left for a stronger attack and the weights of epoch 2 are returned: pass attack='pgd'"),
+        (4, "it continues with 10 steps of PGD from the weights of epoch 3"),
+    ],
+)
+def test_a_collapse_says_what_follows_and_names_no_best_before_the_first_score(caplog, monkeypatch, epochs, then):
+    monkeypatch.setattr(validation, "collapsed", lambda *_: True)
+    hardened(loader=a_loader(1000), steps=None, tasks=None, eps_ramp=False, epochs=epochs)
+    (line,) = [record.message for record in caplog.records if "overfitted catastrophically" in record.message]
+    assert then in line
+    assert "at best" not in line
+
+
 @pytest.mark.slow
 def test_fgsm_on_fashion_mnist_collapses_and_is_caught(caplog, monkeypatch):
     """FGSM from the image itself, at a large radius and learning rate, is known to overfit to its single step."""
