@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import hard_labels
-from robusttune.model.devices import sent
+from robusttune.data.batches import hard_labels, sent
 from robusttune.run import distributed
 
 READ_EVERY = 10
