@@ -9,7 +9,7 @@ import timm
 import torch
 from covering_set import RUNS, settings_of
 from guarded import small_model
-from pretend_device import Waits
+from pretend_device import Copies, Waits
 from short_runs import a_model, digits
 from short_runs import hardened as short_run
 from torch import nn
@@ -67,6 +67,20 @@ def test_no_step_of_harden_waits(step_waits, name):
     assert all(
         kept is now and now.device.type == "cpu" for kept, now in zip(parameters, model.parameters(), strict=True)
     )
+
+
+def test_batches_are_copied_whole_and_once_where_steps_take_parts_of_them(step_waits):
+    more = DataLoader(digits(120), 12)
+    with Copies() as copies:
+        loader = DataLoader(digits(63), 21)
+        short_run(
+            loader=loader, update_batch=8, val_loader=batches(20), unlabeled_loader=more, teacher=None, tasks=BOTH
+        )
+    images = [copy for copy in copies.noted if len(copy.shape) == 4 and not copy.waits]
+    assert all(copy.contiguous for copy in images)
+    # An epoch of three batches, after a look at the first one; images without labels in as many parts, three at a time.
+    assert [copy.shape[0] for copy in images if copy.shape[0] != 20] == [21, *[21, 12] * 3]
+    assert not step_waits
 
 
 def test_waits_do_not_grow_with_the_steps(accelerator):
