@@ -53,7 +53,8 @@ def chosen_device(model: nn.Module, device: DeviceLike) -> torch.device:
         raise ValueError(
             f"device={str(asked)!r} was asked for, but torch sees {have} here: pass device='cpu' or 'auto'"
         )
-    asked = _indexed(asked)
+    # The current device may be another one, as `distributed.local_device` changes it.
+    asked = home if asked.index is None and asked.type == home.type else _indexed(asked)
     if home.type != "cpu" and home != asked:
         raise ValueError(
             f"the model is on {home}, but device={str(asked)!r} was asked for: move the model, or leave device out"

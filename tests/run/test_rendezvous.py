@@ -6,16 +6,21 @@ import subprocess
 import sys
 
 import pytest
+from torch import distributed as dist
 from torch.distributed import HashStore
 
-from robusttune.run.rendezvous import _patience, _wait_for_all, join_group
+from robusttune.run.rendezvous import _backend, _patience, _wait_for_all, join_group
 
 SCRIPT = """
 import sys
 import torch
 from robusttune.run import distributed
+from robusttune.run.rendezvous import join_group
 
+if len(sys.argv) > 1:
+    join_group(sys.argv[1])
 distributed.join(torch.device("cpu"))
+print("backend", torch.distributed.get_backend())
 print("sum", distributed.summed([distributed.rank() + 1], torch.device("cpu")))
 """
 
@@ -26,7 +31,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def started(rank, port, *, world=3, seconds=60, **more):
+def started(rank, port, *card, world=3, seconds=60, **more):
     environment = {
         "RANK": rank,
         "WORLD_SIZE": world,
@@ -37,7 +42,7 @@ def started(rank, port, *, world=3, seconds=60, **more):
     environment |= {"ROBUSTTUNE_START_TIMEOUT": seconds, **more}
     values = {key: str(value) for key, value in environment.items() if value is not None}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, *card],
         env={key: value for key, value in os.environ.items() if key not in environment} | values,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -46,10 +51,14 @@ def started(rank, port, *, world=3, seconds=60, **more):
 
 
 @pytest.mark.slow
-def test_all_ranks_that_start_work_together():
+@pytest.mark.parametrize("card", [[], ["a card of both"]])
+def test_all_ranks_that_start_work_together(card):
     port = free_port()
-    processes = [started(rank, port, world=2) for rank in (1, 0)]
-    assert ["sum [3.0]" in each.communicate(timeout=90)[0] for each in processes] == [True, True]
+    processes = [started(rank, port, *card, world=2) for rank in (1, 0)]
+    ended = [each.communicate(timeout=90) for each in processes]
+    assert ["sum [3.0]" in said for said, _ in ended] == [True, True]
+    assert ["backend gloo" in said for said, _ in ended] == [True, True]
+    assert ["2 processes share one GPU" in logged for _, logged in ended] == [False, bool(card)]
 
 
 def test_the_ranks_that_are_missing_are_named():
@@ -93,4 +102,29 @@ def test_a_variable_that_is_missing_is_named(monkeypatch):
     with pytest.raises(
         ValueError, match=r"WORLD_SIZE and MASTER_ADDR and MASTER_PORT is not set: start them by torchrun"
     ):
-        join_group("gloo")
+        join_group("")
+
+
+CARDS = {
+    "each its own": (["a 0", "a 1"], "nccl"),
+    "of two machines": (["a 0", "b 0"], "nccl"),
+    "one": (["a 0", "a 0"], "gloo"),
+    "one of two machines": (["a 0", "a 1", "b 0", "b 0"], "gloo"),
+    "none": (["", ""], "gloo"),
+    "one alone": (["a 0", ""], "gloo"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_nccl_is_taken_where_each_process_has_a_card_to_itself(name, monkeypatch, caplog):
+    cards, expected = CARDS[name]
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    assert _backend(cards, show=True) == _backend(cards, show=False) == expected
+    shared = {"one": "2 processes share one GPU, so gloo", "one of two machines": "4 processes share 3 GPUs, so gloo"}
+    assert len(caplog.records) == (name in shared)
+    assert shared.get(name, "") in caplog.text
+
+
+def test_without_nccl_cards_talk_by_gloo(monkeypatch):
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert _backend(["a 0", "a 1"], show=True) == "gloo"
