@@ -104,12 +104,17 @@ def _wait_for_all(store: Store, rank: int, world: int, seconds: float) -> None:
     """Wait until every rank has said that it is there.
 
     Raises:
-        ValueError: some have not in this time.
+        ValueError: some have not in this time, or the process of the store has ended.
     """
     store.set(f"rank {rank}", "here")
     deadline, waiting = time.monotonic() + seconds, list(range(world))
     while True:
-        waiting = [each for each in waiting if not store.check([f"rank {each}"])]
+        try:
+            waiting = [each for each in waiting if not store.check([f"rank {each}"])]
+        except RuntimeError as error:  # the store belongs to a process
+            raise ValueError(
+                f"rank 0 has ended while rank {rank} waited for rank {', '.join(map(str, waiting))}: look at the log of each"
+            ) from error
         if not waiting:
             return
         if time.monotonic() > deadline:

@@ -70,13 +70,28 @@ def test_the_ranks_that_are_missing_are_named():
         _wait_for_all(store, 0, 4, 0.3)
 
 
+def test_a_rank_0_that_gives_up_first_is_named():
+    class Closing(HashStore):
+        def check(self, keys):
+            if keys == ["rank 2"]:
+                raise RuntimeError("Failed to recv, got 0 bytes")
+            return True
+
+    with pytest.raises(
+        ValueError, match="rank 0 has ended while rank 1 waited for rank 0, 1, 2, 3: look at the log of"
+    ):
+        _wait_for_all(Closing(), 1, 4, 0.3)
+
+
 @pytest.mark.slow
 def test_ranks_that_never_start_are_named_after_the_time_to_wait():
     port = free_port()
     processes = [started(rank, port, seconds=20) for rank in (0, 2)]
     errors = [each.communicate(timeout=90)[1] for each in processes]
-    assert all("1 of 3 processes have not started in 20 seconds: rank 1" in error for error in errors), errors
-    assert all("ROBUSTTUNE_START_TIMEOUT" in error for error in errors)
+    late = "1 of 3 processes have not started in 20 seconds: rank 1"
+    assert late in errors[0], errors
+    assert late in errors[1] or "rank 0 has ended while rank 2 waited for rank 1" in errors[1], errors
+    assert "ROBUSTTUNE_START_TIMEOUT" in errors[0]
 
 
 @pytest.mark.slow
