@@ -75,7 +75,7 @@ def _own(device: torch.device) -> torch.device:
 
 def _name_of(device: torch.device) -> str:
     """Name a CUDA device among those of all machines, by the PCI address, as NCCL does, or by what torch knows."""
-    properties: Any = torch.cuda.get_device_properties(device)
+    properties: object = torch.cuda.get_device_properties(device)
     address = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
     if None in address:
         return f"{socket.gethostname()} {getattr(properties, 'uuid', device.index)}"
