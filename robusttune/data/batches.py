@@ -191,6 +191,11 @@ def hard_labels(labels: Tensor) -> Tensor:
     return labels.argmax(1) if labels.dim() == 2 else labels
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; only copies from the CPU are not waited for, as the CPU would read others too early."""
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
+
+
 def stream(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of a loader as `unpacked` reads them; its errors name the batch."""
     for number, batch in enumerate(batches_of(loader), 1):

@@ -5,9 +5,19 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
-from robusttune.data.batches import check_channels, errors_at, first_batch, images_of, unpacked, yields_images_alone
+from robusttune.data.batches import (
+    check_channels,
+    check_classes,
+    errors_at,
+    first_batch,
+    images_of,
+    sent,
+    unpacked,
+    yields_images_alone,
+)
 from robusttune.data.loaders import batches_of, images_an_epoch, is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
@@ -79,40 +89,50 @@ class Batches:
         if images is not None and most is not None and most < size:
             self.count = images // size * math.ceil(size / most) + math.ceil(images % size / most)
 
-    def epoch(self, number: int) -> Iterator[CheckedBatch]:
+    def epoch(
+        self, number: int, *, classes: int | None = None, device: torch.device | None = None
+    ) -> Iterator[CheckedBatch]:
         """Yield the batches of one epoch, or their parts; the epoch's number, from 0, is named in errors.
+
+        Args:
+            classes: of the model; labels on the CPU must be below. None does not check it.
+            device: to which a batch is copied before it is cut. The rows of a part are not neighbours, so that its own copy
+                would pass through memory that is not pinned, and wait for the device. None cuts where the batch is.
 
         Raises:
             ValueError: a batch does not pass the checks, has another number of channels, or there is none.
         """
         count = 0
         if self._peeked is not None and is_exhaustible(self.loader):
-            yield from self._parts(self._peeked)
+            yield from self._parts(self._peeked, device)
             count, self._peeked = 1, None
         for batch in batches_of(self.loader, self.name):
             count += 1
             with errors_at(f"batch {count} of epoch {number + 1}"):
                 checked = self._checked(batch, wait=False)
                 check_channels(checked[0], self.channels)
-            yield from self._parts(checked)
+                if classes is not None and checked[1] is not None and checked[1].device.type == "cpu":
+                    check_classes(checked[1], classes)  # on an accelerator, that would wait
+            yield from self._parts(checked, device)
         if not count:
             raise ValueError(
                 f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
             )
 
-    def endless(self, least: int = 1) -> Iterator[Tensor]:
+    def endless(self, least: int = 1, *, device: torch.device | None = None) -> Iterator[Tensor]:
         """Yield the images of the batches, epoch after epoch, without end.
 
         Args:
             least: images of a batch; smaller batches are left out. It is 2 before batch norm, as the last batch may hold
                 one image alone.
+            device: as in `epoch`.
 
         Raises:
             ValueError: as `epoch` does; an epoch without any batch of that size.
         """
         for number in itertools.count():
             large = 0
-            for images, _ in self.epoch(number):
+            for images, _ in self.epoch(number, device=device):
                 if len(images) >= least:
                     large += 1
                     yield images
@@ -131,9 +151,11 @@ class Batches:
             first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
         return {"images": images, "batches": length_of(self.loader), "shape": shape, "first": first}
 
-    def _parts(self, batch: CheckedBatch) -> Iterator[CheckedBatch]:
+    def _parts(self, batch: CheckedBatch, device: torch.device | None = None) -> Iterator[CheckedBatch]:
         images, labels = batch
         parts = 1 if self.most is None else math.ceil(len(images) / self.most)
+        if parts > 1 and device is not None:
+            images, labels = sent(images, device), None if labels is None else sent(labels, device)
         for part in range(parts):
             yield images[part::parts], None if labels is None else labels[part::parts]
 

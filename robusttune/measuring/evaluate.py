@@ -213,8 +213,7 @@ def _place(model: nn.Module, device: DeviceLike) -> torch.device:
     check_whole(model)
     if getattr(model, "num_classes", None) == 0:
         raise ValueError("the model has no classifier (num_classes=0): give it one before evaluating it")
-    distributed.join(place)
-    return distributed.local_device(place)
+    return distributed.join(place)
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from robusttune.attacks import Attack, attacked
 from robusttune.data import sharding
-from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, stream
+from robusttune.data.batches import check_channels, check_classes, errors_at, hard_labels, sent, stream
 from robusttune.data.pixels import Pixels, check_space
 from robusttune.measuring.clock import Clock
 from robusttune.measuring.failures import fallen
 from robusttune.measuring.losses import LOSSES, LossName, LossPerImage, targeted_margin
 from robusttune.measuring.tally import Tally
-from robusttune.model.devices import dtype_of, sent
+from robusttune.model.devices import dtype_of
 from robusttune.model.features import Classifier, forward, logits_of
 from robusttune.norms import NormLike, canonical, default_eps
 from robusttune.run import distributed

@@ -27,11 +27,6 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors_of(model)), torch.device("cpu"))
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; only copies from the CPU are not waited for, as the CPU would read others too early."""
-    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
-
-
 def dtype_of(model: nn.Module) -> torch.dtype:
     """Return the type of the model's first floating-point parameter; float32 if it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -58,7 +53,8 @@ def chosen_device(model: nn.Module, device: DeviceLike) -> torch.device:
         raise ValueError(
             f"device={str(asked)!r} was asked for, but torch sees {have} here: pass device='cpu' or 'auto'"
         )
-    asked = _indexed(asked)
+    # The current device may be another one, as `distributed.local_device` changes it.
+    asked = home if asked.index is None and asked.type == home.type else _indexed(asked)
     if home.type != "cpu" and home != asked:
         raise ValueError(
             f"the model is on {home}, but device={str(asked)!r} was asked for: move the model, or leave device out"

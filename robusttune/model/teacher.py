@@ -10,9 +10,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from robusttune.data.batches import sent
 from robusttune.data.pixels import Pixels
 from robusttune.model.borrowing import evaluating, restored
-from robusttune.model.devices import dtype_of, placed, sent, tensors_of
+from robusttune.model.devices import dtype_of, placed, tensors_of
 from robusttune.model.features import logits_of
 from robusttune.model.saved import hardened_run, loaded
 from robusttune.run.about import EarlierRun, check_same_names

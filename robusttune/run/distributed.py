@@ -3,6 +3,7 @@
 import atexit
 import inspect
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,17 +30,20 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def join(device: torch.device) -> None:
+def join(device: torch.device) -> torch.device:
     """Join the process group that torchrun, accelerate launch or Slurm started, unless the script has done so.
+
+    Returns the device of this process, as `local_device` does.
 
     Raises:
         ValueError: a process has not started in time.
     """
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if started and dist.is_available() and not dist.is_initialized():
-        join_group("nccl" if device.type == "cuda" else "gloo")
+        join_group(_name_of(_own(device)) if device.type == "cuda" else "")
         # Threads of a group that outlives the interpreter can end the process with SIGABRT.
         atexit.register(_leave)
+    return local_device(device)
 
 
 def _leave() -> None:
@@ -51,21 +55,38 @@ def _leave() -> None:
 def local_device(device: torch.device) -> torch.device:
     """Return the device of this process: on CUDA with several processes by LOCAL_RANK, and made the current one.
 
-    NCCL sends objects, and waits, on the current device, which would be the first in every process.
+    NCCL sends objects, and waits, on the current device, which would be the first in every process. Where a process sees fewer
+    devices than there are processes on its machine, processes share them, or each sees its own as the first.
     """
     if device.type != "cuda" or world() == 1:
         return device
-    if device.index in (None, 0):
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = _own(device)
     torch.cuda.set_device(device)
     return device
+
+
+def _own(device: torch.device) -> torch.device:
+    """Return the CUDA device that this process takes in the place of the first one, which is every process's default."""
+    if device.index not in (None, 0):
+        return device
+    number = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    return torch.device("cuda", number % max(1, torch.cuda.device_count()))
+
+
+def _name_of(device: torch.device) -> str:
+    """Name a CUDA device among those of all machines, by the PCI address, as NCCL does, or by what torch knows."""
+    properties: object = torch.cuda.get_device_properties(device)
+    address = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
+    if None in address:
+        return f"{socket.gethostname()} {getattr(properties, 'uuid', device.index)}"
+    return f"{socket.gethostname()} {':'.join(map(str, address))}"
 
 
 def summed(values: Iterable[float], device: torch.device) -> list[float]:
     """Sum each value over the processes; every process gets the sums."""
     if not together():
         return [float(value) for value in values]
-    total = torch.tensor(list(values), dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+    total = torch.tensor(list(values), dtype=torch.float64, device=_place_of_numbers(device))
     dist.all_reduce(total)
     return [float(value) for value in total.tolist()]
 
@@ -83,9 +104,15 @@ def agreed(value: float, device: torch.device) -> float:
     """Broadcast the first process's value; every process gets it."""
     if not together():
         return float(value)
-    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    shared = torch.tensor([value], dtype=torch.float64, device=_place_of_numbers(device))
     dist.broadcast(shared, 0)
     return float(shared)
+
+
+def _place_of_numbers(device: torch.device) -> torch.device:
+    """Return the CPU, where numbers are exchanged without a copy, unless the process group takes tensors of the device alone."""
+    backends = str(dist.get_backend_config()).split(",")
+    return torch.device("cpu") if any(each.startswith("cpu:") for each in backends) else device
 
 
 @torch.no_grad()

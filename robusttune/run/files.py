@@ -46,7 +46,9 @@ def save_state(folder: Path, state: Mapping[str, object]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """Read the checkpoint that `save_state` wrote; return None if there is none yet.
+    """Read the checkpoint that `save_state` wrote, with its tensors on the CPU; return None if there is none yet.
+
+    The device that a tensor was on need not be here, or belongs to the first of several processes.
 
     Raises:
         ValueError: the file is damaged, or no checkpoint of this format.
@@ -67,7 +69,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         raise ValueError(unusable(path, "does not match its checksum"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Validating sparse")  # which takes a moment, and is right
-        return cast("dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), weights_only=True))
+        return cast(
+            "dict[str, Any]", torch.load(io.BytesIO(payload.numpy().tobytes()), map_location="cpu", weights_only=True)
+        )
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

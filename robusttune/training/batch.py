@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.augmentations import _augment as augmentation
-from robusttune.data.batches import check_classes, check_images, checked_labels
+from robusttune.data.batches import check_classes, check_images, checked_labels, sent
 from robusttune.data.pixels import check_space, settle
 from robusttune.model import seen_corruptions
 from robusttune.model.checks import check_batch_norm, check_whole
-from robusttune.model.devices import device_of, sent
+from robusttune.model.devices import device_of
 from robusttune.tasks._heads import Part
 
 if TYPE_CHECKING:

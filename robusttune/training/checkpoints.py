@@ -173,7 +173,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     if validation.best.weights:
         validation.best.weights = files.completed(validation.best.weights, training.robust_loss.state_dict())
     validation.last = None if state["last"] is None else Score(**state["last"])
-    training.meter.load_state_dict(state["meter"])
+    training.meter.load_state_dict(state["meter"], training.stepper.device)
     training.epoch, training.consumed = position["epoch"], position["consumed"]
     training.recovery.load_state_dict(training, state.get("recovery", {}))
     validation.fell_back = position["fell_back"]

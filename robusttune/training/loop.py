@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robusttune.attacks import Attack
 from robusttune.data import sharding
-from robusttune.data.batches import check_classes
 from robusttune.data.epochs import Batches
 from robusttune.model.checks import has_batch_norm
 from robusttune.model.teacher import Teacher
@@ -103,8 +102,6 @@ class Training:
             self.consumed += 1
             if len(batch.images) == 1 and has_batch_norm(self.robust_loss.model):
                 continue  # batch norm cannot normalise the one image that a last batch may hold
-            if batch.labels is not None and batch.labels.device.type == "cpu":  # on an accelerator, that would wait
-                check_classes(batch.labels, self.robust_loss.classifier.classes)
             done = self.progress.share(self.epoch, self.meter.steps)
             if self.progress.length.time_budget is not None:
                 done = distributed.agreed(done, self.stepper.device)
@@ -123,8 +120,10 @@ class Training:
         else:
             self.epoch_states = now
         least = 1 + has_batch_norm(self.robust_loss.model)
-        unlabeled: Iterator[Tensor | None] = repeat(None) if self.unlabeled is None else self.unlabeled.endless(least)
-        pairs = zip(self.batches.epoch(self.epoch), unlabeled, strict=False)
+        device, more = self.stepper.device, self.unlabeled
+        unlabeled: Iterator[Tensor | None] = repeat(None) if more is None else more.endless(least, device=device)
+        labelled = self.batches.epoch(self.epoch, classes=self.robust_loss.classifier.classes, device=device)
+        pairs = zip(labelled, unlabeled, strict=False)
         if self.consumed:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
             next(islice(pairs, self.consumed - 1, self.consumed), None)

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robusttune.data.batches import hard_labels
-from robusttune.model.devices import sent
+from robusttune.data.batches import hard_labels, sent
 from robusttune.run import distributed
 
 READ_EVERY = 10
@@ -83,6 +82,7 @@ class Meter:
         """Return the state, for `load_state_dict`."""
         return {"steps": self.steps, "images": self.images, "sums": dict(self.sums)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.steps, self.images, self.sums = state["steps"], state["images"], dict(state["sums"])
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore the state that `state_dict` returned, with its sums on a device."""
+        self.steps, self.images = state["steps"], state["images"]
+        self.sums = {key: value.to(device) for key, value in state["sums"].items()}

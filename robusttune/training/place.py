@@ -45,9 +45,7 @@ class Place(NamedTuple):
 def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[Place]:
     """Join the process group and borrow the model for a run; restores its weights if anything is raised."""
     check_choices(speed)
-    device = chosen_device(model, speed.device)
-    distributed.join(device)
-    device = distributed.local_device(device)
+    device = distributed.join(chosen_device(model, speed.device))
     with (
         run_folder.prepared(output.out, output.resume) as folder,
         differentiable(),

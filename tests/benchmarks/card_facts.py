@@ -11,6 +11,8 @@ import torch
 from attacks import scene as network
 from card import ROOT, tf32, warm
 
+COPIED = "GB/s read and written"
+
 
 def tests(scene):
     """The tests that need an accelerator."""
@@ -90,9 +92,7 @@ def ceilings(scene):
     del factors
     source = torch.rand(2**20 if scene.tiny else 2**30, device=scene.device)
     seconds = timed(partial(torch.empty_like(source).copy_, source))
-    scene.add(
-        {"what": f"copy of {source.nbytes / 2**20:.0f} MiB", "GB/s read and written": 2e-9 * source.nbytes / seconds}
-    )
+    scene.add({"what": f"copy of {source.nbytes / 2**20:.0f} MiB", COPIED: 2e-9 * source.nbytes / seconds})
     return {"rates": rates}
 
 

@@ -12,6 +12,8 @@ import torch
 from attacks import EPS, STEPS
 from attacks import scene as network
 from card import ROOT, SIZE, text, tf32, warm
+from card_facts import COPIED
+from card_floor import floor, work_of
 from steps import NORM, loop, optimizer_of
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -142,30 +144,26 @@ def summary(seconds, theirs, images):
 
 
 def share(scene):
-    """How near the best steps are to the floor that operations set, and where a step waits for the card."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+    """How near the best steps are to the floor that operations and memory set, and where a step waits for the card."""
     file = scene.options.out / "gpu.json"
     parts = json.loads(file.read_text())["parts"] if file.exists() else {}
-    rates, steps = parts.get("ceilings", {}).get("rates", {}), parts.get("steps", {}).get("rows", [])
+    ceilings, steps = parts.get("ceilings", {}), parts.get("steps", {}).get("rows", [])
+    copies = [row[COPIED] for row in ceilings.get("rows", []) if COPIED in row]
+    known = {"rates": ceilings.get("rates"), "bandwidth": next(iter(copies), None)}
     for model, side, batch in scene.sizes:
         size = SIZE.format(model, side, batch)
-        net, images, _ = network(model, side, 1, "cpu")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(images)
-        # Each of the attack's steps is a pass forward and one back; the update's way back is two.
-        operations = (2 * STEPS + 3) * batch * counter.get_total_flops()
+        work = work_of(network(model, side, 1, "cpu")[0], (batch, 3, side, side), STEPS)
         rows = {row["name"]: row for row in reversed(steps) if row["size"] == size and "ms" in row}
         for short in (False, True):
             mine = [row for name, row in rows.items() if "robusttune" in name and (row["numbers"] == "bf16") == short]
-            for best in sorted(mine, key=lambda row: row["ms"])[: bool(rates)]:
-                floor = operations / rates[best["numbers"]] / 1e9
+            for best in sorted(mine, key=lambda row: row["ms"])[: all(known.values())]:
+                least = floor(work, best["numbers"], **known)
                 kept = {key: best[key] for key in ("size", "name", "numbers", "ms")}
-                scene.add({**kept, "floor, ms": floor, "share": floor / best["ms"]})
+                scene.add({**kept, **least, "share": least["floor, ms"] / best["ms"]})
         if {HAND, MINE} <= set(rows):
             own = 1 - rows[HAND]["ms"] / rows[MINE]["ms"]
             scene.add({"size": size, "name": f"what {MINE} adds to {HAND}", "share": own})
-    if not (rates and steps):
+    if not (all(known.values()) and steps):
         scene.found["left out"].append("floors: run ceilings and steps first, with the same --out")
     return waits(scene) if scene.cuda else {"waits": "CUDA only"}
 

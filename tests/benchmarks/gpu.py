@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from card import Scene, file_of
 from card_facts import agreement, ceilings, corruptions, tests
+from card_processes import processes
 from card_runs import evaluations, memory, prefetch, recipe
 from card_steps import share, steps
 from harness import versions
@@ -34,6 +35,7 @@ PARTS = {  # with the share of the minutes that each may take, beside what those
     "ceilings": (ceilings, 0.02),
     "steps": (steps, 0.36),
     "share": (share, 0.04),
+    "processes": (processes, 0.10),
     "corruptions": (corruptions, 0.03),
     "evaluations": (evaluations, 0.10),
     "memory": (memory, 0.10),

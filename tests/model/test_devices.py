@@ -47,6 +47,15 @@ def test_a_model_on_another_accelerator_is_refused(monkeypatch):
         devices.chosen_device(nn.Linear(2, 2), "cpu")
 
 
+def test_a_device_without_a_number_is_the_models_own_not_the_current_one(monkeypatch):
+    monkeypatch.setattr(devices, "device_of", lambda model: torch.device("cuda:1"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    assert devices.chosen_device(nn.Linear(2, 2), "cuda") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="the model is on cuda:1, but device='cuda:0' was asked for: move the model"):
+        devices.chosen_device(nn.Linear(2, 2), "cuda:0")
+
+
 class Movable(nn.Linear):
     """A model that notes where it is sent, since there may be only one device here."""
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from covering_set import RUNS, settings_of
 from guarded import small_model
-from pretend_device import Waits
+from pretend_device import NAME, Copies, Waits
 from short_runs import a_model, digits
 from short_runs import hardened as short_run
 from torch import nn
@@ -67,6 +67,47 @@ def test_no_step_of_harden_waits(step_waits, name):
     assert all(
         kept is now and now.device.type == "cpu" for kept, now in zip(parameters, model.parameters(), strict=True)
     )
+
+
+def test_batches_are_copied_whole_and_once_where_steps_take_parts_of_them(step_waits):
+    more = DataLoader(digits(120), 12)
+    with Copies() as copies:
+        loader = DataLoader(digits(63), 21)
+        short_run(
+            loader=loader, update_batch=8, val_loader=batches(20), unlabeled_loader=more, teacher=None, tasks=BOTH
+        )
+    images = [copy for copy in copies.noted if len(copy.shape) == 4 and not copy.waits]
+    assert all(copy.contiguous for copy in images)
+    # An epoch of three batches, after a look at the first one; images without labels in as many parts, three at a time.
+    assert [copy.shape[0] for copy in images if copy.shape[0] != 20] == [21, *[21, 12] * 3]
+    assert not step_waits
+
+
+@pytest.mark.parametrize("first", ["there", "here"])
+def test_a_run_is_resumed_on_another_device_in_the_middle_of_an_epoch(accelerator, tmp_path, first):
+    class Broken(Exception):
+        pass
+
+    class Breaking(list):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                if number == 3 and not seen:
+                    seen.append("broken")
+                    raise Broken
+                yield batch
+
+    seen, epochs = [], []
+    loader = Breaking(batches(100))
+    settings = {"val_loader": batches(20), "ema": 0.9, "optimizer": "adamw", "epochs": 2, "checkpoint_every": 1}
+    settings |= {"out": tmp_path / "run", "update_batch": None, "on_epoch": epochs.append}
+    module = torch.get_device_module(NAME)
+    module.switch(first == "there")
+    with pytest.raises(Broken):
+        short_run(loader=loader, **settings)
+    module.switch(first == "here")  # the first device has gone
+    model = short_run(loader=loader, resume=True, **settings)
+    assert [facts["step"] for facts in epochs] == [5, 10]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def test_waits_do_not_grow_with_the_steps(accelerator):

@@ -15,6 +15,7 @@ import robusttune
 from robusttune import LossOf, RobustLoss, ThreatModel, plugins
 from robusttune.attacks.pgd import pgd
 from robusttune.augmentations._augment import applied, chosen_augment
+from robusttune.data.epochs import Batches
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.devices import available_accelerator
 from robusttune.training import autotune
@@ -81,6 +82,16 @@ def test_attacks_stay_in_the_ball_and_repeat_themselves(norm):
 
 def a_loader(pinned=False):
     return DataLoader(TensorDataset(*a_batch(800)), 80, shuffle=True, pin_memory=pinned)
+
+
+def test_steps_get_the_same_images_of_a_pinned_batch_as_on_the_cpu():
+    batches = Batches(DataLoader(TensorDataset(*a_batch(200)), 80, pin_memory=True))
+    batches.first()
+    batches.cut(32)
+    there = list(batches.epoch(0, device=ACCELERATOR))
+    for parts, expected in zip(there, batches.epoch(0), strict=True):
+        assert all(part.device.type == ACCELERATOR.type for part in parts)
+        assert all(torch.equal(part.cpu(), here) for part, here in zip(parts, expected, strict=True))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])

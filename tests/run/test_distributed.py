@@ -1,5 +1,7 @@
 """RobustLoss inside DistributedDataParallel, on two processes that talk over gloo."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from third_parties import ContentTurn, Trades, a_batch, a_loss, after_backward, difference, no_attack
@@ -60,16 +62,82 @@ def test_two_processes_agree_with_one_and_an_idle_head_is_no_error(tmp_path):
     assert any(drawn != drawn_too for drawn, drawn_too in draws)  # each process has its own generator
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("cuda:0", "cuda:3"), ("cuda:2", "cuda:2"), ("cpu", "cpu")])
-def test_the_device_of_a_process_is_the_current_one(monkeypatch, asked, expected):
-    current = []
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    monkeypatch.setattr(own, "world", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+@pytest.fixture
+def cards(monkeypatch):
+    """A function that pretends so many CUDA devices and a local rank; it returns a list that notes the current device."""
+
+    def seen(count, **environment):
+        current = []
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(own, "world", lambda: 4)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
+        return current
+
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "expected"),
+    [("cuda:0", 4, "cuda:3"), ("cuda", 4, "cuda:3"), ("cuda:2", 4, "cuda:2"), ("cpu", 4, "cpu"), ("cuda", 2, "cuda:1")],
+)
+def test_the_device_of_a_process_is_the_current_one(cards, asked, count, expected):
+    current = cards(count, LOCAL_RANK="3")
     assert own.local_device(torch.device(asked)) == torch.device(expected)
     assert current == [torch.device(expected)] * (asked != "cpu")
+
+
+def test_processes_share_the_only_device_that_they_see(cards):
+    assert cards(1, LOCAL_RANK="3") == []
+    assert own.local_device(torch.device("cuda")) == torch.device("cuda:0")
+
+
+def test_slurm_numbers_processes_where_no_launcher_does(cards):
+    cards(4, SLURM_LOCALID="2")
+    assert own.local_device(torch.device("cuda")) == torch.device("cuda:2")
 
 
 def test_a_process_alone_keeps_the_current_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("it was changed"))
     assert own.local_device(torch.device("cuda", 0)) == torch.device("cuda", 0)
+
+
+def test_who_joins_names_the_card_that_it_takes(monkeypatch, cards):
+    joined, cards = [], cards(2, LOCAL_RANK="3", WORLD_SIZE="4", RANK="3")
+    monkeypatch.setattr(own, "join_group", joined.append)
+    monkeypatch.setattr(own.atexit, "register", lambda leave: None)
+    monkeypatch.setattr(own.socket, "gethostname", lambda: "node1")
+    addresses = {"pci_domain_id": 0, "pci_bus_id": 65, "pci_device_id": 1}
+    for known in (addresses, {"uuid": "1234"}, {}):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, known=known: SimpleNamespace(**known))
+        assert own.join(torch.device("cuda")) == torch.device("cuda:1")
+    assert own.join(torch.device("cpu")) == torch.device("cpu")
+    assert joined == ["node1 0:65:1", "node1 1234", "node1 1", ""]
+    assert cards == [torch.device("cuda:1")] * 3
+
+
+@pytest.fixture
+def a_group(monkeypatch):
+    """A gloo group of this process alone, which the functions take for one of several processes."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(own, "together", lambda: True)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_numbers_of_a_device_that_gloo_does_not_know_are_exchanged_on_the_cpu(accelerator, a_group):
+    assert own.summed([1.0, 2.5], accelerator) == [1.0, 2.5]
+    assert own.agreed(0.25, accelerator) == 0.25
+    assert own.gathered({"a": 1}) == [{"a": 1}]
+    own.barrier()
+
+
+@pytest.mark.parametrize(
+    ("backends", "expected"),
+    [("cpu:gloo,cuda:gloo", "cpu"), ("cpu:gloo,cuda:nccl", "cpu"), ("cuda:nccl", "cuda:1"), ("undefined", "cuda:1")],
+)
+def test_numbers_are_exchanged_where_the_group_can_do_so(monkeypatch, backends, expected):
+    monkeypatch.setattr(distributed, "get_backend_config", lambda: backends)
+    assert own._place_of_numbers(torch.device("cuda:1")) == torch.device(expected)

@@ -6,16 +6,21 @@ import subprocess
 import sys
 
 import pytest
+from torch import distributed as dist
 from torch.distributed import HashStore
 
-from robusttune.run.rendezvous import _patience, _wait_for_all, join_group
+from robusttune.run.rendezvous import _backend, _patience, _wait_for_all, join_group
 
 SCRIPT = """
 import sys
 import torch
 from robusttune.run import distributed
+from robusttune.run.rendezvous import join_group
 
+if len(sys.argv) > 1:
+    join_group(sys.argv[1])
 distributed.join(torch.device("cpu"))
+print("backend", torch.distributed.get_backend())
 print("sum", distributed.summed([distributed.rank() + 1], torch.device("cpu")))
 """
 
@@ -26,7 +31,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def started(rank, port, *, world=3, seconds=60, **more):
+def started(rank, port, *card, world=3, seconds=60, **more):
     environment = {
         "RANK": rank,
         "WORLD_SIZE": world,
@@ -37,7 +42,7 @@ def started(rank, port, *, world=3, seconds=60, **more):
     environment |= {"ROBUSTTUNE_START_TIMEOUT": seconds, **more}
     values = {key: str(value) for key, value in environment.items() if value is not None}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, *card],
         env={key: value for key, value in os.environ.items() if key not in environment} | values,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -46,10 +51,14 @@ def started(rank, port, *, world=3, seconds=60, **more):
 
 
 @pytest.mark.slow
-def test_all_ranks_that_start_work_together():
+@pytest.mark.parametrize("card", [[], ["a card of both"]])
+def test_all_ranks_that_start_work_together(card):
     port = free_port()
-    processes = [started(rank, port, world=2) for rank in (1, 0)]
-    assert ["sum [3.0]" in each.communicate(timeout=90)[0] for each in processes] == [True, True]
+    processes = [started(rank, port, *card, world=2) for rank in (1, 0)]
+    ended = [each.communicate(timeout=90) for each in processes]
+    assert ["sum [3.0]" in said for said, _ in ended] == [True, True]
+    assert ["backend gloo" in said for said, _ in ended] == [True, True]
+    assert ["2 processes share one GPU" in logged for _, logged in ended] == [False, bool(card)]
 
 
 def test_the_ranks_that_are_missing_are_named():
@@ -61,13 +70,28 @@ def test_the_ranks_that_are_missing_are_named():
         _wait_for_all(store, 0, 4, 0.3)
 
 
+def test_a_rank_0_that_gives_up_first_is_named():
+    class Closing(HashStore):
+        def check(self, keys):
+            if keys == ["rank 2"]:
+                raise RuntimeError("Failed to recv, got 0 bytes")
+            return True
+
+    with pytest.raises(
+        ValueError, match="rank 0 has ended while rank 1 waited for rank 0, 1, 2, 3: look at the log of"
+    ):
+        _wait_for_all(Closing(), 1, 4, 0.3)
+
+
 @pytest.mark.slow
 def test_ranks_that_never_start_are_named_after_the_time_to_wait():
     port = free_port()
     processes = [started(rank, port, seconds=20) for rank in (0, 2)]
     errors = [each.communicate(timeout=90)[1] for each in processes]
-    assert all("1 of 3 processes have not started in 20 seconds: rank 1" in error for error in errors), errors
-    assert all("ROBUSTTUNE_START_TIMEOUT" in error for error in errors)
+    late = "1 of 3 processes have not started in 20 seconds: rank 1"
+    assert late in errors[0], errors
+    assert late in errors[1] or "rank 0 has ended while rank 2 waited for rank 1" in errors[1], errors
+    assert "ROBUSTTUNE_START_TIMEOUT" in errors[0]
 
 
 @pytest.mark.slow
@@ -93,4 +117,29 @@ def test_a_variable_that_is_missing_is_named(monkeypatch):
     with pytest.raises(
         ValueError, match=r"WORLD_SIZE and MASTER_ADDR and MASTER_PORT is not set: start them by torchrun"
     ):
-        join_group("gloo")
+        join_group("")
+
+
+CARDS = {
+    "each its own": (["a 0", "a 1"], "nccl"),
+    "of two machines": (["a 0", "b 0"], "nccl"),
+    "one": (["a 0", "a 0"], "gloo"),
+    "one of two machines": (["a 0", "a 1", "b 0", "b 0"], "gloo"),
+    "none": (["", ""], "gloo"),
+    "one alone": (["a 0", ""], "gloo"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_nccl_is_taken_where_each_process_has_a_card_to_itself(name, monkeypatch, caplog):
+    cards, expected = CARDS[name]
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    assert _backend(cards, show=True) == _backend(cards, show=False) == expected
+    shared = {"one": "2 processes share one GPU, so gloo", "one of two machines": "4 processes share 3 GPUs, so gloo"}
+    assert len(caplog.records) == (name in shared)
+    assert shared.get(name, "") in caplog.text
+
+
+def test_without_nccl_cards_talk_by_gloo(monkeypatch):
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert _backend(["a 0", "a 1"], show=True) == "gloo"

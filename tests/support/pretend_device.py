@@ -187,6 +187,34 @@ class Waits(TorchDispatchMode):
             raise AssertionError(f"{wait.operation} at {wait.place} waits for the device")
 
 
+class Copy(NamedTuple):
+    """A copy of a tensor of the CPU to the pretend accelerator: of which shape, in one piece, and waited for."""
+
+    shape: tuple[int, ...]
+    contiguous: bool
+    waits: bool
+
+
+class Copies(TorchDispatchMode):
+    """Notes in `noted` each copy from the CPU; one from pinned memory needs no wait if it is of one piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        if function.overloadpacket.__name__ == "_to_copy" and (arguments[0].device.type, result.device.type) == (
+            "cpu",
+            NAME,
+        ):
+            source = arguments[0]
+            dense = source.is_contiguous() or source.is_contiguous(memory_format=torch.channels_last)
+            self.noted.append(Copy(tuple(source.shape), dense, not keywords.get("non_blocking", False)))
+        return result
+
+
 @contextmanager
 def watched_steps():
     """Yield a list, to which the training steps after the first, which makes constants, add where they wait."""
