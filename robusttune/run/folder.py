@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
+from robusttune.data.loaders import inexact
 from robusttune.run import distributed
 from robusttune.run.about import arguments_in, check_same_names, read_facts, read_run
 from robusttune.run.fields import OF_RUN, wrong_facts
@@ -135,14 +135,7 @@ def _holds_files(folder: Path, beside: Collection[str]) -> bool:
 
 def warn_if_inexact(loader: Loader | None) -> None:
     """Log a warning if a resumed run cannot load exactly the images that the run would have loaded without the break."""
-    for each in getattr(loader, "loaders", ()):
-        warn_if_inexact(each)
-    why = ""
-    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
-        why = "its workers are persistent, so their random transforms start from new seeds"
-    elif isinstance(getattr(loader, "dataset", None), IterableDataset):
-        why = "its data set is iterable, so the order of its images may differ"
-    if why:
+    for why in inexact(loader):
         logger.warning("the run goes on, but not exactly as it would have without the break: %s", why)
 
 

@@ -23,6 +23,7 @@ from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
 from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
 from robusttune.training.ramp import ramps
+from robusttune.training.range_test import find_limit
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.run_facts import run_facts
@@ -165,6 +166,8 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
     if distributed.rank() == 0:
         tell(block(start_of(training, settings)), output.progress)
     try:
+        if settings.function == "harden" and not resumed:
+            find_limit(training, settings)
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)
     finally:

@@ -1,0 +1,113 @@
+"""The range test: a larger limit of the gradient where the preset's is far too small, and no trace of it in the run."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import a_loader, a_model, same, weights_of
+from torch import nn
+
+import robusttune
+from robusttune.training import range_test
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy", "ignore:the model classifies .* before this run")
+LONG = {"norm": "linf", "eps": 0.02, "tasks": None, "epochs": 15, "progress": False}  # 480 steps
+
+
+class Steep(nn.Module):
+    """A linear classifier of large inputs and large random weights: steep gradients, and steps of norm 0.2 hardly move it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layer = nn.Linear(64, 10)
+        with torch.no_grad():
+            self.layer.weight.mul_(120)
+
+    def forward(self, images):
+        return self.layer(100 * images.flatten(1))
+
+
+def hardened(model, folder=None, count=1000, **settings):
+    torch.manual_seed(0)
+    robusttune.harden(model, a_loader(count, 100), **{**LONG, "out": folder, **settings})
+    return weights_of(model)
+
+
+def found(folder):
+    return json.loads((Path(folder) / "run.json").read_text()).get("range_test")
+
+
+class Stop(Exception):
+    """Ends a run."""
+
+
+def stop_after(epoch):
+    def on_epoch(facts):
+        if facts["epoch"] == epoch:
+            raise Stop
+
+    return on_epoch
+
+
+def test_gradients_far_above_the_limit_get_a_larger_one_which_is_said_and_kept_at_a_resume(tmp_path, capsys):
+    with pytest.raises(Stop):
+        hardened(Steep(), tmp_path / "killed", on_epoch=stop_after(2), progress=True)
+    assert "range test: gradients are clipped at 5, not at 1, as their norm is" in capsys.readouterr().err
+    courses = found(tmp_path / "killed")
+    assert courses["clip_grad"] == 5
+    assert courses["norm"] > 25
+    assert courses["robust"]["5"] > courses["robust"]["1"] + 0.2
+    resumed = hardened(Steep(), tmp_path / "killed", resume=True)
+    whole = hardened(Steep(), tmp_path / "whole")
+    assert same(resumed, whole)
+    assert found(tmp_path / "killed") == found(tmp_path / "whole") == courses
+    assert not same(whole, hardened(Steep(), clip_grad=1.0))
+
+
+def test_a_run_that_keeps_the_limit_ends_bit_for_bit_as_without_the_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(range_test, "STEEP", 0.0)
+    tried = hardened(a_model(), tmp_path / "tried", augment="standard", tasks={"rotation": 0.5})
+    assert found(tmp_path / "tried")["clip_grad"] == 1
+    assert same(tried, hardened(a_model(), augment="standard", tasks={"rotation": 0.5}, clip_grad=1.0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clip_grad": 1.0},
+        {"lr": 0.2},
+        {"optimizer": "sgd"},
+        {"preset": "fast"},
+        {"max_steps": 479},
+        {"time_budget": 99},
+        {"eps": 0},
+    ],
+    ids=str,
+)
+def test_what_the_user_chose_stays_and_a_short_run_is_not_tested(tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(range_test, "STEEP", 0.0)
+    with pytest.raises(Stop):
+        hardened(Steep(), tmp_path / "run", on_epoch=stop_after(1), **settings)
+    assert found(tmp_path / "run") is None
+
+
+def test_an_iterator_is_not_read_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(range_test, "STEEP", 0.0)
+    torch.manual_seed(0)
+    batches = iter(list(a_loader(1000, 100)) * 15)
+    robusttune.harden(Steep(), batches, **{**LONG, "epochs": 1}, out=tmp_path / "run")
+    assert found(tmp_path / "run") is None
+
+
+def test_a_course_that_ends_in_nan_counts_as_lost(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(range_test, "WIDER", math.nan)
+    with pytest.raises(Stop):
+        hardened(Steep(), tmp_path / "run", on_epoch=stop_after(1), progress=True)
+    courses = found(tmp_path / "run")
+    assert courses["clip_grad"] == 1
+    assert courses["robust"]["nan"] is None
+    assert "range test" not in capsys.readouterr().err
