@@ -42,15 +42,6 @@ def is_exhaustible(loader: object) -> bool:
     return isinstance(loader, Iterator)
 
 
-def inexact(loader: object) -> list[str]:
-    """Return why a loader, or those that it joins, cannot yield the images again that it yielded from the same random states; [] if it can."""
-    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
-        return ["its workers are persistent, so their random transforms start from new seeds"]
-    if isinstance(getattr(loader, "dataset", None), IterableDataset):
-        return ["its data set is iterable, so the order of its images may differ"]
-    return [why for each in getattr(loader, "loaders", ()) for why in inexact(each)]
-
-
 def length_of(sized: object) -> int | None:
     """Return the length of a loader, a data set or a sampler; None if it has none, or raises an error instead of saying it.
 

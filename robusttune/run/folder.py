@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from robusttune.data.loaders import inexact
 from robusttune.run import distributed
 from robusttune.run.about import arguments_in, check_same_names, read_facts, read_run
 from robusttune.run.fields import OF_RUN, wrong_facts
@@ -131,6 +131,15 @@ def _holds_files(folder: Path, beside: Collection[str]) -> bool:
     return folder.exists() and any(
         entry.name not in (*beside, LOCK, ROOM, f"{ROOM}.part") for entry in folder.iterdir()
     )
+
+
+def inexact(loader: object) -> list[str]:
+    """Return why a loader, or those that it joins, cannot yield the images again that it yielded from the same random states; [] if it can."""
+    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
+        return ["its workers are persistent, so their random transforms start from new seeds"]
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return ["its data set is iterable, so the order of its images may differ"]
+    return [why for each in getattr(loader, "loaders", ()) for why in inexact(each)]
 
 
 def warn_if_inexact(loader: Loader | None) -> None:

@@ -209,7 +209,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         with set_up(model, wanted) as training:
             if not warned:
                 check_start(training, wanted)
-            find_limit(training, wanted)
+            find_limit(training, wanted, resumed=False)
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began

@@ -6,20 +6,19 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 from torch import nn
 
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.data import sharding
 from robusttune.data.epochs import CheckedBatch
-from robusttune.data.loaders import inexact, is_exhaustible, length_of
+from robusttune.data.loaders import is_exhaustible, length_of
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import NotFinite
 from robusttune.model.checks import has_batch_norm
 from robusttune.run import distributed, files
 from robusttune.run.about import read_facts
-from robusttune.run.folder import write_run
+from robusttune.run.folder import inexact, write_run
 from robusttune.run.log import tell
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import restore, state_of
@@ -38,20 +37,21 @@ WIDER = 5.0  # times the limit: the one that is tried
 CLEAR = 3.0  # standard errors
 
 
-def find_limit(training: Training, settings: RunSettings) -> None:
+def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:
     """Where gradients are far larger than the preset's limit, try a limit five times as large, and take it if it is clearly better.
 
     A gradient that is scaled down to the limit makes a small step, whatever the learning rate is. Where the median norm of the
     first gradients is more than 25 times the limit, a course of 64 steps at full eps, with a rate that falls to 0, shows whether
     the model begins to withstand the attack, in eval mode and on images that the course has not seen. If it does not, a second
     course has the larger limit, which the run takes if it is better by three standard errors. After each course the run returns
-    to its state at the start. Does nothing where the values are the user's, in short runs, and where images cannot be read again.
+    to its state at the start. Does nothing where the values are the user's, in short runs, where images cannot be read again, and
+    in a run that was restored from a checkpoint, which keeps its limit.
 
     Source: after the range test of Smith, arXiv:1506.01186. That one compares losses of training, which are misleading here: the
     attack sees batch norms in eval mode, and its images may hardly harm the model in train mode.
     """
     usual = chosen_preset(settings.adversary.preset).clip_grad
-    if usual is None or not _worth_it(training, settings):
+    if resumed or settings.function != "harden" or usual is None or not _worth_it(training, settings):
         return
     start, attack = copy.deepcopy(state_of(training)), training.robust_loss.attack
     try:
@@ -85,7 +85,7 @@ def _worth_it(training: Training, settings: RunSettings) -> bool:
     return bool(ours and clips and long and readable and stepper.threat.eps and training.unlabeled is None)
 
 
-def _back_to(start: Mapping[str, Any], training: Training) -> None:
+def _back_to(start: Mapping[str, object], training: Training) -> None:
     """Bring the run back to its state at the start."""
     restore(training, copy.deepcopy(start))
     training.robust_loss.watch.begin()

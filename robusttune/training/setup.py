@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
@@ -132,9 +132,8 @@ def training_of(
         preset: for the recipe.
         validation, ramp, late, unlabeled, teacher, labelling: see `Training` and `Stepper`.
     """
-    images: Tensor = batches.peeked[0]
     output = settings.output
-    recipe = default_recipe(robust_loss.model, images, settings.updates, preset)
+    recipe = default_recipe(robust_loss.model, batches.peeked[0], settings.updates, preset)
     stepper = Stepper(
         robust_loss,
         Progress(settings.length, batches.count),
@@ -166,8 +165,7 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
     if distributed.rank() == 0:
         tell(block(start_of(training, settings)), output.progress)
     try:
-        if settings.function == "harden" and not resumed:
-            find_limit(training, settings)
+        find_limit(training, settings, resumed=resumed)
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)
     finally:
