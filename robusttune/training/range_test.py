@@ -8,11 +8,19 @@ from dataclasses import replace
 from statistics import median
 
 from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from robusttune.attacks.nfgsm import nfgsm
 from robusttune.data import sharding
 from robusttune.data.epochs import CheckedBatch
-from robusttune.data.loaders import is_exhaustible, length_of
 from robusttune.measuring.record import percent
 from robusttune.measuring.subject import NotFinite
 from robusttune.model.checks import has_batch_norm
@@ -27,7 +35,9 @@ from robusttune.training.presets import chosen_preset
 from robusttune.training.schedule import RAMP
 from robusttune.training.settings import RunSettings
 from robusttune.training.validation import Score, score
+from robusttune.types import Loader
 
+SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
 STEPS = 64  # of a course
 JUDGED = 128  # images, at least, that a course is judged on
 LEAST = 480  # steps of a run that is worth a range test
@@ -79,10 +89,18 @@ def _worth_it(training: Training, settings: RunSettings) -> bool:
     chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad, settings.length.time_budget)
     ours = all(value is None for value in chosen) and stepper.recipe.optimizer == "sgd"
     clips = stepper.recipe.clip_grad == chosen_preset(settings.adversary.preset).clip_grad
-    loader = training.batches.loader
-    readable = not is_exhaustible(loader) and not inexact(loader) and length_of(loader) is not None
     long = steps is not None and distributed.agreed(float(steps), stepper.device) >= LEAST
-    return bool(ours and clips and long and readable and stepper.threat.eps and training.unlabeled is None)
+    again = _can_read_again(training.batches.loader) and training.unlabeled is None
+    return bool(ours and clips and long and again and stepper.threat.eps)
+
+
+def _can_read_again(loader: Loader) -> bool:
+    """Return True if the loader yields the same images again from the same random states, also where it was left half-way."""
+    parts = getattr(loader, "loaders", (loader,))
+    return not inexact(loader) and all(
+        type(each) is DataLoader and type(each.batch_sampler) is BatchSampler and type(each.sampler) in SAMPLERS
+        for each in parts
+    )
 
 
 def _back_to(start: Mapping[str, object], training: Training) -> None:
@@ -124,10 +142,11 @@ def _course(training: Training, limit: float) -> Score | None:
 
 def _batches(training: Training) -> Iterator[CheckedBatch]:
     """Yield batches as the run does, epoch after epoch."""
+    batches, classes = training.batches, training.robust_loss.classifier.classes
     least = 1 + has_batch_norm(training.robust_loss.model)
     for number in itertools.count():
-        sharding.set_epoch(training.batches.loader, number)
-        for images, labels in training.batches.epoch(number, device=training.stepper.device):
+        sharding.set_epoch(batches.loader, number)
+        for images, labels in batches.epoch(number, classes=classes, device=training.stepper.device):
             if len(images) >= least:
                 yield images, labels
 

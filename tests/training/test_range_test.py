@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import a_loader, a_model, same, weights_of
+from short_runs import a_loader, a_model, digits, same, weights_of
 from torch import nn
+from torch.utils.data import DataLoader, Sampler, Subset, TensorDataset
 
 import robusttune
 from robusttune.training import range_test
@@ -68,11 +69,21 @@ def test_gradients_far_above_the_limit_get_a_larger_one_which_is_said_and_kept_a
     assert not same(whole, hardened(Steep(), clip_grad=1.0))
 
 
-def test_a_run_that_keeps_the_limit_ends_bit_for_bit_as_without_the_test(tmp_path, monkeypatch):
-    monkeypatch.setattr(range_test, "STEEP", 0.0)
-    tried = hardened(a_model(), tmp_path / "tried", augment="standard", tasks={"rotation": 0.5})
+@pytest.fixture
+def always(monkeypatch):
+    """A short range test, in any run."""
+    for name, value in {"STEEP": 0.0, "LEAST": 0, "STEPS": 16}.items():
+        monkeypatch.setattr(range_test, name, value)
+
+
+@pytest.mark.parametrize("teacher", [False, True], ids=["", "teacher"])
+def test_a_run_that_keeps_the_limit_ends_bit_for_bit_as_without_the_test(tmp_path, always, teacher):
+    settings = {"augment": "standard", "tasks": {"rotation": 0.5}, "epochs": 1}
+    if teacher:
+        settings["unlabeled_loader"] = DataLoader(Subset(digits(1200), range(1000, 1200)), 50, shuffle=True)
+    tried = hardened(a_model(), tmp_path / "tried", **settings)
     assert found(tmp_path / "tried")["clip_grad"] == 1
-    assert same(tried, hardened(a_model(), augment="standard", tasks={"rotation": 0.5}, clip_grad=1.0))
+    assert same(tried, hardened(a_model(), clip_grad=1.0, **settings))
 
 
 @pytest.mark.parametrize(
@@ -95,12 +106,36 @@ def test_what_the_user_chose_stays_and_a_short_run_is_not_tested(tmp_path, monke
     assert found(tmp_path / "run") is None
 
 
-def test_an_iterator_is_not_read_ahead(tmp_path, monkeypatch):
+class Remembering(Sampler):
+    """A sampler with a state of its own, which a second reading would move on."""
+
+    def __init__(self, images) -> None:
+        self.images, self.epochs = images, 0
+
+    def __iter__(self):
+        self.epochs += 1
+        return iter(torch.randperm(self.images, generator=torch.Generator().manual_seed(self.epochs)).tolist())
+
+    def __len__(self):
+        return self.images
+
+
+@pytest.mark.parametrize("kind", ["list", "sampler"])
+def test_loaders_that_may_not_yield_the_same_images_again_are_not_read_ahead(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(range_test, "STEEP", 0.0)
-    torch.manual_seed(0)
-    batches = iter(list(a_loader(1000, 100)) * 15)
-    robusttune.harden(Steep(), batches, **{**LONG, "epochs": 1}, out=tmp_path / "run")
+    images = a_loader(1000, 100).dataset
+    loader = list(a_loader(1000, 100)) if kind == "list" else DataLoader(images, 100, sampler=Remembering(len(images)))
+    with pytest.raises(Stop):
+        robusttune.harden(Steep(), loader, **LONG, out=tmp_path / "run", on_epoch=stop_after(1))
     assert found(tmp_path / "run") is None
+
+
+def test_a_label_above_the_classes_is_named_as_without_the_test(always):
+    images, labels = digits(1000).tensors
+    labels = labels.clone()
+    labels[700] = 12
+    with pytest.raises(ValueError, match=r"^batch \d+ of epoch 1: .*12"):
+        robusttune.harden(a_model(), DataLoader(TensorDataset(images, labels), 100), **LONG)
 
 
 def test_a_course_that_ends_in_nan_counts_as_lost(tmp_path, monkeypatch, capsys):
