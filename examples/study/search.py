@@ -139,6 +139,10 @@ ARMS = {
     "fast 32, pgd-2 at 1.25 eps late": Arm(32, method=WIDER_LATE),
     "fast 32, pgd-2 at 1.5 eps late": Arm(32, method=WIDEST_LATE),
     "fast 32, gradients clipped at 1, pgd-2 at 1.25 eps late": Arm(32, settings={"clip_grad": 1.0}, method=WIDER_LATE),
+    "fast 32, gradients clipped at 5, pgd-2 at 1.25 eps late": Arm(32, settings={"clip_grad": 5.0}, method=WIDER_LATE),
+    "pgd-10 32, gradients clipped at 5, at 1.25 eps late": Arm(
+        32, settings={**PGD, "clip_grad": 5.0}, method=PGD_10_WIDER_LATE
+    ),
     "fast 32, gradients clipped at 1, bf16": Arm(32, settings={"clip_grad": 1.0, "precision": "bf16"}),
     "fast 32, gradients clipped at 2": Arm(32, settings={"clip_grad": 2.0}),
     "fast 32, gradients clipped at 1": Arm(32, settings={"clip_grad": 1.0}),

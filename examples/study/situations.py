@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 import robusttune
 from examples.images import first
-from examples.study.cases import DATA, Case, Setting
+from examples.study.cases import DATA, SETTINGS, Case, Setting
 from examples.study.records import Facts, Study, one_thread, timed
 from robusttune.evaluations.sweep import sweep
 
 TESTED = 500  # images, at most
 USUAL = Setting("test_resnet", "linf", 8 / 255, test=TESTED)
 DIGITS = USUAL._replace(data="digits", train=1_297)
+IMAGENET = "EfficientNet-Lite0, ImageNet's weights, photographs of 96 px, linf 4/255, 10 epochs"
 PHOTOGRAPHS = USUAL._replace(data="photographs", train=4_000)
 
 
@@ -126,6 +127,7 @@ SITUATIONS = {
     "test_convnext": Situation("model", USUAL._replace(model="test_convnext")),
     "mobilenetv3_small_050": Situation("model", USUAL._replace(model="mobilenetv3_small_050")),
     "resnet10t": Situation("model", USUAL._replace(model="resnet10t")),
+    IMAGENET: Situation("model", SETTINGS["imagenet-linf"], 10),
     "test_resnet, SGD at 5": Situation("rate", settings={"lr": 5.0}),
     "mobilenetv3_small_050, SGD at 1": Situation(
         "rate", USUAL._replace(model="mobilenetv3_small_050"), settings={"lr": 1.0}

@@ -133,16 +133,18 @@ def _holds_files(folder: Path, beside: Collection[str]) -> bool:
     )
 
 
+def inexact(loader: object) -> list[str]:
+    """Return why a loader, or those that it joins, cannot yield the images again that it yielded from the same random states; [] if it can."""
+    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
+        return ["its workers are persistent, so their random transforms start from new seeds"]
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return ["its data set is iterable, so the order of its images may differ"]
+    return [why for each in getattr(loader, "loaders", ()) for why in inexact(each)]
+
+
 def warn_if_inexact(loader: Loader | None) -> None:
     """Log a warning if a resumed run cannot load exactly the images that the run would have loaded without the break."""
-    for each in getattr(loader, "loaders", ()):
-        warn_if_inexact(each)
-    why = ""
-    if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
-        why = "its workers are persistent, so their random transforms start from new seeds"
-    elif isinstance(getattr(loader, "dataset", None), IterableDataset):
-        why = "its data set is iterable, so the order of its images may differ"
-    if why:
+    for why in inexact(loader):
         logger.warning("the run goes on, but not exactly as it would have without the break: %s", why)
 
 

@@ -199,6 +199,10 @@ class HeadsWatch:
 
     def __init__(self, model: nn.Module, heads: Heads) -> None:
         self.model, self.heads = model, heads
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from 0, as where a run has gone back to its start."""
         self.calls, self.writes = 0, 0
         self.before: list[tuple[nn.Parameter, Tensor]] | None = None
 

@@ -28,6 +28,9 @@ def _is_count(value: object) -> bool:
 
 COUNT = Kind("a whole number of at least 0", _is_count)
 NUMBER = Kind("a finite number of at least 0, below 2**63", _is_number)
+POSITIVE = Kind(
+    "a number above 0", lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+)
 LIST = Kind("a list of dicts", lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value))
 DICT = Kind("a dict", lambda value: isinstance(value, dict))
 # Of the parts of the state. The weights, the optimiser and others have checks of their own where they are loaded.
@@ -67,6 +70,7 @@ def check_fit(training: Training, state: Mapping[str, object]) -> None:
     stepper = cast("Mapping[str, dict[str, object]]", state["stepper"])
     now = training.robust_loss.state_dict()
     _check_weights(files.completed(stepper["weights"], now), now)
+    check_facts(stepper, {"clip_grad": POSITIVE})
     average = training.stepper.average
     if average is not None:
         check_facts(stepper, {"average": DICT})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,7 @@ def _stepper_state(stepper: Stepper) -> dict[str, Any]:
         "weights": files.loadable(stepper.robust_loss.state_dict()),
         "calls": stepper.robust_loss.calls,
         "ramp": stepper.ramp,
+        "clip_grad": stepper.recipe.clip_grad,
         "optimizer": stepper.optimizer.state_dict(),
         "scheduler": None if stepper.scheduler is None else stepper.scheduler.state_dict(),
         "scaler": stepper.scaler.state_dict(),
@@ -206,6 +207,7 @@ def _restore_stepper(stepper: Stepper, state: Mapping[str, Any]) -> None:
     robust_loss = stepper.robust_loss
     robust_loss.load_state_dict(files.completed(state["weights"], robust_loss.state_dict()))
     stepper.robust_loss.calls, stepper.ramp = state["calls"], state["ramp"]
+    stepper.recipe = replace(stepper.recipe, clip_grad=state.get("clip_grad", stepper.recipe.clip_grad))
     stepper.optimizer.load_state_dict(state["optimizer"])
     if stepper.scheduler is not None:
         stepper.scheduler.load_state_dict(state["scheduler"])

@@ -31,6 +31,7 @@ from robusttune.training.memory import counted_on
 from robusttune.training.place import blocks_checkpointed
 from robusttune.training.presets import with_preset
 from robusttune.training.profiling import PassCount
+from robusttune.training.range_test import find_limit
 from robusttune.training.settings import HardenSettings, RunSettings, run_settings
 from robusttune.training.stages import check_stages, set_up, stages_of
 from robusttune.types import Loader
@@ -208,6 +209,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         with set_up(model, wanted) as training:
             if not warned:
                 check_start(training, wanted)
+            find_limit(training, wanted, resumed=False)
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began

@@ -140,7 +140,7 @@ def harden(
         finetune: epochs of ordinary training before hardening.
         epochs: epochs of hardening. The limit that is reached first (epochs, max_steps, time_budget) ends the run.
         max_steps, time_budget: more limits of hardening: optimiser steps; time, in seconds or as a text such as "2h" or "90min".
-        optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, backbone and image size.
+        optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, model and image size.
         accumulate: number of batches that are joined into one optimiser step.
         update_batch: largest number of images in an optimiser step; larger batches are cut; None for whole batches; "auto": by preset.
         micro_batch: images that go through the model at once, to save memory; only batch norms, which see fewer images, differ.

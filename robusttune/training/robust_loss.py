@@ -111,7 +111,7 @@ class RobustLoss(nn.Module):
         self.heads.to(device_of(model), dtype_of(model))
         self.pixels.to(device_of(model))
         self.augment = _augment.chosen_augment(augment, images) if images is not None else augment
-        self._watch, self.labeller = HeadsWatch(model, self.heads), Labeller(teacher, self)
+        self.watch, self.labeller = HeadsWatch(model, self.heads), Labeller(teacher, self)
         self.passes = ForwardRunner(model, self.classifier)
         self.register_forward_pre_hook(images_by_keyword, with_kwargs=True)
 
@@ -132,7 +132,7 @@ class RobustLoss(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             choices, noise = self._generators(device_of(self.model))
             if self.training:
-                self._watch.count_forward()
+                self.watch.count_forward()
             images, labels, unlabeled = self.labeller.joined(self, images, labels, unlabeled)
             batches = [prepared_batch(self, images, labels, choices)]
             batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]

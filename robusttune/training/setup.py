@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robusttune.attacks import Attack
 from robusttune.augmentations._augment import chosen_augment
@@ -23,6 +23,7 @@ from robusttune.training.place import Place, borrowed_model, laid_out
 from robusttune.training.precision import chosen_precision
 from robusttune.training.presets import Attacker, Preset, augment_for, chosen_attacker, chosen_preset, is_single_step
 from robusttune.training.ramp import ramps
+from robusttune.training.range_test import find_limit
 from robusttune.training.recipe import default_recipe
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.training.run_facts import run_facts
@@ -131,9 +132,8 @@ def training_of(
         preset: for the recipe.
         validation, ramp, late, unlabeled, teacher, labelling: see `Training` and `Stepper`.
     """
-    images: Tensor = batches.peeked[0]
     output = settings.output
-    recipe = default_recipe(robust_loss.model, images, settings.updates, preset)
+    recipe = default_recipe(robust_loss.model, batches.peeked[0], settings.updates, preset)
     stepper = Stepper(
         robust_loss,
         Progress(settings.length, batches.count),
@@ -165,6 +165,7 @@ def take_all_steps(training: Training, settings: RunSettings) -> None:
     if distributed.rank() == 0:
         tell(block(start_of(training, settings)), output.progress)
     try:
+        find_limit(training, settings, resumed=resumed)
         choose_fast_path(training, settings.speed, resumed=resumed, show=output.progress)
         training.run(show_bar=output.progress)
     finally:

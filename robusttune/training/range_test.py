@@ -1,0 +1,188 @@
+"""The range test: whether the preset's limit of the gradient suits the user's model, tried before the first step."""
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from statistics import median
+
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from robusttune.attacks.nfgsm import nfgsm
+from robusttune.data import sharding
+from robusttune.data.epochs import CheckedBatch
+from robusttune.measuring.record import percent
+from robusttune.measuring.subject import NotFinite
+from robusttune.model.checks import has_batch_norm
+from robusttune.run import distributed, files
+from robusttune.run.about import read_facts
+from robusttune.run.folder import inexact, write_run
+from robusttune.run.log import tell
+from robusttune.training.batch import LoadedBatch
+from robusttune.training.checkpoints import restore, state_of
+from robusttune.training.loop import Training
+from robusttune.training.presets import chosen_preset
+from robusttune.training.schedule import RAMP
+from robusttune.training.settings import RunSettings
+from robusttune.training.validation import Score, score
+from robusttune.types import Loader
+
+SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
+STEPS = 64  # of a course
+JUDGED = 128  # images, at least, that a course is judged on
+LEAST = 480  # steps of a run that is worth a range test
+MEASURED = 8  # batches whose gradients are measured
+STEEP = 25.0  # times the limit: a median norm of the gradient that asks for a range test
+WIDER = 5.0  # times the limit: the one that is tried
+CLEAR = 3.0  # standard errors
+
+
+def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:
+    """Where gradients are far larger than the preset's limit, try a limit five times as large, and take it if it is clearly better.
+
+    A gradient that is scaled down to the limit makes a small step, whatever the learning rate is. Where the median norm of the
+    first gradients is more than 25 times the limit, a course of 64 steps at full eps, with a rate that falls to 0, shows whether
+    the model begins to withstand the attack, in eval mode and on images that the course has not seen. If it does not, a second
+    course has the larger limit, which the run takes if it is better by three standard errors. After each course the run returns
+    to its state at the start. Does nothing where the values are the user's, in short runs, where images cannot be read again, and
+    in a run that was restored from a checkpoint, which keeps its limit.
+
+    Source: after the range test of Smith, arXiv:1506.01186. That one compares losses of training, which are misleading here: the
+    attack sees batch norms in eval mode, and its images may hardly harm the model in train mode.
+    """
+    usual = chosen_preset(settings.adversary.preset).clip_grad
+    if resumed or settings.function != "harden" or usual is None or not _worth_it(training, settings):
+        return
+    start, attack = copy.deepcopy(state_of(training)), training.robust_loss.attack
+    try:
+        norm = _median_norm(training)
+        if norm <= STEEP * usual:
+            return
+        training.robust_loss.attack = nfgsm
+        _back_to(start, training)
+        judged = {usual: _course(training, usual)}
+        if not _learns(judged[usual], training):
+            _back_to(start, training)
+            judged[WIDER * usual] = _course(training, WIDER * usual)
+    finally:
+        training.robust_loss.attack = attack
+        _back_to(start, training)
+    taken = max(judged, key=lambda limit: _share(judged[limit]))
+    if _is_clearly_better(judged[taken], judged[usual]):
+        training.stepper.recipe = replace(training.stepper.recipe, clip_grad=taken)
+    _say(training, usual, norm, judged, show=settings.output.progress)
+
+
+def _worth_it(training: Training, settings: RunSettings) -> bool:
+    """Return True for a long run with the preset's own values, whose images can be read again as they were."""
+    stepper, updates, steps = training.stepper, settings.updates, training.progress.steps
+    chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad, settings.length.time_budget)
+    ours = all(value is None for value in chosen) and stepper.recipe.optimizer == "sgd"
+    clips = stepper.recipe.clip_grad == chosen_preset(settings.adversary.preset).clip_grad
+    long = steps is not None and distributed.agreed(float(steps), stepper.device) >= LEAST
+    again = _can_read_again(training.batches.loader) and training.unlabeled is None
+    return bool(ours and clips and long and again and stepper.threat.eps)
+
+
+def _can_read_again(loader: Loader) -> bool:
+    """Return True if the loader yields the same images again from the same random states, also where it was left half-way."""
+    parts = getattr(loader, "loaders", (loader,))
+    return not inexact(loader) and all(
+        type(each) is DataLoader and type(each.batch_sampler) is BatchSampler and type(each.sampler) in SAMPLERS
+        for each in parts
+    )
+
+
+def _back_to(start: Mapping[str, object], training: Training) -> None:
+    """Bring the run back to its state at the start."""
+    restore(training, copy.deepcopy(start))
+    training.robust_loss.watch.begin()
+
+
+def _median_norm(training: Training) -> float:
+    """Return the median norm of the gradients of a few batches."""
+    stepper, robust_loss = training.stepper, training.robust_loss
+    norms = []
+    for images, labels in itertools.islice(_batches(training), MEASURED):
+        with stepper.precision.autocast(stepper.device):
+            loss = robust_loss(*LoadedBatch(images, labels, None).to(stepper.device)[:2])["loss"]
+        loss.backward()
+        norms.append(
+            float(nn.utils.get_total_norm(each.grad for each in robust_loss.parameters() if each.grad is not None))
+        )
+        stepper.drop()
+    return distributed.agreed(median(norms), stepper.device)
+
+
+def _course(training: Training, limit: float) -> Score | None:
+    """Take the steps of a course; return how many unseen images withstand an attack, or None where weights are not finite."""
+    stepper, batches = training.stepper, _batches(training)
+    stepper.recipe = replace(stepper.recipe, clip_grad=limit)
+    count, began = STEPS * training.progress.length.accumulate, RAMP[1]  # from `began` on all of eps
+    for step, (images, labels) in enumerate(itertools.islice(batches, count)):
+        stepper.take(LoadedBatch(images, labels, None), done=began + (1 - began) * step / count, last=False)
+    judged: list[CheckedBatch] = []
+    while sum(len(images) for images, _ in judged) < JUDGED:
+        judged.append(next(batches))
+    try:
+        return score(training.robust_loss, judged, stepper.threat, stepper.micro_batch)
+    except NotFinite:
+        return None
+
+
+def _batches(training: Training) -> Iterator[CheckedBatch]:
+    """Yield batches as the run does, epoch after epoch."""
+    batches, classes = training.batches, training.robust_loss.classifier.classes
+    least = 1 + has_batch_norm(training.robust_loss.model)
+    for number in itertools.count():
+        sharding.set_epoch(batches.loader, number)
+        for images, labels in batches.epoch(number, classes=classes, device=training.stepper.device):
+            if len(images) >= least:
+                yield images, labels
+
+
+def _share(judged: Score | None) -> float:
+    return 0.0 if judged is None else judged.robust
+
+
+def _learns(judged: Score | None, training: Training) -> bool:
+    """Return True if more images withstand the attack than a model gets right that guesses."""
+    if judged is None:
+        return False
+    guess = 1 / training.robust_loss.classifier.classes
+    return judged.balanced > guess + CLEAR * math.sqrt(guess * (1 - guess) / judged.images)
+
+
+def _is_clearly_better(one: Score | None, other: Score | None) -> bool:
+    """Return True if more images withstand the attack after one course than after another, by three standard errors."""
+    if one is None:
+        return False
+    mean = (_share(one) + _share(other)) / 2
+    return _share(one) - _share(other) > CLEAR * math.sqrt(2 * mean * (1 - mean) / one.images)
+
+
+def _say(training: Training, usual: float, norm: float, judged: Mapping[float, Score | None], *, show: bool) -> None:
+    """Write what was tried and taken to `run.json`; log it where it is not the preset's."""
+    taken, folder = float(training.stepper.recipe.clip_grad or 0), training.checkpoints.folder
+    if distributed.rank() != 0:
+        return
+    if taken != usual:
+        tell(
+            f"range test: gradients are clipped at {taken:g}, not at {usual:g}, as their norm is {norm:.0f} at the start: after "
+            f"{STEPS} steps {percent(_share(judged[taken]))} of unseen images withstand the attack, {percent(_share(judged[usual]))} with {usual:g}",
+            show,
+        )
+    if folder is not None:
+        robust = {f"{limit:g}": None if each is None else each.robust for limit, each in judged.items()}
+        found = {"steps": STEPS, "norm": norm, "robust": robust, "clip_grad": taken}
+        write_run(folder, {**read_facts(folder / files.RUN), "range_test": found})
