@@ -9,6 +9,7 @@ from pathlib import Path
 from robusttune.norms import default_eps
 from robusttune.training.harden import harden
 from robusttune.training.presets import EARLIER, PRESETS
+from robusttune.training.range_test import WIDER
 from robusttune.training.recipe import RATES
 
 PAGE = Path(__file__).parent / "arguments.md"
@@ -69,7 +70,8 @@ def values() -> dict[str, str]:
         "lr": f"SGD: {PACE * RATES['sgd']:g} small, {RATES['sgd']:g} large; AdamW: {PACE * RATES['adamw']:g} small, "
         f"{RATES['adamw']:g} large",
         "weight_decay": "SGD: 0.0005 small, 0.0001 large; AdamW: 0.05",
-        "clip_grad": f"{STANDARD.clip_grad:g} small; large: 1 for models with patches, none for others",
+        "clip_grad": f"{STANDARD.clip_grad:g} small, or {WIDER * STANDARD.clip_grad:g} if a [range test](how-it-works.md#small-steps) "
+        "shows that it is better; large: 1 for models with patches, none for others",
         "update_batch": f"{STANDARD.update_batch} small; the loader's batch large",
         "micro_batch": "the whole step",
         "ema": "0.995 small, 0.9998 large",

@@ -52,8 +52,8 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
 
     A gradient that is scaled down to the limit makes a small step, whatever the learning rate is. Where the median norm of the
     first gradients is more than 25 times the limit, a course of 64 steps at full eps, with a rate that falls to 0, shows whether
-    the model begins to withstand the attack, in eval mode and on images that the course has not seen. If it does not, a second
-    course has the larger limit, which the run takes if it is better by three standard errors. After each course the run returns
+    the model begins to withstand the attack, in eval mode and on the images that come next. If it does not, a second course has
+    the larger limit, which the run takes if it is better by three standard errors. After each course the run returns
     to its state at the start. Does nothing where the values are the user's, in short runs, where images cannot be read again, and
     in a run that was restored from a checkpoint, which keeps its limit.
 
@@ -113,7 +113,8 @@ def _median_norm(training: Training) -> float:
     """Return the median norm of the gradients of a few batches."""
     stepper, robust_loss = training.stepper, training.robust_loss
     norms = []
-    for images, labels in itertools.islice(_batches(training), MEASURED):
+    for batch in itertools.islice(_batches(training), MEASURED):
+        images, labels = (each[: stepper.micro_batch] for each in batch)
         with stepper.precision.autocast(stepper.device):
             loss = robust_loss(*LoadedBatch(images, labels, None).to(stepper.device)[:2])["loss"]
         loss.backward()
@@ -125,7 +126,7 @@ def _median_norm(training: Training) -> float:
 
 
 def _course(training: Training, limit: float) -> Score | None:
-    """Take the steps of a course; return how many unseen images withstand an attack, or None where weights are not finite."""
+    """Take the steps of a course; return how many of the next images withstand an attack, or None where weights are not finite."""
     stepper, batches = training.stepper, _batches(training)
     stepper.recipe = replace(stepper.recipe, clip_grad=limit)
     count, began = STEPS * training.progress.length.accumulate, RAMP[1]  # from `began` on all of eps
@@ -179,7 +180,7 @@ def _say(training: Training, usual: float, norm: float, judged: Mapping[float, S
     if taken != usual:
         tell(
             f"range test: gradients are clipped at {taken:g}, not at {usual:g}, as their norm is {norm:.0f} at the start: after "
-            f"{STEPS} steps {percent(_share(judged[taken]))} of unseen images withstand the attack, {percent(_share(judged[usual]))} with {usual:g}",
+            f"{STEPS} steps {percent(_share(judged[taken]))} of the next images withstand the attack, {percent(_share(judged[usual]))} with {usual:g}",
             show,
         )
     if folder is not None:

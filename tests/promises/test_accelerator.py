@@ -10,7 +10,7 @@ import torch
 from covering_set import RUNS, settings_of
 from guarded import small_model
 from pretend_device import NAME, Copies, Waits
-from short_runs import a_model, digits
+from short_runs import a_model, digits, same, weights_of
 from short_runs import hardened as short_run
 from torch import nn
 from torch.utils.data import DataLoader, Subset
@@ -20,6 +20,7 @@ import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel, plugins
 from robusttune.attacks.pgd import pgd
 from robusttune.augmentations._augment import applied, chosen_augment
+from robusttune.training import range_test
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")
 BOTH = {"rotation": 0.5, "jigsaw": 0.5}
@@ -108,6 +109,14 @@ def test_a_run_is_resumed_on_another_device_in_the_middle_of_an_epoch(accelerato
     model = short_run(loader=loader, resume=True, **settings)
     assert [facts["step"] for facts in epochs] == [5, 10]
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_range_test_runs_there_and_leaves_no_trace(accelerator, monkeypatch):
+    for name, value in {"STEEP": 0.0, "LEAST": 0, "STEPS": 4, "JUDGED": 20}.items():
+        monkeypatch.setattr(range_test, name, value)
+    settings = {"steps": None, "tasks": BOTH, "micro_batch": 10}
+    models = [hardened(a_model(), **settings, **more) for more in ({}, {"clip_grad": 1.0})]
+    assert same(*(weights_of(model) for model in models))
 
 
 def test_waits_do_not_grow_with_the_steps(accelerator):
