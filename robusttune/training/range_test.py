@@ -48,37 +48,41 @@ CLEAR = 3.0  # standard errors
 
 
 def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:
-    """Where gradients are far larger than the preset's limit, try a limit five times as large, and take it if it is clearly better.
+    """Choose the largest norm of the gradient for this model: the preset's, or five times as large if that is clearly better.
 
-    A gradient that is scaled down to the limit makes a small step, whatever the learning rate is. Where the median norm of the
-    first gradients is more than 25 times the limit, a course of 64 steps at full eps, with a rate that falls to 0, shows whether
-    the model begins to withstand the attack, in eval mode and on the images that come next. If it does not, a second course has
-    the larger limit, which the run takes if it is better by three standard errors. After each course the run returns
-    to its state at the start. Does nothing where the values are the user's, in short runs, where images cannot be read again, and
-    in a run that was restored from a checkpoint, which keeps its limit.
+    Larger gradients are scaled down to this limit, so if all are far larger, each step is small, whatever the learning rate is.
+    The test has three parts, and after each of them the run returns to its state at the start:
 
-    Source: after the range test of Smith, arXiv:1506.01186. That one compares losses of training, which are misleading here: the
-    attack sees batch norms in eval mode, and its images may hardly harm the model in train mode.
+    1. It measures the gradients of a few batches. If their median norm is at most 25 times the limit, the limit stays.
+    2. It takes 64 steps at full eps, with a learning rate that falls to 0, and then attacks the next images in eval mode. If more of
+       them withstand that than a guess would get right, the limit stays.
+    3. It does the same with the larger limit, which is chosen if it is better by three standard errors.
+
+    `run.json` has the figures. The limit stays untested in short runs, if the user has set the values, if images cannot be read again, and
+    in a run that was restored from a checkpoint.
+
+    Source: after the range test of Smith, arXiv:1506.01186, which compares training losses. Here these are misleading: the attack
+    sees batch norms in eval mode, and its images may do little harm in train mode, in which the loss is computed.
     """
     usual = chosen_preset(settings.adversary.preset).clip_grad
     if resumed or settings.function != "harden" or usual is None or not _worth_it(training, settings):
         return
     start, attack = copy.deepcopy(state_of(training)), training.robust_loss.attack
+    judged: dict[float, Score | None] = {}
     try:
         norm = _median_norm(training)
-        if norm <= STEEP * usual:
-            return
-        training.robust_loss.attack = nfgsm
-        _back_to(start, training)
-        judged = {usual: _course(training, usual)}
-        if not _learns(judged[usual], training):
+        if norm > STEEP * usual:
+            training.robust_loss.attack = nfgsm
             _back_to(start, training)
-            judged[WIDER * usual] = _course(training, WIDER * usual)
+            judged[usual] = _course(training, usual)
+            if not _learns(judged[usual], training):
+                _back_to(start, training)
+                judged[WIDER * usual] = _course(training, WIDER * usual)
     finally:
         training.robust_loss.attack = attack
         _back_to(start, training)
-    taken = max(judged, key=lambda limit: _share(judged[limit]))
-    if _is_clearly_better(judged[taken], judged[usual]):
+    taken = max(judged, key=lambda limit: _share(judged[limit]), default=usual)
+    if taken != usual and _is_clearly_better(judged[taken], judged[usual]):
         training.stepper.recipe = replace(training.stepper.recipe, clip_grad=taken)
     _say(training, usual, norm, judged, show=settings.output.progress)
 

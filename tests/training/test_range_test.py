@@ -42,6 +42,14 @@ def found(folder):
     return json.loads((Path(folder) / "run.json").read_text()).get("range_test")
 
 
+def test_gradients_near_the_limit_are_measured_and_nothing_is_tried(tmp_path):
+    with pytest.raises(Stop):
+        hardened(a_model(), tmp_path / "run", on_epoch=stop_after(1))
+    measured = found(tmp_path / "run")
+    assert 0 < measured["norm"] <= 25
+    assert (measured["robust"], measured["clip_grad"]) == ({}, 1)
+
+
 class Stop(Exception):
     """Ends a run."""
 
