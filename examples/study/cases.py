@@ -167,7 +167,7 @@ class Unlabelled(Dataset):
 def case(setting: str, labels: int | None, seed: int) -> Case:
     """The data of a run; the seed draws which images have labels, unless all have (labels: None)."""
     known = SETTINGS[setting]
-    images = first(_read(known)[0], known.train)
+    images = _images(known)
     if labels is None or labels >= known.train:
         return Case(known, images, images, Subset(images, []), seed)
     order = torch.randperm(known.train, generator=torch.Generator().manual_seed(seed)).tolist()
@@ -180,6 +180,11 @@ def unseen(setting: str, images: int | None = None) -> DataLoader:
     known = SETTINGS[setting]
     # An attack of the small CNN goes through 125 images at a time a fifth faster than through 250, on one core.
     return DataLoader(first(_read(known)[1], min(known.test, images or TEST)), 125 if images else 250)
+
+
+@lru_cache(maxsize=1)
+def _images(setting: Setting) -> Dataset:
+    return first(_read(setting)[0], setting.train)
 
 
 @lru_cache(maxsize=1)

@@ -12,9 +12,10 @@ Every run takes the default's steps, and differs in what its question asks. Whic
 `weight`, with the judge `corruptions`; what averages, AWP and the others buy is in the search.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -39,11 +40,30 @@ def default(case: Case, model: nn.Module, images: Dataset, **settings: object) -
     return case.hardened(model, images, batch=32, max_steps=STEPS, preset="standard", **settings)
 
 
+@lru_cache(maxsize=1)
+def trained(case: Case) -> nn.Module:
+    """The model that all arms of `weight` and `attack` start from; it is trained once, and "seconds" has that once."""
+    return case.start(case.images)
+
+
 def beside(case: Case, *, attack_tasks: str = "none", **weights: float) -> nn.Module:
     """Hardened with these weights of pretext losses beside that of the class."""
-    start = case.start(case.images)
+    start = copy.deepcopy(trained(case))
     tasks = {"tasks": weights, "attack_tasks": attack_tasks} if weights else {"tasks": None}
     return default(case, start, case.images, **tasks)
+
+
+@lru_cache(maxsize=4)
+def begun(case: Case, pretext: str | None) -> nn.Module:
+    """A model that has seen no labels: random, or pre-trained on all images, once for all arms of a seed, as above."""
+    torch.manual_seed(case.seed)
+    model = case.setting.new()
+    if pretext is not None:
+        against = {"norm": case.setting.norm, "eps": case.setting.eps} if pretext == "adversarial" else {}
+        settings = {"epochs": PRETRAINING, "lr": 0.1, "seed": case.seed, "device": "cpu", "progress": False}
+        settings |= against
+        robusttune.pretrain(model, case.loader(case.images), **settings)
+    return model
 
 
 def after(case: Case, *, pretext: str | None = None, supervised: bool = True, tasks: tuple[str, ...] = ()) -> nn.Module:
@@ -55,13 +75,8 @@ def after(case: Case, *, pretext: str | None = None, supervised: bool = True, ta
         supervised: ordinary training on the labelled images, before hardening.
         tasks: pretext losses in hardening.
     """
-    torch.manual_seed(case.seed)
-    model = case.setting.new()
-    if pretext is not None:
-        against = {"norm": case.setting.norm, "eps": case.setting.eps} if pretext == "adversarial" else {}
-        settings = {"epochs": PRETRAINING, "lr": 0.1, "seed": case.seed, "device": "cpu", "progress": False}
-        settings |= against
-        robusttune.pretrain(model, case.loader(case.images), **settings)
+    # The labels play no part in how it begins.
+    model = copy.deepcopy(begun(case._replace(labelled=case.images, unlabelled=case.images), pretext))
     if supervised:
         model = case.trained(model, case.labelled)
     inside = {"tasks": dict.fromkeys(tasks, 0.5), "attack_tasks": "none"} if tasks else {"tasks": None}
