@@ -12,10 +12,9 @@ Every run takes the default's steps, and differs in what its question asks. Whic
 `weight`, with the judge `corruptions`; what averages, AWP and the others buy is in the search.
 """
 
-import copy
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import nn
@@ -25,7 +24,7 @@ import robusttune
 from examples.images import digits
 from examples.study import program
 from examples.study.cases import Case, case, unseen
-from examples.study.records import Facts, Study, one_thread, table, timed
+from examples.study.records import Facts, Study, one_thread, shared, table, timed
 from robusttune import plugins
 from robusttune.evaluations.ood import ood
 
@@ -40,22 +39,21 @@ def default(case: Case, model: nn.Module, images: Dataset, **settings: object) -
     return case.hardened(model, images, batch=32, max_steps=STEPS, preset="standard", **settings)
 
 
-@lru_cache(maxsize=1)
+@shared
 def trained(case: Case) -> nn.Module:
-    """The model that all arms of `weight` and `attack` start from; it is trained once, and "seconds" has that once."""
+    """The model that the arms of `weight` and `attack` harden."""
     return case.start(case.images)
 
 
 def beside(case: Case, *, attack_tasks: str = "none", **weights: float) -> nn.Module:
     """Hardened with these weights of pretext losses beside that of the class."""
-    start = copy.deepcopy(trained(case))
     tasks = {"tasks": weights, "attack_tasks": attack_tasks} if weights else {"tasks": None}
-    return default(case, start, case.images, **tasks)
+    return default(case, trained(case), case.images, **tasks)
 
 
-@lru_cache(maxsize=4)
+@shared
 def begun(case: Case, pretext: str | None) -> nn.Module:
-    """A model that has seen no labels: random, or pre-trained on all images, once for all arms of a seed, as above."""
+    """A model that has seen no labels: random, or pre-trained on all images."""
     torch.manual_seed(case.seed)
     model = case.setting.new()
     if pretext is not None:
@@ -76,7 +74,7 @@ def after(case: Case, *, pretext: str | None = None, supervised: bool = True, ta
         tasks: pretext losses in hardening.
     """
     # The labels play no part in how it begins.
-    model = copy.deepcopy(begun(case._replace(labelled=case.images, unlabelled=case.images), pretext))
+    model = begun(case._replace(labelled=case.images, unlabelled=case.images), pretext)
     if supervised:
         model = case.trained(model, case.labelled)
     inside = {"tasks": dict.fromkeys(tasks, 0.5), "attack_tasks": "none"} if tasks else {"tasks": None}

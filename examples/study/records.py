@@ -5,10 +5,11 @@ stay in runs/study/<study>, which is not a part of the repository: where they ar
 comes out otherwise then, as with another version, all its judges see the new model.
 """
 
+import copy
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -187,11 +188,30 @@ def cell(values: Sequence[float], seeds: int) -> str:
     return f"{100 * mean(values):.1f}{spread}{fewer}"
 
 
+_saved: list[float] = []  # seconds of training that was not repeated
+
+
 def timed(train: Callable[[], nn.Module]) -> tuple[nn.Module, Facts]:
-    """The model that training returns, and its seconds of the processor."""
-    began = time.process_time()
+    """The model that training returns, and its seconds of the processor, with those of `shared` parts."""
+    began = time.process_time() + sum(_saved)
     model = train()
-    return model, {"seconds": round(time.process_time() - began, 1)}
+    return model, {"seconds": round(time.process_time() + sum(_saved) - began, 1)}
+
+
+def shared(train: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Train a model once for all runs that begin with it, each of which gets a copy."""
+    known: dict[tuple[object, ...], tuple[nn.Module, float]] = {}
+
+    @wraps(train)
+    def copied(*arguments: Hashable) -> nn.Module:
+        if arguments in known:
+            _saved.append(known[arguments][1])
+        else:
+            model, facts = timed(lambda: train(*arguments))
+            known[arguments] = model, float(str(facts["seconds"]))
+        return copy.deepcopy(known[arguments][0])
+
+    return copied
 
 
 def one_thread() -> None:

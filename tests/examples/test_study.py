@@ -167,6 +167,29 @@ def test_the_arm_that_is_called_the_default_trains_as_the_default_does(cases, mo
             assert torch.equal(weight, theirs.state_dict()[name]), (setting, name)
 
 
+def test_what_runs_share_is_trained_once_and_counted_in_each(module, monkeypatch):
+    records, clock, trainings = module("records"), [0.0], []
+    monkeypatch.setattr(records.time, "process_time", lambda: clock[0])
+
+    @records.shared
+    def begun(seed):
+        trainings.append(seed)
+        clock[0] += 10
+        return torch.nn.Linear(2, 2)
+
+    def run(seed):
+        model = begun(seed)
+        clock[0] += 3
+        return model
+
+    first, second, other = (records.timed(lambda seed=seed: run(seed)) for seed in (0, 0, 1))
+    assert [facts["seconds"] for _, facts in (first, second, other)] == [13, 13, 13]
+    assert trainings == [0, 1]
+    assert first[0] is not second[0]
+    assert torch.equal(first[0].weight, second[0].weight)
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
 @pytest.mark.slow
 def test_each_question_trains_and_is_judged(cases, module, monkeypatch, tmp_path):
     need_fashion_mnist()
