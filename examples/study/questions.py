@@ -13,6 +13,7 @@ Every run takes the default's steps, and differs in what its question asks. Whic
 """
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -126,7 +127,8 @@ def told_apart(case: Case, way: str) -> tuple[nn.Module, Facts]:
         steps = {"max_steps": 1, "lr": 0.0, "ema": 0.0}
         for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.momentum = 0.0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no weight of the model has changed")
         model = case.hardened(model, case.images, batch=32, preset="standard", tasks="auto", out=folder, **steps)
         heads = robusttune.load_heads(folder, model)
     others = [partial(ood, others=foreign(name)) for name in FOREIGN]
