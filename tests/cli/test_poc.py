@@ -130,7 +130,7 @@ def test_a_plan_over_budget_exits_with_1_and_says_what_to_drop(there, capsys):
 @pytest.mark.slow
 def test_lists_may_be_written_as_words_and_unlabelled_images_come_from_their_own_place(there, capsys):
     given = ["--threats", "l2", "{linf: 4/255}", "--corruptions", "fog", "noise", "--arms", "nothing", "rotation_joint"]
-    more = ["--unlabeled", "flat", "--plan-only", "true"]
+    more = ["--unlabeled", "flat", "--evaluation", "clean", "sweep", "--plan-only", "true"]
     assert main(["poc", "--config", "poc.yaml", *given, *more]) == 0
     plan = plan_of(there)
     assert list(plan["threats"])[:2] == ["l2", "linf"]
