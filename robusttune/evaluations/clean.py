@@ -1,8 +1,11 @@
 """Accuracy on unchanged images."""
 
+from dataclasses import replace
+
 import torch
 
 from robusttune.evaluations import Passes, Record, Subject, accuracy, balanced, named, takes
+from robusttune.measuring.intervals import smallest
 
 __all__ = ["clean"]
 
@@ -14,6 +17,8 @@ def _passes(subject: Subject) -> Passes:
 @takes(_passes)
 def clean(subject: Subject) -> list[Record]:
     """Measure accuracy on unchanged images: over all images, the mean over the classes (balanced), and of the worst class.
+
+    The interval of the worst class takes into account that another class may be the worst one in truth.
 
     Args:
         subject: the model and its images.
@@ -37,7 +42,8 @@ def clean(subject: Subject) -> list[Record]:
         records.append(balanced("clean", classes, partial))
         worst = min(present, key=lambda number: correct[number] / images[number])
         setting = {"class": worst, **partial}
-        records.append(accuracy("clean", correct[worst], images[worst], setting, metric="worst-class accuracy"))
+        of_worst = accuracy("clean", correct[worst], images[worst], setting, metric="worst-class accuracy")
+        records.append(replace(of_worst, interval=smallest(classes)))
     return records
 
 

@@ -1,14 +1,16 @@
 """Confidence intervals of proportions, of the difference of two on the same trials, and of quantiles."""
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
+from statistics import NormalDist
 
 # The normal quantile of two-sided 95% intervals.
 Z95 = 1.959963984540054
 
 
-def wilson(successes: float, trials: float) -> tuple[float, float]:
-    """Return the 95% score interval of a proportion.
+def wilson(successes: float, trials: float, quantile: float = Z95) -> tuple[float, float]:
+    """Return the score interval of a proportion, at 95% unless another normal quantile is passed.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
 
@@ -17,9 +19,27 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
         (0.0, 0.2775...)
     """
     share = successes / trials
-    spread = Z95 * math.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
-    middle, scale = share + Z95**2 / (2 * trials), 1 + Z95**2 / trials
+    spread = quantile * math.sqrt(share * (1 - share) / trials + quantile**2 / (4 * trials**2))
+    middle, scale = share + quantile**2 / (2 * trials), 1 + quantile**2 / trials
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def smallest(proportions: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Return the 95% interval of the smallest of several proportions, of which it is not known which one that is.
+
+    The smallest share of a sample is too small on average, as chance has a part in which one it is. This interval contains the
+    smallest proportion wherever the Wilson intervals with Bonferroni's correction contain each its own.
+
+    Args:
+        proportions: successes and trials of each.
+
+    Example:
+        >>> smallest([(5, 10), (9, 10)])
+        (0.2108..., 0.7891...)
+    """
+    quantile = NormalDist().inv_cdf(1 - 0.025 / len(proportions))
+    lows, highs = zip(*(wilson(successes, trials, quantile) for successes, trials in proportions), strict=True)
+    return min(lows), min(highs)
 
 
 def paired_difference(only_first: int, only_second: int, trials: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from robusttune.data.splits import subset_of
 from robusttune.evaluations.autoattack import autoattack
 from robusttune.evaluations.sanity import sanity
 from robusttune.evaluations.sweep import sweep
-from robusttune.measuring.intervals import wilson
+from robusttune.measuring.intervals import smallest, wilson
 from robusttune.measuring.record import accuracy
 
 
@@ -163,6 +163,11 @@ def test_a_class_without_images_is_told_and_not_counted(caplog):
     balanced = next(record for record in records if record.metric == "balanced accuracy")
     assert balanced.value == pytest.approx(sum(shares) / 9)
     assert balanced.setting["classes"] == "9 of 10"
+    worst = next(record for record in records if record.metric == "worst-class accuracy")
+    assert worst.value == pytest.approx(min(shares))
+    right = hardened()(images[rows]).argmax(1) == labels[rows]
+    counts = [(int(right[of].sum()), int(of.sum())) for of in (labels[rows] == each for each in range(10)) if of.any()]
+    assert worst.interval == smallest(counts)
     (check,) = records.require("worst_class>=0.001")
     assert check.what == "worst-class accuracy on unchanged images, of 9 of 10 classes"
     assert "no images of 1 of 10 classes (3): balanced and worst-class accuracy are of the others" in caplog.text

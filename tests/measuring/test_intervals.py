@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from robusttune.measuring.intervals import ranks_around, wilson
+from robusttune.measuring.intervals import ranks_around, smallest, wilson
 from robusttune.measuring.record import accuracy, balanced
 
 
@@ -39,3 +39,29 @@ def test_a_balanced_accuracy_lies_in_its_interval_as_often_as_it_says(shares, im
     truth = np.mean(shares)
     assert np.mean([low <= truth <= high for low, high in found]) >= 0.93
     assert np.mean([high < truth for _, high in found]) <= 0.06
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [
+        ([0.6] * 10, [100] * 10),
+        ([0.7] * 100, [20] * 100),
+        ([0.5, *[0.8] * 9], [100] * 10),
+        ([0.55, 0.6, 0.9], [400, 50, 9]),
+    ],
+)
+def test_the_share_of_the_worst_class_lies_in_its_interval_as_often_as_it_says(shares, images):
+    draws = np.random.default_rng(0).binomial(images, shares, size=(500, len(images)))
+    found = [smallest(list(zip(right, images, strict=True))) for right in draws.tolist()]
+    assert np.mean([low <= min(shares) <= high for low, high in found]) >= 0.95
+    assert all(low <= (right / np.array(images)).min() <= high for (low, high), right in zip(found, draws, strict=True))
+
+
+def test_an_interval_of_the_worst_class_alone_misses_its_share():
+    """With ten classes that are alike, the share of the worst in a sample is too small."""
+    draws = np.random.default_rng(0).binomial(100, 0.6, size=(500, 10))
+    assert np.mean([wilson(int(right.min()), 100)[1] < 0.6 for right in draws]) > 0.2
+
+
+def test_the_interval_of_one_class_is_wilsons():
+    assert smallest([(7, 10)]) == pytest.approx(wilson(7, 10))
