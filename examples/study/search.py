@@ -86,6 +86,8 @@ ARMS = {
     "pgd-10 128, rate x4": Arm(settings=PGD),
     "pgd-10 64, rate x4": Arm(64, settings=PGD),
     "pgd-10 32, rate x4": Arm(32, settings=PGD),
+    "pgd-10 32, rate x8": Arm(32, 8.0, settings=PGD),
+    "pgd-10 16, rate x4": Arm(16, settings=PGD),
     "pgd-10 32, rate x2": Arm(32, 2.0, settings=PGD),
     "pgd-10 32, rate x1": Arm(32, 1.0, settings=PGD),
     "fast 128, rate x8": Arm(pace=8.0),
@@ -118,6 +120,8 @@ ARMS = {
     "fast 32, rate x8, gradients clipped at 1": Arm(32, 8.0, {"clip_grad": 1.0}),
     "fast 32, rate x2, gradients clipped at 1": Arm(32, 2.0, {"clip_grad": 1.0}),
     "pgd-10 32, gradients clipped at 1": Arm(32, settings={**PGD, "clip_grad": 1.0}),
+    "pgd-10 32, rate x8, gradients clipped at 1": Arm(32, 8.0, {**PGD, "clip_grad": 1.0}),
+    "pgd-10 16, gradients clipped at 1": Arm(16, settings={**PGD, "clip_grad": 1.0}),
     "fast 32, gradients clipped at 1, x4 time": Arm(32, settings={"clip_grad": 1.0}, times=4),
     "pgd-10 32, gradients clipped at 1, at 1.25 eps late": Arm(
         32, settings={**PGD, "clip_grad": 1.0}, method=PGD_10_WIDER_LATE
