@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import median
@@ -45,6 +46,7 @@ MEASURED = 8  # batches whose gradients are measured
 STEEP = 25.0  # times the limit: a median norm of the gradient that asks for a range test
 WIDER = 5.0  # times the limit: the one that is tried
 CLEAR = 3.0  # standard errors
+SHARE = 0.1  # of a time budget: the most that a range test may take
 
 
 def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:
@@ -58,8 +60,9 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
        them withstand that than a guess would get right, the limit stays.
     3. It does the same with the larger limit, which is chosen if it is better by three standard errors.
 
-    `run.json` has the figures. The limit stays untested in short runs, if the user has set the values, if images cannot be read again, and
-    in a run that was restored from a checkpoint.
+    `run.json` has the figures. The limit stays untested in short runs, if the user has set the values, if images cannot be read again, if
+    the test may take more than a tenth of `time_budget` (to which its seconds are not counted), and in a run that was restored from a
+    checkpoint.
 
     Source: after the range test of Smith, arXiv:1506.01186, which compares training losses. Here these are misleading: the attack
     sees batch norms in eval mode, and its images may do little harm in train mode, in which the loss is computed.
@@ -71,7 +74,7 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
     judged: dict[float, Score | None] = {}
     try:
         norm = _median_norm(training)
-        if norm > STEEP * usual:
+        if norm is not None and norm > STEEP * usual:
             training.robust_loss.attack = nfgsm
             _back_to(start, training)
             judged[usual] = _course(training, usual)
@@ -81,6 +84,8 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
     finally:
         training.robust_loss.attack = attack
         _back_to(start, training)
+    if norm is None:
+        return
     taken = max(judged, key=lambda limit: _share(judged[limit]), default=usual)
     if taken != usual and _is_clearly_better(judged[taken], judged[usual]):
         training.stepper.recipe = replace(training.stepper.recipe, clip_grad=taken)
@@ -90,7 +95,7 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
 def _worth_it(training: Training, settings: RunSettings) -> bool:
     """Return True for a long run with the preset's own values, whose images can be read again as they were."""
     stepper, updates, steps = training.stepper, settings.updates, training.progress.steps
-    chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad, settings.length.time_budget)
+    chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad)
     ours = all(value is None for value in chosen) and stepper.recipe.optimizer == "sgd"
     clips = stepper.recipe.clip_grad == chosen_preset(settings.adversary.preset).clip_grad
     long = steps is not None and distributed.agreed(float(steps), stepper.device) >= LEAST
@@ -113,11 +118,12 @@ def _back_to(start: Mapping[str, object], training: Training) -> None:
     training.robust_loss.watch.begin()
 
 
-def _median_norm(training: Training) -> float:
-    """Return the median norm of the gradients of a few batches."""
+def _median_norm(training: Training) -> float | None:
+    """Return the median norm of the gradients of a few batches; None where a test would take too much of the time."""
     stepper, robust_loss = training.stepper, training.robust_loss
-    norms = []
+    norms: list[float] = []
     for batch in itertools.islice(_batches(training), MEASURED):
+        began = time.perf_counter()
         images, labels = (each[: stepper.micro_batch] for each in batch)
         with stepper.precision.autocast(stepper.device):
             loss = robust_loss(*LoadedBatch(images, labels, None).to(stepper.device)[:2])["loss"]
@@ -126,7 +132,18 @@ def _median_norm(training: Training) -> float:
             float(nn.utils.get_total_norm(each.grad for each in robust_loss.parameters() if each.grad is not None))
         )
         stepper.drop()
+        if len(norms) == 2 and not _is_in_time(training, time.perf_counter() - began):  # the first may take longer
+            return None
     return distributed.agreed(median(norms), stepper.device)
+
+
+def _is_in_time(training: Training, seconds: float) -> bool:
+    """Return True if a range test whose steps take so many seconds takes a small part of the time budget, or there is none."""
+    length = training.progress.length
+    if length.time_budget is None:
+        return True
+    steps = MEASURED + 2 * STEPS * length.accumulate
+    return steps * distributed.agreed(seconds, training.stepper.device) <= SHARE * length.time_budget
 
 
 def _course(training: Training, limit: float) -> Score | None:

@@ -102,7 +102,7 @@ def test_a_run_that_keeps_the_limit_ends_bit_for_bit_as_without_the_test(tmp_pat
         {"optimizer": "sgd"},
         {"preset": "fast"},
         {"max_steps": 479},
-        {"time_budget": 99},
+        {"time_budget": 0.5},
         {"eps": 0},
     ],
     ids=str,
@@ -112,6 +112,12 @@ def test_what_the_user_chose_stays_and_a_short_run_is_not_tested(tmp_path, monke
     with pytest.raises(Stop):
         hardened(Steep(), tmp_path / "run", on_epoch=stop_after(1), **settings)
     assert found(tmp_path / "run") is None
+
+
+def test_a_test_that_takes_a_small_part_of_a_time_budget_is_made(tmp_path):
+    with pytest.raises(Stop):
+        hardened(Steep(), tmp_path / "run", on_epoch=stop_after(1), time_budget="1h")
+    assert found(tmp_path / "run")["clip_grad"] == 5
 
 
 class Remembering(Sampler):
