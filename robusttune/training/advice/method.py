@@ -85,7 +85,7 @@ def choose_tasks(chosen: Chosen, wishes: Wishes) -> None:
     heads = "heads that are fitted at the end, with out=, and leave the model as it is; Monitor and ood need them"
     chosen.say("tasks", f"{settings['tasks']}", f"{heads}. {beside}", measured("tasks"))
     if monitoring:
-        chosen.todo.append("pass out=: the folder has the heads that robusttune.Monitor(folder, model, …) reads")
+        chosen.todo.append("pass out=: its folder has the heads for robusttune.Monitor(model, held_out, heads=folder)")
 
 
 def choose_epochs(chosen: Chosen, situation: Situation, use: str) -> None:

@@ -12,13 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import robusttune
 from robusttune import advise
-from robusttune.augmentations import is_large
 from robusttune.norms import default_eps
 from robusttune.tasks import HEADS_ALONE
 from robusttune.training.advice.advise import PURPOSES, seconds_of
 from robusttune.training.advice.figures import rows
-from robusttune.training.presets import PRESETS, default_radius
-from robusttune.training.settings import RunLength, run_settings
+from robusttune.training.presets import PRESETS, chosen_attacker, default_radius
+from robusttune.training.settings import Adversary, RunLength, run_settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
@@ -139,6 +138,7 @@ def test_what_to_do_first(purpose):
     todo = " ".join(advise(None, images(300, batch=32), purpose=purpose).todo)
     assert ("robusttune poc" in todo) == (purpose == "unsure")
     assert ("pass out=" in todo) == (purpose == "monitoring")
+    assert ("robusttune.Monitor(model, held_out, heads=folder)" in todo) == (purpose == "monitoring")
     assert "val_loader=" in todo
     assert ("labels are few" in todo) == (purpose != "corruptions")
     assert "purpose= was left out" not in todo
@@ -254,7 +254,7 @@ def test_texts_that_are_no_time(text):
 
 def test_the_defaults_on_the_page_are_those_of_the_code():
     page = PAGE.read_text(encoding="utf-8")
-    table = re.findall(r"^\| (\S+) px, (grey|colour) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|", page, re.MULTILINE)
+    table = re.findall(r"^\| (\S+) px, (grey|colour) \| (\S+) \| (\S+) \| (\S+) \| (.+) \|$", page, re.MULTILINE)
     assert len(table) >= 5
     for side, colour, linf, l2, small_l2, attack in table:
         shape = ({"grey": 1, "colour": 3}[colour], int(side), int(side))
@@ -262,7 +262,10 @@ def test_the_defaults_on_the_page_are_those_of_the_code():
         assert default_eps("linf", shape) == pytest.approx(float(linf.split("/")[0]) / 255, rel=0.01)
         assert default_eps("l2", shape) == pytest.approx(float(l2), rel=0.01)
         assert default_radius("corruptions", "l2", sample) == pytest.approx(float(small_l2), rel=0.02)
-        assert attack == ("apgd" if is_large(sample) else PRESETS["standard"].attack)
+        linf_first, l2_first = (
+            chosen_attacker(Adversary(norm), PRESETS["standard"], sample).attack for norm in ("linf", "l2")
+        )
+        assert attack == (linf_first if linf_first == l2_first else f"{linf_first} (linf), {l2_first} (l2)")
     assert f'`epochs={RunLength().epochs}` and `preset="{run_settings([]).adversary.preset}"`' in page
 
 
