@@ -110,6 +110,7 @@ def test_the_python_of_a_page_runs(page, a_place):
         "model": a_model(),
         "loader": loader,
         "unlabeled_loader": loader,
+        "held_out": loader,
         "val_loader": torch.utils.data.DataLoader(digits(76, 88), 12),
         "test_loader": torch.utils.data.DataLoader(digits(64, 76), 12),
         "images": digits(0, 4).tensors[0],
