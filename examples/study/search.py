@@ -148,6 +148,7 @@ ARMS = {
     ),
     "fast 16, rate x2, pgd-2 at 1.25 eps late, x0.25 time": Arm(16, 2.0, method=WIDER_LATE, times=0.25),
     "fast 16, rate x8, pgd-2 at 1.25 eps late, x0.25 time": Arm(16, 8.0, method=WIDER_LATE, times=0.25),
+    "fast 32, rate x2, pgd-2 at 1.25 eps late, x0.25 time": Arm(32, 2.0, method=WIDER_LATE, times=0.25),
     "fast 32, rate x8, pgd-2 at 1.25 eps late, x0.25 time": Arm(32, 8.0, method=WIDER_LATE, times=0.25),
     "fast 32, pgd-2 at 1.5 eps late": Arm(32, method=WIDEST_LATE),
     "fast 32, gradients clipped at 1, pgd-2 at 1.25 eps late": Arm(32, settings={"clip_grad": 1.0}, method=WIDER_LATE),
