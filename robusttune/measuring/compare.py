@@ -1,6 +1,5 @@
 """Comparison of two models on the same images, with McNemar's exact test."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,7 +142,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
         0.0215
     """
     total, least = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(total, count) for count in range(least + 1))
+    tail = ways = 1
+    for count in range(least):
+        ways = ways * (total - count) // (count + 1)  # of choosing one more; `math.comb` would begin anew each time
+        tail += ways
     return float(min(1, 2 * tail / 2**total))
 
 
@@ -159,7 +161,7 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
             raise ValueError(
                 f"the {name} Records hold no answers to single images: pass all Records that evaluate returned, not some"
             )
-    pairs = _paired(first.hashes, second.hashes)
+    pairs = _paired(first, second)
     if not pairs:
         raise ValueError("the two have no image in common: evaluate both models on the same images")
     same_names = first.classes == second.classes and bool(first.labels) and bool(second.labels)
@@ -224,12 +226,22 @@ def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
     return ours if whose(first.facts) != OWN else theirs
 
 
-def _paired(first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[int, int]]:
-    """List the rows of the images in common; an image that occurs several times pairs with its copies in turn."""
-    waiting: dict[str, list[int]] = {}
-    for row, image in enumerate(second):
-        waiting.setdefault(image, []).append(row)
-    return [(row, waiting[image].pop(0)) for row, image in enumerate(first) if waiting.get(image)]
+def _paired(first: Records, second: Records) -> list[tuple[int, int]]:
+    """List the rows of the images in common; one that occurs several times pairs with its copies in turn, those of its label first."""
+    images = [range(len(records.hashes)) for records in (first, second)]
+    labels = [records.labels or [None] * len(records.hashes) for records in (first, second)]
+    pairs: dict[int, int] = {}
+    for named in (True, False):
+        waiting: dict[object, list[int]] = {}
+        taken = set(pairs.values())
+        for row in images[1]:
+            if row not in taken:
+                waiting.setdefault((second.hashes[row], named and labels[1][row]), []).append(row)
+        for row in images[0]:
+            others = waiting.get((first.hashes[row], named and labels[0][row]))
+            if row not in pairs and others:
+                pairs[row] = others.pop(0)
+    return sorted(pairs.items())
 
 
 def key_of(record: Record) -> tuple[object, ...]:

@@ -62,7 +62,8 @@ def score(
         (-2.5298, -2.5298)
     """
     slope = only_first + only_second + difference * (only_second - only_first) - 2 * images * difference
-    root = math.sqrt(slope**2 + 8 * images * only_first * difference * (1 - difference))
+    # It is a square where only_second is 0, which rounding may leave a little below 0.
+    root = math.sqrt(max(0.0, slope**2 + 8 * images * only_first * difference * (1 - difference)))
     lost = (slope + root) / (4 * images)  # the most likely share of images that only the first gets right
     variance = max(0.0, (2 * lost + difference * (1 - difference)) / images)
     distance = (only_second - only_first) / images - difference

@@ -42,7 +42,7 @@ def costs(results: Sequence[Result], device: torch.device) -> dict[str, dict[str
 
 
 def merged(results: Sequence[Result]) -> Records:
-    """Merge the Records of all evaluations and processes; answers to single images are sorted by the images' hashes.
+    """Merge the Records of all evaluations and processes; answers to single images are sorted by the images' hashes and labels.
 
     The order matters because a loader that shuffles yields the images in another order to each evaluation. Answers are kept
     of the evaluations of those images that most of the images belong to: `quick` uses few of them.
@@ -62,7 +62,7 @@ def merged(results: Sequence[Result]) -> Records:
 
 
 class _Answers(NamedTuple):
-    """The images of an evaluation in all processes, sorted by their hashes; for each Record which are right, and the answers."""
+    """The images of an evaluation in all processes, sorted by hash and label; for each Record which are right, and the answers."""
 
     hashes: tuple[str, ...]
     labels: tuple[int, ...]
@@ -76,7 +76,7 @@ def _answers(result: Result) -> _Answers:
     parts = distributed.gathered((result.tally.hashes, result.tally.labels, rights, answers))
     hashes = [image for part, *_ in parts for image in part]
     labels = [label for _, part, *_ in parts for label in part]
-    order = sorted(range(len(hashes)), key=lambda row: hashes[row])
+    order = sorted(range(len(hashes)), key=lambda row: (hashes[row], labels[row]))  # an image may occur with two labels
     return _Answers(
         tuple(hashes[row] for row in order),
         tuple(labels[row] for row in order),

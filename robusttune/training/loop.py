@@ -87,12 +87,12 @@ class Training:
         began = time.perf_counter()
         for _ in self.train_batches():
             now = time.perf_counter()
-            self.progress.elapsed, began = self.progress.elapsed + now - began, now
+            self.progress.elapsed, began = self._agreed(self.progress.elapsed + now - began), now
             if self.stepper.waiting == 0:
                 self.recovery.after_step(self)
                 display.after_step()
                 self.checkpoints.save_if_due(self)
-            if self._run_is_over():
+            if self.progress.over:
                 break
         self.stepper.finish()
 
@@ -102,9 +102,7 @@ class Training:
             self.consumed += 1
             if len(batch.images) == 1 and has_batch_norm(self.robust_loss.model):
                 continue  # batch norm cannot normalise the one image that a last batch may hold
-            done = self.progress.share(self.epoch, self.meter.steps)
-            if self.progress.length.time_budget is not None:
-                done = distributed.agreed(done, self.stepper.device)
+            done = self._agreed(self.progress.share(self.epoch, self.meter.steps))
             if self.late is not None and done >= LATE and not self.validation.fell_back:
                 self.robust_loss.attack = self.late
             out = self.stepper.take(batch, done=done, last=self.consumed == self.batches.count)
@@ -137,7 +135,7 @@ class Training:
         facts: EpochFacts = {"epoch": number, "step": self.progress.taken}
         facts |= self.recovery.means(self)
         facts |= {"lr": self.stepper.optimizer.param_groups[0]["lr"], "eps": self.robust_loss.threat.eps}
-        if self.validation.is_due(number, last=number == self.progress.length.epochs or self._run_is_over()):
+        if self.validation.is_due(number, last=number == self.progress.length.epochs or self.progress.over):
             facts |= validate(self, facts.get("robust accuracy"))
         facts |= self.recovery.end_epoch(self, facts)
         self.journal.write({**facts, "seconds": self.progress.elapsed})
@@ -148,8 +146,8 @@ class Training:
         if self.on_epoch is not None:
             self.on_epoch(facts)
 
-    def _run_is_over(self) -> bool:
-        """Return True when the steps or the seconds are used up; all processes agree."""
+    def _agreed(self, value: float) -> float:
+        """Return the first process's value where seconds end the run: each has clocks of its own, and all must do the same."""
         if self.progress.length.time_budget is None:
-            return self.progress.over
-        return bool(distributed.agreed(float(self.progress.over), self.stepper.device))
+            return value
+        return distributed.agreed(value, self.stepper.device)

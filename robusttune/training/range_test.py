@@ -32,6 +32,7 @@ from robusttune.run.log import tell
 from robusttune.training.batch import LoadedBatch
 from robusttune.training.checkpoints import restore, state_of
 from robusttune.training.loop import Training
+from robusttune.training.micro_batches import micro_batches
 from robusttune.training.presets import chosen_preset
 from robusttune.training.schedule import RAMP
 from robusttune.training.settings import RunSettings
@@ -120,25 +121,36 @@ def _back_to(start: Mapping[str, object], training: Training) -> None:
 
 def _median_norm(training: Training) -> float | None:
     """Return the median norm of the gradients of a few batches; None where a test would take too much of the time."""
-    stepper, robust_loss = training.stepper, training.robust_loss
     norms: list[float] = []
-    for batch in itertools.islice(_batches(training), MEASURED):
-        began = time.perf_counter()
-        images, labels = (each[: stepper.micro_batch] for each in batch)
-        with stepper.precision.autocast(stepper.device):
-            loss = robust_loss(*LoadedBatch(images, labels, None).to(stepper.device)[:2])["loss"]
-        loss.backward()
-        norms.append(
-            float(nn.utils.get_total_norm(each.grad for each in robust_loss.parameters() if each.grad is not None))
-        )
-        stepper.drop()
-        if len(norms) == 2 and not _is_in_time(training, time.perf_counter() - began):  # the first may take longer
+    began = time.perf_counter()
+    for images, labels in itertools.islice(_batches(training), MEASURED):
+        norms.append(_norm(training, LoadedBatch(images, labels, None)))
+        if len(norms) == 1:  # it may take longer than all others
+            began = time.perf_counter()
+        elif not _is_in_time(training, (time.perf_counter() - began) / (len(norms) - 1)):
             return None
-    return distributed.agreed(median(norms), stepper.device)
+    return distributed.agreed(median(norms), training.stepper.device)
+
+
+def _norm(training: Training, batch: LoadedBatch) -> float:
+    """Return the norm of the gradient of one batch, in as many parts as a step takes it."""
+    stepper, robust_loss = training.stepper, training.robust_loss
+    for part in micro_batches(batch, stepper.micro_batch, robust_loss.model):
+        images, labels, _ = part.to(stepper.device)
+        with stepper.precision.autocast(stepper.device):
+            loss = robust_loss(images, labels)["loss"]
+        (loss * (len(images) / len(batch.images))).backward()
+    norm = float(nn.utils.get_total_norm(each.grad for each in robust_loss.parameters() if each.grad is not None))
+    stepper.drop()
+    return norm
 
 
 def _is_in_time(training: Training, seconds: float) -> bool:
-    """Return True if a range test whose steps take so many seconds takes a small part of the time budget, or there is none."""
+    """Return True if a range test takes a small part of the time budget, or there is none.
+
+    Args:
+        seconds: that a batch takes, from reading it on.
+    """
     length = training.progress.length
     if length.time_budget is None:
         return True

@@ -16,6 +16,7 @@ from robusttune.training.schedule import LATE
 from robusttune.training.settings import HardenSettings, run_settings
 from robusttune.trial.arms import Phase, Settings
 from robusttune.trial.arms._phase import name_and_settings, shares, tasks_of
+from robusttune.types import says
 
 FORWARD = 1 / 3  # of a forward and backward pass
 
@@ -127,7 +128,8 @@ def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> floa
     if steps is None:
         parameter = inspect.signature(plugins.find("attacks", attack)).parameters.get("steps")
         steps = 1 if parameter is None else parameter.default
-    if preset.late is not None and "attack" not in settings and "steps" not in settings:
+    usual = says(settings.get("attack", "auto"), "auto") and settings.get("steps") is None
+    if preset.late is not None and usual:
         return LATE * steps + (1 - LATE) * preset.late[1]
     return float(steps)
 

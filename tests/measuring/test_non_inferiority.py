@@ -68,6 +68,16 @@ def test_the_score_at_no_difference_is_mcnemars_and_sides_can_be_exchanged():
         assert score(4, 11, 80, difference) == pytest.approx(-score(11, 4, 80, -difference))
 
 
+@pytest.mark.parametrize(
+    ("margin", "lost", "images"), [(0.01, 10, 505), (0.02, 10, 255), (0.02, 40, 1020), (0.005, 2, 201)]
+)
+def test_losses_at_which_the_most_likely_share_is_a_double_root_have_a_score(margin, lost, images):
+    near = score(lost, 0, images, -margin * 1.0001)
+    assert score(lost, 0, images, -margin) == pytest.approx(near, rel=1e-2)
+    (check,) = not_worse(*answers(lost, 0, images), f"clean:{margin}")
+    assert check.verdict is not Verdict.MET
+
+
 @pytest.mark.parametrize("counts", [(9, 1, 100), (0, 0, 500), (3, 30, 90), (0, 10, 10), (10, 0, 10), (1, 0, 1)])
 def test_bounds_are_where_the_test_turns(counts):
     low, high = bounds(*counts)

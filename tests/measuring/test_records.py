@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from linear_model import linear
 from tables import unpadded
 from torch import nn
@@ -230,3 +231,31 @@ def test_a_comparison_says_that_quick_is_left_out_where_it_measured_a_part():
     assert compared.left_out.startswith(
         "Not compared: `quick`, which measures a part of the images alone: evaluate both with"
     )
+
+
+def test_images_that_occur_with_two_labels_are_themselves_in_each_order():
+    """Each is right with one label, and stays so under an attack that changes nothing."""
+    model, images, labels = linear()
+    twice = torch.cat([images, images]), torch.cat([labels, 1 - labels])
+    small = partial(sweep, norms=["linf"], eps=[1e-7], steps=1)
+    first, second = (
+        robusttune.evaluate(
+            model, DataLoader(TensorDataset(*twice), 40, shuffle=True), ["clean", small], seed=seed, progress=False
+        )
+        for seed in (0, 1)
+    )
+    assert first.hashes == second.hashes
+    assert [each.worst().value for each in (first, second)] == [0.5, 0.5]
+    assert [(each.only_first, each.only_second) for each in robusttune.compare(first, second)] == [(0, 0)] * 2
+    # As Records of before have them, in the order of the loader, and of a part of the images.
+    before = Records(
+        [replace(first[0], right=first[0].right[::-1])], hashes=first.hashes[::-1], labels=first.labels[::-1]
+    )
+    part = Records(
+        [replace(first[0], right=first[0].right[1::2])], hashes=first.hashes[1::2], labels=first.labels[1::2]
+    )
+    for other, count in ((before, 120), (part, 60)):
+        assert [(each.images, each.p) for each in robusttune.compare(first, other)] == [(count, 1.0)]
+    wrong = Records([first[0]], hashes=first.hashes, labels=[0] * 120)
+    with pytest.raises(ValueError, match="the two have other labels for the same images"):
+        robusttune.compare(first, wrong)

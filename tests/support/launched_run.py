@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +116,14 @@ def main(folder, case):
         loader = DataLoader(torch.utils.data.Subset(images, range(160)), 32, shuffle=True)
         more = DataLoader(torch.utils.data.Subset(images, range(160, 640)), 48, shuffle=True)
         settings |= {"pretrain_epochs": 1, "finetune": 2, "tasks": {"rotation": 0.5}}
-    heads = []
+    heads, note = [], epochs.append
+    if case == "timed":  # the first process has other work between epochs, in which the clock of the second goes on
+        settings |= {"epochs": 1000, "time_budget": 2.0, "tasks": None}
+
+        def note(facts):
+            epochs.append(facts)
+            time.sleep(0.0 if os.environ["RANK"] == "1" else 0.5)
+
     if case == "plain":
         settings["tasks"] = {"rotation": 0.5, "jigsaw": 0.0}
         module = importlib.import_module("robusttune.training.harden")
@@ -126,7 +134,7 @@ def main(folder, case):
             heads.append(training.robust_loss.heads["jigsaw"].weight.tolist())
 
         module.fit_heads = noted_fit
-    given = {"val_loader": held, "unlabeled_loader": more, "sharded": sharded, "on_epoch": epochs.append}
+    given = {"val_loader": held, "unlabeled_loader": more, "sharded": sharded, "on_epoch": note}
     if case == "stages, stopped":
 
         def stop(facts):

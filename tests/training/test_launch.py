@@ -123,6 +123,12 @@ def test_processes_that_diverge_go_back_together(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_whose_clocks_differ_end_a_time_budget_together(tmp_path):
+    pytest.importorskip("sklearn")
+    ended_alike(tmp_path, "timed", 29621)
+
+
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all_of_them_with_its_message(tmp_path):
     pytest.importorskip("sklearn")
     done = launched("torchrun", tmp_path, "failing", 29614)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,31 @@ def test_a_test_that_takes_a_small_part_of_a_time_budget_is_made(tmp_path):
     with pytest.raises(Stop):
         hardened(Steep(), tmp_path / "run", on_epoch=stop_after(1), time_budget="1h")
     assert found(tmp_path / "run")["clip_grad"] == 5
+
+
+class Slow(TensorDataset):
+    """Images that take long to load."""
+
+    def __getitem__(self, row):
+        time.sleep(0.002)
+        return super().__getitem__(row)
+
+
+def test_the_time_that_loading_takes_counts_against_a_time_budget(tmp_path):
+    loader = DataLoader(Slow(*digits(400).tensors), 100, shuffle=True)  # 50 ms a step; 136 steps and more in 3 s
+    with pytest.raises(Stop):
+        robusttune.harden(
+            Steep(), loader, **{**LONG, "epochs": 50}, time_budget=30.0, out=tmp_path, on_epoch=stop_after(1)
+        )
+    assert found(tmp_path) is None
+
+
+def test_gradients_of_micro_batches_are_those_of_their_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(range_test, "STEEP", math.inf)
+    for folder, settings in (("whole", {}), ("parts", {"micro_batch": 1})):  # of two images each, for batch norm
+        with pytest.raises(Stop):
+            hardened(a_model(), tmp_path / folder, on_epoch=stop_after(1), **settings)
+    assert found(tmp_path / "parts")["norm"] == pytest.approx(found(tmp_path / "whole")["norm"], rel=0.5)
 
 
 class Remembering(Sampler):

@@ -6,6 +6,7 @@ import logging
 import pytest
 from short_runs import a_model, digits, hardened
 
+from robusttune.run import distributed
 from robusttune.training.schedule import Progress, radius_factor
 from robusttune.training.settings import RunLength
 
@@ -31,6 +32,14 @@ def test_progress_is_the_share_of_steps_or_of_seconds():
     assert not timed.over
     timed.elapsed = 10.0
     assert timed.over
+
+
+def test_the_clock_of_the_first_process_ends_a_time_budget_in_all(monkeypatch):
+    """A process that went on by its own clock would wait for the others, which have ended, until it breaks off."""
+    monkeypatch.setattr(distributed, "agreed", lambda value, device: value if value in (0, 1) else 3600.0)
+    seen = []
+    hardened(epochs=3, time_budget=3600.0, lr=0.01, tasks=None, on_epoch=seen.append)
+    assert [each["step"] for each in seen] == [1]
 
 
 @pytest.mark.parametrize(("sizes", "most"), [([4, 16, 16, 16], None), ([16, 4, 4, 4], 10_000)])

@@ -117,6 +117,8 @@ def test_arms_take_equal_compute():
     sizes, threat = Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1)
     settings = {"steps": 3}
     assert passes_per_image("harden", {**settings, "tasks": None}, sizes, threat) == 4
+    for written in ({}, {"attack": "auto"}, {"steps": None}):  # one gradient, and two in the last quarter
+        assert passes_per_image("harden", {**written, "tasks": None}, sizes, threat) == 1 + 0.75 * 1 + 0.25 * 2
     alone = {**settings, "tasks": {"rotation": 0.5, "jigsaw": 0}, "attack_tasks": "none"}
     assert passes_per_image("harden", alone, sizes, threat) == 5
     for arm in chosen_arms(None, {"rotation": 0.5}).values():
