@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robusttune.model.cuda_graphs import Graphs
 from robusttune.model.features import Classifier, CompiledForward, forward
 from robusttune.model.folding import Folded, folded
+from robusttune.model.gradient_scaling import in_fp16, scaled
 
 Compiled: TypeAlias = Literal["no", "attack", "whole"]
 
@@ -40,6 +41,11 @@ class ForwardRunner:
     def __call__(self, inputs: Tensor, weights: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         if weights is not None:
             return forward(self.model, self.classifier, inputs, weights)
+        if self._under_attack and in_fp16(inputs.device):
+            return scaled(self._run, inputs)
+        return self._run(inputs)
+
+    def _run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.compiled == "whole" or (self.compiled == "attack" and self._under_attack):
             try:
                 return self._compiled_forward()(inputs)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 import robusttune
 from robusttune.evaluations.sweep import sweep
+from robusttune.threat import ThreatModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -62,6 +63,41 @@ def test_the_users_autocast_computes_with_the_new_weights_afterwards():
         inside = model(given)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(inside, model(given))
+
+
+def gradients_of_attack(model, precision, tasks, images, labels):
+    """The gradient toward each image that an attack gets in this format."""
+    found = []
+
+    def attack(loss_of, images, threat, *, generator):
+        images = images.detach().requires_grad_()
+        found.append(torch.autograd.grad(loss_of(images).sum(), images)[0])
+        return images.detach()
+
+    loss = robusttune.RobustLoss(model, ThreatModel("linf", 0.1), attack=attack, tasks=tasks, augment=None)
+    with torch.autocast("cpu", torch.float16) if precision == "fp16" else nullcontext():
+        loss(images, labels)
+    return found[0].flatten(1)
+
+
+@pytest.mark.parametrize("tasks", [None, {"rotation": 0.5}], ids=["class alone", "joint"])
+def test_an_image_that_the_model_is_sure_of_has_a_gradient_in_fp16_too(tasks):
+    """Its share of other classes is below the smallest number of fp16, so its gradient would be zero."""
+    images, labels = digits(64).tensors
+    model = hardened(epochs=4, precision="fp32", norm="linf", eps=0.02)
+    logits = model.eval()(images)
+    with torch.no_grad():  # margins of 20 to 24
+        top = logits.topk(2).values
+        model[-1].weight.mul_(20 / float((top[:, 0] - top[:, 1]).median()))
+        model[-1].bias.mul_(20 / float((top[:, 0] - top[:, 1]).median()))
+    labels = model(images).argmax(1)
+    single, half = (gradients_of_attack(model, each, tasks, images, labels) for each in ("fp32", "fp16"))
+    assert half.dtype == torch.float32
+    known = single.norm(dim=1) > 0
+    assert int(known.sum()) > 50
+    lengths = [each[known].norm(dim=1, keepdim=True) for each in (single, half)]
+    assert float((lengths[1] / lengths[0] - 1).abs().max()) < 0.05
+    assert float((single[known] / lengths[0] * half[known] / lengths[1]).sum(1).min()) > 0.97
 
 
 @pytest.mark.slow
