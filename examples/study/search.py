@@ -121,6 +121,7 @@ ARMS = {
     "fast 32, rate x2, gradients clipped at 1": Arm(32, 2.0, {"clip_grad": 1.0}),
     "pgd-10 32, gradients clipped at 1": Arm(32, settings={**PGD, "clip_grad": 1.0}),
     "pgd-10 32, rate x8, gradients clipped at 1": Arm(32, 8.0, {**PGD, "clip_grad": 1.0}),
+    "pgd-10 32, rate x16, gradients clipped at 1": Arm(32, 16.0, {**PGD, "clip_grad": 1.0}),
     "pgd-10 16, gradients clipped at 1": Arm(16, settings={**PGD, "clip_grad": 1.0}),
     "fast 32, gradients clipped at 1, x4 time": Arm(32, settings={"clip_grad": 1.0}, times=4),
     "pgd-10 32, gradients clipped at 1, at 1.25 eps late": Arm(

@@ -1,7 +1,7 @@
 """Gradients toward images in fp16, scaled for each image so that none is rounded to zero."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -45,16 +45,22 @@ class _Scales:
         return self.of_images.view(-1, *[1] * (gradient.dim() - 1))
 
 
+class _Context(Protocol):
+    """The part of torch's context of a function that is used here."""
+
+    scales: _Scales
+
+
 class _Up(torch.autograd.Function):
     """Outputs as they are; their gradients are multiplied by the scales, which are chosen here."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, features: Tensor, scales: _Scales) -> tuple[Tensor, Tensor]:
+    def forward(ctx: _Context, logits: Tensor, features: Tensor, scales: _Scales) -> tuple[Tensor, Tensor]:
         ctx.scales = scales
         return logits.clone(), features.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         largest = torch.stack([gradient.detach().flatten(1).abs().amax(1) for gradient in gradients]).amax(0)
         # An image without a gradient, or with one that is not finite, keeps it.
         usable = largest.isfinite() & (largest > 0)
@@ -68,10 +74,10 @@ class _Down(torch.autograd.Function):
     """Inputs as they are; their gradient is divided by the scales."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, scales: _Scales) -> Tensor:
+    def forward(ctx: _Context, inputs: Tensor, scales: _Scales) -> Tensor:
         ctx.scales = scales
         return inputs.clone()  # which a model may write into
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient / ctx.scales.rows(gradient), None
