@@ -126,6 +126,9 @@ def test_processes_that_diverge_go_back_together(tmp_path):
 def test_processes_whose_clocks_differ_end_a_time_budget_together(tmp_path):
     pytest.importorskip("sklearn")
     ended_alike(tmp_path, "timed", 29621)
+    epochs = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert 1 < len(epochs) < 1000
+    assert epochs[-2]["seconds"] < 2.0 <= epochs[-1]["seconds"]  # in no epoch but the last is the budget used up
 
 
 @pytest.mark.slow
