@@ -80,7 +80,7 @@ def averaged(runs: Sequence[Facts], names: Iterable[str] = SHARES) -> Facts:
 
 def arm_of(model: str) -> str:
     """The arm of the search that is what `harden` does by default, for a model."""
-    return search.FINALISTS.get(model, search.FINALISTS["test_resnet"])["the default"]
+    return search.BY_MODEL.get(model, search.BY_MODEL["test_resnet"])["the default"]
 
 
 def searched(runs: Sequence[Facts]) -> dict[str, list[Facts]]:

@@ -67,7 +67,7 @@ def _timed(setting: str) -> list[Facts]:
 
 
 def _against_time(axis: "Axes", setting: str) -> None:
-    finalists = FINALISTS[SEARCHED[setting].model]
+    finalists = FINALISTS[setting]
     runs = [run for run in drawn() if run["setting"] == setting and run["seed"] == 0]
     lines = {label: [finalists[label], *(f"{finalists[label]}, x{times:g} time" for times in TIMES)] for label in LINES}
     for label, names in {**lines, AS_SHIPPED: [SHIPPED]}.items():
@@ -88,11 +88,11 @@ def _time(run: Facts) -> float:
 
 
 def _against_radius(axis: "Axes", setting: str) -> None:
-    model, arms = SEARCHED[setting].model, dict[str, list[Facts]]()
+    arms = dict[str, list[Facts]]()
     for run in drawn():
         if run["setting"] == setting and not str(run["arm"]).endswith(" time"):
             arms.setdefault(str(run["arm"]), []).append(run)
-    labels = {arm: label for label, arm in FINALISTS[model].items()}
+    labels = {arm: label for label, arm in FINALISTS[setting].items()}
     for arm, seeds in arms.items():
         means = [100 * mean(float(run[column]) for run in seeds) for column in COLUMNS]
         if arm not in labels:

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from torch import nn
 
 from examples.study import program, search
-from examples.study.cases import SEARCHED, SETTINGS, case
+from examples.study.cases import SETTINGS, case
 from examples.study.records import FACTORS, ROOT, Facts, Study, cell, one_thread, timed
 from robusttune.measuring.sections._figure import new_figure
 from robusttune.run.settings import shown_radius
@@ -44,7 +44,7 @@ def runs(setting: str, row: str) -> list[Facts]:
     if row == "before":
         known = STUDY.runs()
     else:
-        finalists = search.FINALISTS[SEARCHED[setting].model]
+        finalists = search.FINALISTS[setting]
         arm = finalists["the default" if row == "`harden`" else row]
         known = [run for run in search.STUDY.runs() if run["arm"] == arm]
     return [run for run in known if run["setting"] == setting and run["seed"] in SEEDS and "1 eps" in run]

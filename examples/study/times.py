@@ -38,7 +38,7 @@ def _arm(name: str, setting: str, times: float) -> str:
     """The arm of the search with this name and length in a setting."""
     if name == AS_SHIPPED:
         return SHIPPED
-    arm = FINALISTS[SEARCHED[setting].model][name]
+    arm = FINALISTS[setting][name]
     return next(each for each in (arm, f"{arm}, x{times:g} time") if ARMS[each].times == times)
 
 
