@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robusttune.measuring import failures
 from robusttune.measuring.records import Records
+from robusttune.norms import canonical
 from robusttune.run import log
 from robusttune.run.folder import as_json
 from robusttune.run.writing import write_text
@@ -137,8 +138,20 @@ def place_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Path:
     phases = plan.arms[arm]
     if not phases:
         return folder / "arms" / arm / "start"
-    request = [phases, seed, plan.epochs, plan.settings, plan.data, plan.model, plan.threat]
-    return folder / "arms" / arm / f"seed-{seed}-{digest(request)}"
+    request: list[object] = [phases, seed, plan.epochs, plan.settings, plan.data, plan.model, plan.threat]
+    radii = [radius for phase in phases for radius in _radii_of(phase, plan)]
+    return folder / "arms" / arm / f"seed-{seed}-{digest([*request, radii] if radii else request)}"
+
+
+def _radii_of(phase: Phase, plan: TrialPlan) -> list[float | None]:
+    """Return the radius of a phase that names a norm alone, which is the plan's, or a radius alone; of others nothing."""
+    kind, of_phase = name_and_settings(phase)
+    settings = {**(plan.settings or {}), **of_phase}
+    norm, eps = settings.get("norm"), settings.get("eps")
+    if kind != "harden" or "purpose" in settings or (norm is None) == (eps is None):
+        return []
+    radii = {canonical(name): radius for name, radius in (plan.threats or {}).items()}
+    return [eps if norm is None else radii.get(canonical(norm))]
 
 
 def item_place(place: Path, plan: TrialPlan, item: Item) -> Path:

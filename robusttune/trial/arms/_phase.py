@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from robusttune.tasks import TaskWeights
-from robusttune.tasks._weights import task_weights
-from robusttune.training.presets import chosen_preset
+from robusttune.tasks._weights import felt, task_weights
+from robusttune.training.presets import EARLIER, chosen_preset
 
 PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
 # Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
@@ -62,6 +62,25 @@ def tasks_of(settings: Settings) -> TaskWeights:
 def meets_adversary(phases: Phases) -> bool:
     """Return True if any phase trains against an adversary."""
     return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
+
+
+def plain_settings(phases: Phases, common: Settings) -> dict[str, Any] | None:
+    """Return the settings of an arm's one phase of adversarial training without pretext tasks; None for another arm.
+
+    Args:
+        phases: of the arm.
+        common: settings of all phases.
+
+    Example:
+        >>> plain_settings(["harden"], {"preset": "standard"}), plain_settings(["harden"], {"preset": "joint"})
+        ({}, None)
+    """
+    if len(phases) != 1:
+        return None
+    name, settings = name_and_settings(phases[0])
+    merged = {"preset": EARLIER, **with_weights(common), **settings}
+    plain = name == "harden" and not felt(tasks_of(merged)) and merged.get("eps") != 0
+    return settings if plain else None
 
 
 def shares(phases: Sequence[Phase]) -> list[float]:
