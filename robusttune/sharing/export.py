@@ -139,6 +139,9 @@ def export(
             records = measured(module, loader, [transfer], **where)  # type: ignore[arg-type]
         _check_agreement(differences, to, tolerance, least_agreement)
         done = Export(place, to, way, input_of_export(inputs, pixels), differences, records)
+        _facts_beside(place).unlink(
+            missing_ok=True
+        )  # of a file that is replaced: they would be taken for those of the new one
         os.replace(draft, place)
     facts = facts_of_export(done, module, inputs, pixels, batch, about)
     write_text(_facts_beside(place), json.dumps(facts, indent=2) + "\n")
@@ -210,9 +213,7 @@ def _inputs(
     return (inputs if space is None else space.inputs(inputs.float()).to(dtype_of(model))), space
 
 
-def _compare_logits(
-    model: nn.Module, run: Runner, inputs: Tensor, differences: Differences, *, answers: bool
-) -> None:
+def _compare_logits(model: nn.Module, run: Runner, inputs: Tensor, differences: Differences, *, answers: bool) -> None:
     """Compare the logits for inputs, and for random ones of the same size, each batch of another number of images.
 
     With `answers`, count the same answers to them; otherwise those to the user's images alone are counted, later.

@@ -199,6 +199,19 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path):
     assert (tmp_path / "b.json").read_text() == "mine"
 
 
+def test_a_file_that_is_replaced_does_not_keep_the_facts_of_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.ts"
+    robusttune.export(small(), path, to="torchscript")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("robusttune.sharing.export.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        robusttune.export(small(1.0), path, to="torchscript", overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.ts"]
+
+
 def test_a_package_that_is_missing_is_said_with_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"'onnx' needs onnx and onnxruntime.*pip install 'robusttune\[onnx\]'"):
