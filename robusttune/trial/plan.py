@@ -268,6 +268,8 @@ class TrialPlan:
         """
         if not isinstance(self.data, Mapping | None):
             raise ValueError(f"data is {self.data!r} in the plan, but {{training images: …}} is needed")
+        if not isinstance(self.settings, Mapping | None):
+            raise ValueError(f"settings is {self.settings!r} in the plan, but {{name: value}} is needed, as for harden")
         check_seeds(self.seeds)
         check_arms(self.arms)
         check_evaluation(self.epochs, self.evaluation)

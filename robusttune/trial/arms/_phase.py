@@ -94,6 +94,9 @@ def shares(phases: Sequence[Phase]) -> list[float]:
         [0.25, 0.75]
     """
     named = [name_and_settings(phase)[1].get("share") for phase in phases]
+    wrong = next((share for share in named if share is not None and type(share) not in (int, float)), None)
+    if wrong is not None:
+        raise ValueError(f"the share of a phase is {wrong!r}, but a number above 0 is needed, such as 0.5")
     open_ones = named.count(None)
     used = sum(share for share in named if share is not None)
     fits = used < 1 if open_ones else math.isclose(used, 1)
