@@ -19,7 +19,7 @@ from robusttune.trial.executors import ExecutorLike, run_jobs
 from robusttune.trial.jobs import Job, states_of
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.power import Scatter, SecondsOf, check_power, pilot_arms, power_of
-from robusttune.trial.results import Trial, note_look, result_of, write_power
+from robusttune.trial.results import Trial, note_look, note_together, result_of, write_power
 from robusttune.trial.screening import screening_of
 from robusttune.trial.unfinished import unfinished
 
@@ -146,6 +146,8 @@ class Conduct:
             run_jobs(jobs, None, self.progress)
             return
         sent = list(jobs)
+        if len(sent) > 1 and self.executor != "processes:1":
+            note_together(folder, self.executor)
         run_jobs(sent, self.executor, self.progress)
         _check_written(sent, stage, folder)
 

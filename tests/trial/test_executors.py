@@ -175,6 +175,12 @@ def test_workers_in_another_directory_write_into_the_folder_of_the_trial(tmp_pat
     tried("t", executor=Elsewhere(tmp_path / "away"), arms=["nothing", "adversarial"], seeds=1)
     assert list((tmp_path / "away").iterdir()) == []
     assert len(everything("t")) == 2
+    for page in ("decision", "one-side"):  # whose times are of jobs at the same time, also where it is written again
+        assert "Trainings ran at the same time and made each other slower" in (tmp_path / f"t/{page}.html").read_text()
+    assert Trial.load("t").together
+    tried("alone", arms=["nothing", "adversarial"], seeds=1)
+    assert not Trial.load("alone").together
+    assert "at the same time" not in (tmp_path / "alone/decision.md").read_text()
 
 
 def test_results_that_workers_wrote_to_another_disk_are_asked_for(tmp_path):
