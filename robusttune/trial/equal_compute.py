@@ -49,7 +49,8 @@ def passes_per_image(
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
     K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. APGD takes a forward pass more than
     its K steps, which looks at the last candidates. Images without labels are counted with the labelled ones; a teacher costs a
-    forward pass of each, as on accelerators (a processor remembers labels of images that do not change). The judging of epochs on held-out images is not counted, nor is the fit of heads alone.
+    forward pass of each, as on accelerators (a processor remembers labels of images that do not change). The judging of epochs on
+    held-out images is not counted, nor is the fit of heads alone.
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
