@@ -64,7 +64,7 @@ def meets_adversary(phases: Phases) -> bool:
     return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
 
 
-def plain_settings(phases: Phases, common: Settings) -> dict[str, Any] | None:
+def plain_settings(phases: Phases, common: Settings) -> Settings | None:
     """Return the settings of an arm's one phase of adversarial training without pretext tasks; None for another arm.
 
     Args:
