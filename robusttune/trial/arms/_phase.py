@@ -64,6 +64,12 @@ def meets_adversary(phases: Phases) -> bool:
     return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
 
 
+def names_threat(phases: Phases, common: Settings) -> bool:
+    """Return True if any phase trains against a norm or a radius that it names, or that the settings of all phases name."""
+    of_phases = ({**common, **settings} for name, settings in map(name_and_settings, phases) if name == "harden")
+    return any(settings.get(name) is not None for settings in of_phases for name in ("norm", "eps", "purpose"))
+
+
 def plain_settings(phases: Phases, common: Settings) -> Settings | None:
     """Return the settings of an arm's one phase of adversarial training without pretext tasks; None for another arm.
 
