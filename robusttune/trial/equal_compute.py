@@ -20,7 +20,6 @@ from robusttune.trial.arms._phase import name_and_settings, shares, tasks_of
 from robusttune.types import says
 
 FORWARD = 1 / 3  # of a forward and backward pass
-LAST_LOOK = "APGD a third of a pass more"  # in the rule of plans that count it; those of before did not
 
 
 class Length(NamedTuple):
@@ -41,9 +40,7 @@ class Sizes(NamedTuple):
     unlabeled_batches: int = 0
 
 
-def passes_per_image(
-    kind: str, settings: Settings, sizes: Sizes, threat: ThreatModel, *, last_look: bool = True
-) -> float:
+def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: ThreatModel) -> float:
     """Count the forward and backward passes through the model that each image of a step costs.
 
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
@@ -57,11 +54,10 @@ def passes_per_image(
         settings: of the phase, those of all phases among them.
         sizes: of a step.
         threat: of the trial; a norm among the settings comes first.
-        last_look: count that forward pass of APGD.
     """
     if kind == "ordinary":
         return 1.0
-    steps = _attack_steps(settings, sizes, threat, last_look=last_look)
+    steps = _attack_steps(settings, sizes, threat)
     if kind == "pretrain":
         views, shared = _views(settings.get("tasks", TASKS), settings.get("views", "all"))
         return (views + shared) * (1 if settings.get("norm") is None else steps + 1)
@@ -80,13 +76,7 @@ def passes_per_image(
 
 
 def lengths(
-    phases: Sequence[Phase],
-    epochs: float,
-    sizes: Sizes,
-    threat: ThreatModel,
-    settings: Settings,
-    *,
-    last_look: bool = True,
+    phases: Sequence[Phase], epochs: float, sizes: Sizes, threat: ThreatModel, settings: Settings
 ) -> list[Length]:
     """Return the length of each phase of an arm that takes as many passes as the reference does.
 
@@ -95,10 +85,10 @@ def lengths(
     Args:
         phases: of the arm; see `shares` for the share of each.
         epochs: of the reference.
-        sizes, threat, last_look: see `passes_per_image`.
+        sizes, threat: see `passes_per_image`.
         settings: of all phases.
     """
-    passes = partial(passes_per_image, sizes=sizes, threat=threat, last_look=last_look)
+    passes = partial(passes_per_image, sizes=sizes, threat=threat)
     reference = passes("harden", {**settings, "tasks": None})
     whole = epochs * sizes.batches * sizes.batch * reference
     result = []
@@ -131,7 +121,7 @@ def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
     return max(1, int(epochs) * per_epoch + min(per_epoch, round(rest / accumulate))), per_epoch
 
 
-def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel, *, last_look: bool) -> float:
+def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> float:
     """Return the passes that the attack takes, one for each of its gradients, averaged over a run."""
     images = torch.empty(1, *sizes.shape)
     preset = chosen_preset(settings.get("preset", "standard")).at(images)
@@ -145,7 +135,7 @@ def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel, *, last
     usual = says(settings.get("attack", "auto"), "auto") and settings.get("steps") is None
     if preset.late is not None and usual:
         return LATE * steps + (1 - LATE) * preset.late[1]
-    return steps + FORWARD * (last_look and says(attack, "apgd"))
+    return steps + FORWARD * says(attack, "apgd")
 
 
 def _clean_passes(settings: Settings) -> int:

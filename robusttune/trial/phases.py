@@ -22,7 +22,7 @@ from robusttune.training.stages import unchanged
 from robusttune.trial.arms import PhaseKind, Settings
 from robusttune.trial.arms._phase import name_and_settings, tasks_of, with_weights
 from robusttune.trial.data import Data, InputSpace
-from robusttune.trial.equal_compute import LAST_LOOK, Length, lengths
+from robusttune.trial.equal_compute import Length, lengths
 from robusttune.trial.plan import TrialPlan
 from robusttune.types import Loader
 
@@ -157,9 +157,7 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
         _check_names(f"arm {arm!r}, {kind}", settings, kind)
         phases.append((kind, settings))
     norm, eps = plan.threat or ("linf", 0.0)
-    counted = plan.rule is None or LAST_LOOK in str(plan.rule)
-    threat = ThreatModel(norm, eps)
-    phase_lengths = lengths(plan.arms[arm], plan.epochs, data.sizes, threat, common, last_look=counted)
+    phase_lengths = lengths(plan.arms[arm], plan.epochs, data.sizes, ThreatModel(norm, eps), common)
     return [
         _call(kind, {**settings_for(kind, common), **settings}, length, plan, data, space)
         for (kind, settings), length in zip(phases, phase_lengths, strict=True)

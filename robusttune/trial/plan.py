@@ -26,7 +26,7 @@ HEAD = """\
 # harden: {setting: value}} with the settings of those functions; `settings` go to all of them, and `share` is a phase's
 # share of its arm's compute. Arms train against the first of the threats. All arms are screened in short runs; those that
 # are kept are confirmed with `seeds`, and the trial ends at the first of the `looks` (after so many seeds) at which its
-# answer to the `needs` stands. `estimated` is written, not read; leave `rule` as it is.
+# answer to the `needs` stands. `estimated` and `rule` are written, not read.
 
 """
 
@@ -109,7 +109,7 @@ class TrialPlan:
         looks: numbers of seeds after which the trial is looked at, and may end; None for all seeds at once.
         evaluation: of every arm, in the second stage if there are two.
         decision: settings of `robusttune.trial.decision.decide.decide`.
-        rule: how compute is shared out, in words, by which plans of before are known; None for the rule of now.
+        rule: how compute is shared out, in words.
         estimated: cost of the trial.
     """
 

@@ -14,7 +14,6 @@ from robusttune.trial.arms import Arm, Arms, Phase, Phases, Settings
 from robusttune.trial.arms._phase import Item, name_and_settings
 from robusttune.trial.data import Data
 from robusttune.trial.decision.criteria import check_needs
-from robusttune.trial.equal_compute import LAST_LOOK
 from robusttune.trial.plan import Budget, PlannedEvaluation, TrialPlan
 from robusttune.trial.plan_checks import check_arms
 from robusttune.trial.plan_items import chosen_corruptions, needed_items, other_items, rounded, screened
@@ -29,7 +28,7 @@ RULE = (
     "as `epochs` epochs of adversarial training without pretext tasks do. With K steps of attack an image costs K+1 passes "
     "(K is 1 by default, 2 in the last quarter; from 160 px 2 in linf, 7 in l2); with a pretext task that is not attacked "
     "K+2; with one attacked separately or jointly 2(K+1); ordinary training 1; pre-training one for each task; an attack by "
-    f"{LAST_LOOK}, as from 160 px in linf. Judging epochs on held-out images is not counted."
+    "APGD, as from 160 px in linf, a third of a pass more. Judging epochs on held-out images is not counted."
 )
 
 # Norms, or {norm: eps} with None for the customary radius.

@@ -8,7 +8,6 @@ from small_trials import loader
 from robusttune.trial.data import InputSpace, divided
 from robusttune.trial.phases import calls_of
 from robusttune.trial.plan import TrialPlan
-from robusttune.trial.plan_defaults import RULE
 from robusttune.trial.results import place_of
 
 ARMS = {
@@ -50,13 +49,6 @@ def data():
 def test_an_arm_trains_at_the_radius_that_it_names_and_at_the_plans_without_one(arm, threat, data):
     (call,) = calls_of(changed(), arm, data, InputSpace())
     assert (call.settings["norm"], call.settings["eps"]) == threat
-
-
-@pytest.mark.parametrize(("rule", "passes"), [(None, 10 + 1 / 3 + 1), (RULE, 10 + 1 / 3 + 1), ("K+1 passes", 10 + 1)])
-def test_a_trial_of_before_goes_on_with_the_lengths_that_it_had(rule, passes, data):
-    arms = {"apgd": [{"harden": {"tasks": None, "attack": "apgd", "steps": 10}}]}
-    (call,) = calls_of(changed(arms=arms, rule=rule), "apgd", data, InputSpace())
-    assert call.length.passes == pytest.approx(passes)
 
 
 def test_settings_for_all_arms_may_name_a_radius(data):
