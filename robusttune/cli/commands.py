@@ -89,7 +89,7 @@ def run_estimate(
 
     Examples:
       robusttune estimate --model timm:resnet18 --data images --epochs 20 --devices '{spot: 0.9, office: 0.4}'
-      robusttune estimate --model timm:resnet18 --data images --split validation --which clean sweep autoattack
+      robusttune estimate --model timm:resnet18 --data images --which clean sweep autoattack
 
     Args:
         val_split: the split of the data to judge epochs on; "auto" for validation or val where it lies beside train, else, and
@@ -98,7 +98,7 @@ def run_estimate(
         unlabeled_split: the split of these images.
         teacher: who labels images without labels: self (the model as it is at the start), a run's folder, a file of weights for
             the same --model, or none, which uses --unlabeled for the pretext losses alone.
-        which: evaluations, to estimate their cost instead of that of harden; as for evaluate.
+        which: evaluations, to estimate their cost instead of that of harden; as for evaluate, of the split validation by default.
         subset: the number of images to evaluate on.
         devices: prices per hour by the name of a machine, such as {spot: 0.9, office: 0.4}.
     """

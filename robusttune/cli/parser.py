@@ -135,6 +135,8 @@ def _request(command: str, words: Sequence[str]) -> Request:
         raise UsageError(_why_unknown(unknown[0], options))
     defaults = {name: default_of(option) for name, option in options.items() if option.default is not ...}
     values = {name: read(options[name], text) for name, text in {**defaults, **written}.items()}
+    if command == "estimate" and values["which"] is not None and "split" not in written:
+        values["split"] = COMMANDS["evaluate"].split  # whose cost is asked for
     values = _with_published(command, values, written)
     of_run = command == "evaluate" and values["run"] is not None
     if not shown:

@@ -87,7 +87,8 @@ def export(
         batch: the only batch size that the export takes; None for any.
         tolerance: the largest difference of logits that is allowed, as a share of the largest logit; None for 0.001, and for
             "int8" for any difference.
-        least_agreement: the share of images on which both must answer the same, from 0 to 1.
+        least_agreement: the share of images on which both must answer the same, from 0 to 1: of the loader's, unchanged and
+            adversarial; without a loader, of random ones.
         progress: show a progress bar.
         overwrite: replace a file of this name, and the one beside it.
 
@@ -127,7 +128,7 @@ def export(
             way = write_export(module, inputs, draft, to, batch)
             run_export = read_export(draft, to, batch)
             differences = Differences()
-            _compare_logits(module, run_export, inputs, differences)
+            _compare_logits(module, run_export, inputs, differences, answers=loader is None)
         records = None
         if loader is not None:
             judged = plugins.configured("attacks", attack, steps=steps)
@@ -138,6 +139,9 @@ def export(
             records = measured(module, loader, [transfer], **where)  # type: ignore[arg-type]
         _check_agreement(differences, to, tolerance, least_agreement)
         done = Export(place, to, way, input_of_export(inputs, pixels), differences, records)
+        _facts_beside(place).unlink(
+            missing_ok=True
+        )  # of a file that is replaced: they would be taken for those of the new one
         os.replace(draft, place)
     facts = facts_of_export(done, module, inputs, pixels, batch, about)
     write_text(_facts_beside(place), json.dumps(facts, indent=2) + "\n")
@@ -209,14 +213,17 @@ def _inputs(
     return (inputs if space is None else space.inputs(inputs.float()).to(dtype_of(model))), space
 
 
-def _compare_logits(model: nn.Module, run: Runner, inputs: Tensor, differences: Differences) -> None:
-    """Compare the logits for inputs, and for random ones of the same size, each batch of another number of images."""
+def _compare_logits(model: nn.Module, run: Runner, inputs: Tensor, differences: Differences, *, answers: bool) -> None:
+    """Compare the logits for inputs, and for random ones of the same size, each batch of another number of images.
+
+    With `answers`, count the same answers to them; otherwise those to the user's images alone are counted, later.
+    """
     size = (RANDOM, *inputs.shape[1:])
     noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(inputs.dtype)
     for part in (inputs, noise, noise[:1]):
         with torch.no_grad():
             original = logits_of(model(part.clone()))
-        differences.add(original.float(), run(part).float())
+        differences.add(original.float(), run(part).float(), answers=answers)
 
 
 def _check_agreement(found: Differences, to: str, tolerance: float | None, least: float) -> None:

@@ -62,7 +62,7 @@ def save(
         classes: names of the classes in the order of the outputs, if neither the run nor the records know them.
         mean, std: mean and std of the Normalize before the model, if neither the run nor the records know them.
         normalized: False, without mean and std, for a model that takes pixels on [0,1].
-        overwrite: replace these three files in a folder that has them.
+        overwrite: replace these three files in a folder with an earlier model.
         trust: call a function that the run names as its model, as for `load`.
 
     Raises:
@@ -130,10 +130,10 @@ def _checked_folder(folder: PathLike, overwrite: bool) -> Path:
             f"{str(place)!r} is the folder of a run, whose checkpoints are not for others: name a new folder, such as "
             f"{str(place) + '-published'!r}"
         )
-    if inside and not (overwrite and inside & set(FILES)):
+    if inside and not (overwrite and MODEL in inside):  # a README.md alone may be of anything
         raise ValueError(
             f"{str(place)!r} is not empty ({', '.join(sorted(inside)[:3])}): name a new folder, or pass overwrite=True to replace "
-            f"{', '.join(FILES)} in it"
+            f"an earlier model ({', '.join(FILES)}) in it"
         )
     place.mkdir(parents=True, exist_ok=True)
     return place
@@ -175,12 +175,14 @@ def _records(run: EarlierRun | None, records: Records | PathLike | None, place: 
 
 
 def _write(folder: Path, model: nn.Module, story: Story) -> None:
-    """Write the three files; the card last, so that a folder with a card is whole."""
+    """Write the three files; the card last, so that a folder with a card is whole: an earlier one goes before the weights."""
     about, function = story.about, "save" if story.run is None else story.run.function
     facts = EarlierRun(folder, function, None, {}, replace(about, held_out=None)).metadata
+    config, card = json.dumps(config_of(story, model), indent=2) + "\n", card_of(story)
+    (folder / CARD).unlink(missing_ok=True)
     files.save_weights(folder / MODEL, model.state_dict(), facts)
-    write_text(folder / CONFIG, json.dumps(config_of(story, model), indent=2) + "\n")
-    write_text(folder / CARD, card_of(story))
+    write_text(folder / CONFIG, config)
+    write_text(folder / CARD, card)
 
 
 def _say_unknown(story: Story, folder: Path) -> None:

@@ -31,7 +31,7 @@ class Differences:
         largest: difference of two logits; NaN where one is not finite.
         scale: the largest logit of the original, without its sign.
         same: the number of images on which both answer the same.
-        images: the number of images.
+        images: the number of images whose answers were compared.
     """
 
     largest: float = 0.0
@@ -39,8 +39,12 @@ class Differences:
     same: int = 0
     images: int = 0
 
-    def add(self, original: Tensor, exported: Tensor) -> None:
+    def add(self, original: Tensor, exported: Tensor, *, answers: bool = True) -> None:
         """Add the logits (N,K) of both for the same images.
+
+        Args:
+            original, exported: logits.
+            answers: count on how many of these images both answer the same.
 
         Raises:
             ValueError: the export returns another shape.
@@ -52,6 +56,8 @@ class Differences:
         gap = torch.stack([(original - exported).abs().max(), torch.tensor(self.largest)])
         self.largest = float(gap.sum() if bool(gap.isnan().any()) else gap.max())
         self.scale = max(self.scale, float(original.abs().max()))
+        if not answers:
+            return
         self.same += int((original.argmax(1) == exported.argmax(1)).sum())
         self.images += len(original)
 

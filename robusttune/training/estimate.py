@@ -53,7 +53,7 @@ class Estimate:
             held-out images), "heads alone" (their fit, which needs `out=`), "last look" (at the pretext heads), and
             "pre-training" and "fine-tuning" (all of each, before the rest).
         epochs, steps: their expected numbers, started epochs included, without those of the stages before.
-        passes: by part, the images in forward and backward passes of the whole run; in validations as if all were right.
+        passes: by part, the images in forward and backward passes, with those of the range test; in validations as if all were right.
         peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
@@ -141,8 +141,7 @@ def estimate(
     fooled.
 
     For `harden`, it does what `harden` does up to the first step, takes some real steps, validates once on held-out images, and then
-    restores the model, its weights, random states and the user's optimiser. It assumes a new run; nothing is written, so
-    the cost of `out=` is not counted.
+    restores the model, its weights, random states and the user's optimiser. It assumes a new run, without the cost of `out=`.
 
     Args:
         model, loader: see `harden`.
@@ -209,7 +208,7 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         with set_up(model, wanted) as training:
             if not warned:
                 check_start(training, wanted)
-            find_limit(training, wanted, resumed=False)
+            tried = profiling.passes_in(model, lambda: find_limit(training, wanted, resumed=False))
             device = training.stepper.device
             synchronize(device)
             first = profiling.clock() - began
@@ -229,7 +228,8 @@ def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
         "heads alone": fit.seconds,
         "last look": validation.images * validation.heads if validation else 0.0,
     }
-    passes = {**{part: count.times(extent.images) for part, count in passes.items()}, "heads alone": fit.passes}
+    passes = {part: count.times(extent.images) for part, count in passes.items()}
+    passes |= {"range test": tried, "heads alone": fit.passes}
     judged = extent.validations * validation.images if validation else 0
     passes["judging"] = profiling.per_validation(training.stepper.threat.eps).times(judged)
     return Estimate(

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.attacks import Attack
 from robusttune.data.batches import stream
 from robusttune.data.loaders import images_an_epoch, is_exhaustible, length_of
-from robusttune.model.features import predicted_classes
+from robusttune.model.features import logits_of, predicted_classes
 from robusttune.model.timing import synchronize
 from robusttune.run import distributed
 from robusttune.threat import LossOf, ThreatModel
@@ -63,6 +63,23 @@ class ValidationCost(NamedTuple):
     images: int
     per_image: float
     heads: float
+
+
+def passes_in(model: nn.Module, work: Callable[[], object]) -> PassCount:
+    """Run some work; return the images that went through the model in it, backward where a gradient was prepared."""
+    forward, backward = 0, 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        nonlocal forward, backward
+        forward += len(inputs[0])
+        backward += len(inputs[0]) * logits_of(output).requires_grad
+
+    hook = model.register_forward_hook(count)
+    try:
+        work()
+    finally:
+        hook.remove()
+    return PassCount(float(forward), float(backward))
 
 
 def per_validation(eps: float) -> PassCount:

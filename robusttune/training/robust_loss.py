@@ -51,7 +51,8 @@ class RobustLoss(nn.Module):
         views: number of distinct tasks that each image draws, or "all"; the expected loss is the same.
         objective: the robust classification loss, by name or as an object; None for the pretext losses alone.
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps, step_size: number of steps of the attack, and their size in pixel units; None for the attack's own defaults.
+        steps: number of steps of the attack; None for the attack's own default.
+        step_size: length of a step of the attack, in pixel units; None for the attack's own default.
         awp: adversarial weight perturbation, as a share of each weight's norm; 0 for none, usually 0.005 to 0.01.
         augment: in train mode: "none", a name such as "standard" or "augmix", a corruption, or a callable on images (N,C,H,W) in [0,1].
         mean, std, normalized: mean and std of the Normalize before the model; normalized: True if images are normalised; None detects it.

@@ -1,6 +1,6 @@
 """The conduct of a trial: a pilot, a screening of all arms, and seeds of those that were kept until the answer stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from robusttune.trial.executors import ExecutorLike, run_jobs
 from robusttune.trial.jobs import Job, states_of
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.power import Scatter, SecondsOf, check_power, pilot_arms, power_of
-from robusttune.trial.results import Trial, note_look, write_power
+from robusttune.trial.results import Trial, note_look, note_together, result_of, write_power
 from robusttune.trial.screening import screening_of
 from robusttune.trial.unfinished import unfinished
 
@@ -124,9 +124,8 @@ class Conduct:
             note_look(self.folder, plan, look)
             stands = decision.findings.answered and decision.verdict is not Verdict.NOT_ENOUGH
             if stands and look < looks[-1]:
-                saved = seconds_of(plan) - seconds_of(
-                    replace(plan, seeds=plan.seeds[:look], looks=[each for each in looks if each <= look])
-                )
+                taken = replace(stage, seeds=plan.seeds[:look], looks=[each for each in looks if each <= look])
+                saved = seconds_of(stage) - seconds_of(taken)  # of the arms that were kept
                 tell(f"the answer stands after {look} seeds; about {with_price(saved, plan)} are saved", self.progress)
                 break
         return decision
@@ -138,8 +137,27 @@ class Conduct:
         self.rewind()
         states, threads = states_of(data), torch.get_num_threads()
         here = self.progress and self.executor is None  # bars of several processes would write over each other
+        folder = self.folder if self.executor is None else self.folder.absolute()  # workers may be in another directory
         jobs = (
             Job(self.model, stage, place, data, self.space, states, threads, here)
-            for place in unfinished(self.folder, stage, name, self.progress)
+            for place in unfinished(folder, stage, name, self.progress)
         )
-        run_jobs(jobs if self.executor is None else list(jobs), self.executor, self.progress)
+        if self.executor is None:
+            run_jobs(jobs, None, self.progress)
+            return
+        sent = list(jobs)
+        if len(sent) > 1 and self.executor != "processes:1":
+            note_together(folder, self.executor)
+        run_jobs(sent, self.executor, self.progress)
+        _check_written(sent, stage, folder)
+
+
+def _check_written(jobs: Sequence[Job], stage: TrialPlan, folder: Path) -> None:
+    """Raise a ValueError where jobs ended elsewhere, but what they wrote is not here."""
+    lost = [job.place for job in jobs if result_of(folder, stage, job.place.arm, job.place.seed) is None]
+    if lost:
+        names = ", ".join(f"{place.arm} with seed {place.seed}" for place in lost)
+        raise ValueError(
+            f"the executor has run {names}, but the results are not in {str(folder)!r}: let workers on other machines write to a "
+            "disk that this one shares, under the same path, and pass it as out=; once they are here, go on with resume=True"
+        )

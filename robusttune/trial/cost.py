@@ -131,7 +131,7 @@ class Costs:
         smaller = {
             key: _tiny(value) if key == "eps" and value is not None else value for key, value in settings.items()
         }
-        request = ["at most", smaller, threat, *about]
+        request = ["at most", name, smaller, threat, *about]
         tiny = (threat[0], TINY * threat[1])
         bound = self._measured(subject, request, lambda: self._evaluated(name, smaller, tiny, model_labels=True))
         return now, max(now, bound)

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -43,8 +44,10 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
     """Count the forward and backward passes through the model that each image of a step costs.
 
     With K steps of attack and r views of each image: adversarial training K+1; with pretext tasks that are not attacked
-    K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. Images without labels are counted
-    with the labelled ones; a teacher costs a forward pass of each. The judging of epochs on held-out images is not counted, nor is the fit of heads alone.
+    K+1+r; attacked separately or jointly (K+1)(1+r); ordinary training 1; pre-training r. APGD takes a forward pass more than
+    its K steps, which looks at the last candidates. Images without labels are counted with the labelled ones; a teacher costs a
+    forward pass of each, as on accelerators (a processor remembers labels of images that do not change). The judging of epochs on
+    held-out images is not counted, nor is the fit of heads alone.
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
@@ -85,12 +88,13 @@ def lengths(
         sizes, threat: see `passes_per_image`.
         settings: of all phases.
     """
-    reference = passes_per_image("harden", {**settings, "tasks": None}, sizes, threat)
+    passes = partial(passes_per_image, sizes=sizes, threat=threat)
+    reference = passes("harden", {**settings, "tasks": None})
     whole = epochs * sizes.batches * sizes.batch * reference
     result = []
     for share, (kind, of_phase) in zip(shares(phases), map(name_and_settings, phases), strict=True):
         merged = {**settings, **of_phase}
-        cost = passes_per_image(kind, of_phase if kind == "pretrain" else merged, sizes, threat)
+        cost = passes(kind, of_phase if kind == "pretrain" else merged)
         alone = kind == "pretrain" and sizes.unlabeled > 0
         batch, batches = (sizes.unlabeled, sizes.unlabeled_batches) if alone else (sizes.batch, sizes.batches)
         if kind == "harden" and merged.get("teacher") is not None:
@@ -118,7 +122,7 @@ def _steps(taken: float, batches: int, accumulate: int) -> tuple[int, int]:
 
 
 def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> float:
-    """Return the number of gradients that the attack takes, averaged over a run."""
+    """Return the passes that the attack takes, one for each of its gradients, averaged over a run."""
     images = torch.empty(1, *sizes.shape)
     preset = chosen_preset(settings.get("preset", "standard")).at(images)
     norm, _ = for_purpose(settings.get("purpose", "attacks"), settings.get("norm"), "auto")
@@ -131,7 +135,7 @@ def _attack_steps(settings: Settings, sizes: Sizes, threat: ThreatModel) -> floa
     usual = says(settings.get("attack", "auto"), "auto") and settings.get("steps") is None
     if preset.late is not None and usual:
         return LATE * steps + (1 - LATE) * preset.late[1]
-    return float(steps)
+    return steps + FORWARD * says(attack, "apgd")
 
 
 def _clean_passes(settings: Settings) -> int:

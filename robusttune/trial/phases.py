@@ -201,7 +201,8 @@ def _with_threat(settings: dict[str, Any], plan: TrialPlan) -> dict[str, Any]:
     """Add the norm and the radius of the plan to settings that do not name them."""
     if "purpose" not in settings and "norm" not in settings:
         norm, eps = plan.threat or (None, None)
-        return {**settings, "norm": norm, "eps": eps}
+        own = settings.get("eps")
+        return {**settings, "norm": norm, "eps": eps if own is None else own}
     if "norm" in settings and settings.get("eps") is None:
         radii = {canonical(norm): eps for norm, eps in (plan.threats or {}).items()}
         return {**settings, "eps": radii.get(canonical(settings["norm"]))}

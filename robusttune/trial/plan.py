@@ -11,8 +11,8 @@ import yaml
 from robusttune.run.decimal_yaml import DecimalLoader
 from robusttune.run.settings import numbers, with_fractions
 from robusttune.run.writing import write_text
-from robusttune.trial.arms import Arms, Phases, Settings
-from robusttune.trial.arms._phase import Item, name_and_settings
+from robusttune.trial.arms import Arms, Settings
+from robusttune.trial.arms._phase import Item, plain_settings
 from robusttune.trial.decision.criteria import check_needs, criteria
 from robusttune.trial.plan_checks import check_arms, check_budget, check_evaluation, check_seeds, check_threats
 from robusttune.trial.screening import check_stages, looks_for
@@ -215,12 +215,12 @@ class TrialPlan:
     @property
     def plain_arm(self) -> str | None:
         """Name of the arm of adversarial training alone, the baseline of the others: of several the one with the fewest settings."""
-        default_eps = 1.0 if self.threat is None else self.threat[1]
-        plain = [str(arm) for arm, phases in self.arms.items() if _is_plain(phases, default_eps)]
+        alone = {str(arm): plain_settings(phases, self.settings or {}) for arm, phases in self.arms.items()}
+        plain = {arm: settings for arm, settings in alone.items() if settings is not None}
         if self.needs is None:  # as in trials of before
-            return next(iter(plain), None)
-        alone = [arm for arm in plain if name_and_settings(self.arms[arm][0])[1].get("teacher") is None]
-        return min(alone, key=lambda arm: len(name_and_settings(self.arms[arm][0])[1]), default=None)
+            return next((arm for arm, settings in plain.items() if not settings.get("tasks", "auto")), None)
+        untaught = [arm for arm, settings in plain.items() if settings.get("teacher") is None]
+        return min(untaught, key=lambda arm: len(plain[arm].keys() - {"tasks"}), default=None)
 
     @property
     def first_seeds(self) -> list[int]:
@@ -268,6 +268,8 @@ class TrialPlan:
         """
         if not isinstance(self.data, Mapping | None):
             raise ValueError(f"data is {self.data!r} in the plan, but {{training images: …}} is needed")
+        if not isinstance(self.settings, Mapping | None):
+            raise ValueError(f"settings is {self.settings!r} in the plan, but {{name: value}} is needed, as for harden")
         check_seeds(self.seeds)
         check_arms(self.arms)
         check_evaluation(self.epochs, self.evaluation)
@@ -276,14 +278,6 @@ class TrialPlan:
         check_budget(self.budget)
         check_threats(self.threats)
         check_stages(self)
-
-
-def _is_plain(phases: Phases, default_eps: float) -> bool:
-    """Return True for one phase of adversarial training without pretext tasks."""
-    if len(phases) != 1:
-        return False
-    name, settings = name_and_settings(phases[0])
-    return name == "harden" and not settings.get("tasks", "auto") and settings.get("eps", default_eps) != 0
 
 
 def _with_radii(values: object) -> object:

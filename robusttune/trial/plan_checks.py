@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from robusttune import plugins
 from robusttune.norms import canonical
 from robusttune.run.markdown import as_text
-from robusttune.run.settings import POSITIVE, in_range
+from robusttune.run.settings import ANY_WHOLE, POSITIVE, in_range
 from robusttune.threat import ThreatModel
 from robusttune.trial.arms import Arms
 from robusttune.trial.arms._phase import name_and_settings, shares
@@ -20,10 +20,10 @@ def check_seeds(seeds: list[int], name: str = "seeds") -> None:
     if (
         not isinstance(seeds, list)
         or not seeds
-        or not all(type(seed) is int for seed in seeds)
+        or not all(type(seed) is int and in_range(seed, ANY_WHOLE) for seed in seeds)
         or len(set(seeds)) < len(seeds)
     ):
-        raise ValueError(f"{name} are {seeds!r}, but different whole numbers are needed, such as [0, 1, 2]")
+        raise ValueError(f"{name} are {seeds!r}, but different whole numbers of 64 bits are needed, such as [0, 1, 2]")
 
 
 def check_arms(arms: Arms) -> None:
@@ -31,6 +31,8 @@ def check_arms(arms: Arms) -> None:
     if not arms:
         raise ValueError(f"there are no arms: name some out of {', '.join(plugins.names('trial.arms'))}")
     for name, phases in arms.items():
+        if not isinstance(name, str):
+            raise ValueError(f"arm {name!r} is no text: write its name in quotes, or rename it")
         if not isinstance(phases, list):
             raise ValueError(f"arm {name!r} is {phases!r}, but a list of phases is needed, [] for no training")
         if "/" in str(name) or not str(name).strip(". "):

@@ -27,8 +27,8 @@ RULE = (
     "Every arm starts from the weights in start.safetensors and takes, with each seed, as many forward and backward passes "
     "as `epochs` epochs of adversarial training without pretext tasks do. With K steps of attack an image costs K+1 passes "
     "(K is 1 by default, 2 in the last quarter; from 160 px 2 in linf, 7 in l2); with a pretext task that is not attacked "
-    "K+2; with one attacked separately or jointly 2(K+1); ordinary training 1; pre-training one for each task. Judging "
-    "epochs on held-out images is not counted."
+    "K+2; with one attacked separately or jointly 2(K+1); ordinary training 1; pre-training one for each task; an attack by "
+    "APGD, as from 160 px in linf, a third of a pass more. Judging epochs on held-out images is not counted."
 )
 
 # Norms, or {norm: eps} with None for the customary radius.

@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,26 +14,25 @@ from robusttune.model.checks import check_model
 from robusttune.model.undoing import undone
 from robusttune.run import files, randomness
 from robusttune.run import folder as run_folder
-from robusttune.run.log import Tracker, tell
-from robusttune.run.provenance import fingerprint
+from robusttune.run.log import Tracker
 from robusttune.run.randomness import own_randomness
 from robusttune.run.settings import check_settings
 from robusttune.run.tracking import check_log
 from robusttune.tasks import TasksLike
-from robusttune.training.presets import EARLIER
 from robusttune.training.stages import FOLDER
 from robusttune.trial.arms import Settings
 from robusttune.trial.arms._phase import Item
 from robusttune.trial.budget import check_budget, fitting_seeds
 from robusttune.trial.conduct import Conduct
 from robusttune.trial.cost import Costs
-from robusttune.trial.data import Data, InputSpace, divided
+from robusttune.trial.data import InputSpace, divided
 from robusttune.trial.decision import decide
 from robusttune.trial.executors import ExecutorLike, check_executor
 from robusttune.trial.plan import PLAN, TrialPlan
 from robusttune.trial.plan_defaults import ArmLike, PlanRequest, Threats, chosen_tasks, new_plan
 from robusttune.trial.request_checks import chosen_seeds
 from robusttune.trial.results import START
+from robusttune.trial.resumed import earlier_plan, input_arguments, name_of
 from robusttune.trial.start import check_start, finetuned_start
 from robusttune.trial.tracked import trial_tracked
 from robusttune.types import Channels, DeviceLike, Json, Loader, PathLike, check_path
@@ -169,7 +167,7 @@ def poc(
     with own_randomness(0), _rewound(loader, unlabeled_loader) as rewind:
         data = divided(loader, test_loader, unlabeled_loader)
         if finetune or not resume:
-            new_plan(request, _name(model), data).check()  # so that what does not fit shows first
+            new_plan(request, name_of(model), data).check()  # so that what does not fit shows first
         with (
             run_folder.prepared(Path(out), resume, beside=[FOLDER] if finetune else []) as folder,
             trial_tracked(log, folder, vars(request)) as written,
@@ -202,8 +200,9 @@ def _planned(
     folder, model, data, space, progress = conduct.folder, conduct.model, conduct.data, conduct.space, conduct.progress
     if request.finetune:
         model, resume = finetuned_start(model, data, space, request, folder, resume, progress), True
-    plan = _earlier_plan(folder, request, model, data, progress) if resume else None
-    plan = plan or new_plan(request, _name(model), data)
+    defaults = {name: each.default for name, each in inspect.signature(poc).parameters.items()}
+    plan = earlier_plan(folder, request, defaults, model, data, space, progress) if resume else None
+    plan = plan or new_plan(request, name_of(model), data)
     plan.check()
     check_start(model, data, space, plan, folder, allow_weak=weak, progress=progress)
     costs = Costs(folder, model, data, space, progress=progress)
@@ -211,7 +210,7 @@ def _planned(
         fits = request.seeds is None and request.budget is not None
         plan = fitting_seeds(plan, costs.of) if fits else plan
         plan = replace(plan, estimated=costs.estimated(plan))
-        _start(folder, request, plan, model, notes)
+        _start(folder, request, plan, model, space, notes)
     check_budget(plan, costs.of, folder / PLAN)
     return replace(conduct, model=model), costs, plan
 
@@ -236,58 +235,19 @@ def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
         yield rewind
 
 
-def _earlier_plan(folder: Path, request: PlanRequest, model: nn.Module, data: Data, progress: bool) -> TrialPlan | None:
-    """Read the plan in the folder, which comes before the arguments; None where there is none.
-
-    Raises:
-        ValueError: it is of another model or other images, or an argument differs from the earlier call.
-    """
-    path = folder / PLAN
-    if not path.exists():
-        return None
-    plan = TrialPlan.read(folder)
-    for name, before, now in (("model", plan.model, _name(model)), ("data", plan.data, data.facts())):
-        if before != now:
-            start = f"; the weights that it starts from are in {str(folder / START)!r}" if name == "model" else ""
-            raise ValueError(
-                f"{str(path)!r} is of {name} {before}, but this is {now}{start}: pass the {name} of the plan, or name "
-                "another folder"
-            )
-    _check_request(path, request)
-    if "preset" not in (plan.settings or {}):
-        tell(f"{str(path)!r} names no preset, as plans of before: its arms take preset={EARLIER!r}", progress)
-    return plan
-
-
-def _check_request(path: Path, request: PlanRequest) -> None:
-    """Raise a ValueError for arguments that are neither their defaults nor those of the call that wrote the plan."""
-    earlier = json.loads((path.parent / files.RUN).read_text(encoding="utf-8"))["arguments"]
-    defaults = {name: each.default for name, each in inspect.signature(poc).parameters.items()}
-    now, usual, before = (run_folder.as_json(_spelt(each)) for each in (vars(request), defaults, earlier))
-    changed = [name for name in now if now[name] not in (usual[name], before.get(name))]
-    if changed:
-        changes = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
-        raise ValueError(
-            f"the plan {str(path)!r} was written with other arguments ({changes}): leave them out and edit the plan, which "
-            "comes first, or name another folder"
-        )
-
-
-def _spelt(arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return arguments in which two spellings of the same seeds are the same."""
-    seeds = arguments.get("seeds")
-    return {**arguments, "seeds": None if seeds is None else chosen_seeds(seeds)}  # type: ignore[arg-type]
-
-
-def _start(folder: Path, request: PlanRequest, plan: TrialPlan, model: nn.Module, notes: Mapping[str, Json]) -> None:
+def _start(
+    folder: Path,
+    request: PlanRequest,
+    plan: TrialPlan,
+    model: nn.Module,
+    space: InputSpace,
+    notes: Mapping[str, Json],
+) -> None:
     """Write the model's weights, the arguments with notes, and the plan."""
     files.save_weights(folder / START, _tensors(model))
-    run_folder.write_run(folder, run_folder.with_notes({"arguments": vars(request)}, notes))
+    arguments = {**vars(request), **input_arguments(space)}
+    run_folder.write_run(folder, run_folder.with_notes({"arguments": arguments}, notes))
     plan.write(folder)
-
-
-def _name(model: nn.Module) -> str:
-    return f"{type(model).__name__} {fingerprint(model)}"
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

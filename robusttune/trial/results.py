@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robusttune.measuring import failures
 from robusttune.measuring.records import Records
+from robusttune.norms import canonical
 from robusttune.run import log
 from robusttune.run.folder import as_json
 from robusttune.run.writing import write_text
@@ -19,6 +20,7 @@ from robusttune.trial.screening import screening_of
 from robusttune.types import PathLike, from_json
 
 START, RECORDS, LOOKS, POWER = "start.safetensors", "records.jsonl", "looks.json", "power.json"
+TOGETHER = "together.json"  # there where jobs ran at the same time
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Trial:
         kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
         power: which differences the trial finds; None where that was not asked of the plan as it is.
         changed: True where the plan was changed after a look at the results.
+        together: True where trainings ran at the same time, so that each took longer than alone.
     """
 
     plan: TrialPlan
@@ -57,6 +60,7 @@ class Trial:
     kept: tuple[str, ...] | None = None
     power: Power | None = None
     changed: bool = False
+    together: bool = False
 
     @classmethod
     def load(cls, folder: PathLike, plan: TrialPlan | None = None) -> "Trial":
@@ -76,6 +80,7 @@ class Trial:
             first=None if first is None else cls.of(first, place),
             power=_power_of(plan, place),
             changed=plan.looks is not None and not all(_is_of(plan, look) for look in _looks_taken(place)),
+            together=(place / TOGETHER).exists(),
         )
 
     @classmethod
@@ -91,6 +96,12 @@ def note_look(folder: Path, plan: TrialPlan, look: int) -> None:
     taken = _looks_taken(folder)
     if look not in [each["seeds"] for each in taken]:
         write_text(folder / LOOKS, json.dumps([*taken, {"seeds": look, **_asked(plan)}], indent=1))
+
+
+def note_together(folder: Path, executor: object) -> None:
+    """Write down that jobs ran at the same time, and by which executor."""
+    name = executor if isinstance(executor, str) else type(executor).__name__
+    write_text(folder / TOGETHER, json.dumps({"executor": name}) + "\n")
 
 
 def _looks_taken(folder: Path) -> list[dict[str, object]]:
@@ -137,8 +148,20 @@ def place_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Path:
     phases = plan.arms[arm]
     if not phases:
         return folder / "arms" / arm / "start"
-    request = [phases, seed, plan.epochs, plan.settings, plan.data, plan.model, plan.threat]
-    return folder / "arms" / arm / f"seed-{seed}-{digest(request)}"
+    request: list[object] = [phases, seed, plan.epochs, plan.settings, plan.data, plan.model, plan.threat]
+    radii = [radius for phase in phases for radius in _radii_of(phase, plan)]
+    return folder / "arms" / arm / f"seed-{seed}-{digest([*request, radii] if radii else request)}"
+
+
+def _radii_of(phase: Phase, plan: TrialPlan) -> list[float | None]:
+    """Return the radius of a phase that names a norm alone, which is the plan's, or a radius alone; of others nothing."""
+    kind, of_phase = name_and_settings(phase)
+    settings = {**(plan.settings or {}), **of_phase}
+    norm, eps = settings.get("norm"), settings.get("eps")
+    if kind != "harden" or "purpose" in settings or (norm is None) == (eps is None):
+        return []
+    radii = {canonical(name): radius for name, radius in (plan.threats or {}).items()}
+    return [eps if norm is None else radii.get(canonical(norm))]
 
 
 def item_place(place: Path, plan: TrialPlan, item: Item) -> Path:

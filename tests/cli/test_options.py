@@ -206,3 +206,9 @@ def test_an_option_that_stands_twice_in_a_file_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("epochs: 3\nseed: 1\nepochs: 4\n")
     with pytest.raises(UsageError, match=r"a\.yaml' has 'epochs' twice: leave one of them out"):
         parse(["harden", "--model", "m", "--data", "x", "--out", "y", "--config", str(tmp_path / "a.yaml")])
+
+
+def test_the_steps_of_an_attack_and_their_size_are_explained_apart():
+    options = options_of("harden")
+    assert options["steps"].about.startswith("number of steps")
+    assert options["step_size"].about.startswith("length of a step of the attack, in pixel units")

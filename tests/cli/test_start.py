@@ -8,6 +8,7 @@ from brightness import Net, write
 from robusttune.cli import main
 from robusttune.cli.labels import BY_TEXT
 from robusttune.cli.options import Sources
+from robusttune.cli.parser import parse
 from robusttune.cli.sources import loader_of
 from robusttune.cli.start import tell_start
 
@@ -95,3 +96,15 @@ def test_an_estimate_of_evaluations_says_what_it_is_of(data, capsys):
         "1 of 2, 1x8x8",
         "linf, eps 8/255",
     )
+
+
+@pytest.mark.parametrize(
+    ("which", "split"), [(["--which", "clean"], "validation"), (["--which", "clean", "--split", "train"], "train")]
+)
+def test_an_estimate_of_evaluations_counts_the_split_that_evaluate_would_measure(which, split, data, capsys):
+    assert main(["estimate", *MODEL, "--device", "cpu", *which]) == 0
+    assert rows(capsys.readouterr().err)["split"] == split
+
+
+def test_an_estimate_of_hardening_counts_the_training_split():
+    assert parse(["estimate", *MODEL]).sources.split == "train"

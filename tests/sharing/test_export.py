@@ -37,7 +37,7 @@ def test_an_export_answers_as_the_model_and_says_how_it_does_under_attack(run, l
     exported = robusttune.export(run, path, to=to, loader=loader, **QUICK)
     assert exported.path == path
     found = exported.differences
-    assert found.images == 2 + 16 + 1 + 3 * 64  # inputs, noise, one alone; digits unchanged and attacked by two losses
+    assert found.images == 3 * 64  # digits unchanged and attacked by two losses
     assert found.relative < (1e-4 if FORMATS[to].exact else 0.2)
     assert found.agreement > 0.9
     clean, exported_clean, robust, transferred = exported.records
@@ -99,6 +99,23 @@ def test_an_export_that_disagrees_is_an_error_and_leaves_no_file(tmp_path):
     assert exported.differences.largest == pytest.approx(0.03, abs=1e-4)
     with pytest.raises(ValueError, match=r"but the same answers on 100.0% are asked for"):
         robusttune.export(Broken(5.0), tmp_path / "b.ts", to="torchscript", tolerance=1e9, least_agreement=1)
+
+
+def test_answers_to_noise_do_not_count_where_there_are_images(loader, tmp_path):
+    class OtherOnNoise(nn.Module):
+        """A model whose export answers otherwise where pixels are below 0, as those of noise are."""
+
+        def forward(self, images):
+            below = images.amin((1, 2, 3), keepdim=True)[:, :, 0, 0] < 0
+            side = 1.0 if torch.jit.is_scripting() else -1.0
+            logits = torch.arange(4.0).expand(len(images), 4) + 0 * images.mean()
+            return torch.where(below, side * logits, logits)
+
+    arguments = {"to": "torchscript", "tolerance": 1e9, "attack": "pgd", "normalized": False, **QUICK}
+    exported = robusttune.export(OtherOnNoise(), tmp_path / "a.ts", loader=loader, **arguments)
+    assert (exported.differences.agreement, exported.differences.images) == (1.0, 3 * 64)
+    assert exported.differences.largest > 0  # of the logits to noise, which are compared, too
+    assert robusttune.export(OtherOnNoise(), tmp_path / "b.ts", **arguments).differences.agreement < 1
 
 
 def test_logits_that_are_not_finite_never_pass(tmp_path):
@@ -180,6 +197,19 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path):
     with pytest.raises(ValueError, match=r"b.json' is there already"):
         robusttune.export(small(), tmp_path / "b", to="torchscript")
     assert (tmp_path / "b.json").read_text() == "mine"
+
+
+def test_a_file_that_is_replaced_does_not_keep_the_facts_of_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.ts"
+    robusttune.export(small(), path, to="torchscript")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("robusttune.sharing.export.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        robusttune.export(small(1.0), path, to="torchscript", overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.ts"]
 
 
 def test_a_package_that_is_missing_is_said_with_how_to_install_it(tmp_path, monkeypatch):

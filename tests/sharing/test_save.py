@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import timm
@@ -240,6 +241,10 @@ def test_a_folder_with_other_files_is_refused(saved, run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty \(notes.txt\)"):
         robusttune.save(run, tmp_path, overwrite=True)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"is not empty \(README.md, notes.txt\).*replace an earlier model"):
+        robusttune.save(run, tmp_path, overwrite=True)
+    assert (tmp_path / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match="is a file, but a folder is needed"):
         robusttune.save(run, tmp_path / "notes.txt")
     before = (saved / "README.md").read_text()
@@ -256,3 +261,16 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
 def test_a_wrapper_is_refused_as_its_weights_have_other_names(tmp_path, wrap, inside):
     with pytest.raises(ValueError, match=rf"is wrapped in \w+, so its weights .* pass model\.{inside}"):
         robusttune.save(wrap(small()), tmp_path / "new", normalized=False)
+
+
+def test_a_folder_that_could_not_be_replaced_in_full_has_no_card_of_other_weights(saved, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    folder = shutil.copytree(saved, tmp_path / "digits")
+    monkeypatch.setattr("robusttune.sharing.save.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        robusttune.save(timm.create_model("test_resnet", num_classes=4), folder, normalized=False, overwrite=True)
+    assert not (folder / "README.md").exists()
+    with pytest.raises(ValueError, match=r"lacks README.md"):
+        robusttune.push_to_hub(folder, "me/digits", dry_run=True)

@@ -15,7 +15,7 @@ import robusttune
 from robusttune import estimate
 from robusttune.attacks.pgd import pgd
 from robusttune.model.seen_corruptions import trained_on
-from robusttune.training import footprint, memory, profiling
+from robusttune.training import footprint, memory, profiling, range_test
 from robusttune.training.estimate import _with_stage
 from robusttune.training.extent import extent_of
 from robusttune.training.presets import with_preset
@@ -96,6 +96,22 @@ def test_passes_are_those_that_harden_takes(settings):
     assert found["update"].backward == 3 * count * trained_on * (1 + (settings.get("objective") == "trades")) * (
         1 + ("awp" in settings)
     )
+
+
+def test_the_passes_of_the_range_test_are_those_that_it_took(monkeypatch):
+    """Gradients of 8 batches, and a course of 4 steps and a look at 16 images with each limit."""
+    for name, value in {"STEEP": 0.0, "LEAST": 0, "STEPS": 4, "JUDGED": 16, "_learns": lambda *given: False}.items():
+        monkeypatch.setattr(range_test, name, value)
+    loader = DataLoader(TensorDataset(images(16, 3, 16, 16), torch.arange(16) % 2), 8, shuffle=True)
+    given = {"val_loader": None, "tasks": None, "tune": False, "eps_ramp": False, "epochs": 2}
+    with Work() as without, monkeypatch.context() as context:
+        context.setattr("robusttune.training.estimate.find_limit", lambda *given, **more: None)
+        assert estimate(net(), loader, **given).passes["range test"] == (0, 0)
+    with Work() as work:
+        found = estimate(net(), loader, **given).passes["range test"]
+    taken = {way: work.done[way] - without.done[way] for way in ("forward", "backward")}
+    assert found == (taken["forward"], taken["backward"])
+    assert found.forward > 8 * 8 * 2 + 2 * 4 * 8 * 2  # an attack of one step and an update each; and what was judged
 
 
 def test_the_model_and_all_chance_are_left_as_they_were():

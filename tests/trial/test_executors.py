@@ -1,5 +1,6 @@
 """Jobs of a trial elsewhere: the same records as one after the other, and a worker that is killed costs nothing."""
 
+import os
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -150,6 +151,49 @@ def test_an_error_of_a_job_is_raised_when_the_others_have_ended(tmp_path):
         tried(tmp_path / "t", executor=Odd(), **CHANGES)
     done = {(each.arm, each.seed) for each in Trial.load(tmp_path / "t").results}
     assert done == {("nothing", 0), ("nothing", 1), ("rotation_joint", 0), ("rotation_joint", 1)}
+
+
+class Elsewhere(InPlace):
+    """Workers with another working directory, as those of a cluster have."""
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = directory
+
+    def submit(self, run, /, *arguments):
+        before = os.getcwd()
+        os.chdir(self.directory)
+        try:
+            return super().submit(run, *arguments)
+        finally:
+            os.chdir(before)
+
+
+def test_workers_in_another_directory_write_into_the_folder_of_the_trial(tmp_path, monkeypatch):
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path)
+    tried("t", executor=Elsewhere(tmp_path / "away"), arms=["nothing", "adversarial"], seeds=1)
+    assert list((tmp_path / "away").iterdir()) == []
+    assert len(everything("t")) == 2
+    for page in ("decision", "one-side"):  # whose times are of jobs at the same time, also where it is written again
+        assert "Trainings ran at the same time and made each other slower" in (tmp_path / f"t/{page}.html").read_text()
+    assert Trial.load("t").together
+    tried("alone", arms=["nothing", "adversarial"], seeds=1)
+    assert not Trial.load("alone").together
+    assert "at the same time" not in (tmp_path / "alone/decision.md").read_text()
+
+
+def test_results_that_workers_wrote_to_another_disk_are_asked_for(tmp_path):
+    class OnAnotherDisk:
+        def submit(self, run, /, *arguments):
+            future = Future()
+            future.set_result("/nowhere")
+            return future
+
+    with pytest.raises(
+        ValueError, match=r"the executor has run nothing with seed 0, .*the results are not in .*shares"
+    ):
+        tried(tmp_path / "t", executor=OnAnotherDisk(), **CHANGES)
 
 
 @pytest.mark.slow

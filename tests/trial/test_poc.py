@@ -17,6 +17,7 @@ from small_trials import ARMS, SIDE, everything, loader, small, tried, values
 
 import robusttune
 from robusttune import plugins
+from robusttune.attacks import LossOf
 from robusttune.run import files
 from robusttune.threat import ThreatModel
 from robusttune.trial import phases
@@ -127,6 +128,29 @@ def test_arms_take_equal_compute():
             assert sum(each.steps * each.passes for each in found) == pytest.approx(4 * 10 * 4, rel=0.05)
 
 
+@pytest.mark.parametrize(("attack", "steps"), [("pgd", 3), ("apgd", 2), ("nfgsm", None)])
+def test_passes_of_an_attack_are_those_that_it_takes(attack, steps):
+    taken = []
+
+    def loss(images):
+        taken.append(1.0 if images.requires_grad and torch.is_grad_enabled() else 1 / 3)
+        return images.sum((1, 2, 3))
+
+    search = plugins.configured("attacks", attack, steps=steps)
+    search(LossOf(loss), torch.rand(2, 1, 4, 4), ThreatModel("linf", 0.1), generator=torch.Generator())
+    settings = {"attack": attack, "tasks": None, **({} if steps is None else {"steps": steps})}
+    counted = passes_per_image("harden", settings, Sizes(32, 10, (1, SIDE, SIDE)), ThreatModel("linf", 0.1))
+    assert counted == pytest.approx(sum(taken) + 1)
+
+
+def test_of_large_images_ordinary_training_gets_the_last_look_of_the_attack_too():
+    sizes, threat = Sizes(32, 100, (3, 224, 224)), ThreatModel("linf", 4 / 255)
+    found = [
+        lengths(arm, 3, sizes, threat, {"preset": "standard"})[0].epochs for arm in ([{"harden": {}}], ["ordinary"])
+    ]
+    assert found == [3, 10]
+
+
 def test_arms_follow_the_folder_and_unknown_ones_are_refused():
     files = {each.stem for each in Path(robusttune.__file__).parent.joinpath("trial", "arms").glob("[a-z]*.py")}
     assert set(plugins.names("trial.arms")) == files
@@ -224,6 +248,11 @@ PLANS = [
     ({"arms": {"a/b": []}}, "arm 'a/b' cannot be the name of a folder"),
     ({"arms": {"mine": [{"hardn": {}}]}}, "arm 'mine' has a phase 'hardn', but it must be one of pretrain"),
     ({"arms": {"mine": [{"harden": {"lrr": 1}}]}}, "lrr"),
+    ({"arms": {1: ["harden"]}}, "arm 1 is no text: write its name in quotes"),
+    ({"arms": {"mine": [{"harden": {"share": "half"}}]}}, "the share of a phase is 'half', but a number above 0"),
+    ({"arms": {"mine": [{"harden": {"eps": -1}}]}}, "eps"),
+    ({"seeds": [0, 2**64]}, "seeds are .*, but different whole numbers of 64 bits are needed"),
+    ({"settings": ["lr"]}, r"settings is \['lr'\] in the plan, but \{name: value\} is needed"),
     ({"epochs": 0}, "epochs is 0 in the plan, but a number above 0"),
     ({"evaluation": {"images": 0, "items": ["clean"]}}, "images is 0 in the plan, but a number above 0"),
     ({"evaluation": {"images": 32, "items": []}}, "there are no evaluation items: name some out of"),

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from robusttune.tasks import TaskWeights
-from robusttune.tasks._weights import task_weights
-from robusttune.training.presets import chosen_preset
+from robusttune.tasks._weights import felt, task_weights
+from robusttune.training.presets import EARLIER, chosen_preset
 
 PhaseKind: TypeAlias = Literal["pretrain", "ordinary", "harden"]
 # Keyword arguments of `harden`, `pretrain` or an evaluation; their values have as many types as those functions take.
@@ -64,6 +64,31 @@ def meets_adversary(phases: Phases) -> bool:
     return any(name == "harden" and settings.get("eps") != 0 for name, settings in map(name_and_settings, phases))
 
 
+def names_threat(phases: Phases, common: Settings) -> bool:
+    """Return True if any phase trains against a norm or a radius that it names, or that the settings of all phases name."""
+    of_phases = ({**common, **settings} for name, settings in map(name_and_settings, phases) if name == "harden")
+    return any(settings.get(name) is not None for settings in of_phases for name in ("norm", "eps", "purpose"))
+
+
+def plain_settings(phases: Phases, common: Settings) -> Settings | None:
+    """Return the settings of an arm's one phase of adversarial training without pretext tasks; None for another arm.
+
+    Args:
+        phases: of the arm.
+        common: settings of all phases.
+
+    Example:
+        >>> plain_settings(["harden"], {"preset": "standard"}), plain_settings(["harden"], {"preset": "joint"})
+        ({}, None)
+    """
+    if len(phases) != 1:
+        return None
+    name, settings = name_and_settings(phases[0])
+    merged = {"preset": EARLIER, **with_weights(common), **settings}
+    plain = name == "harden" and not felt(tasks_of(merged)) and merged.get("eps") != 0
+    return settings if plain else None
+
+
 def shares(phases: Sequence[Phase]) -> list[float]:
     """Return each phase's share of its arm's compute; phases without one divide the rest equally.
 
@@ -75,6 +100,9 @@ def shares(phases: Sequence[Phase]) -> list[float]:
         [0.25, 0.75]
     """
     named = [name_and_settings(phase)[1].get("share") for phase in phases]
+    wrong = next((share for share in named if share is not None and type(share) not in (int, float)), None)
+    if wrong is not None:
+        raise ValueError(f"the share of a phase is {wrong!r}, but a number above 0 is needed, such as 0.5")
     open_ones = named.count(None)
     used = sum(share for share in named if share is not None)
     fits = used < 1 if open_ones else math.isclose(used, 1)

@@ -13,7 +13,7 @@ from robusttune.trial.decision import checklists
 from robusttune.trial.decision.criteria import ATTACK, CLEAN
 from robusttune.trial.decision.metrics import Metric, label, needed
 from robusttune.trial.decision.next_stage import costs_in_words, in_time
-from robusttune.trial.decision.page_of_stages import next_command
+from robusttune.trial.decision.page_of_stages import TOGETHER, next_command
 from robusttune.trial.decision.pareto import goals
 from robusttune.trial.decision.picture import draw_arms
 from robusttune.trial.decision.significance import Numbers
@@ -147,7 +147,10 @@ def _costs(decision: Decision) -> str:
     if stage is None:
         return "Nothing more is to be run."
     epochs = "" if stage.epochs is None else f", {stage.epochs:g} epochs each"
-    return f"The next stage ({len(stage.arms)} ways of training, each with {stage.seeds} seeds{epochs}): {' '.join(costs_in_words(stage, decision.trial.plan))}"
+    words = [*costs_in_words(stage, decision.trial.plan), *([TOGETHER] if decision.trial.together else [])]
+    return (
+        f"The next stage ({len(stage.arms)} ways of training, each with {stage.seeds} seeds{epochs}): {' '.join(words)}"
+    )
 
 
 def _next(decision: Decision) -> str:

@@ -8,15 +8,17 @@ import numpy as np
 from robusttune.measuring.glossary import explained, without_code
 from robusttune.measuring.record import percent
 from robusttune.run.markdown import markdown_table
+from robusttune.trial.arms._phase import names_threat
 from robusttune.trial.decision import checklists
 from robusttune.trial.decision.findings import Comparison, Findings, leaders
 from robusttune.trial.decision.metrics import Accuracies, Metric, label, needed
 from robusttune.trial.decision.next_stage import costs_in_words, in_time, seeds_in_words
-from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, next_command, screening, stages
+from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, TOGETHER, next_command, screening, stages
 from robusttune.trial.decision.pareto import draw, front, goals
 from robusttune.trial.decision.picture import draw_arms
 from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
-from robusttune.trial.decision.verdict import Decision, Verdict, accepted_loss, pretext_arms
+from robusttune.trial.decision.verdict import Decision, Verdict, accepted_loss, listed, pretext_arms
+from robusttune.trial.plan import TrialPlan
 
 HOW = (
     "The unit is the seed: of each arm and its baseline the accuracies with the same seeds and on the same images are "
@@ -37,7 +39,7 @@ def markdown(decision: Decision, folder: Path) -> str:
         *screening(decision.trial),
         "## The arms",
         _picture(decision, folder),
-        _arms(decision.measured),
+        _arms(decision.measured, decision.trial.plan),
         "## Which arm for which need",
         _needs(decision, decision.measured, decision.findings),
         *_matrices(decision),
@@ -72,6 +74,7 @@ def _verdict(decision: Decision) -> str:
         "elsewhere: it is what was measured on these images.",
         *(f"- {reason}." for reason in measured.left_out),
         *stages(decision),
+        *([f"- {TOGETHER}"] if decision.trial.together else []),
     ]
     return "\n".join(lines)
 
@@ -97,8 +100,8 @@ def _pretext(decision: Decision) -> str:
         changes.setdefault(change, []).append(label(comparison.metric))
     if not changes:
         return f"No arm with a pretext task differs from {decision.plain} by more than chance, for any need."
-    listed = "; ".join(f"{change} {', '.join(metrics)}" for change, metrics in changes.items())
-    return f"Pretext tasks, compared with {decision.plain}, by more than chance: {listed}. All else is noise."
+    found = "; ".join(f"{change} {', '.join(metrics)}" for change, metrics in changes.items())
+    return f"Pretext tasks, compared with {decision.plain}, by more than chance: {found}. All else is noise."
 
 
 def _picture(decision: Decision, folder: Path) -> str:
@@ -109,7 +112,7 @@ def _picture(decision: Decision, folder: Path) -> str:
     return f"![accuracy of each arm]({draw_arms(measured, needs, folder)})\n\nBars are {bars}."
 
 
-def _arms(measured: Accuracies) -> str:
+def _arms(measured: Accuracies, plan: TrialPlan) -> str:
     enough = len(measured.seeds) >= FEWEST_SEEDS
     spread = "half of the width of its 95% interval over seeds" if enough else "the smallest and the largest over seeds"
     rows = []
@@ -120,7 +123,9 @@ def _arms(measured: Accuracies) -> str:
         rows.append([arm, *cells, in_time(float(measured.seconds[number].mean())) if trained else "none"])
     head = ["arm", *map(label, measured.metrics), "time of one training"]
     against = [str(metric) for metric in measured.metrics if metric.trained and metric.position == "at"]
-    note = f" Arms that meet an adversary train against {against[0]}." if against else ""
+    others = [arm for arm in measured.arms if names_threat(plan.arms[arm], plan.settings or {})]
+    other = f", but {listed(others)} against the threat that the plan names there" if others else ""
+    note = f" Arms that meet an adversary train against {against[0]}{other}." if against else ""
     radius = f"“Radius” is the one that the plan names for a norm, in pixel units on [0, 1].{note}"
     return f"Accuracy in percent: the mean, and {spread}. {radius}\n\n{markdown_table(head, rows)}"
 
@@ -194,7 +199,7 @@ def _first_sight(decision: Decision) -> list[str]:
     return [
         "## Exploratory",
         f"Measured with the first {seeds} seed{'s' * (seeds > 1)} alone. It shows where to look; no choice between arms rests on it.",
-        _arms(measured),
+        _arms(measured, decision.trial.plan),
         _needs(decision, measured, findings),
         *_tables(measured, findings, "* is significant, but exploratory, all else noise"),
     ]

@@ -13,6 +13,7 @@ CHANGED = (
     "the plan was changed after a look at the results, so that they are tested again, and more than one trial in twenty calls a "
     "difference real that is none: rather begin a new trial, in another folder and with other seeds"
 )
+TOGETHER = "Trainings ran at the same time and made each other slower: the times here, and what the next stage is said to cost, are too high."
 HOW_WITH_LOOKS = (
     "Each arm was trained several times, with other seeds. A difference is real only if it is larger than the scatter from seed to "
     "seed and from one choice of held-out images to another explains (Student's t, with accuracies of the same seeds and images "

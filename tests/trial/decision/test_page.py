@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 from browser import A4, needs_browser, shown_in
-from simulated import hardened, trial
+from simulated import ARMS, hardened, trial
 from tables import unpadded
 
 from robusttune.trial.decision.decide import decide, write
@@ -98,3 +98,15 @@ def test_no_arm_is_called_the_highest_where_none_withstands(tmp_path):
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| linf")]
     assert [row for row in rows if "all alike" in row] == [row for row in rows if "(above)" in row]
     assert "| all alike | 0.0% | – | – | – |" in unpadded(path.read_text(encoding="utf-8"))
+
+
+def test_arms_that_train_against_another_threat_are_named(tmp_path):
+    usual = trial(hardened(0.1), seeds=3, images=200)
+    text = write(decide(usual), tmp_path / "usual").read_text()
+    assert "Arms that meet an adversary train against linf 0.1.\n" in text
+    arms = {**ARMS, "rotation_none": [{"harden": {"eps": 0.2}}], "rotation_joint": [{"harden": {"norm": "l2"}}]}
+    text = write(decide(trial(hardened(0.1), seeds=3, images=200, arms=arms)), tmp_path / "other").read_text()
+    assert (
+        "train against linf 0.1, but rotation_none and rotation_joint against the threat that the plan names there."
+        in text
+    )
