@@ -13,6 +13,7 @@ from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
 from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
+from robusttune.tasks._as_trained import check_as_trained
 from robusttune.tasks._weights import checked_weight, task_weights
 from robusttune.types import PathLike
 
@@ -146,6 +147,10 @@ class Heads(nn.Module):
             parts.append(Part(name, mine, view, 0.0))
         return parts
 
+    def beside(self, images: Tensor, generator: torch.Generator) -> list[Part]:
+        """Draw views of the tasks whose view replaces the image, for a forward of their own, as the class is judged on the image."""
+        return [self.whole(name, images, generator) for name in self.sharing]
+
     def shared(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Part]]:
         """Apply the tasks whose view replaces the image, and return the images (N,C,H,W) and the parts of those tasks."""
         parts = []
@@ -165,17 +170,17 @@ class Heads(nn.Module):
         answers: Tensor = self[part.task](features)[:, : part.view.classes]
         return answers
 
-    def losses(self, parts: list[Part], features: Tensor) -> list[Tensor]:
+    def losses(self, parts: list[Part], features: Tensor, *, shared: bool = False) -> list[Tensor]:
         """Return the loss per view (M,) of each part.
 
         Args:
             parts: of one batch.
-            features: of the views of all parts, concatenated; for tasks that share the forward, of the images.
+            features: of the views of all parts, concatenated.
+            shared: the parts share the forward of the classification, and each reads all features, those of the images.
         """
         losses, start = [], 0
         for part in parts:
             count = len(part.rows)
-            shared = part.task in self.sharing
             logits = self.answers(part, features if shared else features[start : start + count])
             losses.append(F.cross_entropy(logits, part.view.targets, reduction="none"))
             start += count
@@ -260,7 +265,7 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
         tasks: {object: weight}, or as for `harden`, needed if the run's tasks were objects; None if they were names.
 
     Raises:
-        ValueError: the run saved no heads, or those of other tasks.
+        ValueError: the run saved no heads, or those of other tasks, or of tasks with other settings.
 
     Example:
         >>> import tempfile, torch, robusttune
@@ -285,5 +290,6 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
     weighted: TasksLike = dict.fromkeys(names, 1.0) if tasks is None else tasks
     width = next(weight.shape[1] for weight in weights.values() if weight.dim() == 2)
     heads = Heads(weighted, "all", width, patch_size=patch_size_of(model), seed=0)
+    check_as_trained(source, heads.tasks)
     heads.go_on_with(weights)
     return heads.to(device_of(model), dtype_of(model)).eval()
