@@ -93,17 +93,19 @@ class Heads(nn.Module):
         return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
 
     @torch.no_grad()
-    def go_on_with(self, others: Mapping[str, Tensor] | None) -> None:
+    def go_on_with(self, others: Mapping[str, Tensor] | None, source: object = None) -> None:
         """Copy the weights of other heads for the tasks that both have.
 
         Args:
             others: weights by name, as in `state_dict`; None to copy nothing.
+            source: the folder of the run that trained them, or the file, where they come from there.
 
         Raises:
-            ValueError: there is no common task, or the width of the features differs.
+            ValueError: there is no common task, it had other settings, or the width of the features differs.
         """
         if others is None:
             return
+        check_as_trained(source, self.tasks)
         weights = self.state_dict()
         common = [name for name in weights if name in others]
         if not common:
@@ -146,10 +148,6 @@ class Heads(nn.Module):
             view = self.tasks[name].draw(images[mine], generator, patch_size=self.patch_size)
             parts.append(Part(name, mine, view, 0.0))
         return parts
-
-    def beside(self, images: Tensor, generator: torch.Generator) -> list[Part]:
-        """Draw views of the tasks whose view replaces the image, for a forward of their own, as the class is judged on the image."""
-        return [self.whole(name, images, generator) for name in self.sharing]
 
     def shared(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Part]]:
         """Apply the tasks whose view replaces the image, and return the images (N,C,H,W) and the parts of those tasks."""
@@ -290,6 +288,5 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
     weighted: TasksLike = dict.fromkeys(names, 1.0) if tasks is None else tasks
     width = next(weight.shape[1] for weight in weights.values() if weight.dim() == 2)
     heads = Heads(weighted, "all", width, patch_size=patch_size_of(model), seed=0)
-    check_as_trained(source, heads.tasks)
-    heads.go_on_with(weights)
+    heads.go_on_with(weights, source)
     return heads.to(device_of(model), dtype_of(model)).eval()

@@ -72,11 +72,13 @@ def prepared_batch(
         seen_corruptions.remember(robust_loss.model, () if augment is None else augment.overlaps)
         pixels = augmentation.applied(augment, pixels, generator)
     heads = robust_loss.heads
-    # In eval mode the answers are judged, which are those to the images themselves.
-    pixels, shared = heads.shared(pixels, generator) if robust_loss.training else (pixels, [])
+    beside = []
+    if robust_loss.training:
+        pixels, shared = heads.shared(pixels, generator)
+    else:  # answers are judged, which are those to the images themselves
+        shared, beside = [], [heads.whole(name, pixels, generator) for name in heads.sharing]
     if labels is not None:
         labels = checked_labels(labels, len(images)).to(device).clone()
-    beside = [] if robust_loss.training else heads.beside(pixels, generator)
     return PreparedBatch(pixels, labels, shared, heads.draw(pixels, generator) + beside)
 
 

@@ -12,7 +12,6 @@ from robusttune.data.epochs import Batches
 from robusttune.model.teacher import Teacher
 from robusttune.run import distributed, files
 from robusttune.run.log import block, tell
-from robusttune.tasks._as_trained import check_as_trained
 from robusttune.training.autotune import choose_fast_path
 from robusttune.training.checkpoints import Checkpoints
 from robusttune.training.checks import check_arguments, check_first, check_held, check_start
@@ -84,9 +83,7 @@ def _robust_loss(
     check_first(robust_loss, first, labels)
     if settings.loaders.val_loader is not None and images.held is not None:
         check_held(robust_loss, images.held, settings.pixels, first.shape[1])
-    weights = files.heads_of(learning.heads)
-    check_as_trained(learning.heads, robust_loss.heads.tasks)
-    robust_loss.heads.go_on_with(weights)
+    robust_loss.heads.go_on_with(files.heads_of(learning.heads), learning.heads)
     return robust_loss
 
 
