@@ -35,6 +35,7 @@ class Pixels(nn.Module):
     Attributes:
         known: mean and std are known; else images, pixels and the model's input are the same.
         assumed: that images are normalised was assumed before there were any, so that the first batch decides; see `settle`.
+        seen: values of a loader's images have been checked, if only those of its first batch.
 
     Raises:
         ValueError: one of mean and std without the other, or values that no Normalize has.
@@ -57,7 +58,7 @@ class Pixels(nn.Module):
             raise ValueError("mean and std come together: pass both of your Normalize, or neither")
         self.known = mean is not None
         self.normalized = normalized and self.known
-        self.assumed = False
+        self.assumed = self.seen = False
         self.register_buffer("mean", _checked("mean", 0.0 if mean is None else mean), persistent=False)
         self.register_buffer("std", _checked("std", 1.0 if std is None else std), persistent=False)
         if not bool((self.std > 0).all()):
@@ -222,7 +223,7 @@ def _warn_if_faint(images: Tensor, high: float) -> None:
 
 def _check_outside(space: Pixels, images: Tensor, *, most: float) -> None:
     """Raise a ValueError if more than this share of normalised images' values fall outside [0,1] as pixels."""
-    pixels = images * space.std + space.mean
+    pixels = images * space.std.to(images.device) + space.mean.to(images.device)
     outside = float(((pixels < -0.02) | (pixels > 1.02)).float().mean())
     if outside > most:
         low, high = float(images.min()), float(images.max())

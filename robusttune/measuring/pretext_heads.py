@@ -11,6 +11,7 @@ from torch import nn
 
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.run.about import read_run
+from robusttune.tasks import View
 from robusttune.tasks._heads import Heads, load_heads
 from robusttune.types import PathLike
 
@@ -33,22 +34,25 @@ def heads_for(heads: HeadsLike, model: nn.Module, shape: Sequence[int] | None = 
         folder = Path(heads)
         run = read_run(folder if folder.is_dir() else folder.parent)
         if run is not None and run.size is not None:
-            _check_size(loaded, run.size, shape, folder)
+            check_size(loaded, run.size, shape, folder)
     # A copy, as the user may train the original.
     return copy.deepcopy(loaded).to(device_of(model), dtype_of(model)).eval()
 
 
-def _check_size(heads: Heads, trained: tuple[int, int], shape: Sequence[int], folder: Path) -> None:
-    """Refuse images (C,H,W) of a size at which views are counted otherwise: rotation has half turns only unless H = W."""
+def check_size(heads: Heads, trained: tuple[int, int], shape: Sequence[int], folder: Path) -> None:
+    """Refuse images (C,H,W) of a size at which answers mean something else: rotation has half turns only unless H = W."""
     channels, *size = shape
     for name in heads.tasks if trained != tuple(size) else ():
         before, now = (
-            heads.whole(name, torch.zeros(1, channels, *each), torch.Generator()).view.classes
-            for each in (trained, size)
+            heads.whole(name, torch.zeros(1, channels, *each), torch.Generator()).view for each in (trained, size)
         )
-        if before != now:
+        if (before.classes, before.meaning) != (now.classes, now.meaning):
             raise ValueError(
-                f"the {name} head in {str(folder)!r} was trained on images of {trained[0]}x{trained[1]} px, which have {before} views "
-                f"to tell apart, but those of {size[0]}x{size[1]} px have {now}: its answers would be misread, so measure images of the "
-                "size that it was trained on"
+                f"the {name} head in {str(folder)!r} was trained on images of {trained[0]}x{trained[1]} px, which have "
+                f"{_answers(before)}, but those of {size[0]}x{size[1]} px have {_answers(now)}: its answers would be misread, so "
+                "measure images of the size that it was trained on"
             )
+
+
+def _answers(view: View) -> str:
+    return f"{view.classes} views to tell apart" + (f" ({view.meaning})" if view.meaning else "")

@@ -9,6 +9,7 @@ from torch import Tensor
 LEAST = 64  # reference images: fewer say nothing about the ends of a distribution
 EXCEEDING = 100  # resampled batches above the threshold, which determine it to about a tenth
 CHUNK = 2_000_000  # images drawn at once
+LEAST_SPREAD = 1e-5  # far above the rounding of fp32, far below what an eye sees
 
 
 class Reference:
@@ -37,8 +38,10 @@ class Reference:
             )
         self.values, self.false_alarms, self.seed = values, false_alarms, seed
         columns = torch.stack(list(values.values()), 1).double()
-        # A statistic that is equal for all images, as the mean of an unused channel, has no scale.
-        self._mean, self._scale = columns.mean(0), columns.std(0).clamp(min=1e-9)
+        self._mean = columns.mean(0)
+        # A statistic that is equal for all images, as the mean of an unused channel, has no scale, and its last bits follow from the
+        # memory format and the number of images.
+        self._scale = torch.maximum(columns.std(0), LEAST_SPREAD * self._mean.abs().clamp(min=1.0))
         self._standardised = (columns - self._mean) / self._scale
         self._thresholds: dict[int, float] = {}
 

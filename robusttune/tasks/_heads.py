@@ -13,6 +13,7 @@ from robusttune.model.devices import check_module, device_of, dtype_of
 from robusttune.model.input_shapes import patch_size_of
 from robusttune.run import files
 from robusttune.tasks import HEADS_ALONE, Task, TasksLike, View
+from robusttune.tasks._as_trained import check_as_trained
 from robusttune.tasks._weights import checked_weight, task_weights
 from robusttune.types import PathLike
 
@@ -92,17 +93,19 @@ class Heads(nn.Module):
         return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
 
     @torch.no_grad()
-    def go_on_with(self, others: Mapping[str, Tensor] | None) -> None:
+    def go_on_with(self, others: Mapping[str, Tensor] | None, source: object = None) -> None:
         """Copy the weights of other heads for the tasks that both have.
 
         Args:
             others: weights by name, as in `state_dict`; None to copy nothing.
+            source: the folder of the run that trained them, or the file, where they come from there.
 
         Raises:
-            ValueError: there is no common task, or the width of the features differs.
+            ValueError: there is no common task, it had other settings, or the width of the features differs.
         """
         if others is None:
             return
+        check_as_trained(source, self.tasks)
         weights = self.state_dict()
         common = [name for name in weights if name in others]
         if not common:
@@ -165,17 +168,17 @@ class Heads(nn.Module):
         answers: Tensor = self[part.task](features)[:, : part.view.classes]
         return answers
 
-    def losses(self, parts: list[Part], features: Tensor) -> list[Tensor]:
+    def losses(self, parts: list[Part], features: Tensor, *, shared: bool = False) -> list[Tensor]:
         """Return the loss per view (M,) of each part.
 
         Args:
             parts: of one batch.
-            features: of the views of all parts, concatenated; for tasks that share the forward, of the images.
+            features: of the views of all parts, concatenated.
+            shared: the parts share the forward of the classification, and each reads all features, those of the images.
         """
         losses, start = [], 0
         for part in parts:
             count = len(part.rows)
-            shared = part.task in self.sharing
             logits = self.answers(part, features if shared else features[start : start + count])
             losses.append(F.cross_entropy(logits, part.view.targets, reduction="none"))
             start += count
@@ -260,7 +263,7 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
         tasks: {object: weight}, or as for `harden`, needed if the run's tasks were objects; None if they were names.
 
     Raises:
-        ValueError: the run saved no heads, or those of other tasks.
+        ValueError: the run saved no heads, or those of other tasks, or of tasks with other settings.
 
     Example:
         >>> import tempfile, torch, robusttune
@@ -285,5 +288,5 @@ def load_heads(source: PathLike | nn.Module, model: nn.Module, *, tasks: TasksLi
     weighted: TasksLike = dict.fromkeys(names, 1.0) if tasks is None else tasks
     width = next(weight.shape[1] for weight in weights.values() if weight.dim() == 2)
     heads = Heads(weighted, "all", width, patch_size=patch_size_of(model), seed=0)
-    heads.go_on_with(weights)
+    heads.go_on_with(weights, source)
     return heads.to(device_of(model), dtype_of(model)).eval()

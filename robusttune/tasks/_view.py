@@ -14,11 +14,13 @@ class View(NamedTuple):
         of: differentiable map from images (N,C,H,W) to views (N,C,H,W); it draws no random numbers.
         targets: the right answer for each view: (N,), below `classes`.
         classes: number of possible answers for these images; a head may have more outputs, which are ignored.
+        meaning: what the answers stand for, where it depends on the size of the images, such as the tiles of a jigsaw.
     """
 
     of: Callable[[Tensor], Tensor]
     targets: Tensor
     classes: int
+    meaning: str = ""
 
 
 def reindex(images: Tensor, source: Tensor) -> Tensor:

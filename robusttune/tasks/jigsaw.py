@@ -52,10 +52,12 @@ class jigsaw:
     def draw(self, images: Tensor, generator: torch.Generator, *, patch_size: int | None) -> View:
         """Draw one random order for each image (N,C,H,W)."""
         height, width = images.shape[-2:]
-        shuffles = _shuffles(height, width, self.grid or _grid_for(height, width, patch_size))
+        grid = self.grid or _grid_for(height, width, patch_size)
+        shuffles = _shuffles(height, width, grid)
         choice = torch.randint(len(shuffles), (len(images),), generator=generator)
         source = shuffles[choice].to(images.device, non_blocking=True)
-        return View(lambda pixels: reindex(pixels, source), choice.to(images.device, non_blocking=True), len(shuffles))
+        targets = choice.to(images.device, non_blocking=True)
+        return View(lambda pixels: reindex(pixels, source), targets, len(shuffles), f"orders of {grid}x{grid} tiles")
 
 
 def orders(grid: int) -> list[tuple[int, ...]]:

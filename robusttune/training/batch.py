@@ -71,10 +71,15 @@ def prepared_batch(
         augment = augmentation.chosen_augment(robust_loss.augment, pixels)
         seen_corruptions.remember(robust_loss.model, () if augment is None else augment.overlaps)
         pixels = augmentation.applied(augment, pixels, generator)
-    pixels, shared = robust_loss.heads.shared(pixels, generator)
+    heads = robust_loss.heads
+    beside = []
+    if robust_loss.training:
+        pixels, shared = heads.shared(pixels, generator)
+    else:  # answers are judged, which are those to the images themselves
+        shared, beside = [], [heads.whole(name, pixels, generator) for name in heads.sharing]
     if labels is not None:
         labels = checked_labels(labels, len(images)).to(device).clone()
-    return PreparedBatch(pixels, labels, shared, robust_loss.heads.draw(pixels, generator))
+    return PreparedBatch(pixels, labels, shared, heads.draw(pixels, generator) + beside)
 
 
 def images_by_keyword(
@@ -87,7 +92,7 @@ def images_by_keyword(
 
 
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
-    """Raise a ValueError for a batch that does not fit; values on an accelerator are not read, as that would wait."""
+    """Raise a ValueError for a batch that does not fit; values on an accelerator are read of the first alone, as that waits."""
     check_images(images)
     if robust_loss.passes.model is not robust_loss.model:
         raise ValueError(
@@ -106,9 +111,11 @@ def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None
         check_batch_norm(robust_loss.model, len(images))
         if robust_loss.calls == 1:
             check_whole(robust_loss)
-    settle(robust_loss.pixels, images)
-    if images.device.type == "cpu":
-        check_space(robust_loss.pixels, images)
+    space = robust_loss.pixels
+    settle(space, images)
+    if images.device.type == "cpu" or not space.seen:
+        check_space(space, images)
+        space.seen = True
 
 
 def check_felt(robust_loss: "RobustLoss") -> None:

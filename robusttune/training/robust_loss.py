@@ -40,7 +40,8 @@ class RobustLoss(nn.Module):
 
     A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the adversarial images, and
     each term, unweighted and detached. Give the optimiser `robust_loss.parameters()`: the model's parameters and those of the heads. Nothing
-    is attached to the model. In eval mode RobustLoss attacks as in train mode, and leaves running statistics alone.
+    is attached to the model. In eval mode RobustLoss attacks as in train mode, leaves running statistics alone, and classifies the images as they are,
+    where a task such as `patch_rotation` replaces them in training.
 
     Args:
         model: images -> logits (N,K), any module; wrap RobustLoss in DDP, not the model.
@@ -172,7 +173,7 @@ class RobustLoss(nn.Module):
         logits, features = self._forward(adversarial, weights)
         with statistics_untouched(self.model):
             clean = self._forward(batch.images, weights)[0] if self.objective.needs_clean else None
-            losses = self.heads.losses(batch.shared, features)
+            losses = self.heads.losses(batch.shared, features, shared=True)
             losses += self.heads.losses(batch.parts, self._forward(views, weights)[1]) if batch.parts else []
         return self.objective.loss(logits, batch.labels, clean).mean(), logits, losses
 
@@ -183,7 +184,7 @@ class RobustLoss(nn.Module):
         losses = []
         if batch.shared:
             with nullcontext() if first else statistics_untouched(self.model):
-                losses += self.heads.losses(batch.shared, self._forward(adversarial, weights)[1])
+                losses += self.heads.losses(batch.shared, self._forward(adversarial, weights)[1], shared=True)
         if batch.parts:
             with nullcontext() if first and not batch.shared else statistics_untouched(self.model):
                 losses += self.heads.losses(batch.parts, self._forward(views, weights)[1])
@@ -246,7 +247,8 @@ class RobustLoss(nn.Module):
             loss = features.new_zeros(len(candidates))
             if labels is not None:
                 loss = self.objective.attack_loss(logits[:count], labels, clean)
-            losses = self.heads.losses(shared, features[:count]) + self.heads.losses(parts, features[count:])
+            losses = self.heads.losses(shared, features[:count], shared=True)
+            losses += self.heads.losses(parts, features[count:])
             for part, pretext in zip(shared + parts, losses, strict=True):
                 loss = loss.index_add(0, part.rows, part.weight * pretext.to(loss.dtype))
             return loss

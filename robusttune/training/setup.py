@@ -83,7 +83,7 @@ def _robust_loss(
     check_first(robust_loss, first, labels)
     if settings.loaders.val_loader is not None and images.held is not None:
         check_held(robust_loss, images.held, settings.pixels, first.shape[1])
-    robust_loss.heads.go_on_with(files.heads_of(learning.heads))
+    robust_loss.heads.go_on_with(files.heads_of(learning.heads), learning.heads)
     return robust_loss
 
 

@@ -219,3 +219,16 @@ def test_images_of_another_shape_are_refused(monitor):
     ):
         monitor(pictures(4, 1, side=9))
     assert callable(robusttune.Monitor)
+
+
+@ALONE
+def test_a_channel_that_never_changes_raises_no_alarm_by_rounding():
+    """The last bits of a mean over pixels follow from the memory format and the number of images."""
+    images = pictures(640, 3, side=32)
+    images[:, 2] = 0.3
+    monitor = Monitor(small_model(), images.split(64), false_alarms=0.001)
+    for batch in (images[:100], images.to(memory_format=torch.channels_last)[:100], images.mT[:100]):
+        assert abs(monitor(batch).distances["mean of channel 3"]) < 0.1
+    darker = images[:100].clone()
+    darker[:, 2] -= 0.001
+    assert monitor(darker).statistic == "mean of channel 3"

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from short_runs import Halves, hardened, same, weights_of
+from short_runs import Halves, a_model, hardened, same, weights_of
 
 import robusttune
+from robusttune.measuring.pretext_heads import check_size
 from robusttune.run.files import load_weights
 from robusttune.tasks._heads import Heads
+from robusttune.tasks.jigsaw import jigsaw
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -49,3 +51,26 @@ def test_tasks_of_weight_0_share_out_a_quarter_of_the_images_spread_over_the_bat
         assert gaps.max() - gaps.min() <= 1
         seen[rows] += 1
     assert seen.min() > 0
+
+
+def test_heads_of_another_grid_are_refused(tmp_path):
+    """Grids of 3 and 4 tiles have 31 orders each, but other ones."""
+    model = hardened(tasks={jigsaw(grid=4): 0.5}, out=tmp_path)
+    says = r"was trained on the task jigsaw\(grid=4\), and jigsaw\(grid={}\) would misread its answers"
+    with pytest.raises(ValueError, match=says.format("None")):
+        robusttune.load_heads(tmp_path, model)
+    with pytest.raises(ValueError, match=says.format("3")):
+        robusttune.load_heads(tmp_path, model, tasks={jigsaw(grid=3): 0.5})
+    with pytest.raises(ValueError, match=says.format("None")):
+        hardened(a_model(), tasks={"jigsaw": 0.5}, heads=tmp_path)
+    known = {jigsaw(grid=4): 0.5}
+    assert robusttune.load_heads(tmp_path, model, tasks=known).tasks == {"jigsaw": jigsaw(grid=4)}
+    hardened(a_model(), tasks=known, heads=tmp_path)
+
+
+def test_heads_are_refused_for_images_of_a_size_with_as_many_orders_of_other_tiles():
+    heads = Heads({"jigsaw": 1.0}, "all", 4, patch_size=16, seed=0)
+    says = r"31 views to tell apart \(orders of 4x4 tiles\), but .* 31 views to tell apart \(orders of 3x3 tiles\)"
+    with pytest.raises(ValueError, match=says):
+        check_size(heads, (192, 192), (3, 144, 144), "runs/vit")
+    check_size(heads, (192, 192), (3, 128, 128), "runs/vit")
