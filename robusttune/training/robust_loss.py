@@ -40,8 +40,7 @@ class RobustLoss(nn.Module):
 
     A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the adversarial images, and
     each term, unweighted and detached. Give the optimiser `robust_loss.parameters()`: the model's parameters and those of the heads. Nothing
-    is attached to the model. In eval mode RobustLoss attacks as in train mode, leaves running statistics alone, and classifies the images as they are,
-    where a task such as `patch_rotation` replaces them in training.
+    is attached to the model. In eval mode it attacks, too, leaves running statistics alone, and classifies images that no task has changed.
 
     Args:
         model: images -> logits (N,K), any module; wrap RobustLoss in DDP, not the model.
