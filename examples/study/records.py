@@ -91,7 +91,8 @@ class Study:
         """Return the model that a run ends with, from its weights, or trained where they are gone, or `again`.
 
         A model that comes out otherwise than the one of the records takes its place there: what judges said of one model
-        must not stand beside what they said of another.
+        must not stand beside what they said of another. One that comes out the same `again` has the seconds of this run: those of a
+        run beside others are too many.
         """
         weights = self.weights / f"{name_of(run)}.safetensors"
         if weights.exists() and not again:
@@ -101,10 +102,11 @@ class Study:
         model, facts = self.train(run)
         model.eval()
         known = self.known(run)
-        if "seconds" not in known:
-            self.add(run, **facts, version=robusttune.__version__)
-        elif not is_the_same(model, known):
-            self.add(run, **facts, version=robusttune.__version__, again=True)
+        facts = {**facts, "version": robusttune.__version__}
+        if "seconds" in known and not is_the_same(model, known):
+            self.add(run, **facts, again=True)
+        elif again or "seconds" not in known:
+            self.add(run, **facts)
         self.weights.mkdir(parents=True, exist_ok=True)
         part = weights.with_suffix(".part")
         save_model(model, str(part))
