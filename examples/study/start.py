@@ -2,6 +2,7 @@
 
 python -m examples.study.start              # judges the models before hardening; adds to the records
 python -m examples.study.start --judges sweep autoattack --settings cnn-linf --seeds 0 1    # with AutoAttack, which takes minutes
+python -m examples.study.start --seconds    # of one run of each row, where nothing else runs
 python -m examples.study.start --tables     # from the records alone; `python -m examples.study.pages` puts them into the pages
 """
 
@@ -37,6 +38,21 @@ def started(run: Facts) -> tuple[nn.Module, Facts]:
 
 
 STUDY = Study("start", started)
+SECONDS = Study("seconds", search.train)
+
+
+def arm_of(setting: str, row: str) -> str:
+    """The arm of the search that a row shows."""
+    return search.FINALISTS[setting].get("the default" if row == "`harden`" else row, "")
+
+
+def time_each() -> None:
+    """Add the seconds of one run of each row to the records; those of the search were measured on days of other loads."""
+    for setting in SHOWN:
+        for row in ROWS:
+            if row != "before":
+                run = {"setting": setting, "arm": arm_of(setting, row), "seed": 0}
+                SECONDS.add(run, **search.train(run)[1])
 
 
 def runs(setting: str, row: str) -> list[Facts]:
@@ -44,9 +60,7 @@ def runs(setting: str, row: str) -> list[Facts]:
     if row == "before":
         known = STUDY.runs()
     else:
-        finalists = search.FINALISTS[setting]
-        arm = finalists["the default" if row == "`harden`" else row]
-        known = [run for run in search.STUDY.runs() if run["arm"] == arm]
+        known = [run for run in search.STUDY.runs() if run["arm"] == arm_of(setting, row)]
     return [run for run in known if run["setting"] == setting and run["seed"] in SEEDS and "1 eps" in run]
 
 
@@ -61,7 +75,8 @@ def tables() -> str:
             known_to_all = [column for column in COLUMNS if all(column in run for run in mine)]
             shown = {column: cell([float(str(run[column])) for run in mine], len(mine)) for column in known_to_all}
             cells = [shown.get(column, "") for column in COLUMNS]
-            seconds = "" if row == "before" else f"{mean(float(str(run['seconds'])) for run in mine):.0f}"
+            quiet = [run for run in SECONDS.runs() if (run["setting"], run["arm"]) == (setting, arm_of(setting, row))]
+            seconds = "" if row == "before" else f"{float(str(quiet[0]['seconds'])):.0f}"
             lines.append(f"| {known.norm} {shown_radius(known.eps)} | {row} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines)
 
@@ -98,12 +113,16 @@ def fingerprint() -> str:
 
 if __name__ == "__main__":
     options = program.parser(__doc__.splitlines()[0], ["before"], SHOWN)
+    options.add_argument("--seconds", action="store_true", help="measure the seconds of a run of each row")
     options.set_defaults(seeds=list(SEEDS), judges=["sweep"])
     asked = options.parse_args()
     if asked.tables:
         print(tables())
+        raise SystemExit
+    one_thread()
+    if asked.seconds:
+        time_each()
     else:
-        one_thread()
         for setting in asked.settings:
             for seed in asked.seeds:
                 STUDY.judge({"setting": setting, "seed": seed}, asked.judges, again=asked.again)
