@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 from robusttune.measuring.intervals import wilson
 from robusttune.run.folder import as_json
 from robusttune.run.settings import shown_radius
-from robusttune.types import plain_number
 
 RADII = ("eps", "step_size")
 SINGLE = ("right", "answers")  # attributes of a Record that hold a value for each image
@@ -229,12 +228,15 @@ def equal(first: object, second: object) -> bool:
 
 def numbers_of(record: Record) -> dict[str, object]:
     """Return a Record as a dict of values that JSON can hold, without what it holds of single images; objects become words."""
+    record = with_plain_numbers(record)
     numbers = {each.name: getattr(record, each.name) for each in fields(record) if each.name not in SINGLE}
-    return {**as_json(numbers), "interval": tuple(map(plain_number, record.interval))}
+    return {**as_json(numbers), "interval": record.interval}
 
 
 def with_plain_numbers(record: Record) -> Record:
-    """Return a Record whose numbers are Python's: those of numpy would be no JSON, and are not written alike."""
-    setting = {key: plain_number(value) for key, value in record.setting.items()}
+    """Return a Record whose numbers and flags are Python's: those of numpy and torch are no JSON."""
+    setting = {
+        key: value.item() if getattr(value, "ndim", None) == 0 else value for key, value in record.setting.items()
+    }
     value, low, high = (float(each) for each in (record.value, *record.interval))
     return replace(record, value=value, images=int(record.images), interval=(low, high), setting=setting)

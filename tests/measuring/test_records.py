@@ -114,7 +114,12 @@ def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
 def test_numbers_of_numpy_and_objects_cost_no_measurement(tmp_path):
     def mine(subject):
         return Record(
-            "mine", "f1", np.float32(0.5), np.int64(8), (np.float32(0.25), np.float64(0.75)), {"k": np.int64(3)}
+            "mine",
+            "f1",
+            np.float32(0.5),
+            np.int64(8),
+            (np.float32(0.25), np.float64(0.75)),
+            {"k": np.int64(3), "ok": np.bool_(False)},
         )
 
     class Own(plugins.find("norms", "l2")):
@@ -127,6 +132,7 @@ def test_numbers_of_numpy_and_objects_cost_no_measurement(tmp_path):
     assert records.where(norm=Own)
     first, second = Records.load(tmp_path)
     assert first == records[0]
+    assert first.setting["ok"] is False
     assert (second.value, second.setting["steps"], type(second.setting["norm"])) == (records[1].value, 1, str)
 
 
