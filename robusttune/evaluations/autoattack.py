@@ -200,18 +200,13 @@ class _SavedAnswers:
             try:
                 row = from_json(line)
                 key, right = row["key"], row["right"]
-                whole = row.get("checksum") in (
-                    None,
-                    _checksum(key, right, row.get("margins")),
-                )  # versions of before wrote none
+                margins = row.get("margins")  # versions of before wrote none, and no checksum
+                whole = row.get("checksum") in (None, _checksum(key, right, margins))
             except (ValueError, KeyError, TypeError, AttributeError):
                 whole = False
             damaged += not whole
             if whole:
-                self.known[key] = (
-                    [answer == "1" for answer in right],
-                    row.get("margins"),
-                )  # versions of before wrote none
+                self.known[key] = [answer == "1" for answer in right], margins
         if damaged:
             logger.warning("%d lines of %s are damaged or cut off: these batches are attacked again", damaged, path)
 
