@@ -105,6 +105,22 @@ def arguments(attack: Callable[..., object], settings: Mapping[str, object], tit
     return renamed
 
 
+def check_threat(given: Mapping[str, object], of_threat: Mapping[str, object], title: str) -> None:
+    """Raise a ValueError for settings that give an attack another radius or norm than the adversary's, which Records would name.
+
+    Args:
+        given: settings of the user, under the package's names.
+        of_threat: the radius and the norm of the adversary, under the same names.
+        title: of the attack, for the message.
+    """
+    for key, value in of_threat.items():
+        if key in given and given[key] != value:
+            raise ValueError(
+                f"{title} is told {key}={given[key]}, but the adversary's is {value}: leave {key} out, as the attack gets it from "
+                "the adversary"
+            )
+
+
 def projected(results: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
     """Project those results (N,C,H,W) of an attack that lie outside of the ball, in the images' memory format."""
     results = as_laid_out(results, images)

@@ -68,7 +68,8 @@ def adv_lib(
 
     Raises:
         ImportError: adv-lib is not installed.
-        ValueError: the loss has no labels (a joint attack), or the function or a setting is unknown or for another norm.
+        ValueError: the loss has no labels (a joint attack), or the function or a setting is unknown or for another norm or
+            radius.
     """
     library = _imported()
     model, labels = _adapters.problem(loss_of, images, "adv-lib")
@@ -77,7 +78,9 @@ def adv_lib(
     name = _adapters.known_name(name or "apgd", known, "adv-lib")
     attack = getattr(library, name)
     arguments = _adapters.arguments(attack, settings, f"adv-lib's {name}")
-    arguments = _offered(attack, name, threat, arguments) | arguments
+    offered = _offered(attack, name, threat, arguments)
+    _adapters.check_threat(arguments, offered, f"adv-lib's {name}")
+    arguments = offered | arguments
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     with differentiable(), own_randomness(seed):
         results = attack(model, _adapters.copied(images), labels, **arguments)

@@ -17,6 +17,8 @@ SLACK = 1e-3
 PGD: dict[object, str] = {"linf": "PGD", "l2": "PGDL2"}
 SPELLINGS: dict[object, object] = {"linf": "Linf", "l2": "L2"}
 RADIUS = ("eps", "max_epsilon")
+# The norm of classes that do not take one, but would find little in the ball of another norm, and not leave it.
+NORM_OF = {"CW": "l2", "DeepFool": "l2", "PGDL2": "l2", "PGDRSL2": "l2"}
 
 
 # Any: the library has no types.
@@ -56,7 +58,8 @@ def torchattacks(
 
     Raises:
         ImportError: torchattacks is not installed.
-        ValueError: the loss has no labels (a joint attack), the class or a setting is unknown, or the result leaves the ball.
+        ValueError: the loss has no labels (a joint attack), the class or a setting is unknown or of another norm or radius, or the
+            result leaves the ball.
     """
     library = _imported()
     model, labels = _adapters.problem(loss_of, images, "torchattacks")
@@ -65,8 +68,10 @@ def torchattacks(
     name = _adapters.known_name(name or PGD[threat.norm], _names(library), "torchattacks")
     kind = getattr(library, name)
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    offered, given = _offered(kind, threat, seed), _adapters.arguments(kind, settings, f"torchattacks' {name}")
+    _check_threat(name, threat, offered, given)
     with differentiable(), own_randomness(seed):
-        arguments = _offered(kind, threat, seed) | _adapters.arguments(kind, settings, f"torchattacks' {name}")
+        arguments = offered | given
         results: Tensor = kind(model, **arguments)(_adapters.copied(images), labels)
     bounded = any(radius in arguments for radius in RADIUS)
     if bounded and bool((threat.size(results, images) > threat.eps * (1 + SLACK) + 1e-6).any()):
@@ -74,6 +79,16 @@ def torchattacks(
             f"{name} left the {threat.norm} ball of radius eps, so it is for another norm: pass name=… of a class for {threat.norm}"
         )
     return _adapters.as_laid_out(results, images) if bounded else _adapters.projected(results, images, threat)
+
+
+def _check_threat(name: str, threat: ThreatModel, offered: dict[str, object], given: dict[str, object]) -> None:
+    """Raise a ValueError for a class of another norm, and for settings that say another norm or radius."""
+    if threat.norm in SPELLINGS and NORM_OF.get(name, threat.norm) != threat.norm:
+        raise ValueError(
+            f"torchattacks' {name} is for {NORM_OF[name]}, but the adversary's norm is {threat.norm}: pass name=… of another"
+        )
+    own = RADIUS if threat.norm not in SPELLINGS else (*RADIUS, "norm")
+    _adapters.check_threat(given, {key: offered[key] for key in own if key in offered}, f"torchattacks' {name}")
 
 
 def _offered(kind: type, threat: ThreatModel, seed: int) -> dict[str, object]:

@@ -63,13 +63,17 @@ def generated(
         preset: the benchmark whose severities are used; None to choose by the image size.
 
     Raises:
-        ValueError: a corruption or severity is unknown or missing, or a corruption is named twice.
+        ValueError: a corruption or severity is unknown or missing, or a corruption or severity is named twice.
     """
     unknown = [severity for severity in severities if severity not in SEVERITIES]
-    if unknown or not severities or not names:
+    if unknown or not len(severities) or not len(names):  # an array of numpy is neither true nor false
         raise ValueError(
             f"names={list(names)} and severities={list(severities)}, but at least one corruption and severities out of "
             "1 to 5 are needed"
+        )
+    if len(set(severities)) < len(severities):
+        raise ValueError(
+            f"severities={list(severities)} holds one more than once, but each counts once: name each once"
         )
     chosen: list[Callable[..., Tensor]] = [plugins.find("corruptions", name) for name in names]
     titles = [_name(_inner(change)) for change in chosen]

@@ -12,7 +12,7 @@ import torch
 
 from robusttune import plugins
 from robusttune.attacks import Attack
-from robusttune.evaluations import Passes, Record, Subject, accuracy, attacks_at, checked_by, takes
+from robusttune.evaluations import LOSSES, Passes, Record, Subject, accuracy, attacks_at, checked_by, takes
 from robusttune.measuring.tally import image_hashes
 from robusttune.norms import NormLike
 from robusttune.run.provenance import digest, fingerprint
@@ -26,6 +26,7 @@ STEPS, TARGETS, QUERIES = 100, 9, 5000
 FEWEST_CLASSES = 4
 SHORT = 5  # steps by which an estimate measures a member
 FILE = "autoattack.jsonl"
+ALIKE = 0.01  # of the mean logit, between margins of one model: far above what another device changes
 
 Member: TypeAlias = tuple[str, dict[str, object]]  # an attack of `attacks/`, and its settings
 
@@ -117,16 +118,18 @@ def autoattack(
     saved = _SavedAnswers(subject, threat, queries)
     after: dict[str, list[bool]] = {name: [] for name in members}
     for pixels, labels in subject.batches():
-        alive, hashes = subject.predicted(pixels) == labels, image_hashes(pixels)
+        logits, hashes = subject.answers(pixels), image_hashes(pixels)
+        alive, margins = logits.argmax(1) == labels, LOSSES["margin"](logits, labels).tolist()
+        close = ALIKE * float(logits.abs().mean())
         batch = [f"{image} {label}" for image, label in zip(hashes, labels.tolist(), strict=True)]
         for name, (package, settings) in members.items():
-            known = saved.find(name, batch)
+            known = saved.find(name, batch, margins, close)
             if known is None:
                 attack = plugins.configured("attacks", package, **settings)
                 alive = subject.withstood(
                     pixels, labels, alive, attack, threat, loss="cross_entropy", generator=subject.generator()
                 )
-                saved.add(name, batch, alive.tolist())
+                saved.add(name, batch, alive.tolist(), margins)
             else:
                 alive = torch.tensor(known, device=alive.device)
             after[name] += alive.tolist()
@@ -182,7 +185,8 @@ class _SavedAnswers:
         space = [subject.pixels.mean.flatten().tolist(), subject.pixels.std.flatten().tolist()]
         measured = [fingerprint(subject.model), space, threat.norm, threat.eps, queries, subject.seed]
         self.measured = hashlib.blake2b(json.dumps(measured).encode(), digest_size=8).hexdigest()
-        self.known: dict[str, list[bool]] = {}
+        self.known: dict[str, tuple[list[bool], list[float] | None]] = {}
+        self.told = False
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
@@ -196,32 +200,47 @@ class _SavedAnswers:
             try:
                 row = from_json(line)
                 key, right = row["key"], row["right"]
-                whole = row.get("checksum") in (None, _checksum(key, right))  # versions of before wrote none
+                margins = row.get("margins")  # versions of before wrote none, and no checksum
+                whole = row.get("checksum") in (None, _checksum(key, right, margins))
             except (ValueError, KeyError, TypeError, AttributeError):
                 whole = False
             damaged += not whole
             if whole:
-                self.known[key] = [answer == "1" for answer in right]
+                self.known[key] = [answer == "1" for answer in right], margins
         if damaged:
             logger.warning("%d lines of %s are damaged or cut off: these batches are attacked again", damaged, path)
 
-    def find(self, name: str, batch: list[str]) -> list[bool] | None:
+    def find(self, name: str, batch: list[str], margins: list[float], close: float) -> list[bool] | None:
         """Return which images of a batch withstood this member and those before it; None if it is not known.
+
+        What a model of other answers withstood is not known, as where its weights are the same, but not what it does before them.
 
         Args:
             name: the member's description.
             batch: for each image its hash and its label.
+            margins: of the answers to the images without an attack.
+            close: the largest difference of margins that counts as the same.
         """
-        return self.known.get(self._key(name, batch))
+        right, before = self.known.get(self._key(name, batch), (None, None))
+        if before is None or all(abs(a - b) <= close for a, b in zip(margins, before, strict=True)):
+            return right
+        if not self.told:
+            logger.warning(
+                "%s is of a model of the same weights that answered otherwise: its batches are attacked again",
+                self.path,
+            )
+        self.told = True
+        return None
 
-    def add(self, name: str, batch: list[str], right: list[bool]) -> None:
+    def add(self, name: str, batch: list[str], right: list[bool], margins: list[float]) -> None:
         """Append the answers to the file, if there is one."""
         if self.path is None:
             return
         key, answers = self._key(name, batch), "".join("01"[answer] for answer in right)
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "right": answers, "checksum": _checksum(key, answers)}) + "\n")
+                row = {"key": key, "right": answers, "margins": margins, "checksum": _checksum(key, answers, margins)}
+                file.write(json.dumps(row) + "\n")
         except OSError as error:  # hours of attacks are worth more than the file from which they could go on
             logger.warning(
                 "%s cannot be written (%s): the attack goes on, but could not be resumed", self.path, error.strerror
@@ -233,5 +252,5 @@ class _SavedAnswers:
         return hashlib.blake2b(" ".join([self.measured, name, *batch]).encode(), digest_size=16).hexdigest()
 
 
-def _checksum(key: str, right: str) -> str:
-    return digest([key.encode(), right.encode()])
+def _checksum(key: str, right: str, margins: list[float] | None) -> str:
+    return digest([key.encode(), right.encode(), *([] if margins is None else [json.dumps(margins).encode()])])

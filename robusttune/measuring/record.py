@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
+from robusttune.run.folder import as_json
 from robusttune.run.settings import shown_radius
 
 RADII = ("eps", "step_size")
@@ -226,5 +227,16 @@ def equal(first: object, second: object) -> bool:
 
 
 def numbers_of(record: Record) -> dict[str, object]:
-    """Return a Record as a dict, without what it holds of single images."""
-    return {key: value for key, value in asdict(record).items() if key not in SINGLE}
+    """Return a Record as a dict of values that JSON can hold, without what it holds of single images; objects become words."""
+    record = with_plain_numbers(record)
+    numbers = {each.name: getattr(record, each.name) for each in fields(record) if each.name not in SINGLE}
+    return {**as_json(numbers), "interval": record.interval}
+
+
+def with_plain_numbers(record: Record) -> Record:
+    """Return a Record whose numbers and flags are Python's: those of numpy and torch are no JSON."""
+    setting = {
+        key: value.item() if getattr(value, "ndim", None) == 0 else value for key, value in record.setting.items()
+    }
+    value, low, high = (float(each) for each in (record.value, *record.interval))
+    return replace(record, value=value, images=int(record.images), interval=(low, high), setting=setting)

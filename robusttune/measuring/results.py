@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from robusttune.measuring.failures import worst
-from robusttune.measuring.record import Record
+from robusttune.measuring.record import Record, with_plain_numbers
 from robusttune.measuring.records import Records
 from robusttune.measuring.records_files import FILE
 from robusttune.measuring.tally import Tally
@@ -55,7 +55,7 @@ def merged(results: Sequence[Result]) -> Records:
     for result, each in zip(results, answers, strict=True):
         kept = each.hashes == records.hashes
         records += [
-            replace(record, right=right if kept else None, answers=answers if kept else None)
+            replace(with_plain_numbers(record), right=right if kept else None, answers=answers if kept else None)
             for record, right, answers in zip(result.records, each.rights, each.answers, strict=True)
         ]
     return records

@@ -30,10 +30,15 @@ class l2:
 
     @staticmethod
     def ascent(gradient: Tensor) -> Tensor:
-        """Return the direction (N,C,H,W) of norm 1 along which a linear function grows fastest; zero where the gradient is zero."""
+        """Return the direction (N,C,H,W) of norm 1 along which a linear function grows fastest; zero where the gradient is zero.
+
+        Infinite entries, as of a square root at 0, count as the largest finite one, and NaN as zero: a direction of NaN would
+        end an attack without a word.
+        """
         # Scaled by the largest entry first: the square of a gradient of 1e-30 is not representable.
-        largest = per_image(gradient.flatten(1).abs().amax(dim=1), gradient)
-        scaled = gradient / torch.where(largest > 0, largest, 1.0)
+        finite = gradient.nan_to_num(0.0, 0.0, 0.0)
+        largest = per_image(finite.flatten(1).abs_().amax(dim=1), gradient)
+        scaled = (gradient / torch.where(largest > 0, largest, 1.0)).clamp_(-1, 1).nan_to_num_(0.0)
         size = per_image(l2.size(scaled), scaled)
         return scaled / torch.where(size > 0, size, 1.0)
 

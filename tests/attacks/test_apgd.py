@@ -255,3 +255,12 @@ def test_it_trains(attack, attack_tasks):
     out["loss"].backward()
     assert all(value.isfinite().all() for value in out.values())
     assert all(parameter.grad.isfinite().all() for parameter in robust_loss.parameters())
+
+
+def test_a_slope_without_end_does_not_end_the_search():
+    signs = torch.tensor([1.0, -1.0]).repeat(8).reshape(1, 1, 4, 4)
+    loss_of = LossOf(lambda images: (signs * images.sqrt()).sum((1, 2, 3)))
+    images = torch.full((8, 1, 4, 4), 0.1)
+    found = apgd(loss_of, images, ThreatModel("l2", 0.5), generator=generator(), steps=20)
+    assert (found == 0).any()  # where the slope has no end
+    assert (loss_of(found) > 2).all()

@@ -99,6 +99,28 @@ def test_an_interrupted_second_judge_goes_on(tmp_path):
     assert (tmp_path / module.FILE).read_text().splitlines() == lines
 
 
+class Stepped(nn.Module):
+    """A model that sees images in a number of levels, which is no weight."""
+
+    def __init__(self, levels):
+        super().__init__()
+        self.model, self.levels = hardened(), levels
+
+    def forward(self, images):
+        return self.model(images + ((images * self.levels).round() / self.levels - images).detach())
+
+
+def test_answers_of_a_model_that_answers_otherwise_are_not_gone_on_from(tmp_path, caplog):
+    suite, batches = partial(both, second_judge=False), loader(20)
+    first = measured(suite, model=Stepped(1000), batches=batches, out=tmp_path)
+    assert measured(suite, model=Stepped(1000), batches=batches, out=tmp_path, resume=True) == first
+    assert "answered otherwise" not in caplog.text
+    resumed = measured(suite, model=Stepped(4), batches=batches, out=tmp_path, resume=True)
+    assert resumed == measured(suite, model=Stepped(4), batches=batches)
+    assert resumed != first
+    assert caplog.text.count("answered otherwise") == 1
+
+
 def test_nothing_is_measured_where_the_second_judge_is_missing(monkeypatch):
     for name in ("adv_lib", "adv_lib.attacks"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -174,6 +174,7 @@ def test_kornia_augmentations_and_partials_stand_beside_ours(tmp_path):
         ({"names": ["fogg"]}, r"unknown corruption 'fogg' \(did you mean 'fog'\?\)"),
         ({"names": []}, "at least one corruption"),
         ({"severities": [0]}, r"severities=\[0\].* out of 1 to 5"),
+        ({"severities": [1, 1]}, r"severities=\[1, 1\] holds one more than once"),
         ({"names": [3]}, "names= holds 3"),
         ({"names": ["fog"], "preset": 100}, "preset is 100"),
         ({"published": "nowhere"}, "is no folder"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from linear_model import linear
@@ -14,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robusttune
-from robusttune import Record, Records
+from robusttune import Record, Records, plugins
 from robusttune.cli import main
 from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.record import accuracy
@@ -103,9 +104,36 @@ def test_a_file_of_another_kind_holds_no_records(text, tmp_path):
 def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = Records([accuracy("clean", 1, 2)]).save(tmp_path / "records.jsonl")
     before = path.read_text()
-    with pytest.raises(TypeError):
-        Records([Record("clean", "accuracy", 0.5, 2, (0.0, 1.0), {"model": object()})]).save(path)
+    endless = []
+    endless.append(endless)
+    with pytest.raises(RecursionError):
+        Records([Record("clean", "accuracy", 0.5, 2, (0.0, 1.0), {"model": endless})]).save(path)
     assert path.read_text() == before
+
+
+def test_numbers_of_numpy_and_objects_cost_no_measurement(tmp_path):
+    def mine(subject):
+        return Record(
+            "mine",
+            "f1",
+            np.float32(0.5),
+            np.int64(8),
+            (np.float32(0.25), np.float64(0.75)),
+            {"k": np.int64(3), "ok": np.bool_(False)},
+        )
+
+    class Own(plugins.find("norms", "l2")):
+        pass
+
+    model, images, labels = linear()
+    which = [mine, partial(sweep, norms=[Own], eps=[0.1], steps=np.int64(1))]
+    records = robusttune.evaluate(model, [(images, labels)], which, norm=Own, eps=0.1, out=tmp_path, progress=False)
+    assert type(records[0].setting["k"]) is int
+    assert records.where(norm=Own)
+    first, second = Records.load(tmp_path)
+    assert first == records[0]
+    assert first.setting["ok"] is False
+    assert (second.value, second.setting["steps"], type(second.setting["norm"])) == (records[1].value, 1, str)
 
 
 def test_records_saved_over_others_leave_nothing_of_those_beside_them(tmp_path):

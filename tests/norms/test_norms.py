@@ -105,6 +105,17 @@ def test_ascent_of_a_zero_gradient_is_zero_and_leaves_the_other_images_alone(nor
 
 
 @every_norm
+@pytest.mark.parametrize("finite", [-2.0, 0.0])
+def test_ascent_takes_infinite_slopes_for_the_largest_and_none_for_zero(norm, finite):
+    gradient = torch.tensor([finite, math.inf, -math.inf, math.nan]).reshape(1, 1, 2, 2)
+    geometry = plugins.find("norms", norm)
+    steps = geometry.ascent(gradient).flatten()
+    assert torch.equal(steps.sign(), torch.tensor([finite, 1.0, -1.0, 0.0]).sign())
+    assert steps[1] == -steps[2]
+    assert geometry.size(steps.reshape(1, 1, 2, 2)) == pytest.approx(1.0)
+
+
+@every_norm
 @given(shape=shapes, seed=seeds)
 def test_no_direction_of_the_same_norm_climbs_faster_than_ascent(norm, shape, seed):
     geometry, gradient = plugins.find("norms", norm), random_values(shape, seed)
