@@ -194,3 +194,12 @@ def test_a_teacher_that_is_a_function_is_known_by_its_answers_in_the_first_proce
     monkeypatch.setattr(run_facts.distributed, "gathered", of_both)
     monkeypatch.setattr(Teacher, "facts", lambda self, images: {"name": self.name, "fingerprint": "of others"})
     hardened(loader=labelled(), resume=True, epochs=2, **settings)
+
+
+@pytest.mark.parametrize(("shuffle", "batch", "told"), [(False, 50, True), (False, 100, False), (True, 50, False)])
+def test_images_that_no_epoch_comes_to_are_warned_of(caplog, shuffle, batch, told):
+    images = digits().tensors[0][LABELLED:]
+    loader = DataLoader(TensorDataset(images), batch, shuffle=shuffle)
+    hardened(loader=labelled(), unlabeled_loader=loader, teacher=None, tasks=["rotation"], steps=1, max_steps=1)
+    assert ("does not shuffle, and has 6 batches, but the loader 4" in caplog.text) == told
+    assert ("does not shuffle" in caplog.text) == told
