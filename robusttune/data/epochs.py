@@ -120,7 +120,7 @@ class Batches:
                 f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
             )
 
-    def endless(self, least: int = 1, *, number: int = 0, device: torch.device | None = None) -> Iterator[Tensor]:
+    def endless(self, least: int = 1, number: int = 0, *, device: torch.device | None = None) -> Iterator[Tensor]:
         """Yield the images of the batches, epoch after epoch, without end.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def warn_of_other_data(folder: Path, facts: Mapping[str, Any]) -> None:
+def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
     """Log a warning where a run is resumed with another number of images or batches.
 
     Args:

@@ -118,10 +118,10 @@ class Training:
             randomness.restore_random_states(self.epoch_states, *self.drawn_from)
         else:
             self.epoch_states = now
-        least, more = 1 + has_batch_norm(self.robust_loss.model), self.unlabeled
-        at: dict[str, Any] = {"number": self.epoch, "device": self.stepper.device}
-        unlabeled: Iterator[Tensor | None] = repeat(None) if more is None else more.endless(least, **at)
-        labelled = self.batches.epoch(**at, classes=self.robust_loss.classifier.classes)
+        at, device, more = self.epoch, self.stepper.device, self.unlabeled
+        least = 1 + has_batch_norm(self.robust_loss.model)
+        unlabeled: Iterator[Tensor | None] = repeat(None) if more is None else more.endless(least, at, device=device)
+        labelled = self.batches.epoch(at, classes=self.robust_loss.classifier.classes, device=device)
         pairs = zip(labelled, unlabeled, strict=False)
         if self.consumed:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
