@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from robusttune.data import sharding
 from robusttune.data.batches import (
     check_channels,
     check_classes,
@@ -119,20 +120,22 @@ class Batches:
                 f"the {self.name} had no batch in epoch {number + 1}: it must yield its batches again each time"
             )
 
-    def endless(self, least: int = 1, *, device: torch.device | None = None) -> Iterator[Tensor]:
+    def endless(self, least: int = 1, number: int = 0, *, device: torch.device | None = None) -> Iterator[Tensor]:
         """Yield the images of the batches, epoch after epoch, without end.
 
         Args:
             least: images of a batch; smaller batches are left out. It is 2 before batch norm, as the last batch may hold
                 one image alone.
+            number: of the first epoch; samplers that shuffle by it give another order in each.
             device: as in `epoch`.
 
         Raises:
             ValueError: as `epoch` does; an epoch without any batch of that size.
         """
-        for number in itertools.count():
+        for each in itertools.count(number):
             large = 0
-            for images, _ in self.epoch(number, device=device):
+            sharding.set_epoch(self.loader, each)
+            for images, _ in self.epoch(each, device=device):
                 if len(images) >= least:
                     large += 1
                     yield images

@@ -49,8 +49,13 @@ def sharded(loader: Loader, marked: bool | None, *, seed: int) -> Loader:
 
 
 def whole(loader: Loader) -> Loader:
-    """Return a loader of all images, each once, in place of a sharded one, whose shares are padded to equal length."""
-    if not together() or not is_sharded(loader) or not hasattr(loader, "dataset"):
+    """Return a loader of all images, each once and in the same order in every process, where several work together.
+
+    It takes the place of a sharded one, whose shares are padded to equal length, and of one that shuffles: random transforms may draw
+    more numbers in one process than in another, and then every n-th batch would hold other images in each.
+    """
+    shuffled = is_plain(loader) and isinstance(loader.sampler, RandomSampler)
+    if not together() or not hasattr(loader, "dataset") or not (shuffled or is_sharded(loader)):
         return loader
     return rebuilt(cast("DataLoader[object]", loader))
 

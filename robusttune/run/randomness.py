@@ -93,20 +93,20 @@ def rewound(*loaders: Loader | None) -> Iterator[None]:
             source.set_state(state)
 
 
-def random_states(loader: Loader | None) -> States:
-    """Copy the random states of torch, CUDA, numpy and Python, and of the loader's generators, for a checkpoint."""
+def random_states(*loaders: Loader | None) -> States:
+    """Copy the random states of torch, CUDA, numpy and Python, and of the loaders' generators, for a checkpoint."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": random.getstate(),
-        "loader": [generator.get_state() for generator in generators(loader)],
+        "loader": [generator.get_state() for generator in generators(*loaders)],
     }
 
 
-def restore_random_states(states: Mapping[str, Any], loader: Loader | None) -> None:
-    """Restore what `random_states` returned; CUDA's states only on a machine with as many devices."""
+def restore_random_states(states: Mapping[str, Any], *loaders: Loader | None) -> None:
+    """Restore what `random_states` returned for these loaders; CUDA's states only on a machine with as many devices."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -114,14 +114,14 @@ def restore_random_states(states: Mapping[str, Any], loader: Loader | None) -> N
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, inner, gaussian = states["python"]
     random.setstate((version, tuple(inner), gaussian))
-    for generator, state in zip(generators(loader), states["loader"], strict=False):
+    for generator, state in zip(generators(*loaders), states["loader"], strict=False):
         generator.set_state(state)
 
 
-def generators(loader: Loader | None) -> list[torch.Generator]:
-    """List the generators of a loader and its samplers, each once; those of both loaders, where it mixes two."""
+def generators(*loaders: Loader | None) -> list[torch.Generator]:
+    """List the generators of loaders and their samplers, each once; those of both loaders, where one mixes two."""
     owners: list[object] = []
-    for each in getattr(loader, "loaders", (loader,)):
+    for each in [part for loader in loaders for part in getattr(loader, "loaders", (loader,))]:
         batch_sampler = getattr(each, "batch_sampler", None)
         owners += [each, getattr(each, "sampler", None), getattr(batch_sampler, "sampler", None)]
     held = [getattr(owner, "generator", None) for owner in owners]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from robusttune.run import files
+from robusttune.run import distributed, files
+from robusttune.run.about import read_facts
 from robusttune.run.fields import FLAG, MAPPING, TEXTS, Kind, WrongFact, check_facts
 from robusttune.types import shown
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST = 2**63
 SHOWN = 3  # names of weights in an error
+COUNTED = ("images", "batches")  # of the data's facts in `run.json`
 
 
 def _is_number(value: object) -> bool:
@@ -51,6 +55,41 @@ OF_RECOVERY = {
     "kept": MAPPING,
 }
 FLAGS = {"folded": FLAG, "replayed": FLAG}
+
+logger = logging.getLogger("robusttune")
+
+
+def check_shared(folder: Path) -> None:
+    """Raise a ValueError, in every process, where some see a checkpoint in the folder and others, as on another machine, do not."""
+    seen = distributed.gathered((folder / files.STATE).exists())
+    if len(set(seen)) > 1:
+        without = [str(rank) for rank, sees in enumerate(seen) if not sees]
+        raise ValueError(
+            f"{str(folder)!r} holds a checkpoint, but not where rank {', '.join(without)} runs, which would begin afresh: name a folder "
+            "that all machines share, or copy it to each"
+        )
+
+
+def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
+    """Log a warning where a run is resumed with another number of images or batches.
+
+    Args:
+        folder: of the run.
+        facts: the contents of the `run.json` of now.
+    """
+    path = folder / files.RUN
+    before = (read_facts(path).get("data") if path.exists() else None) or {}
+    now = facts["data"]
+    changed = [
+        f"{before[name]} {name} and now {now[name]}" for name in COUNTED if before.get(name) not in (None, now[name])
+    ]
+    if changed and distributed.rank() == 0:
+        logger.warning(
+            "the run in %s goes on with other data than it was begun with: its loader had %s. Where images are held back from the loader, "
+            "they are others now, and may have been trained on before: pass the data of before, or begin anew in another folder",
+            folder,
+            ", ".join(changed),
+        )
 
 
 def check_state(state: Mapping[str, object]) -> None:

@@ -16,7 +16,7 @@ from robusttune.run import distributed, files, randomness, termination
 from robusttune.run import folder as run_folder
 from robusttune.run.fields import WrongFact
 from robusttune.run.log import tell
-from robusttune.training.checkpoint_checks import check_fit, check_state
+from robusttune.training.checkpoint_checks import check_fit, check_shared, check_state, warn_of_other_data
 from robusttune.training.continuing import Continuation, consequence, continuation, note_continuation
 from robusttune.training.step import Stepper
 from robusttune.training.validation import Score, judge
@@ -68,6 +68,7 @@ class Checkpoints:
         """
         if self.folder is None:
             return False
+        check_shared(self.folder)
         if not (self.folder / files.STATE).exists():  # a checkpoint that is replaced gives its room
             weights = training.robust_loss.parameters()
             run_folder.check_room(self.folder, COPIES * sum(each.numel() * each.element_size() for each in weights))
@@ -75,6 +76,8 @@ class Checkpoints:
         distributed.barrier()
         if distributed.rank() == 0 and not (restored and (self.folder / files.RUN).exists()):
             run_folder.write_run(self.folder, facts)
+        if not restored:
+            training.journal.rewind(0)  # of a run that was stopped before its first state
         if more is not None:
             self._go_on(training, facts, more)
         return restored
@@ -108,6 +111,7 @@ class Checkpoints:
         if not training.consumed and distributed.rank() == 0:
             self._save_outputs(training)  # a stop after the last state may have left those of the epoch before
         if not training.over:
+            warn_of_other_data(self.folder, facts)
             for batches in (training.batches, training.unlabeled):
                 run_folder.warn_if_inexact(getattr(batches, "loader", None))
         return True, more
@@ -143,7 +147,7 @@ def state_of(training: Training) -> dict[str, Any]:
         "folded": training.robust_loss.passes.folded is not None,
         "compiled": training.robust_loss.passes.compiled,
         "replayed": training.robust_loss.passes.graphs is not None,
-        "states": randomness.random_states(training.batches.loader),
+        "states": randomness.random_states(*training.drawn_from),
     }
 
 
@@ -185,7 +189,7 @@ def restore(training: Training, state: Mapping[str, Any]) -> None:
     if state.get("replayed") and training.stepper.device.type == "cuda":
         training.robust_loss.passes.replay(Graphs(level=logging.INFO))
     training.epoch_states = state["epoch_states"]
-    randomness.restore_random_states(state["states"], training.batches.loader)
+    randomness.restore_random_states(state["states"], *training.drawn_from)
     training.journal.rewind(training.epoch)
 
 

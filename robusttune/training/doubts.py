@@ -18,7 +18,8 @@ def doubts(training: Training) -> list[str]:
 def _unchanged_model(training: Training) -> list[str]:
     """Return a warning where no weight is another than before the steps of this run."""
     robust_loss, before = training.robust_loss, training.recovery.start
-    if before is None or before != fingerprint(robust_loss.model, trained=True):
+    took_none = training.progress.taken == training.recovery.began  # all that was left was to judge the last epoch
+    if before is None or took_none or before != fingerprint(robust_loss.model, trained=True):
         return []
     rates = sorted({group["lr"] for group in training.stepper.optimizer.param_groups})
     why = (

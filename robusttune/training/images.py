@@ -1,5 +1,6 @@
 """The images of a run: those to train on, those to judge epochs by, and the labels that a teacher gives to some."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler
 
 from robusttune.data import sharding
 from robusttune.data.batches import are_images_alone, first_batch
 from robusttune.data.class_names import class_names
 from robusttune.data.epochs import Batches
+from robusttune.data.loaders import is_plain
 from robusttune.data.pixels import Pixels, find_pixels
 from robusttune.data.splits import HELD_BACK, held_back
 from robusttune.data.transforms import find_statistics, same_statistics
@@ -26,6 +29,8 @@ from robusttune.training.labelling import Labelling, Likeness, labelling_of, lik
 from robusttune.training.presets import images_of_a_step
 from robusttune.training.settings import RunSettings
 from robusttune.types import Loader
+
+logger = logging.getLogger("robusttune")
 
 NOTHING_NEW = "the loader has no labels, so that unlabeled_loader= adds nothing new: join both to one loader"
 
@@ -78,12 +83,33 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
     extra = None if more is None else _batches_of(more, settings, labelled=False, name="unlabeled_loader")
     images = Images(loader, held, batches, pixels, extra)
     if loaders.teacher is None or (extra is None and batches.labelled):
+        _warn_of_unseen(more, extra, batches)
         yield _cut(images, settings)
         return
     classes, names, shape = _classes_of(model, images), class_names(loaders.loader), batches.peeked[0].shape[1:]
     with teaching(loaders.teacher, model, pixels, device, classes, names, shape) as teacher:
         labelled = _labelled(images, teacher, settings) if extra is None else _mixed(images, teacher, settings)
         yield _cut(labelled, settings)
+
+
+def _warn_of_unseen(more: Loader | None, extra: Batches | None, batches: Batches) -> None:
+    """Log a warning for a loader in a fixed order of which each epoch, as it begins anew, sees the first batches alone.
+
+    Args:
+        more: images for the pretext losses alone, as the user passed them.
+        extra: this process's share of them; None for none.
+        batches: with labels, as many as an epoch has.
+    """
+    fixed = more is not None and is_plain(more) and isinstance(more.sampler, SequentialSampler)
+    if not fixed or extra is None or extra.count is None or batches.count is None or extra.count <= batches.count:
+        return
+    if distributed.rank() == 0:
+        logger.warning(
+            "unlabeled_loader does not shuffle, and has %s batches, but the loader %s: each epoch takes the first ones, so that the images "
+            "after them are never seen; pass shuffle=True",
+            f"{extra.count:,}",
+            f"{batches.count:,}",
+        )
 
 
 def _cut(images: Images, settings: RunSettings) -> Images:

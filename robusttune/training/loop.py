@@ -56,14 +56,15 @@ class Training:
         self.stepper, self.batches, self.journal = stepper, batches, journal
         self.validation, self.checkpoints, self.late, self.on_epoch = validation, checkpoints, late, on_epoch
         self.unlabeled, self.teacher, self.labelling = unlabeled, teacher, labelling
+        self.drawn_from = [getattr(each, "loader", None) for each in (batches, unlabeled, validation)]
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.recovery, self.epoch, self.consumed = Meter(), Recovery(), 0, 0
         self.epoch_states: dict[str, Any] = {}
 
     @property
     def over(self) -> bool:
-        """True when the epochs, the steps or the seconds are used up."""
-        return self.epoch >= self.progress.length.epochs or self.progress.over
+        """True when the epochs, the steps or the seconds are used up, and the last epoch has been judged and written."""
+        return self.epoch >= self.progress.length.epochs or (self.progress.over and not self.consumed)
 
     def run(self, *, show_bar: bool) -> None:
         """Take all the steps that are left.
@@ -85,7 +86,7 @@ class Training:
 
     def _train_epoch(self, display: Display) -> None:
         began = time.perf_counter()
-        for _ in self.train_batches():
+        for _ in iter(()) if self.progress.over else self.train_batches():
             now = time.perf_counter()
             self.progress.elapsed, began = self._agreed(self.progress.elapsed + now - began), now
             if self.stepper.waiting == 0:
@@ -111,23 +112,22 @@ class Training:
 
     def _batches_left(self) -> Iterator[LoadedBatch]:
         """Yield the batches of the epoch that were not taken before a resume."""
-        loader, now = self.batches.loader, randomness.random_states(self.batches.loader)
-        sharding.set_epoch(loader, self.epoch)
+        now = randomness.random_states(*self.drawn_from)
+        sharding.set_epoch(self.batches.loader, self.epoch)
         if self.consumed:
-            randomness.restore_random_states(self.epoch_states, loader)
+            randomness.restore_random_states(self.epoch_states, *self.drawn_from)
         else:
             self.epoch_states = now
+        at, device, more = self.epoch, self.stepper.device, self.unlabeled
         least = 1 + has_batch_norm(self.robust_loss.model)
-        device, more = self.stepper.device, self.unlabeled
-        unlabeled: Iterator[Tensor | None] = repeat(None) if more is None else more.endless(least, device=device)
-        labelled = self.batches.epoch(self.epoch, classes=self.robust_loss.classifier.classes, device=device)
+        unlabeled: Iterator[Tensor | None] = repeat(None) if more is None else more.endless(least, at, device=device)
+        labelled = self.batches.epoch(at, classes=self.robust_loss.classifier.classes, device=device)
         pairs = zip(labelled, unlabeled, strict=False)
         if self.consumed:
             # The order of images was drawn when the epoch began; everything after depends on the states of now.
             next(islice(pairs, self.consumed - 1, self.consumed), None)
-            randomness.restore_random_states(now, loader)
-        for (images, labels), extra in pairs:
-            yield LoadedBatch(images, labels, extra)
+            randomness.restore_random_states(now, *self.drawn_from)
+        yield from (LoadedBatch(*batch, extra) for batch, extra in pairs)
 
     def _end_epoch(self) -> None:
         average, number = self.stepper.average, self.epoch + 1

@@ -22,7 +22,8 @@ from robusttune.run.tracking import Tracking, tracking
 from robusttune.training.checks import check_choices
 from robusttune.training.micro_batches import OutOfMemory
 from robusttune.training.precision import autocast, chosen_precision
-from robusttune.training.settings import Output, RunSettings, Speed
+from robusttune.training.recipe import lent
+from robusttune.training.settings import RunSettings, Speed
 
 
 class Place(NamedTuple):
@@ -42,8 +43,9 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[Place]:
+def borrowed_model(model: nn.Module, settings: RunSettings) -> Iterator[Place]:
     """Join the process group and borrow the model for a run; restores its weights if anything is raised."""
+    speed, output = settings.speed, settings.output
     check_choices(speed)
     device = distributed.join(chosen_device(model, speed.device))
     with (
@@ -54,6 +56,7 @@ def borrowed_model(model: nn.Module, speed: Speed, output: Output) -> Iterator[P
         run_folder.noted_on_failure(folder),
         borrowed(model, device, output.seed),
         memory_in_words(speed.micro_batch),
+        lent(settings.updates),
         tracking(output.log, folder) as tracked,
     ):
         yield Place(device, folder, tracked)

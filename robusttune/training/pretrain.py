@@ -154,7 +154,7 @@ def pretraining(model: nn.Module, settings: RunSettings) -> Iterator[Training]:
         )
     images, output = settings.loaders.loader, settings.output
     check_loader(images, "images", passes=settings.length.epochs)
-    with borrowed_model(model, settings.speed, output) as place:
+    with borrowed_model(model, settings) as place:
         loader = sharding.sharded(images, settings.speed.sharded, seed=output.seed)
         batches = Batches(loader, labelled=False, name="images")
         first, _ = batches.first()

@@ -1,6 +1,8 @@
 """The optimiser and the scheduler of a run, with customary values by backbone and image size."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -61,6 +63,7 @@ class Recipe:
             raise ValueError(
                 f"scheduler= made {shown(scheduler)}, but a torch scheduler with {', '.join(SCHEDULER)} is needed"
             )
+        _check_step(scheduler)
         return optimizer, cast(Scheduler, scheduler)
 
     def _optimizer(self, robust_loss: RobustLoss) -> Optimizer:
@@ -125,6 +128,43 @@ def _fuses(optimizer: str, robust_loss: nn.Module) -> bool:
     return optimizer in FUSED and floats and devices <= FUSED_ON
 
 
+def _check_step(scheduler: object) -> None:
+    """Raise a ValueError for a scheduler whose `step` cannot be called without arguments, before an epoch is spent."""
+    try:
+        inspect.signature(scheduler.step).bind()  # type: ignore[attr-defined]
+    except ValueError:  # nobody knows its arguments
+        return
+    except TypeError as error:
+        raise ValueError(
+            f"scheduler= is a {type(scheduler).__name__}, whose step() needs arguments ({error}), but it is called without any after each "
+            "epoch: pass one that goes by epochs, or an object whose step() calls it"
+        ) from error
+
+
+@contextmanager
+def lent(updates: Updates) -> Iterator[None]:
+    """Give a torch optimiser of the user's its settings of before back after this context, so that it can be used again.
+
+    A run lowers its learning rate to 0, and adds the heads. With a scheduler that is an object, both keep what they have learnt.
+    """
+    optimizer = updates.optimizer
+    if not isinstance(optimizer, Optimizer) or has(updates.scheduler, SCHEDULER):
+        yield
+        return
+    before = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        for added in optimizer.param_groups[len(before) :]:
+            for parameter in added["params"]:
+                optimizer.state.pop(parameter, None)
+        del optimizer.param_groups[len(before) :]
+        for group, settings in zip(optimizer.param_groups, before, strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update({"params": parameters, **settings})
+
+
 class _EpochScheduler:
     """Adapter of a timm scheduler, whose `step` takes the epoch, to torch's interface."""
 
@@ -144,12 +184,17 @@ class _EpochScheduler:
 
 
 def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmScheduler:
+    if name == "plateau":
+        raise ValueError(
+            "scheduler='plateau' lowers the rate by a metric, which no run gives it, so that the rate would stay as it is: leave "
+            "scheduler= out, or name another"
+        )
     try:
         scheduler, _ = create_scheduler_v2(optimizer, sched=name, num_epochs=epochs)
     except ValueError:
         scheduler = None
     if scheduler is None:
-        raise ValueError(f"unknown scheduler {name!r}: timm knows cosine, tanh, step, multistep, plateau, poly")
+        raise ValueError(f"unknown scheduler {name!r}: timm knows cosine, tanh, step, multistep, poly")
     timm_scheduler: TimmScheduler = scheduler
     return timm_scheduler
 

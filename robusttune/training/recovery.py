@@ -45,7 +45,7 @@ class Recovery:
 
     Attributes:
         times: how often the run has gone back.
-        start: hash of the weights before the steps that this process takes; None where it takes none.
+        start, began: hash of the weights before the steps that this process takes, and their number then; None where it takes none.
         kept: weights to go back to while no held-out images have chosen any.
         clean, robust: the best held-out accuracy so far; clean, at the full radius alone.
         trained: the best accuracy so far on the adversarial training images of an epoch, at the full radius alone.
@@ -60,6 +60,7 @@ class Recovery:
         self.times = 0
         self.kept: Kept | None = None
         self.start: str | None = None
+        self.began = 0
         self.clean = self.robust = self.trained = 0.0
         self.odd: list[str] = []
         self.event: EpochFacts = {}
@@ -68,7 +69,8 @@ class Recovery:
     def begin(self, training: "Training") -> None:
         """Keep the weights that the run starts from, or that a run without any was resumed with."""
         self.start = None if training.over else fingerprint(training.robust_loss.model, trained=True)
-        fresh = not training.progress.taken  # the average need not be written to the model: it is the same
+        self.began = training.progress.taken
+        fresh = not self.began  # the average need not be written to the model: it is the same
         if self.kept is None and not self.sound:
             self._keep(training.robust_loss.state_dict() if fresh else training.weights(), training.epoch)
         if fresh and self.kept is not None:

@@ -30,7 +30,8 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
         "data": training.batches.facts(),
         "start": fingerprint(training.robust_loss.model),
-        **({} if teacher is None else {"teacher": teacher.facts(training.batches.peeked[0])}),
+        # A function's answers to the first images, which are others in each process.
+        **({} if teacher is None else {"teacher": distributed.gathered(teacher.facts(training.batches.peeked[0]))[0]}),
         **_labelling(training),
         "about": about(training, settings).as_json(),
         "continued": [],

@@ -43,7 +43,7 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
     """
     preset = chosen_preset(settings.adversary.preset)
     check_arguments(model, settings)
-    with borrowed_model(model, settings.speed, settings.output) as place:
+    with borrowed_model(model, settings) as place:
         if settings.learning.init_from is not None:
             source = settings.learning.init_from
             files.give_weights(model, files.load_weights(source), str(source))

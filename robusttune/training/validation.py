@@ -137,6 +137,11 @@ class Best:
         self.weights = copied(weights)
         return True
 
+    @property
+    def missed(self) -> bool:
+        """True where all states so far have a lower clean score than `min_clean`."""
+        return self.score is not None and self.min_clean is not None and self.score.clean < self.min_clean
+
     def _rank(self, score: Score) -> tuple[bool, float, float]:
         holds = self.min_clean is None or score.clean >= self.min_clean
         return holds, score.robust if holds else score.clean, score.clean
@@ -256,6 +261,13 @@ def keep_best_weights(training: "Training", *, show: bool) -> None:
         return
     kept = f"{percent(best.score.clean)} {right}"
     ended = "not finite" if last is None else percent(last.clean)
+    if best.missed and distributed.rank() == 0:
+        logger.warning(
+            "no epoch has a clean accuracy of min_clean=%g on held-out images: epoch %d has the highest, %s",
+            best.min_clean,
+            best.epoch,
+            percent(best.score.clean),
+        )
     if training.stepper.threat.eps:
         kept += f", and {percent(best.score.robust)} under attack"
         ended += "" if last is None else f" and {percent(last.robust)}"

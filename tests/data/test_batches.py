@@ -9,7 +9,7 @@ from guarded import CLASSES, GOOD, evaluated, everything, hardened, images, labe
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from robusttune import RobustLoss, ThreatModel
 from robusttune.data.batches import (
@@ -267,6 +267,18 @@ def test_unlabelled_batches_start_anew_without_end():
     assert torch.equal(seen[1], images(seed=1))
     with pytest.raises(ValueError, match="the unlabeled_loader had no batch in epoch 1"):
         next(Batches([], labelled=False, name="unlabeled_loader").endless())
+
+
+def test_a_sampler_that_shuffles_by_the_epoch_gives_another_order_in_each():
+    sampler = DistributedSampler(range(100), 1, 0)
+    loader = DataLoader(TensorDataset(torch.rand(100, 1, 8, 8)), 100, sampler=sampler)
+    batches = Batches(loader, labelled=False)
+    endless = batches.endless()
+    first, second = next(endless), next(endless)
+    assert not torch.equal(first, second)
+    later = next(batches.endless(number=2))
+    assert not torch.equal(first, later)
+    assert not torch.equal(second, later)
 
 
 def test_errors_say_where_they_are_from():

@@ -62,6 +62,7 @@ def test_a_share_is_put_together_again_for_evaluation(second_of_two):
     assert list(whole.sampler) == list(range(64))
     assert not whole.drop_last
     assert sharding.whole(whole) is whole
+    assert isinstance(sharding.whole(DataLoader(range(10), 4, shuffle=True)).sampler, SequentialSampler)
 
 
 # What is rebuilt

@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from killed_run import a_model, run
+from killed_run import Noisy, a_model, run
+from torch.utils.data import DataLoader
 
+import robusttune
 from robusttune.run import files
 from robusttune.run.log import Journal
-from robusttune.training import place
+from robusttune.training import checkpoint_checks, loop, place
+from robusttune.training.checkpoint_checks import check_shared
+from robusttune.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out accuracy")  # of heads that have hardly been trained
 
@@ -89,6 +94,90 @@ def test_an_epoch_cut_off_after_its_line_was_written_is_told_once(unbroken, tmp_
     assert len(timeless_log(tmp_path / "run")) == 1
     assert same(run(tmp_path / "run", resume=True).state_dict(), unbroken[1])
     assert timeless_log(tmp_path / "run") == timeless_log(unbroken[0])
+
+
+def test_a_run_that_is_killed_while_its_last_epoch_is_judged_is_judged_when_it_is_resumed(tmp_path, monkeypatch):
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    settings = {"max_steps": 6, "tasks": None}  # of 31 in an epoch
+    whole = run(tmp_path / "whole", resume=False, **settings).state_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", resume=False, **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "no weight of the model has changed")
+        assert same(run(tmp_path / "run", resume=True, **settings).state_dict(), whole)
+    assert timeless_log(tmp_path / "run") == timeless_log(tmp_path / "whole")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()
+    }
+    assert same(files.load_weights(tmp_path / "run"), files.load_weights(tmp_path / "whole"))
+
+
+def test_a_run_that_is_killed_before_its_first_state_tells_no_epoch_twice(tmp_path, monkeypatch):
+    def killed(*given, **more):
+        raise KeyboardInterrupt
+
+    settings = {"max_steps": 2, "epochs": 1, "tasks": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", resume=False, **settings)
+    assert len(timeless_log(tmp_path / "run")) == 1
+    run(tmp_path / "run", resume=True, **settings)
+    assert [line["epoch"] for line in timeless_log(tmp_path / "run")] == [1]
+
+
+def a_shuffled_loader(seed):
+    return DataLoader(Noisy(120), 16, shuffle=True, generator=torch.Generator().manual_seed(seed))
+
+
+def test_generators_of_all_loaders_go_on_where_they_were(tmp_path):
+    def stop(facts):
+        if facts["epoch"] == 2:
+            raise InterruptedError
+
+    def taken(folder, **more):
+        torch.manual_seed(0)
+        loaders = {"val_loader": a_shuffled_loader(2), "unlabeled_loader": a_shuffled_loader(3), "teacher": None}
+        settings = {"norm": "l2", "tasks": ["rotation"], "epochs": 3, "steps": 1, "progress": False, **loaders}
+        robusttune.harden(a_model(), a_shuffled_loader(1), out=folder, **settings, **more)
+
+    taken(tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        taken(tmp_path / "run", on_epoch=stop)
+    taken(tmp_path / "run", resume=True)
+    assert timeless_log(tmp_path / "run") == timeless_log(tmp_path / "whole")
+
+
+def test_a_run_that_goes_on_with_other_images_is_warned_of(tmp_path, caplog):
+    def stop(facts):
+        raise InterruptedError
+
+    def taken(count, **more):
+        loader = DataLoader(Noisy(count), 16, shuffle=True)
+        settings = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 1, "progress": False}
+        robusttune.harden(a_model(), loader, out=tmp_path / "run", **settings, **more)
+
+    with pytest.raises(InterruptedError):
+        taken(800, on_epoch=stop)
+    with pytest.raises(InterruptedError):
+        taken(800, resume=True, on_epoch=stop)
+    assert "other data" not in caplog.text
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(InterruptedError):
+        taken(800, resume=True, on_epoch=stop)
+    taken(720, resume=True)
+    assert "its loader had 760 images and now 684, 48 batches and now 43" in caplog.text
+
+
+def test_a_checkpoint_that_some_processes_do_not_see_is_not_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_checks.distributed, "gathered", lambda seen: [seen, False, True])
+    (tmp_path / files.STATE).touch()
+    with pytest.raises(ValueError, match=r"not where rank 1 runs, which would begin afresh"):
+        check_shared(tmp_path)
 
 
 def test_a_finished_run_is_not_run_again_and_its_files_hold_the_best_weights(unbroken, tmp_path):

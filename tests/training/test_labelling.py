@@ -10,7 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from robusttune import replay
+from robusttune.model.teacher import Teacher
 from robusttune.run import files
+from robusttune.training import run_facts
 
 LABELLED, MORE = 100, 300
 
@@ -172,3 +174,32 @@ def test_an_endless_loader_is_looked_at_in_part(caplog):
     hardened(a_model(), Endless(), max_steps=3)
     assert "without labels  500 images" in caplog.text
     assert "the model as it is now; gives each class to" in caplog.text
+
+
+def test_a_teacher_that_is_a_function_is_known_by_its_answers_in_the_first_process(tmp_path, monkeypatch):
+    settings = {"tasks": None, "teacher": Reads().forward, "unlabeled_loader": more(), "out": tmp_path / "run"}
+
+    def stop(facts):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hardened(loader=labelled(), on_epoch=stop, epochs=2, **settings)
+    begun = json.loads((tmp_path / "run" / "run.json").read_text())["teacher"]
+    # As in a second process, which has other images, and so other answers.
+    gathered = run_facts.distributed.gathered
+
+    def of_both(mine):
+        return [begun, mine] if isinstance(mine, dict) and "fingerprint" in mine else gathered(mine)
+
+    monkeypatch.setattr(run_facts.distributed, "gathered", of_both)
+    monkeypatch.setattr(Teacher, "facts", lambda self, images: {"name": self.name, "fingerprint": "of others"})
+    hardened(loader=labelled(), resume=True, epochs=2, **settings)
+
+
+@pytest.mark.parametrize(("shuffle", "batch", "told"), [(False, 50, True), (False, 100, False), (True, 50, False)])
+def test_images_that_no_epoch_comes_to_are_warned_of(caplog, shuffle, batch, told):
+    images = digits().tensors[0][LABELLED:]
+    loader = DataLoader(TensorDataset(images), batch, shuffle=shuffle)
+    hardened(loader=labelled(), unlabeled_loader=loader, teacher=None, tasks=["rotation"], steps=1, max_steps=1)
+    assert ("does not shuffle, and has 6 batches, but the loader 4" in caplog.text) == told
+    assert ("does not shuffle" in caplog.text) == told

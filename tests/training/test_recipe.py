@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from short_runs import a_model, hardened, weights_of
+from short_runs import a_model, hardened, same, weights_of
 from torch import nn
 
 from robusttune.training import recipe, setup
@@ -27,6 +27,53 @@ def test_optimizers_and_schedulers_by_name_and_as_objects():
         hardened(optimizer="sgdd")
 
 
+@pytest.mark.parametrize("scheduler", [None, "cosine", partial(torch.optim.lr_scheduler.StepLR, step_size=1)])
+def test_an_optimizer_has_its_settings_of_before_after_a_run_and_can_be_used_again(tmp_path, scheduler):
+    def stop(facts):
+        if facts["epoch"] == 1:
+            raise InterruptedError
+
+    settings = {"tasks": {"rotation": 1.0}, "epochs": 3, "steps": 1, "scheduler": scheduler}
+    model, again = a_model(), a_model()
+    optimizer, same_one = (torch.optim.SGD(each.parameters(), lr=0.1, momentum=0.9) for each in (model, again))
+    before = str(optimizer)
+    hardened(model, optimizer=optimizer, **settings)
+    assert str(optimizer) == before
+    assert len(optimizer.state) == len(list(model.parameters()))  # not of the heads, which are gone
+    with pytest.raises(InterruptedError):
+        hardened(again, optimizer=same_one, out=tmp_path / "run", on_epoch=stop, **settings)
+    hardened(again, optimizer=same_one, out=tmp_path / "run", resume=True, **settings)
+    assert same(weights_of(again), weights_of(model))
+
+
+class OfMetric:
+    """A scheduler whose step needs a metric."""
+
+    def step(self, metric):
+        raise AssertionError
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "why"),
+    [
+        (torch.optim.lr_scheduler.ReduceLROnPlateau, r"ReduceLROnPlateau, whose step\(\) needs arguments .*'metrics'"),
+        (OfMetric(), r"OfMetric, whose step\(\) needs arguments .*'metric'"),
+        ("plateau", "by a metric, which no run gives it"),
+    ],
+)
+def test_a_scheduler_that_needs_a_metric_is_refused_before_an_epoch_is_spent(scheduler, why):
+    seen = []
+    with pytest.raises(ValueError, match=why):
+        hardened(scheduler=scheduler, on_epoch=seen.append)
+    assert not seen
+
+
 class Adapter(nn.Module):
     """A low-rank addition to a frozen layer, as LoRA makes it."""
 
@@ -45,11 +92,13 @@ def test_an_optimizer_of_some_parameters_trains_those_and_the_heads_alone():
     model = a_model()
     before = weights_of(model)
     optimizer = torch.optim.SGD(model[6].parameters(), lr=0.1)
-    hardened(model, tasks={"rotation": 1.0}, optimizer=optimizer, steps=1)
+    groups = []
+    note = {"on_epoch": lambda facts: groups.append(len(optimizer.param_groups))}
+    hardened(model, tasks={"rotation": 1.0}, optimizer=optimizer, steps=1, **note)
     changed = {name for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
     assert {name for name in changed if not name.startswith("1.")} == {"6.weight", "6.bias"}
     assert not {"1.weight", "1.bias"} & changed  # of the batch norm, which counts batches all the same
-    assert len(optimizer.param_groups) == 2
+    assert groups == [2]
 
 
 def test_adapters_train_and_what_is_frozen_stays():

@@ -32,6 +32,14 @@ def test_the_best_holds_the_clean_floor_first():
     assert best.epoch == 5
 
 
+def test_a_clean_floor_that_no_epoch_reaches_is_warned_of(caplog):
+    hardened(loader=a_loader(1000), tasks=None, min_clean=0.999)
+    assert "no epoch has a clean accuracy of min_clean=0.999 on held-out images: epoch 1 has the highest" in caplog.text
+    caplog.clear()
+    hardened(loader=a_loader(1000), tasks=None, min_clean=0.001)
+    assert "min_clean" not in caplog.text
+
+
 def test_the_epoch_with_the_best_held_out_score_is_the_one_returned(tmp_path):
     seen = []
     settings = {"preset": "joint", "tasks": None, "epochs": 4, "lr": 0.5}
