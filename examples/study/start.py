@@ -75,8 +75,8 @@ def tables() -> str:
             known_to_all = [column for column in COLUMNS if all(column in run for run in mine)]
             shown = {column: cell([float(str(run[column])) for run in mine], len(mine)) for column in known_to_all}
             cells = [shown.get(column, "") for column in COLUMNS]
-            quiet = [run for run in SECONDS.runs() if (run["setting"], run["arm"]) == (setting, arm_of(setting, row))]
-            seconds = "" if row == "before" else f"{float(str(quiet[0]['seconds'])):.0f}"
+            alone = SECONDS.known({"setting": setting, "arm": arm_of(setting, row), "seed": 0})
+            seconds = f"{float(str(alone['seconds'])):.0f}" if alone else ""
             lines.append(f"| {known.norm} {shown_radius(known.eps)} | {row} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines)
 
