@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robusttune.cli.classifiers import as_before
 from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
-from robusttune.cli.gate import gate_of_records, judged
+from robusttune.cli.gate import Gate, judged
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.next_command import after_estimate, after_evaluate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
@@ -18,6 +18,7 @@ from robusttune.cli.unlabeled import more_images, options_given, teacher_of
 from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
+from robusttune.measuring.requirements import requirements_of
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.run.about import About, read_run
@@ -175,7 +176,7 @@ def run_evaluate(
         junit: a file for these checks as JUnit XML.
         sarif: a file for those that are not met as SARIF 2.1.0.
     """
-    gate = gate_of_records(require, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(require, requirements_of, {"summary": summary, "junit": junit, "sarif": sarif})
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:

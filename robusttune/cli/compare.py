@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from robusttune.cli.gate import gate_of_two
+from robusttune.cli.gate import Gate
 from robusttune.cli.options import Listed
 from robusttune.measuring.compare import compare
 from robusttune.measuring.non_inferiority import not_worse
 from robusttune.measuring.records import Records
 from robusttune.measuring.records_files import file_at
+from robusttune.measuring.requirements import margins_of
 
 
 def run_compare(
@@ -37,7 +38,7 @@ def run_compare(
         junit: a file for the checks as JUnit XML.
         sarif: a file for the checks that are not met as SARIF 2.1.0.
     """
-    gate = gate_of_two(fail_if_worse, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(fail_if_worse, margins_of, {"summary": summary, "junit": junit, "sarif": sarif})
     before, after = (_path(argument) for argument in (first, second))
     records = Records.load(before), Records.load(after)
     print(compare(*records))

@@ -21,7 +21,7 @@ from robusttune.measuring.gate_files import check_paths, write_files
 from robusttune.measuring.passes import threats_of
 from robusttune.measuring.records import Records
 from robusttune.measuring.records_files import FILE
-from robusttune.measuring.requirements import Requirement, margins_of, requirements_of
+from robusttune.measuring.requirements import Requirement, requirements_of
 from robusttune.measuring.subject import Subject
 from robusttune.norms import canonical, default_eps
 from robusttune.threat import ThreatModel
@@ -93,16 +93,6 @@ class Gate:
         write_files(checks, place, self.paths)
         print(f"\n{checks}\n\n{checks.summary()}")
         return checks.code
-
-
-def gate_of_records(require: Listed, paths: Paths) -> Gate:
-    """Read requirements such as robust>=0.45."""
-    return Gate(require, requirements_of, paths)
-
-
-def gate_of_two(fail_if_worse: Listed, paths: Paths) -> Gate:
-    """Read margins such as robust:0.01."""
-    return Gate(fail_if_worse, margins_of, paths)
 
 
 def judged(gate: Gate, records: Records, out: PathLike | None) -> int:

@@ -109,7 +109,7 @@ def corruptions(
     setting = {"protocol": protocol, "seed": subject.seed}
     own_images = published is None
     records = [*_accuracies(answers, subject, setting, own_images), *_means(answers, subject, setting)]
-    imagenet_c = published is not None and subject.classes == mce.CLASSES and mce.is_complete(answers)
+    imagenet_c = published is not None and subject.classes == mce.CLASSES and not mce.missing(answers)
     if baseline is not None or imagenet_c:
         records += _against_baseline(answers, subject, baseline, setting)
     return records

@@ -94,6 +94,12 @@ def same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other)
 
 
+def is_dense_float(tensor: Tensor) -> bool:
+    """Return True for a dense tensor of real or complex floating-point numbers of two bytes or more."""
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
+
+
 @torch.no_grad()
 def overwrite(tensor: Tensor, value: Tensor) -> None:
     """Write a value into a tensor of any kind, such as a sparse one or one that a forward has resized."""

@@ -119,7 +119,7 @@ def check_fit(training: Training, state: Mapping[str, object]) -> None:
 
 
 def _check_weights(saved: Mapping[str, object], now: Mapping[str, object]) -> None:
-    shapes, before = ({name: _shape(value) for name, value in each.items()} for each in (now, saved))
+    shapes, before = ({name: files.shape_of(value) for name, value in each.items()} for each in (now, saved))
     wrong = [
         name
         for name in {**shapes, **before}
@@ -129,10 +129,6 @@ def _check_weights(saved: Mapping[str, object], now: Mapping[str, object]) -> No
         raise WrongFact(
             f"its weights do not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:SHOWN])}"
         )
-
-
-def _shape(value: object) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _check_optimizer(saved: Mapping[str, object], now: Mapping[str, object]) -> None:

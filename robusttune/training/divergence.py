@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robusttune.data.loaders import is_plain
 from robusttune.measuring.chance import LEAST, Guess, first_guess
+from robusttune.model.snapshot import is_dense_float
 from robusttune.run import distributed
 from robusttune.training.schedule import RAMP
 
@@ -63,13 +64,8 @@ def guessing(training: "Training") -> str:
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     """Return the names of dense floating-point tensors that hold NaN or infinite values."""
-    dense = {name: value for name, value in weights.items() if isinstance(value, Tensor) and _has_infinities(value)}
+    dense = {name: value for name, value in weights.items() if isinstance(value, Tensor) and is_dense_float(value)}
     return [name for name, value in dense.items() if not bool(torch.isfinite(value).all())]
-
-
-def _has_infinities(tensor: Tensor) -> bool:
-    numbers = tensor.is_floating_point() or tensor.is_complex()
-    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
 
 
 def advice(seen: str, why: str = "") -> FloatingPointError:

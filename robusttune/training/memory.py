@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from robusttune.run.files import is_dense
+
 MEASURED = "peak of what the device had allocated"
 GROWTH = (
     "tensors alive at once, and what the allocator adds; the memory of the interpreter and of libraries is not counted"
@@ -137,12 +139,8 @@ def _trim() -> Callable[[int], int] | None:
 
 def bytes_of(tensors: Iterable[Any]) -> int:
     """Sum the bytes of all tensors among these; shared memory counts once."""
-    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if _is_dense(leaf)}
+    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if is_dense(leaf)}
     return sum(sizes.values())
-
-
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def free_bytes(device: torch.device) -> int | None:
