@@ -29,7 +29,7 @@ def names_in_class_map(reader: object, where: str) -> list[str] | None:
     """List the names in the class map of a reader by label; note the folders that it leaves out.
 
     Args:
-        reader: of timm.
+        reader: a reader of timm.
         where: names the images in messages.
 
     Returns:

@@ -31,7 +31,7 @@ class Shards(Protocol):
 
 
 class Split(Protocol):
-    """A split of webdataset: its files in the root, and the field that its labels are in where there is one."""
+    """A split of webdataset: the names of its files in the root, and the field of its labels, if it has one."""
 
     filenames: Sequence[str]
     alt_label: str
@@ -42,7 +42,7 @@ def check_columns(data: str, reader: object) -> None:
 
     Args:
         data: the name of the data set.
-        reader: of Hugging Face or webdataset; others are not checked.
+        reader: a reader of Hugging Face or webdataset; others are not checked.
     """
     if hasattr(reader, "split_info") and hasattr(reader, "filename_key"):
         _check_shard(data, cast("Shards", reader))

@@ -165,7 +165,7 @@ def run_evaluate(
     Args:
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
-        teacher: whose answers stand for the labels of images without class folders: a run's folder, or a file of weights for the
+        teacher: the model whose answers replace the labels of images without class folders: a run's folder, or a file of weights for the
             same --model, such as the model before it was hardened; by default the model's own.
         untrained: measure a model with random weights or a new classifier, too.
         trust: call a function that the folder names as its model, which is code; otherwise only models of timm and torchvision are

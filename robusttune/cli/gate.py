@@ -65,8 +65,8 @@ class Gate:
         """Look at whether an evaluation will measure what is required.
 
         Args:
-            sources: of the images.
-            arguments: of evaluate, with norm and eps as the run has them.
+            sources: the sources of the images.
+            arguments: the arguments of evaluate, with norm and eps as the run has them.
             evaluations: to be made.
             model, loader: to be measured.
 

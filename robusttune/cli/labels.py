@@ -25,7 +25,7 @@ class Labels(NamedTuple):
     """The classes that labels stand for.
 
     Attributes:
-        names: of the classes, by label; None for those of the data, in the order below.
+        names: the names of the classes, by label; None for those of the data, in the order below.
         order: "text" for that of torchvision's ImageFolder, "number" for timm's, in which 2 comes before 10.
         came: the names that the model came with, which count before those of the data.
     """
@@ -72,7 +72,7 @@ def check_one_order(sources: Sources, loader: Images, labels: Labels) -> None:
 
 
 def came_with_labels(sources: Sources, classes: int) -> bool:
-    """Return True if a model may have been trained on these classes before: it is not made with a new head for them."""
+    """Return True if a model may have been trained on these classes before, as its head is not a new one for them."""
     library, _, name = sources.model.partition(":")
     if library == "timm" and sources.pretrained and sources.checkpoint is None:
         known = timm.get_pretrained_cfg(name)

@@ -44,7 +44,7 @@ def prepared(
 
     Args:
         sources: what both are made from.
-        arguments: of the function that they are made for.
+        arguments: the arguments of the function that they are made for.
         labels: the classes that labels stand for; by default those of the run that the checkpoint is of, or of the data;
             None where labels do not matter.
         run: the run whose model this is; None for the one that the checkpoint is of.

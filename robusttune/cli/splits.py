@@ -23,9 +23,9 @@ def judging_split(
     """Choose the split by which a run chooses its epoch; return its name and its loader, or None for 5% held back.
 
     Args:
-        sources: of the training images.
+        sources: the sources of the training images.
         wanted: "auto" for the split for validation that lies beside the training split, if there is one.
-        loader: of the training images.
+        loader: the loader of the training images.
         resumed: the folder of the run that is resumed, which keeps its split; None for a new run.
         progress: print which split was found.
 
@@ -77,8 +77,8 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
     """Print how many images and classes each split has; warn of images that are in two splits.
 
     Args:
-        sources: of the images.
-        loader: of one split of them.
+        sources: the sources of the images.
+        loader: the loader of one split of them.
         progress: print the counts.
         run: the run whose model is measured, for images that it was trained on.
     """

@@ -67,7 +67,7 @@ def _typed(name: str, text: str, types: frozenset[str]) -> object:
 
 
 def _says_none(text: str, types: frozenset[str]) -> bool:
-    """Return True for "none" where it means None and is no name: no time and no norm, which may be text or a number, is called so."""
+    """Return True for "none" if it means None for an option of these types, and cannot be a name that the option takes."""
     names = {"Any", "'none'"} if "float" in types else {"str", "Any", "'none'"}
     return text.lower() == "none" and "None" in types and not types & names
 

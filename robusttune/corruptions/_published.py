@@ -36,7 +36,7 @@ class Published:
         root: the folder; nothing is downloaded.
         wnids: names of the class folders to use, in the order of the model's logits; None for all of them, in the order of `names`
             where these name them all, else sorted. Where each folder is named, other names may stand among them.
-        names: of the model's classes, in the order of its logits; () where they are not known.
+        names: the names of the model's classes, in the order of its logits; () where they are not known.
         outputs: the number of the model's logits; None where there is no model.
 
     Raises:

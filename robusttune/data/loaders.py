@@ -86,7 +86,7 @@ def batches_of(loader: Iterable[object], name: str = "loader") -> Iterator[objec
 
 
 def _first_time(loader: object) -> bool:
-    """Return True where the length of this loader was not warned of before."""
+    """Return True if no warning about the length of this loader was logged before."""
     try:
         known = loader in _warned_of
         _warned_of.add(loader)

@@ -34,7 +34,7 @@ class Pixels(nn.Module):
 
     Attributes:
         known: mean and std are known; else images, pixels and the model's input are the same.
-        assumed: that images are normalised was assumed before there were any, so that the first batch decides; see `settle`.
+        assumed: True if images were assumed to be normalised before any was seen; the first batch then decides, see `settle`.
         seen: values of a loader's images have been checked, if only those of its first batch.
 
     Raises:

@@ -32,8 +32,8 @@ class Judge:
         model: images -> logits (N,K), on any device, in any mode; both are kept.
         threat: the adversary.
         attack, steps, losses: as for `robusttune.evaluations.sweep.sweep`.
-        mean, std, normalized: of the model's input, as for `evaluate`; the first batch decides the space of the images.
-        seed: of random starts.
+        mean, std, normalized: the normalisation of the model's input, as for `evaluate`; the first batch decides the space of the images.
+        seed: the seed of random starts.
 
     Raises:
         ValueError: a model that cannot be judged, an attack that leaves the ball, or settings that do not fit.

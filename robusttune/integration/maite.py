@@ -91,7 +91,7 @@ class MaiteModel:
 
     Args:
         model: images -> logits (N,K), judged in eval mode.
-        mean, std, normalized: of the model's input, as for `evaluate`; the first batch decides the space of the images.
+        mean, std, normalized: the normalisation of the model's input, as for `evaluate`; the first batch decides the space of the images.
         name: the id in `metadata`.
         classes: names of the classes, for `index2label`.
     """

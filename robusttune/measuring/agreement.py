@@ -52,11 +52,11 @@ def check_without_labels(evaluations: Sequence[tuple[str, object]]) -> None:
 def answers_for(
     images: Tensor | None, teacher: TeacherLike | None, subject: "Subject"
 ) -> Iterator[tuple[Loader, dict[str, str] | None]]:
-    """Yield a loader of images and labels: the subject's, or, of images alone, one with a teacher's answers; and whose they are.
+    """Yield a loader of images and labels, and the facts of the teacher whose answers replace missing labels (None for labels).
 
     Args:
         images: the first ones of the subject's loader, if they are alone; None where they have labels.
-        teacher: of the user; None and "self" for the subject's model, as it answers to the images as they are.
+        teacher: the user's teacher; None and "self" for the subject's model, as it answers to the images as they are.
         subject: the model and its images.
 
     Raises:

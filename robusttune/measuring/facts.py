@@ -56,7 +56,7 @@ def overlap(training: Loader, subject: Subject, records: Records) -> dict[str, J
     Args:
         training: yields the training images in the same space as the loader that was measured, without augmentation.
         subject: what was measured.
-        records: of all its images.
+        records: the Records of all its images.
 
     Raises:
         ValueError: a batch of another form.

@@ -21,7 +21,7 @@ def checks_of(records: Records, *requirements: str) -> Checks:
     """Check requirements on what was measured; unlike `Records.require`, return those that are not met, too.
 
     Args:
-        records: that `evaluate` returned, or `Records.load` has read.
+        records: the Records that `evaluate` returned, or `Records.load` has read.
         requirements: such as "robust>=0.45"; see `Records.require`.
 
     Raises:

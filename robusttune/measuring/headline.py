@@ -28,8 +28,8 @@ class Change:
     """One accuracy of a model, and of the model that it is compared with.
 
     Attributes:
-        first: of the model to compare with; None where there is none, or it was not measured.
-        second: of the model; None where it was not measured.
+        first: the accuracy of the model to compare with; None if there is none, or it was not measured.
+        second: the accuracy of the model; None if it was not measured.
         test: the paired test on the images that both have seen; None where there is none.
         alike: False where the two met other attacks, so that they cannot be compared.
     """
@@ -73,7 +73,7 @@ class Headline:
         first: the name of the model to compare with; None for none.
         second: the name of the model.
         word: "accuracy" or "agreement".
-        answers: whose answers stand for labels, by the model's name; None for true labels.
+        answers: by the model's name, the teacher whose answers replace labels; None for true labels.
         judged: the adversary, and why it was chosen; None where no attack was measured.
         robust, clean: the accuracy under attack, and on unchanged images.
         attacks: the attacks behind `robust`, in words.

@@ -1,4 +1,4 @@
-"""Test whether a model is worse than another one by more than a margin, on the same images."""
+"""Non-inferiority test: is a model worse than another one by more than a margin, on the same images?"""
 
 import math
 from statistics import NormalDist
@@ -45,7 +45,7 @@ def not_worse(first: Records, second: Records, *margins: str) -> Checks:
 def score(
     only_first: float, only_second: float, images: float, difference: float, *, continuity: float = CONTINUITY
 ) -> float:
-    """Return the z-statistic of the score test whether the second accuracy minus the first one is `difference`.
+    """Return the z-statistic of Tango's score test, for the hypothesis that the second accuracy minus the first is `difference`.
 
     It is above 0 where the measured difference is larger.
 

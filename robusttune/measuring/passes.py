@@ -201,7 +201,7 @@ def count_images(loader: Loader, batch: int) -> int | None:
     """Count the images that this process gets of a loader; None if the loader does not say how many it has.
 
     Args:
-        loader: of all images.
+        loader: the loader of all images.
         batch: the number of images in its first batch.
     """
     everything = _all_images(loader, batch)

@@ -29,7 +29,7 @@ def read_beside(path: Path, sums: Mapping[str, str] | None) -> bytes | None:
     """Read a file beside Records; None, with a warning where it should be there, if it is missing, damaged or of other Records.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         sums: checksums of the Records; None for those of a version without.
     """
     content = path.read_bytes() if path.exists() else None

@@ -50,7 +50,7 @@ class RunDefaults:
         """Say where the radius of an adversary comes from: "run", "passed" or "customary".
 
         Args:
-            norm, eps: of the adversary, as `adversary` returned them.
+            norm, eps: the norm and the radius of the adversary, as `adversary` returned them.
             passed: the radius that the user passed.
         """
         trained = (None, None) if self.run is None else self._trained()

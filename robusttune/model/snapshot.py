@@ -80,7 +80,7 @@ def plain_values(module: nn.Module) -> dict[str, Tensor | float]:
 
 
 def own_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules of a model, by name, that are none of torch's, whose attributes stay."""
+    """Return the modules of a model by name, without those of torch, whose attributes do not change."""
     return {name: one for name, one in model.named_modules() if not type(one).__module__.startswith("torch.")}
 
 

@@ -89,7 +89,7 @@ class Transfer:
     Args:
         run: runs the export.
         attack: searches for adversarial images on the original, once for each loss.
-        setting: of the attack, for the Records.
+        setting: the setting of the attack, for the Records.
         differences: between the logits of both, which grow with each image.
     """
 

@@ -74,8 +74,8 @@ def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) 
     """Log a warning where a run is resumed with another number of images or batches.
 
     Args:
-        folder: of the run.
-        facts: the contents of the `run.json` of now.
+        folder: the folder of the run.
+        facts: the contents of `run.json` for the present call.
     """
     path = folder / files.RUN
     before = (read_facts(path).get("data") if path.exists() else None) or {}
@@ -85,8 +85,8 @@ def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) 
     ]
     if changed and distributed.rank() == 0:
         logger.warning(
-            "the run in %s goes on with other data than it was begun with: its loader had %s. Where images are held back from the loader, "
-            "they are others now, and may have been trained on before: pass the data of before, or begin anew in another folder",
+            "the run in %s goes on with other data than it was begun with: its loader had %s. If held-out images are taken "
+            "from it, they now differ, and the run may have trained on some of them: pass the same data, or start afresh in another folder",
             folder,
             ", ".join(changed),
         )

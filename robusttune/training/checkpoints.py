@@ -39,7 +39,7 @@ class Checkpoints:
     """The folder of a run, and how often it is written to.
 
     Attributes:
-        folder: of the run; None for no checkpoints.
+        folder: the folder of the run; None for no checkpoints.
         every: optimiser steps between checkpoints, beside those at the end of each epoch.
         show: whether to print that a finished run goes on.
     """

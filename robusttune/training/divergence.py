@@ -47,9 +47,9 @@ def fell(best: float, now: float, images: int, guessing: float = 0.0) -> bool:
 
 
 def guessing(training: "Training") -> str:
-    """Say how the averaged weights do on the first images, if they guess; empty where they do not, or it cannot be seen.
+    """Describe the accuracy of the averaged weights on the first images if they only guess; return "" if not, or if unknown.
 
-    All processes agree on the first one's answer.
+    All processes return the answer of the first one.
     """
     batches, robust_loss, average = training.batches, training.robust_loss, training.stepper.average
     guess: Guess | None = None

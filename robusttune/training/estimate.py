@@ -57,10 +57,10 @@ class Estimate:
         peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that fits into free memory, extrapolated from two small batches; 0 where none does, None where that is
+        largest_batch: the largest batch that fits into free memory, extrapolated from two small batches; 0 where none does, None where that is
             not known.
         cost: money by device, for `devices`.
-        device: that was measured.
+        device: the device that was measured.
     """
 
     seconds: float

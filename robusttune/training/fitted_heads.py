@@ -66,7 +66,7 @@ def views_of_tasks(training: Training, batches: Iterable[Tensor]) -> dict[str, V
     """Draw a view of each image for each head that waits, and compute the features of the views.
 
     Args:
-        training: of the heads.
+        training: the run that the heads belong to.
         batches: images (N,C,H,W), as the loader yields them.
     """
     robust_loss, device = training.robust_loss, training.stepper.device

@@ -46,7 +46,7 @@ def memory(training: Training) -> Memory:
 
 
 def _passes(training: Training, count: int) -> Callable[[], object]:
-    """Return a function that takes the passes of a batch of this size at once, without a step."""
+    """Return a function that runs forward and backward on a whole batch of this size, without an optimiser step."""
     stepper, batch = training.stepper, sized_batch(training, count)
 
     def work() -> None:

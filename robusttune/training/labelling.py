@@ -35,7 +35,7 @@ class Labelling:
     Attributes:
         images: without labels.
         labels: the share of them that gets each class's label.
-        accuracy: of the teacher on images with labels; None where there are none.
+        accuracy: the accuracy of the teacher on images with labels; None where there are none.
         judged: the number of these images.
         held_out: whether they are held out; else the teacher may have learnt from them.
         foreign: the number of images unlike the labelled ones; None where these are too few to say.
@@ -90,7 +90,7 @@ class Likeness:
 
     Args:
         reference: statistics of the labelled images.
-        space: of the loaders' images.
+        space: the space of the loaders' images.
     """
 
     def __init__(self, reference: Reference, space: Pixels) -> None:
@@ -167,7 +167,7 @@ def check_apart(unlabelled: Loader, held: Loader, space: Pixels) -> None:
     Args:
         unlabelled: the images without labels, or this process's share of them.
         held: held-out images with labels.
-        space: of the images of both loaders.
+        space: the space of the images of both loaders.
 
     Raises:
         ValueError: there are some.

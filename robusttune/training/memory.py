@@ -105,7 +105,7 @@ class _Growth:
         self.start = self._resident()
 
     def read(self) -> None:
-        """Read the resident memory of now."""
+        """Read the present resident memory."""
         self.peak = max(self.peak, self._resident() - self.start)
 
     def _resident(self) -> int:
@@ -138,7 +138,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
-    """Sum the bytes of all tensors among these; shared memory counts once."""
+    """Return the bytes of all dense tensors among these; shared memory counts once."""
     sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if is_dense(leaf)}
     return sum(sizes.values())
 

@@ -18,7 +18,7 @@ def opened(model: nn.Module | PathLike, settings: RunSettings) -> tuple[nn.Modul
 
     Args:
         model: the model, or what `robusttune.load` takes.
-        settings: of the run, whose own mean and std come before those of the folder.
+        settings: the settings of the run, whose own mean and std come before those of the folder.
 
     Raises:
         ValueError: there is no such folder, its model cannot be made here, or it takes images that are normalised otherwise, or

@@ -94,7 +94,7 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
 
 
 def _worth_it(training: Training, settings: RunSettings) -> bool:
-    """Return True for a long run with the preset's own values, whose images can be read again as they were."""
+    """Return True if a range test is worthwhile: a long run with the preset's values, whose images can be read again exactly."""
     stepper, updates, steps = training.stepper, settings.updates, training.progress.steps
     chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad)
     ours = all(value is None for value in chosen) and stepper.recipe.optimizer == "sgd"
@@ -149,7 +149,7 @@ def _is_in_time(training: Training, seconds: float) -> bool:
     """Return True if a range test takes a small part of the time budget, or there is none.
 
     Args:
-        seconds: that a batch takes, from reading it on.
+        seconds: the seconds that a batch takes, including the time to read it.
     """
     length = training.progress.length
     if length.time_budget is None:

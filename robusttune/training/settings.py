@@ -160,8 +160,8 @@ class RunSettings:
     """All settings of a run.
 
     Attributes:
-        function: that the user called.
-        names: of its parameters, in order.
+        function: the function that the user called.
+        names: the names of its parameters, in order.
     """
 
     function: Literal["harden", "pretrain"]

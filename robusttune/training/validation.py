@@ -43,7 +43,7 @@ class Score:
     """Shares of held-out images that are classified correctly.
 
     Attributes:
-        clean, robust: of the unchanged images, and under PGD with 10 steps at the training radius.
+        clean, robust: share of correct answers on unchanged images, and under PGD with 10 steps at the training radius.
         balanced, worst: the mean and the smallest of the robust shares of the classes.
         images: the number of held-out images.
     """
@@ -164,7 +164,7 @@ class Validation:
     """Scores epochs on held-out images, keeps the weights of the best one, and watches for the collapse of single-step training.
 
     Args:
-        loader: of held-out images; None for no validation.
+        loader: the loader of held-out images; None for no validation.
         min_clean: see `Best`.
         every: epochs between two validations; the last epoch is always validated.
         single_step: watch for the collapse of single-step training.
@@ -192,7 +192,7 @@ class Validation:
         """Log that single-step training has collapsed, and what follows.
 
         Args:
-            score, trained, epoch: of the collapsed epoch.
+            score, trained, epoch: score, accuracy in training, and number of the collapsed epoch.
             over: whether no step of the run is left for several steps of PGD.
         """
         best = self.best.score

@@ -39,7 +39,7 @@ def total_seconds(plan: TrialPlan, costs_of: CostsOf) -> float:
     """Sum the seconds of all stages, at most: with looks, a trial may end before its last seed.
 
     Args:
-        plan: of the trial.
+        plan: the plan of the trial.
         costs_of: the cost of each arm of a plan of one stage, with one seed.
     """
     first = screening_of(plan)
@@ -93,9 +93,9 @@ def check_budget(plan: TrialPlan, costs_of: CostsOf, path: Path) -> None:
     """Raise a ValueError for a plan over its budget, which lists edits that bring it under.
 
     Args:
-        plan: of the trial.
+        plan: the plan of the trial.
         costs_of: the cost of each arm of a plan with one seed.
-        path: of the plan's file.
+        path: the path of the plan's file.
     """
     seconds, allowed = total_seconds(plan, costs_of), plan.seconds_allowed
     if seconds <= allowed:

@@ -43,9 +43,9 @@ class Costs:
     """Measures costs that are not known yet, and keeps them in `costs.json`.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         model: where every arm starts.
-        data: of the trial.
+        data: the data of the trial.
         space: the model's input and its place.
         progress: log each measurement.
     """

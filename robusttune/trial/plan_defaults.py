@@ -66,7 +66,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     Args:
         request: arguments of `poc`.
         model: name and fingerprint of the model.
-        data: of the trial.
+        data: the data of the trial.
 
     Raises:
         ValueError: unknown names, radii out of range, or a price without a budget.

@@ -29,9 +29,9 @@ class Result:
 
     Attributes:
         arm: its name in the plan.
-        seed: of its training.
-        records: of all evaluation items of the plan.
-        seconds: of training, over all its phases; 0 for an arm that does not train.
+        seed: the seed of its training.
+        records: the Records of all evaluation items of the plan.
+        seconds: the seconds of training, over all its phases; 0 for an arm that does not train.
     """
 
     arm: str
@@ -49,7 +49,7 @@ class Trial:
         results: by arm and seed, in the plan's order; unfinished ones are missing. With two stages, those of the second.
         first: plan and results of the first stage; None where there is one stage.
         kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
-        power: which differences the trial finds; None where that was not asked of the plan as it is.
+        power: the differences that the trial can detect; None if they were not computed for the present plan.
         changed: True where the plan was changed after a look at the results.
         together: True where trainings ran at the same time, so that each took longer than alone.
     """
@@ -67,8 +67,8 @@ class Trial:
         """Read a folder of `robusttune.poc`; results of arms, seeds or items that are not in the plan are left out.
 
         Args:
-            folder: of the trial.
-            plan: of the trial; None for the one in the folder.
+            folder: the folder of the trial.
+            plan: the plan of the trial; None for the one in the folder.
 
         Raises:
             ValueError: there is no plan, or it cannot be read.
@@ -110,14 +110,14 @@ def _looks_taken(folder: Path) -> list[dict[str, object]]:
 
 
 def _asked(plan: TrialPlan) -> dict[str, str]:
-    """Return what a test and its chances depend on, besides the results: what is asked, and what is trained and measured for it."""
+    """Return hashes of the parts of a plan on which tests and power depend: the questions, and what is trained and measured."""
     asked = [plan.needs, plan.seeds, plan.looks, plan.decision, plan.screening, list(plan.arms)]
     ran = [plan.evaluation.images, plan.evaluation.items, plan.epochs, plan.settings, plan.threats, plan.arms]
     return {"plan": digest(asked), "runs": digest(ran)}
 
 
 def _is_of(plan: TrialPlan, written: Mapping[str, object]) -> bool:
-    """Return True if something was written for this plan; files of before do not say what was run."""
+    """Return True if facts in a file were written for this plan; files of earlier versions do not say what was run."""
     asked = _asked(plan)
     return all(written.get(name, known) == known for name, known in asked.items())
 

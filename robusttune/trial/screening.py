@@ -27,10 +27,10 @@ class Screening:
     """The first stage of a trial.
 
     Attributes:
-        seeds: of its trainings; none of them is used again.
-        epochs: of adversarial training; the other arms take as many passes through the model.
+        seeds: the seeds of its trainings; none of them is used again.
+        epochs: the number of epochs of adversarial training; the other arms take as many passes through the model.
         images: held-out images that it measures on; none of them is used again.
-        items: that it measures.
+        items: the evaluation items that it measures.
         keep: arms that train on in the second stage, the plain one among them.
     """
 
@@ -166,8 +166,8 @@ def check_measured(needs: Sequence[str], items: Sequence[Item], threats: Mapping
     """Raise a ValueError where no evaluation item measures a need, before anything is trained.
 
     Args:
-        needs: of the trial.
-        items: of the stage.
+        needs: the needs of the trial.
+        items: the items of the stage.
         threats: radii by norm, the one to train against first.
         where: the stage, in words.
     """

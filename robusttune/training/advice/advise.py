@@ -39,7 +39,7 @@ class Advice:
     Attributes:
         settings: keyword arguments: `harden(model, loader, **advice.settings)`. A loader of images without labels, a folder and
             mean and std are yours to add.
-        facts: of the images and the model, as names and words.
+        facts: the facts of the images and the model, as names and words.
         choices: each setting with its reason and the source of the reason.
         expected: accuracy, time and memory, each with its source.
         todo: what to do or to decide first.

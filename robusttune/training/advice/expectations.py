@@ -39,8 +39,8 @@ class Timing:
         epoch: seconds of an epoch.
         peak: bytes of memory at most.
         memory: what is counted in it.
-        largest_batch: that fits into free memory; None where that is not known.
-        device: that was measured.
+        largest_batch: the largest batch that fits into free memory; None where that is not known.
+        device: the device that was measured.
     """
 
     fixed: float

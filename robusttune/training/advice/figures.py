@@ -54,8 +54,8 @@ class Sought(NamedTuple):
     """The situation that a figure is sought for.
 
     Attributes:
-        norm, eps: of the adversary.
-        channels, side: of the images.
+        norm, eps: the norm and the radius of the adversary.
+        channels, side: number of channels, and side in pixels, of the images.
         patches: the net cuts images into patches; None where there is no model.
         images: how many there are; None where that is not known.
     """

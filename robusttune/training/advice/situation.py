@@ -121,7 +121,7 @@ def situation_of(
         loader, unlabeled_loader: as in `harden`.
         labels: how many of the loader's images have a label; None for all of them, or none where it yields images alone.
         pixels: the normalisation of the model's input.
-        seed: of the images that the model is tried on.
+        seed: the seed of the images that the model is tried on.
 
     Raises:
         ValueError: no loader or model, or more labels than images.

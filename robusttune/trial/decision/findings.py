@@ -52,7 +52,7 @@ class Findings:
     """Significance tests of a trial with three seeds or more; without comparisons for fewer seeds.
 
     Attributes:
-        comparisons: of every other arm with each baseline.
+        comparisons: the comparisons of every other arm with each baseline.
         apart: True where two arms differ significantly (A, A, N), corrected for all pairs and metrics.
         images_part: standard deviation of a difference that comes from the images (N,), the median over pairs of arms.
         answered: True where more seeds would not change the answer to the trial's needs.

@@ -1,4 +1,4 @@
-"""A trial that is looked at while seeds are added: which differences are real, and whether the answer stands."""
+"""Group-sequential tests of a trial while seeds are added: the differences that are real, and whether it may stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def standing(
     comparisons: int | None = None,
     stop: bool = False,
 ) -> Standing:
-    """Test the differences of pairs of arms at each look for which there are seeds.
+    """Test the differences of pairs of arms, group-sequentially, at each look for which there are seeds.
 
     A difference that was real at a look stays so. Where one is, the others are tested at a larger level (Holm's step).
 
@@ -76,7 +76,7 @@ def standing(
         pairs: (first, second) arms by number.
         looks: numbers of seeds after which the trial is looked at, rising; the level is shared out over all of them.
         worthwhile: the smallest gain that counts, a share.
-        comparisons: number of comparisons to correct for; those of the pairs and metrics unless more might have been made.
+        comparisons: number of comparisons to correct for, if more might have been made than these pairs and metrics.
         stop: leave out the looks after the first at which the answer stands.
 
     Raises:
