@@ -45,7 +45,7 @@ class Checked:
     Args:
         augment: the augmentation.
         images: (N,C,H,W), a batch of the training images.
-        build: builds the augmentation for images of another size; None where it is the same for all sizes.
+        build: builds the augmentation for images of another size; None if it is the same for all sizes.
 
     Attributes:
         overlaps: the corruptions that it trains on.

@@ -1,4 +1,4 @@
-"""The policy for classifiers: which one a model gets for the classes of the data, and what of the model is not trained."""
+"""The choice of a model's classifier for the classes of the data, and notes on parts that are not trained."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from robusttune.run.about import EarlierRun
 
 
 class Untrained(NamedTuple):
-    """A part of a model that is not trained, in words, and how a trained one can be had."""
+    """A part of a model that is not trained, in words, and the way to a trained one."""
 
     what: str
     advice: str
@@ -35,7 +35,7 @@ def fit_classifier(
     Args:
         model: as its library or function made it; changed in place.
         sources: the sources of the model.
-        names: the names of the classes that labels stand for; None where they are not known.
+        names: the names of the classes that labels stand for; None if they are not known.
         run: the run that trained the weights; None for none.
         strict: the model is measured, so each of its outputs must be one of these classes.
 
@@ -68,7 +68,7 @@ def fit_classifier(
 
 
 def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool) -> None:
-    """Note what of a model is not trained.
+    """Print a note on the part of a model that is not trained.
 
     Raises:
         ValueError: it is not allowed, because results of such a model mean nothing.
@@ -117,7 +117,7 @@ def _has_random_weights(sources: Sources) -> bool:
 
 
 def _outputs_of(model: nn.Module, images: Tensor) -> int | None:
-    """Count the model's outputs for images (N,C,H,W); None where it cannot take them, which is reported later."""
+    """Count the model's outputs for images (N,C,H,W); None if it cannot take them, which is reported later."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

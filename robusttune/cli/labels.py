@@ -1,4 +1,4 @@
-"""The classes that labels stand for, by name, and the order in which the folders of a data set are numbered."""
+"""The class names of labels, and the order in which the folders of a data set are numbered."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 
 
 class Labels(NamedTuple):
-    """The classes that labels stand for.
+    """The class names of labels, and their order.
 
     Attributes:
         names: the names of the classes, by label; None for those of the data, in the order below.
@@ -56,7 +56,7 @@ def names_of(images: Dataset[tuple[Tensor, Tensor]]) -> list[str] | None:
 
 
 def check_one_order(sources: Sources, loader: Images, labels: Labels) -> None:
-    """Raise a ValueError where a model that came with labels may number the folders of the data in another order."""
+    """Raise a ValueError if a model that came with labels may number the folders of the data in another order."""
     images = loader.dataset
     by_folder = isinstance(getattr(images, "reader", None), ReaderImageFolder)
     names = names_of(images)

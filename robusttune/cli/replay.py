@@ -80,7 +80,7 @@ def run_replay(
 def _check_data(command: Mapping[str, Any], folder: Path) -> None:
     """Raise a ValueError for images that a run's folder names and that are not plain files on this machine.
 
-    Readers of other data sets fetch them, and some run commands that stand in the place of a file.
+    Readers of other data sets fetch them, and some take a command instead of a file, and run it.
     """
     named = {name: command.get(name) for name in ("data", "unlabeled") if command.get(name)}
     foreign = [

@@ -103,7 +103,7 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
 
 
 def _compare_with_run(run: EarlierRun, used: Path, images: list[str], *, compared: list[Path]) -> None:
-    """Warn where images are those that a run was trained on, or chose its epoch by, if these are still there.
+    """Warn if images are those that a run was trained on, or chose its epoch by, if these are still there.
 
     Args:
         run: it may not know its images.
@@ -146,7 +146,7 @@ def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) 
 
 
 def warn_if_trained_on(loader: Images, other: Images | None, so: str) -> None:
-    """Warn where another loader reads the folder of the training images, with what follows from it."""
+    """Warn if another loader reads the folder of the training images, with what follows from it."""
     used, root = (getattr(getattr(of and of.dataset, "reader", None), "root", None) for of in (loader, other))
     if root is not None and root == used:
         warning(f"the images in {str(root)!r} are those that are trained on, so {so}: name another split")

@@ -38,7 +38,7 @@ def are_alone(loader: Images) -> bool:
 def loader_of_images(
     sources: Sources, names: Sequence[str] | None, *, shuffle: bool = False, strict: bool = False
 ) -> Images:
-    """Make a loader of images alone; `names` are those of the model's classes, None where they are not known."""
+    """Make a loader of images alone; `names` are those of the model's classes, None if they are not known."""
     loader = loader_of(sources, labels=None, shuffle=shuffle, strict=strict)
     loader.collate_fn = images_alone
     loader.dataset.reader.class_to_idx = {}  # type: ignore[attr-defined]  # of folders, which are no classes
@@ -150,7 +150,7 @@ def options_given(unlabeled: str | None, unlabeled_split: str, teacher: str) -> 
 
 
 def judging_images(sources: Sources, loader: Images) -> Images | None:
-    """Make a loader of images alone beside others; None where there are class folders, whose labels then count.
+    """Make a loader of images alone beside others; None if there are class folders, whose labels then count.
 
     Raises:
         ValueError: there are class folders, but it is not known which output of the model is which class.

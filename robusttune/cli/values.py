@@ -22,7 +22,7 @@ KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", 
 
 
 def words_of(types: frozenset[str]) -> str:
-    """Name the types of an option in words; empty where it takes almost anything.
+    """Name the types of an option in words; empty if it takes almost anything.
 
     Example:
         >>> words_of(frozenset({"float", "None"})), words_of(frozenset({"'auto'", "bool"}))

@@ -23,7 +23,7 @@ from robusttune.data.loaders import batches_of, images_an_epoch, is_exhaustible,
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
 
-# Images (N,C,H,W), and labels, (N,) or soft (N,K), or None where only images are read: so the caller knows their type.
+# Images (N,C,H,W), and labels, (N,) or soft (N,K), or None if only images are read: so the caller knows their type.
 CheckedBatch: TypeAlias = tuple[Tensor, Any]
 
 
@@ -35,7 +35,7 @@ class Batches:
         labelled: True if its batches have labels; None to find out from the first batch.
 
     Attributes:
-        count: batches of an epoch, or parts after `cut()`; None where the loader has no length.
+        count: batches of an epoch, or parts after `cut()`; None if the loader has no length.
         most: images of a part; None for whole batches.
         channels: the number of channels of the first batch's images; None before `first()`.
     """
@@ -81,7 +81,7 @@ class Batches:
         return batch
 
     def cut(self, most: int | None) -> None:
-        """Yield batches in parts of nearly equal size from now on, of at most so many images; call `first()` before.
+        """From now on, yield batches in parts of nearly equal size, of at most this many images; call `first()` before.
 
         Images are dealt out in turn, so that each part has its share of those with and of those without labels.
         """

@@ -130,7 +130,7 @@ class Judge:
 
 
 def check_same(theirs: Judge, mine: Judge) -> None:
-    """Raise a ValueError where two judges measure different things, so that their counts do not add up; seeds may differ."""
+    """Raise a ValueError if two judges measure different things, so that their counts do not add up; seeds may differ."""
     both = (theirs, mine)
     facts: dict[str, list[str]] = {
         "threat": [f"{each.threat.norm} eps {as_written(each.threat.eps)}" for each in both],

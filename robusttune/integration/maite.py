@@ -65,7 +65,7 @@ class MaiteImages(Dataset[tuple[Tensor, Tensor]]):
         dataset: a MAITE image classification Dataset, whose targets are one-hot or probabilities (K,).
 
     Attributes:
-        classes: names of the classes by number, from `index2label`, "class 3" for a number without a name; [] where there is none.
+        classes: names of the classes by number, from `index2label`, "class 3" for a number without a name; [] if there is none.
     """
 
     def __init__(self, dataset: Structure) -> None:

@@ -1,4 +1,4 @@
-"""Agreement: what is measured on images without labels, in the place of accuracy, is the share of a teacher's answers."""
+"""Agreement with the answers of a teacher, which is measured instead of accuracy on images without labels."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ def answers_for(
     """Yield a loader of images and labels, and the facts of the teacher whose answers replace missing labels (None for labels).
 
     Args:
-        images: the first ones of the subject's loader, if they are alone; None where they have labels.
+        images: the first ones of the subject's loader, if they are alone; None if they have labels.
         teacher: the user's teacher; None and "self" for the subject's model, as it answers to the images as they are.
         subject: the model and its images.
 
@@ -88,7 +88,7 @@ def renamed(records: Sequence[Record]) -> list[Record]:
 
 
 def whose(facts: Mapping[str, Any]) -> str | None:
-    """Name the answers that stand for labels, by the facts of Records; None where there were labels.
+    """Name the answers that stand for labels, by the facts of Records; None if there were labels.
 
     Example:
         >>> whose({"agreement": {"name": "runs/a", "fingerprint": "1a2b"}})
@@ -101,7 +101,7 @@ def whose(facts: Mapping[str, Any]) -> str | None:
 
 
 def caveat(facts: Mapping[str, Any]) -> str | None:
-    """Say what agreement is, by the facts of Records; None where there were labels."""
+    """Say what agreement is, by the facts of Records; None if there were labels."""
     answers = whose(facts)
     if answers is None:
         return None

@@ -164,7 +164,7 @@ def expected_robustness(records: Records, adversary: Adversary, among: Sequence[
         among: radii that all models were measured at, so that they can be compared; None for all of this one's.
 
     Returns:
-        The Record, whose setting holds the norm, the radius as eps, and the number of radii above 0 as "radii"; None where a radius
+        The Record, whose setting holds the norm, the radius as eps, and the number of radii above 0 as "radii"; None if a radius
         or the answers to single images are missing.
     """
     clean = clean_of(records)

@@ -178,7 +178,7 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
 
 
 def _agreements(first: Records, second: Records) -> bool:
-    """Return True where labels are the answers of teachers, which `_note` compares."""
+    """Return True if labels are the answers of teachers, which `_note` compares."""
     return caveat(first.facts) is not None or caveat(second.facts) is not None
 
 

@@ -34,7 +34,7 @@ LEFT, HEAD, LINE, GAP, LONGEST = 48, 30, 12, 4, 16
 
 
 class _Row(NamedTuple):
-    """Tiles of one image: (C,H,W) each, and a line below each of them, with True where it is a wrong answer."""
+    """Tiles of one image: (C,H,W) each, and a line below each of them, with True if it is a wrong answer."""
 
     name: str
     tiles: list[Tensor]

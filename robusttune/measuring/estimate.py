@@ -123,7 +123,7 @@ def estimate_evaluations(
 
     Args:
         model, loader, which, norm, eps, mean, std, normalized, subset, heads, teacher, seed, device: see `evaluate`.
-        devices: a price an hour by name, of machines as fast as this one.
+        devices: price per hour, by name, of machines as fast as this one.
 
     Raises:
         ValueError: as `evaluate` does; a price that is not a number of at least 0; a loader of unknown length.

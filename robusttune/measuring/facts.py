@@ -93,7 +93,7 @@ def _is_lazy(parameter: Tensor) -> bool:
 
 
 def _data(loader: Loader) -> dict[str, Json]:
-    """Return the type of the data set inside its wrappers, such as Subset, and its split, where it says which."""
+    """Return the type of the data set inside wrappers such as Subset, and its split if the data set names one."""
     dataset = getattr(loader, "dataset", None)
     for _ in range(8):  # wrappers may wrap each other, but not for ever
         inner = getattr(dataset, "dataset", None)

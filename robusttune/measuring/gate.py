@@ -50,8 +50,8 @@ def check_planned(
 
     Args:
         requirements: to be checked afterwards.
-        planned: by the name of each evaluation the adversaries that it attacks with; None where it does not say.
-        trained: the adversary of the training; None where nobody has named it.
+        planned: by the name of each evaluation the adversaries that it attacks with; None if it does not say.
+        trained: the adversary of the training; None if nobody has named it.
 
     Raises:
         ValueError: it will not.
@@ -88,7 +88,7 @@ def unnamed(requirement: Requirement) -> str:
 
 
 def trained_radius(records: Records) -> str | None:
-    """Return the adversary of the training as the facts of Records have it; None where nobody has named it."""
+    """Return the adversary of the training as the facts of Records have it; None if nobody has named it."""
     return records.facts.get("threat") if records.facts.get("eps from") in NAMED_BY else None
 
 

@@ -30,8 +30,8 @@ class Change:
     Attributes:
         first: the accuracy of the model to compare with; None if there is none, or it was not measured.
         second: the accuracy of the model; None if it was not measured.
-        test: the paired test on the images that both have seen; None where there is none.
-        alike: False where the two met other attacks, so that they cannot be compared.
+        test: the paired test on the images that both have seen; None if there is none.
+        alike: False if the two met other attacks, so that they cannot be compared.
     """
 
     first: Record | None
@@ -41,7 +41,7 @@ class Change:
 
     @property
     def difference(self) -> float | None:
-        """The second accuracy minus the first, on the same images where there is a test; None where one is missing, or not alike."""
+        """The second accuracy minus the first, on the same images where there is a test; None if one is missing, or not alike."""
         if self.test is not None:
             return self.test.second - self.test.first
         if self.first is None or self.second is None or not self.alike:
@@ -74,11 +74,11 @@ class Headline:
         second: the name of the model.
         word: "accuracy" or "agreement".
         answers: by the model's name, the teacher whose answers replace labels; None for true labels.
-        judged: the adversary, and why it was chosen; None where no attack was measured.
+        judged: the adversary, and why it was chosen; None if no attack was measured.
         robust, clean: the accuracy under attack, and on unchanged images.
         attacks: the attacks behind `robust`, in words.
         same: False if the two models did not meet the same attacks.
-        expected: the expected robustness by the model's name; None where it cannot be computed.
+        expected: the expected robustness by the model's name; None if it cannot be computed.
         failed: the numbers of sanity checks that a model failed, by its name.
     """
 

@@ -85,6 +85,6 @@ def ranks_around(share: float, count: int) -> tuple[int, int]:
 
 
 def binomial(hits: int, trials: int, share: float) -> float:
-    """Return the probability of exactly so many hits, each trial of which hits with a share above 0 and below 1."""
+    """Return the binomial probability of exactly this many hits; each trial hits with a share above 0 and below 1."""
     ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
     return math.exp(ways + hits * math.log(share) + (trials - hits) * math.log1p(-share))

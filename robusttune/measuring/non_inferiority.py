@@ -47,7 +47,7 @@ def score(
 ) -> float:
     """Return the z-statistic of Tango's score test, for the hypothesis that the second accuracy minus the first is `difference`.
 
-    It is above 0 where the measured difference is larger.
+    It is above 0 if the measured difference is larger.
 
     Args:
         only_first, only_second: images that only this model classifies correctly.
@@ -137,7 +137,7 @@ def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], 
 
 
 def _needed(margin: Requirement, test: Comparison) -> str:
-    """Say how many images would exclude the loss if all shares stayed as they are; "" where none would."""
+    """Say how many images would exclude the loss if all shares stayed as they are; "" if none would."""
     first, second, images = test.only_first, test.only_second, test.images
     z = score(first, second, images, -margin.limit, continuity=0)
     if z <= 0:

@@ -33,7 +33,7 @@ class Record:
         right: for each image whether the answer was right, in the order of `Records.hashes`; None for numbers that do not
             count single images.
         answers: for each image the class that the model answers, in the same order: under attack the wrong one that an
-            attack found first, and the image's label where none did; None where it was not kept.
+            attack found first, and the image's label where none did; None if it was not kept.
     """
 
     evaluation: str

@@ -103,7 +103,7 @@ def _formats(*layers: nn.Module) -> tuple[object, ...]:
 
 
 def _joined(values: list[Tensor | None], like: list[Tensor], default: float) -> Tensor:
-    """Return vectors one after the other, with the default in the place of each that is None."""
+    """Concatenate vectors; the default replaces each that is None."""
     pairs = zip(values, like, strict=True)
     return torch.cat([torch.full_like(other, default) if value is None else value for value, other in pairs])
 

@@ -15,7 +15,7 @@ COUNTS = ("num_classes", "num_labels")  # attributes in which models keep the nu
 
 
 def give_classifier(model: nn.Module, inputs: Tensor, classes: int) -> int:
-    """Put a new layer in the place of the model's classifier, and of auxiliary ones; return the number of classes before.
+    """Replace the model's classifier, and auxiliary ones, by new layers; return the number of classes before.
 
     The new layer has random weights, and the dtype, the device, the bias and the `requires_grad` of the old one.
 

@@ -185,7 +185,7 @@ def outputs_of(run: EarlierRun) -> int | None:
 
 
 def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
-    """Read the run that a folder holds, or that wrote a file of weights; None where there is none.
+    """Read the run that a folder holds, or that wrote a file of weights; None if there is none.
 
     A file beside the run's `run.json` is known by its name, another one by its metadata, as is the file in a folder that
     `save` wrote.

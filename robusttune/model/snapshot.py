@@ -16,7 +16,7 @@ def snapshot(model: nn.Module, *, weights: bool = True) -> Callable[[], None]:
     Tensors that have not changed are not written to, so a graph of the user's own stays valid.
 
     Args:
-        weights: keep copies of the parameters, too; False where nothing trains them.
+        weights: keep copies of the parameters, too; False if nothing trains them.
     """
     tensors = {id(tensor): tensor for tensor in _tensors(model, weights)}
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
@@ -85,7 +85,7 @@ def own_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Return True if two tensors of one kind hold the same values; False where they cannot be compared."""
+    """Return True if two tensors of one kind hold the same values; False if they cannot be compared."""
     kinds = [(each.shape, each.layout, each.dtype, each.device) for each in (one, other)]
     if kinds[0] != kinds[1] or one.layout != torch.strided:
         return False

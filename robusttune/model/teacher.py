@@ -126,7 +126,7 @@ def teacher_of(
     Args:
         teacher: the user's teacher.
         model, space, device, classes: see `Teacher`; `model` is the one that is trained or measured.
-        names: the names of the model's classes, which must be those of a teacher's run; None where they are not known.
+        names: the names of the model's classes, which must be those of a teacher's run; None if they are not known.
         shape: (C,H,W) of the images, to compare with those of a teacher's run; None not to.
 
     Raises:
@@ -190,7 +190,7 @@ def teaching(
 
 
 def _check_shape(run: EarlierRun, shape: Sequence[int]) -> None:
-    """Log where images (C,H,W) are of another size than those of a teacher's run.
+    """Log if images (C,H,W) are of another size than those of a teacher's run.
 
     Raises:
         ValueError: they have another number of channels.

@@ -57,7 +57,7 @@ def timm_name(model: nn.Module, inputs: Tensor, classes: int) -> Name | None:
 
 
 def _made(architecture: str, **arguments: object) -> nn.Module | None:
-    """Make a model of timm with random weights; None where it does not take the arguments."""
+    """Make a model of timm with random weights; None if it does not take the arguments."""
     create: Callable[..., nn.Module] = timm.create_model
     try:
         with own_randomness(0):

@@ -51,7 +51,7 @@ class About:
         size: height and width of the images.
         channels: the number of channels of the images.
         mean, std: the normalisation of the model's input, one number for each channel; None for a model that takes pixels.
-        input_known: False where nobody said whether the model takes pixels or normalised images, so that mean and std are
+        input_known: False if nobody said whether the model takes pixels or normalised images, so that mean and std are
             not known, rather than none.
         norm: the norm of the adversary.
         eps: its radius as people write it, such as "8/255".
@@ -90,11 +90,11 @@ class EarlierRun:
         arguments: the arguments of the function.
         about: the facts about its model; None for a run of a version that did not write them.
         shape: (N,C,H,W) of its first batch, where there is no `about`.
-        start: the fingerprint of the model before the run; None where it is not known.
-        images: the number of training images; None where it is not known.
+        start: the fingerprint of the model before the run; None if it is not known.
+        images: the number of training images; None if it is not known.
         unlabeled: the number of images without labels beside these, if a teacher labelled them; None for none.
         teacher: the name of who labelled images, see `Teacher`: those, or all if there are none beside; None for nobody.
-        held_out: what its epochs were judged on, NOTHING_HELD for nothing; None where it is not known.
+        held_out: what its epochs were judged on, NOTHING_HELD for nothing; None if it is not known.
         versions: the versions of packages, during the run.
     """
 
@@ -140,7 +140,7 @@ class EarlierRun:
 
     @property
     def metadata(self) -> dict[str, str] | None:
-        """The facts as a file of weights holds them, under METADATA; None where they are not known."""
+        """The facts as a file of weights holds them, under METADATA; None if they are not known."""
         if self.about is None:
             return None
         command = self.command or {}
@@ -155,13 +155,13 @@ class EarlierRun:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the images that the model was trained on; None where they are not known."""
+        """Height and width of the images that the model was trained on; None if they are not known."""
         size = self.about.size if self.about is not None else self.shape and self.shape[2:]
         return None if not size else (size[0], size[1])
 
     @property
     def channels(self) -> int | None:
-        """Channels of these images; None where they are not known."""
+        """Channels of these images; None if they are not known."""
         return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
 
 
@@ -184,7 +184,7 @@ def arguments_in(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
-    """Read the `run.json` of a run's folder; None where there is none.
+    """Read the `run.json` of a run's folder; None if there is none.
 
     Raises:
         ValueError: the file is damaged.
@@ -266,7 +266,7 @@ def _about(known: Mapping[str, Any] | None) -> About | None:
 def check_same_names(
     before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = BY_LOADER
 ) -> None:
-    """Raise a ValueError where both of the names of classes are known, and are not the same in the same order.
+    """Raise a ValueError if both of the names of classes are known, and are not the same in the same order.
 
     Args:
         before: the names of the run's classes.

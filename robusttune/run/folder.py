@@ -191,7 +191,7 @@ def noted_on_failure(folder: Path | None) -> Iterator[None]:
 
 
 def _written(folder: Path | None) -> int | None:
-    """Return when the last checkpoint was written, in nanoseconds; None where there is none."""
+    """Return when the last checkpoint was written, in nanoseconds; None if there is none."""
     state = None if folder is None else folder / STATE
     return state.stat().st_mtime_ns if state is not None and state.exists() else None
 
@@ -292,7 +292,7 @@ def _cut(value: object) -> str:
 
 
 def _names_in(facts: Mapping[str, object]) -> list[str] | None:
-    """Return the names of classes in the facts of `run.json`; None where it does not have them."""
+    """Return the names of classes in the facts of `run.json`; None if it does not have them."""
     about = facts.get("about")
     names = about.get("classes") if isinstance(about, Mapping) else None
     return names if isinstance(names, list) else None

@@ -194,7 +194,7 @@ def _inputs(
     std: Channels | None,
     normalized: bool | None,
 ) -> tuple[Tensor, Pixels | None]:
-    """Return two inputs (2,C,H,W) of the model, and the space of its pixels; None where that is not known.
+    """Return two inputs (2,C,H,W) of the model, and the space of its pixels; None if that is not known.
 
     Raises:
         ValueError: the images do not fit the model, or none is known that does.
@@ -227,7 +227,7 @@ def _compare_logits(model: nn.Module, run: Runner, inputs: Tensor, differences: 
 
 
 def _check_agreement(found: Differences, to: str, tolerance: float | None, least: float) -> None:
-    """Raise a ValueError where the export disagrees with the original beyond what is allowed."""
+    """Raise a ValueError if the export disagrees with the original beyond what is allowed."""
     allowed = TOLERANCE if tolerance is None and FORMATS[to].exact else tolerance
     numbers = (
         f"the largest difference of logits is {found.largest:.3g}, {found.relative:.2g} of the largest logit, and both answer the same "

@@ -43,7 +43,7 @@ class Format:
 
 
 def check_installed(name: str) -> None:
-    """Raise an ImportError where a format needs a package that is not installed."""
+    """Raise an ImportError if a format needs a package that is not installed."""
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
         raise ImportError(f"the format {name!r} needs {' and '.join(missing)}: {INSTALL}")

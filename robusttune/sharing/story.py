@@ -33,10 +33,10 @@ class Story:
 
     Attributes:
         name: the name of the model, for the card's title.
-        about: its classes, its input, its adversary, and the name by which it is made again; None where not known.
-        run: the run that trained it; None where it is not known.
+        about: its classes, its input, its adversary, and the name by which it is made again; None if not known.
+        run: the run that trained it; None if it is not known.
         records: what was measured on it; None for nothing.
-        license: its identifier on the Hub; None where the user names none.
+        license: its identifier on the Hub; None if the user names none.
         squares: the command line scaled and cropped its images to squares, so that it is known how.
     """
 
@@ -49,7 +49,7 @@ class Story:
 
     @property
     def attacked(self) -> bool | None:
-        """True if it was trained against an adversary, False at a radius of 0, which is ordinary training; None where that is not known."""
+        """True if it was trained against an adversary, False at a radius of 0, which is ordinary training; None if that is not known."""
         about = self.about
         return None if about.norm is None or about.eps is None else number(about.eps) > 0
 
@@ -122,7 +122,7 @@ def story_of(
 
 
 def _check_weights(records: Records, model: nn.Module) -> None:
-    """Raise a ValueError where records were measured on other weights than those of the model."""
+    """Raise a ValueError if records were measured on other weights than those of the model."""
     measured = str(records.facts.get("model", "")).partition(" ")[2]
     if not measured:
         raise ValueError(
@@ -136,7 +136,7 @@ def _check_weights(records: Records, model: nn.Module) -> None:
 
 
 def _check_input(about: About, run: EarlierRun | None, records: Records | None) -> None:
-    """Raise a ValueError where the run or the records are of another preprocessing, or another order of classes, than the card states."""
+    """Raise a ValueError if the run or the records are of another preprocessing, or another order of classes, than the card states."""
     facts = {} if records is None else records.facts
     measured, names = facts.get("classes") or [], about.classes or []
     if moved(names, measured):

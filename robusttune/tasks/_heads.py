@@ -28,7 +28,7 @@ class Part(NamedTuple):
         task: name of the task.
         rows: the images' rows in the batch: (M,).
         view: their view.
-        weight: the weight of the loss; 0 where the head learns alone.
+        weight: the weight of the loss; 0 if the head learns alone.
     """
 
     task: str

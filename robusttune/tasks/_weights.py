@@ -84,7 +84,7 @@ def checked_weight(task: str, weight: float) -> float:
 
 
 def _check_names(weights: TaskWeights) -> None:
-    """Raise a ValueError for a number in the place of a task, as a decimal comma makes one."""
+    """Raise a ValueError for a number instead of a task, as a decimal comma makes one."""
     wrong = next((task for task in weights if isinstance(task, int | float)), None)
     if wrong is not None:
         raise ValueError(

@@ -71,7 +71,7 @@ def check_shared(folder: Path) -> None:
 
 
 def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
-    """Log a warning where a run is resumed with another number of images or batches.
+    """Log a warning if a run is resumed with another number of images or batches.
 
     Args:
         folder: the folder of the run.
@@ -132,7 +132,7 @@ def _check_weights(saved: Mapping[str, object], now: Mapping[str, object]) -> No
 
 
 def _check_optimizer(saved: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Raise a WrongFact where the settings of a torch optimiser are of other parameters, or no finite numbers."""
+    """Raise a WrongFact if the settings of a torch optimiser are of other parameters, or no finite numbers."""
     if "param_groups" not in now:  # an optimiser of another kind
         return
     check_facts(saved, {"param_groups": LIST, "state": DICT})

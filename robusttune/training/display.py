@@ -90,7 +90,7 @@ def displayed(training: "Training", show: bool) -> Iterator[Display]:
 
 
 def time_left(training: "Training", seconds: float) -> str:
-    """Say how long the steps that are left will take; empty where that is not known, or hardly any time.
+    """Say how long the steps that are left will take; empty if that is not known, or hardly any time.
 
     Args:
         training: the run.

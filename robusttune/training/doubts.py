@@ -16,7 +16,7 @@ def doubts(training: Training) -> list[str]:
 
 
 def _unchanged_model(training: Training) -> list[str]:
-    """Return a warning where no weight is another than before the steps of this run."""
+    """Return a warning if no weight is another than before the steps of this run."""
     robust_loss, before = training.robust_loss, training.recovery.start
     took_none = training.progress.taken == training.recovery.began  # all that was left was to judge the last epoch
     if before is None or took_none or before != fingerprint(robust_loss.model, trained=True):
@@ -34,7 +34,7 @@ def _unchanged_model(training: Training) -> list[str]:
 
 
 def _guessing_model(training: Training) -> list[str]:
-    """Return a warning where the model has come to guess, or knows far less than before, judged by images it was trained on."""
+    """Return a warning if the model has come to guess, or knows far less than before, judged by images it was trained on."""
     batches, robust_loss = training.batches, training.robust_loss
     if not training.validation.knew or not batches.rereadable:
         return []

@@ -18,7 +18,7 @@ USABLE = 0.9  # of free memory: the rest is lost between what is allocated
 
 
 class Memory(NamedTuple):
-    """Peak memory of a run in bytes, and the largest batch that would fit; None where free memory is not known."""
+    """Peak memory of a run in bytes, and the largest batch that would fit; None if free memory is not known."""
 
     peak: int
     largest_batch: int | None

@@ -213,7 +213,7 @@ def _classes_of(model: nn.Module, images: Images) -> int:
 
 
 def check_same_space(space: Pixels, settings: RunSettings) -> None:
-    """Raise a ValueError where the images without labels are in another pixel space than the labelled ones."""
+    """Raise a ValueError if the images without labels are in another pixel space than the labelled ones."""
     theirs = find_statistics(settings.loaders.unlabeled_loader)
     if theirs[0] is None or settings.pixels.mean is not None:
         return

@@ -35,10 +35,10 @@ class Labelling:
     Attributes:
         images: without labels.
         labels: the share of them that gets each class's label.
-        accuracy: the accuracy of the teacher on images with labels; None where there are none.
+        accuracy: the accuracy of the teacher on images with labels; None if there are none.
         judged: the number of these images.
         held_out: whether they are held out; else the teacher may have learnt from them.
-        foreign: the number of images unlike the labelled ones; None where these are too few to say.
+        foreign: the number of images unlike the labelled ones; None if these are too few to say.
     """
 
     images: int
@@ -103,7 +103,7 @@ class Likeness:
 
 
 def likeness_to(labelled: Loader, space: Pixels, seed: int) -> Likeness | None:
-    """Record the statistics of labelled images, each process of its share, for all; None where all are too few to compare with."""
+    """Record the statistics of labelled images, each process of its share, for all; None if all are too few to compare with."""
     with _looked_at(labelled) as batches:
         values = [_statistics(space.pixels(images.to(space.mean.device))) for images, _ in stream(batches)]
     joined = _joined(distributed.gathered(_joined(values)))

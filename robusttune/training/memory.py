@@ -98,7 +98,7 @@ def counted_on(device: torch.device) -> str:
 
 
 class _Growth:
-    """The largest growth of the process's resident memory, in bytes; 0 where it cannot be read."""
+    """The largest growth of the process's resident memory, in bytes; 0 if it cannot be read."""
 
     def __init__(self, file: int | None) -> None:
         self.file, self.peak, self.start = file, 0, 0
@@ -131,7 +131,7 @@ def _growth() -> Iterator[_Growth]:
 
 
 def _trim() -> Callable[[int], int] | None:
-    """Return glibc's function that returns freed memory to the system; None where growth cannot be measured."""
+    """Return glibc's function that returns freed memory to the system; None if growth cannot be measured."""
     if sys.platform != "linux" or not os.path.exists(STATM):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -144,7 +144,7 @@ def bytes_of(tensors: Iterable[Any]) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory in bytes for tensors of this device; None where it is not known.
+    """Return the free memory in bytes for tensors of this device; None if it is not known.
 
     Source: `MemAvailable` of Linux for the CPU; for an accelerator its driver's free memory and torch's unused cache.
     """

@@ -57,7 +57,7 @@ class Meter:
             self.sums[FIRST_BROKEN] = torch.full_like(self.sums[FIRST_BROKEN], torch.inf)
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each term over the images of this process; NaN where no loss was finite."""
+        """Return the mean of each term over the images of this process; NaN if no loss was finite."""
         images = self.images - int(self.sums.get(LEFT_OUT, 0))
         return {
             key: float(value) / images if images else math.nan for key, value in self.sums.items() if key not in COUNTS

@@ -1,4 +1,4 @@
-"""The model that a run starts from, where the user names its folder, and what the folder knows of its input and its classes."""
+"""The model that a run starts from, if the user names its folder, with the input and the classes that the folder states."""
 
 import os
 from dataclasses import replace

@@ -67,7 +67,7 @@ def chosen_preset(name: PresetName) -> Preset:
     """Return the preset of this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no preset of this name.
     """
     return PRESETS[one_of("preset", name, tuple(PRESETS))]
 

@@ -120,7 +120,7 @@ def _back_to(start: Mapping[str, object], training: Training) -> None:
 
 
 def _median_norm(training: Training) -> float | None:
-    """Return the median norm of the gradients of a few batches; None where a test would take too much of the time."""
+    """Return the median norm of the gradients of a few batches; None if a test would take too much of the time."""
     norms: list[float] = []
     began = time.perf_counter()
     for images, labels in itertools.islice(_batches(training), MEASURED):
@@ -159,7 +159,7 @@ def _is_in_time(training: Training, seconds: float) -> bool:
 
 
 def _course(training: Training, limit: float) -> Score | None:
-    """Take the steps of a course; return how many of the next images withstand an attack, or None where weights are not finite."""
+    """Take the steps of a course; return how many of the next images withstand an attack, or None if weights are not finite."""
     stepper, batches = training.stepper, _batches(training)
     stepper.recipe = replace(stepper.recipe, clip_grad=limit)
     count, began = STEPS * training.progress.length.accumulate, RAMP[1]  # from `began` on all of eps

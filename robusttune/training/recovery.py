@@ -45,7 +45,7 @@ class Recovery:
 
     Attributes:
         times: how often the run has gone back.
-        start, began: hash of the weights before the steps that this process takes, and their number then; None where it takes none.
+        start, began: hash of the weights before the steps that this process takes, and their number then; None if it takes none.
         kept: weights to go back to while no held-out images have chosen any.
         clean, robust: the best held-out accuracy so far; clean, at the full radius alone.
         trained: the best accuracy so far on the adversarial training images of an epoch, at the full radius alone.
@@ -112,7 +112,7 @@ class Recovery:
         """Go back if the run has diverged, judged by its weights and their held-out score; return True if these weights must not be kept.
 
         Args:
-            score: None where the logits are not finite.
+            score: None if the logits are not finite.
             trained: see `validate`.
             weights: the weights that were scored.
 

@@ -190,7 +190,7 @@ class RobustLoss(nn.Module):
         return losses
 
     def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> Weights | None:
-        """Return adversarially perturbed weights by name; None where weights are not attacked."""
+        """Return adversarially perturbed weights by name; None if weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
 

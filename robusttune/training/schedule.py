@@ -43,7 +43,7 @@ class Progress:
 
     Attributes:
         length: the length of the run.
-        batches: the number of batches of an epoch, in this process; None where the loader does not say.
+        batches: the number of batches of an epoch, in this process; None if the loader does not say.
         taken: optimiser steps so far.
         elapsed: seconds of training so far.
     """

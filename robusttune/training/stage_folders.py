@@ -1,4 +1,4 @@
-"""The folders of the stages before a run, inside its own: what they are called, and whether a run fits those that are there."""
+"""The folders of the stages before a run, inside its own: their names, and checks that a run fits existing ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ FOLLOWING = "followed by"  # in the run.json of a stage: the arguments of the wh
 
 
 class Stage(NamedTuple):
-    """A stage: its folder in that of the run, the argument of `harden` that says how many epochs it has, and its name."""
+    """A stage: its folder inside the run's, the argument of `harden` for its number of epochs, and its name in words."""
 
     folder: str
     argument: str

@@ -65,7 +65,7 @@ class Labeller:
         """Fix the teacher before a state is loaded, as "self" copies the model before it gets the weights of that state.
 
         Args:
-            before: the fingerprint in the state; None where no image had been labelled, or in states of earlier versions.
+            before: the fingerprint in the state; None if no image had been labelled, or in states of earlier versions.
 
         Raises:
             ValueError: the teacher is another one.

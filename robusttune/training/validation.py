@@ -139,7 +139,7 @@ class Best:
 
     @property
     def missed(self) -> bool:
-        """True where all states so far have a lower clean score than `min_clean`."""
+        """True if all states so far have a lower clean score than `min_clean`."""
         return self.score is not None and self.min_clean is not None and self.score.clean < self.min_clean
 
     def _rank(self, score: Score) -> tuple[bool, float, float]:
@@ -242,7 +242,7 @@ def validate(training: "Training", trained: float | None) -> EpochFacts:
 
 
 def _present_score(training: "Training") -> Score | None:
-    """Score the averaged weights on the held-out images; None where the logits are not finite."""
+    """Score the averaged weights on the held-out images; None if the logits are not finite."""
     average, loader = training.stepper.average, training.validation.loader
     assert loader is not None
     with nullcontext() if average is None else average.applied():

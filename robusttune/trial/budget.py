@@ -181,7 +181,7 @@ def _evaluation(plan: TrialPlan, share: float) -> PlannedEvaluation:
 
 
 def _largest(fits: Callable[[float], bool]) -> float | None:
-    """Search for the largest share that fits, by halving, down to a tenth; None where a tenth does not fit."""
+    """Search for the largest share that fits, by halving, down to a tenth; None if a tenth does not fit."""
     low, high = LEAST, 1.0
     if not fits(low):
         return None

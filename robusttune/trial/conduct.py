@@ -153,7 +153,7 @@ class Conduct:
 
 
 def _check_written(jobs: Sequence[Job], stage: TrialPlan, folder: Path) -> None:
-    """Raise a ValueError where jobs ended elsewhere, but what they wrote is not here."""
+    """Raise a ValueError if jobs ended elsewhere, but what they wrote is not here."""
     lost = [job.place for job in jobs if result_of(folder, stage, job.place.arm, job.place.seed) is None]
     if lost:
         names = ", ".join(f"{place.arm} with seed {place.seed}" for place in lost)

@@ -62,7 +62,7 @@ def of_stages(data: Data, screening: int | None) -> tuple[Data, Data]:
 
     Args:
         data: the data of the trial.
-        screening: number of test images of the first stage; None where there is one stage.
+        screening: number of test images of the first stage; None if there is one stage.
     """
     if screening is None:
         return data, data

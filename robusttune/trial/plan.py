@@ -233,7 +233,7 @@ class TrialPlan:
 
     @property
     def price(self) -> float | None:
-        """Money for an hour; None where it is not known."""
+        """Money for an hour; None if it is not known."""
         return (self.budget or {}).get("price an hour")
 
     def money(self, hours: float, price: float) -> str:

@@ -211,7 +211,7 @@ def shared_out(images: int, there: int | None, first: int | None = None) -> tupl
 
     Args:
         images: asked for in the second stage.
-        there: how many there are; None where it is not known.
+        there: how many there are; None if it is not known.
         first: for the screening; None for a third as many as in the second stage.
 
     Example:

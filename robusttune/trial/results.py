@@ -47,11 +47,11 @@ class Trial:
     Attributes:
         plan: the content of `plan.yaml`.
         results: by arm and seed, in the plan's order; unfinished ones are missing. With two stages, those of the second.
-        first: plan and results of the first stage; None where there is one stage.
-        kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
+        first: plan and results of the first stage; None if there is one stage.
+        kept: arms that went on to the second stage; None if that is not known, or where there is one stage.
         power: the differences that the trial can detect; None if they were not computed for the present plan.
-        changed: True where the plan was changed after a look at the results.
-        together: True where trainings ran at the same time, so that each took longer than alone.
+        changed: True if the plan was changed after a look at the results.
+        together: True if trainings ran at the same time, so that each took longer than alone.
     """
 
     plan: TrialPlan
@@ -128,14 +128,14 @@ def write_power(folder: Path, power: Power, plan: TrialPlan) -> None:
 
 
 def _power_of(plan: TrialPlan, folder: Path) -> Power | None:
-    """Read which differences a plan finds; None where that is not known, or where it was computed for a plan that was edited since."""
+    """Read which differences a plan finds; None if that is not known, or where it was computed for a plan that was edited since."""
     path = folder / POWER
     power: Power | None = from_json(path.read_text(encoding="utf-8")) if path.exists() else None
     return power if power is not None and _is_of(plan, power.get("of", {})) else None
 
 
 def result_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Result | None:
-    """Read the result of an arm with a seed; None where an evaluation item is missing."""
+    """Read the result of an arm with a seed; None if an evaluation item is missing."""
     place = place_of(folder, plan, arm, seed)
     files = [item_place(place, plan, item) / RECORDS for item in plan.items_with(seed)]
     if not all(path.exists() for path in files):

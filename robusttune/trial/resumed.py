@@ -29,7 +29,7 @@ def earlier_plan(
     space: InputSpace,
     progress: bool,
 ) -> TrialPlan | None:
-    """Read the plan in the folder, which comes before the arguments; None where there is none.
+    """Read the plan in the folder, which comes before the arguments; None if there is none.
 
     Args:
         folder: the folder of the trial.
@@ -92,7 +92,7 @@ def _check_request(
 
 
 def _check_input(path: Path, space: InputSpace, before: Mapping[str, Json]) -> None:
-    """Raise a ValueError where the model would get other inputs than the arms that are trained; a trial of an earlier version does not say."""
+    """Raise a ValueError if the model would get other inputs than the arms that are trained; a trial of an earlier version does not say."""
     now = input_arguments(space)
     changed = {name: value for name, value in now.items() if before.get(name, value) != value}
     if changed:

@@ -76,7 +76,7 @@ class Screening:
 
 
 def screening_of(plan: "TrialPlan") -> "TrialPlan | None":
-    """Return the plan of the first stage alone; None where the plan has one stage."""
+    """Return the plan of the first stage alone; None if the plan has one stage."""
     if plan.screening is None:
         return None
     first = Screening.of(plan.screening)
@@ -163,7 +163,7 @@ def _check_images(plan: "TrialPlan") -> None:
 
 
 def check_measured(needs: Sequence[str], items: Sequence[Item], threats: Mapping[str, float], where: str) -> None:
-    """Raise a ValueError where no evaluation item measures a need, before anything is trained.
+    """Raise a ValueError if no evaluation item measures a need, before anything is trained.
 
     Args:
         needs: the needs of the trial.

@@ -111,7 +111,7 @@ def too_few(plan: TrialPlan, there: int | None = None) -> str | None:
 
     Args:
         plan: the plan of the trial.
-        there: number of held-out images of both stages; None where it is not known.
+        there: number of held-out images of both stages; None if it is not known.
     """
     images, difference = plan.evaluation.images, LARGEST / 100
     if there is not None:

@@ -17,7 +17,7 @@ class Choice(NamedTuple):
     Attributes:
         name: the name of the setting as `harden` spells it, or of what is expected.
         value: in words.
-        why: the reason in a sentence or two; empty where there is nothing to explain.
+        why: the reason in a sentence or two; empty if there is nothing to explain.
         source: "measured by us (…)", "from the literature (…)", "measured on this machine", "unknown", "you said so", or "the default of
             harden".
     """

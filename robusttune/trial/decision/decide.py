@@ -144,7 +144,7 @@ def write(decision: Decision, folder: PathLike) -> Path:
 
 
 def _next(decision: Decision, asked: Criteria) -> NextStage | None:
-    """Plan the next stage; None where the verdict is to do nothing."""
+    """Plan the next stage; None if the verdict is to do nothing."""
     if decision.verdict is Verdict.DO_NOTHING:
         return None
     measured = decision.measured

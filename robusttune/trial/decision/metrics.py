@@ -61,7 +61,7 @@ class Accuracies:
         arms, seeds, metrics: in the plan's order; the seeds are those that all arms have.
         values: accuracies (A, S, N).
         spread: their standard errors (A, S, N) that come from the number of images.
-        right: for each metric the share of right answers to each image (A, S, M); None where single images are not known.
+        right: for each metric the share of right answers to each image (A, S, M); None if single images are not known.
         seconds: the seconds of training (A, S).
         images: number of test images.
         untrained: numbers of the arms that are one model, whatever the seed.

@@ -19,7 +19,7 @@ class Seeds(NamedTuple):
 
     Attributes:
         seeds: how many.
-        difference: the difference of accuracy that these seeds detect 8 times in 10; None where the scatter is not known.
+        difference: the difference of accuracy that these seeds detect 8 times in 10; None if the scatter is not known.
         min_detectable: the smallest difference detectable with infinitely many seeds on this many test images.
     """
 
@@ -35,7 +35,7 @@ class NextStage:
     Attributes:
         arms: by name.
         seeds, difference, min_detectable: see `Seeds`.
-        images, epochs: numbers of training images and epochs; None where they are not known.
+        images, epochs: numbers of training images and epochs; None if they are not known.
         training, evaluation: seconds, on the machine of the trial.
         money: at the plan's price; None without one.
         per_arm: seconds of training of each arm, for one seed.

@@ -29,8 +29,8 @@ class Standing:
         value: mean of the second arm's accuracy minus the first's.
         p: p-value of each by itself at the last look.
         low, high: an interval for the true difference that holds at every look, at the level at which it was tested.
-        real: True where the difference is not chance: with all comparisons and looks, one trial in twenty has a false one.
-        settled: True where it is real, or where a worthwhile gain is ruled out.
+        real: True if the difference is not chance: with all comparisons and looks, one trial in twenty has a false one.
+        settled: True if it is real, or if a worthwhile gain is ruled out.
     """
 
     seeds: int
