@@ -28,7 +28,7 @@ KEYS = ("classes", "class_names", "label_names", "labels", "id2label", "idx_to_c
 BESIDE = "config.json"  # of Hugging Face and of timm
 DEEPEST = 4  # dicts within dicts
 PLACEHOLDER = re.compile(r"(?:label|class)?[ _-]?(\d+)", re.IGNORECASE)
-MOST = 0.95  # of the names of ImageNet's classes, whose spelling differs here and there
+MOST = 0.95  # share of the names of ImageNet's classes, whose spelling differs here and there
 
 Names: TypeAlias = tuple[str, ...]
 

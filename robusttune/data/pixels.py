@@ -14,7 +14,7 @@ OVERSHOOT = 0.25  # and by that much through bicubic resizing
 LARGEST_STD = 2  # the std of pixels on [0,1] is 0.5 at most; a larger one is in units of raw values
 MOST_CHANNELS = 1024
 FAINT = 1.001 / 255  # no brighter than one of 255 levels
-OTHER_SPACE = 0.25  # of later images' values outside [0,1]; erased rectangles leave fewer
+OTHER_SPACE = 0.25  # share of later images' values outside [0,1]; erased rectangles leave fewer
 
 
 class PixelArguments(TypedDict):

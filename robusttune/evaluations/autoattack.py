@@ -24,9 +24,9 @@ __all__ = ["autoattack"]
 STEPS, TARGETS, QUERIES = 100, 9, 5000
 # Targeted members need a logit beside the label's and the target's two neighbours.
 FEWEST_CLASSES = 4
-SHORT = 5  # steps by which an estimate measures a member
+SHORT = 5  # steps of a member in an estimate
 FILE = "autoattack.jsonl"
-ALIKE = 0.01  # of the mean logit, between margins of one model: far above what another device changes
+ALIKE = 0.01  # share of the mean logit, between margins of one model: far above what another device changes
 
 Member: TypeAlias = tuple[str, dict[str, object]]  # an attack of `attacks/`, and its settings
 

@@ -17,7 +17,7 @@ from robusttune.types import Loader, says
 if TYPE_CHECKING:
     from robusttune.measuring.subject import Subject
 
-FACT = "agreement"  # among the facts of Records: whose answers stand for labels
+FACT = "agreement"  # entry in the facts of Records: the teacher whose answers replace labels
 OWN = "its own answers"
 OF_LABELS = ("published", "baseline")  # settings of `corruptions` that need true labels
 KEPT = ("head accuracy",)  # of pretext tasks, which know their answers
@@ -88,7 +88,7 @@ def renamed(records: Sequence[Record]) -> list[Record]:
 
 
 def whose(facts: Mapping[str, Any]) -> str | None:
-    """Name the answers that stand for labels, by the facts of Records; None if there were labels.
+    """Name the answers that replace labels, by the facts of Records; None if there were labels.
 
     Example:
         >>> whose({"agreement": {"name": "runs/a", "fingerprint": "1a2b"}})

@@ -18,7 +18,7 @@ from robusttune.model.features import predicted_classes
 from robusttune.run.randomness import own_randomness
 from robusttune.types import Loader
 
-LEVEL = 0.05  # of the test
+LEVEL = 0.05  # significance level of the test
 UNTRAINED = "its classifier seems not to be trained on these classes, or their labels are in another order: "
 LEAST, MOST, AT_ONCE = 64, 256, 32  # images to look at, and in one forward
 

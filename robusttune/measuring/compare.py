@@ -210,7 +210,7 @@ def _named(record: Record) -> str:
 
 
 def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
-    """Say whose answers stand for labels, if any.
+    """Return a note that names the teacher whose answers replace labels, if any.
 
     Raises:
         ValueError: they are of two teachers.

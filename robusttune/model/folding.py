@@ -19,7 +19,7 @@ from robusttune.model.snapshot import own_modules, plain_values
 logger = logging.getLogger("robusttune")
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # no subclasses, which may change their weights in the forward
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-CLOSE = 1e-6  # of the largest logit, in double precision
+CLOSE = 1e-6  # share of the largest logit, in double precision
 
 
 class _Pair(NamedTuple):

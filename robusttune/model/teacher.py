@@ -1,4 +1,4 @@
-"""The teacher of a run: a frozen classifier whose answers stand in for the labels that images lack."""
+"""The teacher of a run: a frozen classifier whose answers replace missing labels."""
 
 import copy
 import logging

@@ -15,7 +15,7 @@ from robusttune.model.features import logits_of
 from robusttune.run.randomness import own_randomness
 from robusttune.types import Json
 
-TOLERANCE = 1e-3  # of the largest logit, on accelerators, whose libraries may choose another kernel each time
+TOLERANCE = 1e-3  # share of the largest logit, on accelerators, whose libraries may choose another kernel each time
 PREPARED = "_original_forward"  # accelerate's name for the forward that it has wrapped
 
 logger = logging.getLogger("robusttune")

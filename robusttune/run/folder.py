@@ -26,7 +26,7 @@ from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
 from robusttune.types import Json, Loader, PathLike, plain_number
 
-ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
+ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # to test a folder, a file of this many bytes is written and removed
 SHOWN = 60  # characters of an argument in an error
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Arguments that may differ between a run and the run that resumes it.
@@ -44,7 +44,7 @@ FREE = {
     "out",
     "notes",
 }
-# Arguments that earlier versions did not have, and the value that stands for what those did.
+# Arguments that earlier versions did not have, with the values that describe what those versions did.
 ADDED: dict[str, Json] = {
     "update_batch": "auto",
     "pretrain_epochs": 0,

@@ -42,7 +42,7 @@ from robusttune.sharing.written import read_export, write_export
 from robusttune.types import Channels, DeviceLike, Loader, PathLike, check_flag, check_path, shown
 
 FormatName = Literal["onnx", "torch.export", "torchscript", "int8"]
-TOLERANCE = 1e-3  # of the largest logit, for formats that compute the same but for rounding
+TOLERANCE = 1e-3  # share of the largest logit, for formats that compute the same but for rounding
 RANDOM = 16  # images of random pixels, where there are no others
 
 

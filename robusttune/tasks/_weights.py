@@ -7,7 +7,7 @@ from robusttune.plugins import instance
 from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
 from robusttune.types import refuse_arrays, says, shown
 
-WEIGHT = 0.5  # of a task that is named alone
+WEIGHT = 0.5  # weight of a task that is named without one
 NONE = ("none", "null")
 
 

@@ -17,7 +17,7 @@ from robusttune.training.schedule import RAMP
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
-RETAINED = 0.15  # of the best accuracy so far; noisy runs, and a growing radius, leave more
+RETAINED = 0.15  # share of the best accuracy so far; noisy runs, and a growing radius, leave more
 LEAST_FALL = 0.1
 ERRORS = 4.0  # standard errors of a difference
 

@@ -6,7 +6,7 @@ from robusttune.run.provenance import fingerprint
 from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
-LOST = 2 / 3  # of what the model knew before: less than that is said
+LOST = 2 / 3  # share of the accuracy before the run; a model that keeps less gets a warning
 UNAFFECTED = ". This does not change the classifier: only Monitor and ood use this head"
 
 

@@ -20,7 +20,7 @@ from robusttune.types import Loader
 
 MOST = 4_000  # training images in each process, of which each task gets a view
 ITERATIONS, PENALTY = 100, 1e-4  # the penalty is on the squared weights of standardised features
-LEAST_SPREAD = 0.01  # of a feature, as a share of the mean spread: a feature that hardly varies is not blown up
+LEAST_SPREAD = 0.01  # share of the mean spread; a feature with less is divided by this, so that it is not blown up
 
 
 class Views(NamedTuple):

@@ -14,7 +14,7 @@ from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, peak_of
 from robusttune.training.profiling import one_step, sized_batch
 
-USABLE = 0.9  # of free memory: the rest is lost between what is allocated
+USABLE = 0.9  # share of free memory: the rest is lost between what is allocated
 
 
 class Memory(NamedTuple):

@@ -23,7 +23,7 @@ from robusttune.types import Json, Loader
 
 RELIABLE = 0.7  # accuracy of labels below which a run may learn the teacher's mistakes
 FIRST = 50  # batches that are looked at of a loader without a length
-FOREIGN = 0.01  # of the labelled images themselves count as unlike the others
+FOREIGN = 0.01  # share of the labelled images that themselves count as foreign
 
 logger = logging.getLogger("robusttune")
 
@@ -148,7 +148,7 @@ def labelling_of(
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0
     sums = distributed.summed([*counts.tolist(), total, foreign, twice, right, judged], teacher.device)
     *spread, total, foreign, twice, right, judged = map(round, sums)
-    if held_out:  # in each process these were all of them
+    if held_out:  # each process judged all held-out images
         right, judged = right // distributed.world(), judged // distributed.world()
     _refuse(twice)
     return Labelling(

@@ -40,14 +40,14 @@ from robusttune.training.validation import Score, score
 from robusttune.types import Loader
 
 SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
-STEPS = 64  # of a course
-JUDGED = 128  # images, at least, that a course is judged on
-LEAST = 480  # steps of a run that is worth a range test
+STEPS = 64  # optimiser steps of a course
+JUDGED = 128  # least number of images that a course is judged on
+LEAST = 480  # least number of steps of a run for which a range test pays
 MEASURED = 8  # batches whose gradients are measured
-STEEP = 25.0  # times the limit: a median norm of the gradient that asks for a range test
-WIDER = 5.0  # times the limit: the one that is tried
+STEEP = 25.0  # multiple of the limit; with a larger median norm of the gradient, a range test is made
+WIDER = 5.0  # multiple of the limit: the wider limit that is tried
 CLEAR = 3.0  # standard errors
-SHARE = 0.1  # of a time budget: the most that a range test may take
+SHARE = 0.1  # share of a time budget: the most that a range test may take
 
 
 def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:

@@ -24,9 +24,9 @@ logger = logging.getLogger("robusttune")
 DIVIDED_BY = 4.0
 MOST = 3  # times in a run
 NEAR = 1.2  # times the balanced accuracy of a guess
-# The entries of its state, beside the weights that are kept.
+# The attributes that are saved in checkpoints, beside the weights that are kept.
 STATE = ("times", "clean", "robust", "trained", "odd", "event", "unhelped", "sound")
-UNUSED = 3  # steps in a row that the scaler of fp16 left out; a single one is its usual work
+UNUSED = 3  # successive steps that the scaler of fp16 skipped; a single skipped step is usual
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ logger = logging.getLogger("robusttune")
 
 STEPS = 10
 COLLAPSE = 0.2
-BLIND = 0.25  # of the training accuracy; robust overfitting, another failure, leaves more than this share
+BLIND = 0.25  # share of the training accuracy; robust overfitting, another failure, leaves more than this share
 
 judge: Attack = partial(pgd, steps=STEPS)
 
@@ -177,8 +177,8 @@ class Validation:
         self.best = Best(min_clean)
         self.last: Score | None = None
         self.fell_back = False
-        self.knew = False  # the model its classes at the start, as far as was seen
-        self.right_before: float | None = None  # the share of some training images that it had right at the start
+        self.knew = False  # True if the model was seen to know its classes at the start
+        self.right_before: float | None = None  # its accuracy at the start, on some training images
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""

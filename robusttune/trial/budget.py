@@ -10,7 +10,7 @@ from robusttune.trial.decision.significance import FEWEST_SEEDS
 from robusttune.trial.plan import HOUR, PlannedEvaluation, TrialPlan
 from robusttune.trial.screening import Screening, looks_for, screening_of
 
-LEAST = 0.1  # of epochs and test images, below which nothing is suggested
+LEAST = 0.1  # share of epochs and test images, below which nothing is suggested
 MOST_SEEDS = 20
 HALVINGS = 10  # of the interval in which the largest share lies
 

@@ -19,7 +19,7 @@ from robusttune.trial.arms import Phase, Settings
 from robusttune.trial.arms._phase import name_and_settings, shares, tasks_of
 from robusttune.types import says
 
-FORWARD = 1 / 3  # of a forward and backward pass
+FORWARD = 1 / 3  # share of a forward and backward pass
 
 
 class Length(NamedTuple):

@@ -15,7 +15,7 @@ from robusttune.trial.results import Trial
 from robusttune.trial.screening import Screening
 
 PILOT_ARMS = 3
-SHOWN = 0.7  # of a difference, in the short runs of a screening
+SHOWN = 0.7  # share of a difference that the short runs of a screening show
 POINTS = (2, 3, 5)
 LARGEST = 5  # points, which a plan must be able to find
 ENOUGH = 0.8  # chance

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEEP, FEWEST, MOST = 3, 2, 4  # arms that train in the second stage, the plain one among them
 SEEDS, FIRST_SEED = 2, 100
-SHORTER = 3  # of the trial's epochs, and of its held-out images, the screening takes a third
+SHORTER = 3  # the screening takes a third of the trial's epochs and held-out images
 SAME = 1e-6  # relative difference of radii
 MOST_LOOKS, FIRST_LOOK = 4, 3  # the fewest seeds by which scatter can be estimated
 

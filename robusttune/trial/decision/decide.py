@@ -95,7 +95,7 @@ def decide(
     return replace(decision, next=stage, sight=sight)
 
 
-# Comparisons and criteria, the arms in order, and the words in which to say that some are to be taken.
+# Comparisons with criteria, the arms in order, and the function that words a recommendation of arms.
 _Found = tuple[Evidence, Sequence[str], Callable[[Evidence, Sequence[str]], str]]
 
 

@@ -54,7 +54,8 @@ def nominal_levels(level: float, shares: Sequence[float]) -> list[float]:
 def _levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]:
     """Find each look's bound from the first to the last; a look without new information has the level 0."""
     found, used, before = list[float](), 0.0, 0.0
-    grid, weights = np.zeros(1), np.ones(1)  # where the process is while no bound was crossed, and how likely
+    # Values of the test statistic while no bound was crossed, and their probabilities.
+    grid, weights = np.zeros(1), np.ones(1)
     for share in shares:
         step, root = np.sqrt(share - before) if share > before else 0.0, np.sqrt(share)
         increment = spent(level, share) - used

@@ -19,7 +19,7 @@ from robusttune.trial.results import Result, Trial
 
 Position: TypeAlias = Literal["below", "at", "above"]
 
-WIDER = 2.0  # of radii above the training radius, the one nearest to twice that radius is used
+WIDER = 2.0  # the radius "above" is the measured one nearest to twice the training radius
 
 
 @dataclass(frozen=True)

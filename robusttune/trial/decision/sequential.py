@@ -17,7 +17,7 @@ from robusttune.trial.decision.significance import (
     student,
 )
 
-LEAST_LEVEL = 1e-12  # of a look that has nothing to spend, so that its interval is finite
+LEAST_LEVEL = 1e-12  # level of a look that has nothing to spend, so that its interval is finite
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers: TypeAlias = NDArray[np.float64]
-LEVEL = 0.05  # of significance
+LEVEL = 0.05  # significance level
 FEWEST_SEEDS = 3  # by which the scatter from seed to seed can be estimated
 
 
