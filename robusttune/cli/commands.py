@@ -18,7 +18,6 @@ from robusttune.cli.unlabeled import more_images, options_given, teacher_of
 from robusttune.measuring.evaluate import evaluate
 from robusttune.measuring.records import name_of
 from robusttune.measuring.report import report
-from robusttune.measuring.requirements import requirements_of
 from robusttune.measuring.run_defaults import RunDefaults
 from robusttune.model.saved import hardened_run, run_of_checkpoint
 from robusttune.run.about import About, read_run
@@ -176,7 +175,7 @@ def run_evaluate(
         junit: a file for these checks as JUnit XML.
         sarif: a file for those that are not met as SARIF 2.1.0.
     """
-    gate = Gate(require, requirements_of, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(require, {"summary": summary, "junit": junit, "sarif": sarif})
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:

@@ -38,7 +38,7 @@ def run_compare(
         junit: a file for the checks as JUnit XML.
         sarif: a file for the checks that are not met as SARIF 2.1.0.
     """
-    gate = Gate(fail_if_worse, margins_of, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(fail_if_worse, {"summary": summary, "junit": junit, "sarif": sarif}, margins_of)
     before, after = (_path(argument) for argument in (first, second))
     records = Records.load(before), Records.load(after)
     print(compare(*records))

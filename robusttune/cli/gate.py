@@ -36,14 +36,16 @@ class Gate:
 
     Args:
         texts: requirements, or margins; None for no gate.
-        read: the function that reads them.
         paths: files for the result, by "summary", "junit" and "sarif".
+        read: the function that reads the texts.
 
     Raises:
         UsageError: a requirement cannot be read, a file cannot be written, or files are named without a requirement.
     """
 
-    def __init__(self, texts: Listed, read: Callable[[list[object]], list[Requirement]], paths: Paths) -> None:
+    def __init__(
+        self, texts: Listed, paths: Paths, read: Callable[[list[object]], list[Requirement]] = requirements_of
+    ) -> None:
         self.paths, self.option = paths, "require" if read is requirements_of else "fail_if_worse"
         entries = list_of(texts)
         named = [f"--{name}" for name, path in paths.items() if path is not None]
