@@ -201,7 +201,7 @@ def _warn_of_kept(names: Sequence[str], source: str) -> None:
 
 
 def is_dense(value: object) -> bool:
-    """Return True for a tensor of any type but sparse ones."""
+    """Return True for a tensor with a dense (strided) layout."""
     return isinstance(value, Tensor) and value.layout == torch.strided
 
 
