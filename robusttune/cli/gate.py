@@ -1,4 +1,4 @@
-"""Gates on the command line: requirements are read and looked at before anything is measured, and decide the exit code."""
+"""Gates on the command line: requirements, which are checked before anything is measured, and decide the exit code."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +64,7 @@ class Gate:
         model: nn.Module,
         loader: Images,
     ) -> None:
-        """Look at whether an evaluation will measure what is required.
+        """Check that the evaluations will measure what is required.
 
         Args:
             sources: the sources of the images.

@@ -34,7 +34,7 @@ Names: TypeAlias = tuple[str, ...]
 
 
 class Came(NamedTuple):
-    """The names of its classes that a model came with.
+    """The class names that a model came with, and their source.
 
     Attributes:
         spellings: names by output: those that were found, then other names of the same classes.
@@ -87,7 +87,7 @@ class Came(NamedTuple):
 
 
 def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> Came | None:
-    """Look for the names of its classes that a model came with; None if there are none.
+    """Find the class names that a model came with; None if there are none.
 
     Args:
         sources: the name of the model, its checkpoint, and how to make it.

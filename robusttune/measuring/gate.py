@@ -79,7 +79,7 @@ def check_planned(
 
 
 def unnamed(requirement: Requirement) -> str:
-    """Say that nobody has named the radius that a requirement or a margin is about."""
+    """Return the error text for a requirement or a margin whose radius is not known."""
     end = requirement.text.replace(requirement.metric, "", 1)
     return (
         f"{requirement.text!r} is at the radius of the training, which is not known here: pass norm= and eps=, or write the "

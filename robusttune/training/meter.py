@@ -52,7 +52,7 @@ class Meter:
         return (int(first), int(self.sums.get(IN_A_ROW, 1))) if math.isfinite(first) else (None, 0)
 
     def forget_broken(self) -> None:
-        """Look for the first batch with a loss that is not finite anew, once the run has recovered."""
+        """Clear the number of the first batch with a loss that is not finite, after the run has recovered."""
         if self.sums:
             self.sums[FIRST_BROKEN] = torch.full_like(self.sums[FIRST_BROKEN], torch.inf)
 

@@ -1,4 +1,4 @@
-"""The conduct of a trial: a pilot, a screening of all arms, and seeds of those that were kept until the answer stands."""
+"""The stages of a trial: a pilot, a screening of all arms, and more seeds of the best arms until the needs are answered."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
