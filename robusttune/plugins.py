@@ -166,7 +166,7 @@ def _called(kind: Kind, plugin: type) -> object:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is closest to a misspelt one, for an error; "" where none is close.
+    """Return a hint at the known name that is closest to a misspelt one, for an error; "" if none is close.
 
     Example:
         >>> did_you_mean("rotations", ["jigsaw", "rotation"]), did_you_mean("xyzzy", ["jigsaw"])

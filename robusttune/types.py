@@ -73,7 +73,7 @@ def check_kinds(arguments: Mapping[str, object]) -> None:
     """Check those arguments whose kind is known by their name, as they are the same in all functions.
 
     Raises:
-        ValueError: a path that is none, a flag that is neither True nor False, or an object that lacks what it needs.
+        ValueError: a value that is no path, a flag that is neither True nor False, or an object that lacks what it needs.
     """
     for name, value in arguments.items():
         if name in PATHS and value is not None:

@@ -77,7 +77,7 @@ def gradient_toward(
 
     Args:
         images: (N,C,H,W), from which the outputs were computed.
-        outputs: of any shape; their sum is differentiated.
+        outputs: a tensor of any shape; its sum is differentiated.
         slope: weights of that sum, in the shape of the outputs; None for 1.
         retain_graph: whether to differentiate the same outputs again later.
 

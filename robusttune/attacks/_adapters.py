@@ -87,7 +87,7 @@ def arguments(attack: Callable[..., object], settings: Mapping[str, object], tit
     Args:
         attack: the class or function.
         settings: under this library's names or the package's.
-        title: of the attack, for the message.
+        title: the title of the attack, for the message.
 
     Raises:
         ValueError: the attack has no such setting.
@@ -111,7 +111,7 @@ def check_threat(given: Mapping[str, object], of_threat: Mapping[str, object], t
     Args:
         given: settings of the user, under the package's names.
         of_threat: the radius and the norm of the adversary, under the same names.
-        title: of the attack, for the message.
+        title: the title of the attack, for the message.
     """
     for key, value in of_threat.items():
         if key in given and given[key] != value:

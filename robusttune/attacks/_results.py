@@ -12,8 +12,8 @@ from robusttune.types import shown
 if TYPE_CHECKING:
     from robusttune.attacks import Attack
 
-SLACK = 1e-3  # of the radius, for rounding
-ROUNDING = 1e-5  # of pixels
+SLACK = 1e-3  # share of the radius, for rounding
+ROUNDING = 1e-5  # tolerance of pixel values, for rounding
 
 
 def attacked(

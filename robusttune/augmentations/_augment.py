@@ -45,7 +45,7 @@ class Checked:
     Args:
         augment: the augmentation.
         images: (N,C,H,W), a batch of the training images.
-        build: builds the augmentation for images of another size; None where it is the same for all sizes.
+        build: builds the augmentation for images of another size; None if it is the same for all sizes.
 
     Attributes:
         overlaps: the corruptions that it trains on.
@@ -114,7 +114,7 @@ def chosen_augment(augment: AugmentLike, images: Tensor, loader: Loader | None =
             random already or cannot be read); a `Corruption` or a `partial` of one (each image then draws its severity,
             unless the `partial` sets it); or any function or Kornia module, (N,C,H,W) -> (N,C,H,W).
         images: (N,C,H,W) in [0,1], a batch of the training images.
-        loader: of the training images, for "auto".
+        loader: the loader of the training images, for "auto".
 
     Raises:
         ValueError: the name is unknown.

@@ -11,7 +11,7 @@ from robusttune.data.class_names import shown
 
 
 def names_by_label(table: Mapping[object, int]) -> list[str] | None:
-    """List names in the order of their labels, those of one label joined by "or"; None where labels have gaps.
+    """List names in the order of their labels, those of one label joined by "or"; None if labels have gaps.
 
     Example:
         >>> names_by_label({"cat": 0, "car": 1, "dog": 0})
@@ -29,11 +29,11 @@ def names_in_class_map(reader: object, where: str) -> list[str] | None:
     """List the names in the class map of a reader by label; note the folders that it leaves out.
 
     Args:
-        reader: of timm.
+        reader: a reader of timm.
         where: names the images in messages.
 
     Returns:
-        None where the map has numbers in the place of names.
+        None if the map has numbers instead of names.
 
     Raises:
         ValueError: no class has one of the labels below the largest.

@@ -1,4 +1,4 @@
-"""The policy for classifiers: which one a model gets for the classes of the data, and what of the model is not trained."""
+"""The choice of a model's classifier for the classes of the data, and notes on parts that are not trained."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from robusttune.run.about import EarlierRun
 
 
 class Untrained(NamedTuple):
-    """A part of a model that is not trained, in words, and how a trained one can be had."""
+    """A part of a model that is not trained, in words, and the way to a trained one."""
 
     what: str
     advice: str
@@ -27,16 +27,16 @@ class Untrained(NamedTuple):
 def fit_classifier(
     model: nn.Module, sources: Sources, names: Sequence[str] | None, run: EarlierRun | None, *, strict: bool
 ) -> Untrained | None:
-    """Give the model a new classifier where its own has another number of classes; return what of it is not trained.
+    """Replace the classifier if it has another number of classes; return the part of the model that is not trained, if any.
 
     The classifier that a library publishes is replaced. Another one comes with labels of its own, so that it is replaced
     only where --classes asks for that.
 
     Args:
         model: as its library or function made it; changed in place.
-        sources: of the model.
-        names: of the classes that labels stand for; None where they are not known.
-        run: that the weights are of; None for no run.
+        sources: the sources of the model.
+        names: the names of the classes that labels stand for; None if they are not known.
+        run: the run that trained the weights; None for none.
         strict: the model is measured, so each of its outputs must be one of these classes.
 
     Raises:
@@ -68,7 +68,7 @@ def fit_classifier(
 
 
 def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool) -> None:
-    """Note what of a model is not trained.
+    """Print a note on the part of a model that is not trained.
 
     Raises:
         ValueError: it is not allowed, because results of such a model mean nothing.
@@ -86,13 +86,13 @@ def say_untrained(untrained: Untrained | None, *, allowed: bool, finetune: bool)
 
 
 def gets_new_classifier(sources: Sources, run: EarlierRun | None, arguments: Arguments) -> bool:
-    """Return True if --classes asks for another number of classes than the run has whose weights are the start."""
+    """Return True if --classes asks for another number of classes than the model of the run to start from has."""
     known = None if run is None or run.about is None else run.about.outputs
     return None not in (known, sources.classes) and known != sources.classes and not arguments.get("resume")
 
 
 def as_before(sources: Sources, run: EarlierRun | None) -> Sources:
-    """Return the sources of a run that is resumed or repeated, with as many outputs as its model had."""
+    """Return the sources with the number of outputs of an earlier run's model, to resume or repeat that run."""
     known = None if run is None or run.about is None else run.about.outputs
     return sources if known is None or sources.classes is not None else replace(sources, classes=known)
 
@@ -104,7 +104,7 @@ def _asked_outputs(sources: Sources) -> int | None:
 
 
 def _published(model: nn.Module, sources: Sources, outputs: int) -> int:
-    """Return the number of outputs that the library's weights have; timm has put a new classifier in their place."""
+    """Return the number of outputs of the library's published weights, whose classifier timm may have replaced."""
     known = getattr(model, "pretrained_cfg", None)
     if sources.model.partition(":")[0] != "timm" or not isinstance(known, dict):
         return outputs
@@ -117,7 +117,7 @@ def _has_random_weights(sources: Sources) -> bool:
 
 
 def _outputs_of(model: nn.Module, images: Tensor) -> int | None:
-    """Count the model's outputs for images (N,C,H,W); None where it cannot take them, which is reported later."""
+    """Count the model's outputs for images (N,C,H,W); None if it cannot take them, which is reported later."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -31,18 +31,18 @@ class Shards(Protocol):
 
 
 class Split(Protocol):
-    """A split of webdataset: its files in the root, and the field that its labels are in where there is one."""
+    """A split of webdataset: the names of its files in the root, and the field of its labels, if it has one."""
 
     filenames: Sequence[str]
     alt_label: str
 
 
 def check_columns(data: str, reader: object) -> None:
-    """Raise a ValueError where a reader of timm would fail on the first image, or leave out all of them.
+    """Raise a ValueError if a reader of timm would fail on the first image, or leave out all of them.
 
     Args:
         data: the name of the data set.
-        reader: of Hugging Face or webdataset; others are not checked.
+        reader: a reader of Hugging Face or webdataset; others are not checked.
     """
     if hasattr(reader, "split_info") and hasattr(reader, "filename_key"):
         _check_shard(data, cast("Shards", reader))
@@ -69,7 +69,7 @@ def _first_of(reader: object, names: Sequence[str]) -> str | None:
 
 
 def _check_shard(data: str, reader: Shards) -> None:
-    """Raise a ValueError where the first sample of the first file, if it lies here, has no label that can be read."""
+    """Raise a ValueError if the first sample of the first file, if it lies here, has no label that can be read."""
     path = Path(reader.root, next(iter(reader.split_info.filenames), ""))
     if reader.target_key or reader.split_info.alt_label or not path.is_file():
         return
@@ -92,7 +92,7 @@ def _check_shard(data: str, reader: Shards) -> None:
 
 
 def names_in_column(reader: object, where: str) -> list[str] | None:
-    """List the names of labels in a data set of Hugging Face, or number labels that are texts; None where it has numbers.
+    """List the names of labels in a data set of Hugging Face, or number labels that are texts; None if it has numbers.
 
     Raises:
         ValueError: an image has no label, or the data set is streamed, so that its texts are not known beforehand.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robusttune.cli.classifiers import as_before
 from robusttune.cli.evaluations import estimate_evaluations, evaluations_of, list_of
-from robusttune.cli.gate import gate_of_records, judged
+from robusttune.cli.gate import Gate, judged
 from robusttune.cli.labels import BY_TEXT, Labels, names_of
 from robusttune.cli.next_command import after_estimate, after_evaluate, after_harden, after_plan, after_pretrain
 from robusttune.cli.options import Arguments, Listed, Sources
@@ -152,7 +152,7 @@ def run_evaluate(
 ) -> int:
     """Measure how robust a model is; with --require, refuse one that is not robust enough.
 
-    The exit code is 0 where all requirements are met, 3 where one is not, and 4 where the measurement cannot tell.
+    The exit code is 0 if all requirements are met, 3 where one is not, and 4 where the measurement cannot tell.
 
     Examples:
       robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run
@@ -164,7 +164,7 @@ def run_evaluate(
     Args:
         run: the folder of a run of harden, which knows its model, its classes, its images and its adversary.
         which: evaluations by name, or {name: {setting: value}} to change their settings.
-        teacher: whose answers stand for the labels of images without class folders: a run's folder, or a file of weights for the
+        teacher: the model whose answers replace the labels of images without class folders: a run's folder, or a file of weights for the
             same --model, such as the model before it was hardened; by default the model's own.
         untrained: measure a model with random weights or a new classifier, too.
         trust: call a function that the folder names as its model, which is code; otherwise only models of timm and torchvision are
@@ -175,7 +175,7 @@ def run_evaluate(
         junit: a file for these checks as JUnit XML.
         sarif: a file for those that are not met as SARIF 2.1.0.
     """
-    gate = gate_of_records(require, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(require, {"summary": summary, "junit": junit, "sarif": sarif})
     evaluations = evaluations_of(which)
     earlier = None if run is None else hardened_run(run)
     if earlier is not None:

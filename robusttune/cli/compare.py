@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from robusttune.cli.gate import gate_of_two
+from robusttune.cli.gate import Gate
 from robusttune.cli.options import Listed
 from robusttune.measuring.compare import compare
 from robusttune.measuring.non_inferiority import not_worse
 from robusttune.measuring.records import Records
 from robusttune.measuring.records_files import file_at
+from robusttune.measuring.requirements import margins_of
 
 
 def run_compare(
@@ -21,7 +22,7 @@ def run_compare(
 ) -> int:
     """Test whether two models differ on the images that both have seen; with --fail_if_worse, refuse a worse one.
 
-    The exit code is 0 where a loss of more than the margin is excluded (a one-sided test at 5% on the same images), 3 where it is
+    The exit code is 0 if a loss of more than the margin is excluded (a one-sided test at 5% on the same images), 3 where it is
     shown, and 4 where the images are too few to tell.
 
     Examples:
@@ -37,7 +38,7 @@ def run_compare(
         junit: a file for the checks as JUnit XML.
         sarif: a file for the checks that are not met as SARIF 2.1.0.
     """
-    gate = gate_of_two(fail_if_worse, {"summary": summary, "junit": junit, "sarif": sarif})
+    gate = Gate(fail_if_worse, {"summary": summary, "junit": junit, "sarif": sarif}, margins_of)
     before, after = (_path(argument) for argument in (first, second))
     records = Records.load(before), Records.load(after)
     print(compare(*records))

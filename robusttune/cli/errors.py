@@ -40,7 +40,7 @@ class UsageError(Exception):
 
 
 def in_options(message: str, options: Iterable[str]) -> str:
-    """Rewrite a message of the library with options in the place of its arguments.
+    """Rewrite a message of the library with options instead of its arguments.
 
     Example:
         >>> in_options("out='a' is not empty: pass resume=True to go on", {"out", "resume"})
@@ -78,7 +78,7 @@ def _flag(match: re.Match[str]) -> str:
 
 
 class _Shown(logging.Handler):
-    """A handler that prints warnings of the library with options in the place of arguments."""
+    """A handler that prints warnings of the library with options instead of arguments."""
 
     def __init__(self, options: Iterable[str]) -> None:
         super().__init__(logging.WARNING)
@@ -92,7 +92,7 @@ class _Shown(logging.Handler):
 
 @contextmanager
 def worded(options: Iterable[str]) -> Iterator[None]:
-    """Print the lines and the warnings of the library with options in the place of arguments, inside this context."""
+    """Print the lines and the warnings of the library with options instead of arguments, inside this context."""
     logger, shown = logging.getLogger("robusttune"), _Shown(options)
     token = wording.set(lambda message: in_options(message, options))
     logger.addHandler(shown)

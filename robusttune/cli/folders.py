@@ -35,7 +35,7 @@ class Folder(NamedTuple):
     """The images of a folder by class.
 
     Attributes:
-        paths: of the images that lie in a class folder.
+        paths: the paths of the images that lie in a class folder.
         classes: the name of the class of each.
         left_out: images beside the class folders, or in hidden ones, and hidden files.
     """
@@ -134,7 +134,7 @@ def class_folders(root: Path, endings: str | None = None) -> tuple[list[str], li
 
     Args:
         root: the folder that holds them.
-        endings: of image files, with semicolons between; None for all that can be read.
+        endings: the endings of image files, with semicolons between; None for all that can be read.
     """
     kinds = tuple(endings.split(";") if endings else ENDINGS)
     inside = [each for each in root.iterdir() if _may_be_class(each, kinds) and not each.name.startswith(".")]

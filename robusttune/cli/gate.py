@@ -1,4 +1,4 @@
-"""Gates on the command line: requirements are read and looked at before anything is measured, and decide the exit code."""
+"""Gates on the command line: requirements, which are checked before anything is measured, and decide the exit code."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from robusttune.measuring.gate_files import check_paths, write_files
 from robusttune.measuring.passes import threats_of
 from robusttune.measuring.records import Records
 from robusttune.measuring.records_files import FILE
-from robusttune.measuring.requirements import Requirement, margins_of, requirements_of
+from robusttune.measuring.requirements import Requirement, requirements_of
 from robusttune.measuring.subject import Subject
 from robusttune.norms import canonical, default_eps
 from robusttune.threat import ThreatModel
@@ -36,14 +36,16 @@ class Gate:
 
     Args:
         texts: requirements, or margins; None for no gate.
-        read: the function that reads them.
         paths: files for the result, by "summary", "junit" and "sarif".
+        read: the function that reads the texts.
 
     Raises:
         UsageError: a requirement cannot be read, a file cannot be written, or files are named without a requirement.
     """
 
-    def __init__(self, texts: Listed, read: Callable[[list[object]], list[Requirement]], paths: Paths) -> None:
+    def __init__(
+        self, texts: Listed, paths: Paths, read: Callable[[list[object]], list[Requirement]] = requirements_of
+    ) -> None:
         self.paths, self.option = paths, "require" if read is requirements_of else "fail_if_worse"
         entries = list_of(texts)
         named = [f"--{name}" for name, path in paths.items() if path is not None]
@@ -62,11 +64,11 @@ class Gate:
         model: nn.Module,
         loader: Images,
     ) -> None:
-        """Look at whether an evaluation will measure what is required.
+        """Check that the evaluations will measure what is required.
 
         Args:
-            sources: of the images.
-            arguments: of evaluate, with norm and eps as the run has them.
+            sources: the sources of the images.
+            arguments: the arguments of evaluate, with norm and eps as the run has them.
             evaluations: to be made.
             model, loader: to be measured.
 
@@ -93,16 +95,6 @@ class Gate:
         write_files(checks, place, self.paths)
         print(f"\n{checks}\n\n{checks.summary()}")
         return checks.code
-
-
-def gate_of_records(require: Listed, paths: Paths) -> Gate:
-    """Read requirements such as robust>=0.45."""
-    return Gate(require, requirements_of, paths)
-
-
-def gate_of_two(fail_if_worse: Listed, paths: Paths) -> Gate:
-    """Read margins such as robust:0.01."""
-    return Gate(fail_if_worse, margins_of, paths)
 
 
 def judged(gate: Gate, records: Records, out: PathLike | None) -> int:

@@ -64,7 +64,7 @@ def survey(root: Path, endings: Sequence[str] = ENDINGS) -> Survey:
 
 
 def unread(others: Counter[str]) -> str | None:
-    """Describe files that are not images that can be read; None where there are none.
+    """Describe files that are not images that can be read; None if there are none.
 
     Example:
         >>> unread(Counter({".heic": 3}))

@@ -1,4 +1,4 @@
-"""The classes that labels stand for, by name, and the order in which the folders of a data set are numbered."""
+"""The class names of labels, and the order in which the folders of a data set are numbered."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ Images: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 
 
 class Labels(NamedTuple):
-    """The classes that labels stand for.
+    """The class names of labels, and their order.
 
     Attributes:
-        names: of the classes, by label; None for those of the data, in the order below.
+        names: the names of the classes, by label; None for those of the data, in the order below.
         order: "text" for that of torchvision's ImageFolder, "number" for timm's, in which 2 comes before 10.
         came: the names that the model came with, which count before those of the data.
     """
@@ -56,7 +56,7 @@ def names_of(images: Dataset[tuple[Tensor, Tensor]]) -> list[str] | None:
 
 
 def check_one_order(sources: Sources, loader: Images, labels: Labels) -> None:
-    """Raise a ValueError where a model that came with labels may number the folders of the data in another order."""
+    """Raise a ValueError if a model that came with labels may number the folders of the data in another order."""
     images = loader.dataset
     by_folder = isinstance(getattr(images, "reader", None), ReaderImageFolder)
     names = names_of(images)
@@ -72,7 +72,7 @@ def check_one_order(sources: Sources, loader: Images, labels: Labels) -> None:
 
 
 def came_with_labels(sources: Sources, classes: int) -> bool:
-    """Return True if a model may have been trained on these classes before: it is not made with a new head for them."""
+    """Return True if a model may have been trained on these classes before, as its head is not a new one for them."""
     library, _, name = sources.model.partition(":")
     if library == "timm" and sources.pretrained and sources.checkpoint is None:
         known = timm.get_pretrained_cfg(name)

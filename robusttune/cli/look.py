@@ -33,7 +33,7 @@ def splits_in(data: Path, endings: str | None = None) -> dict[str, Path]:
 
 
 def validation_beside(sources: Sources) -> str | None:
-    """Name the split for validation that lies beside the training split; None where there are not both."""
+    """Name the split for validation that lies beside the training split; None if there are not both."""
     data = Path(sources.data)
     if not is_folder(sources) or sources.split not in TRAINING or split_folder(data, sources.split) == data:
         return None
@@ -60,7 +60,7 @@ def has_no_classes(sources: Sources) -> bool:
 
 
 def check_folder(sources: Sources, *, labelled: bool, classes_known: bool) -> None:
-    """Raise a ValueError where a path cannot be a data set, in words that say what it holds and what to do.
+    """Raise a ValueError if a path cannot be a data set, in words that say what it holds and what to do.
 
     Args:
         sources: name the path, and a split of it.
@@ -151,7 +151,7 @@ class Shared(NamedTuple):
 
     Attributes:
         pairs: a path of the first list and one of the second, for each image of the second that is in the first, too.
-        complete: False where reading took too long, so that there may be more.
+        complete: False if reading took too long, so that there may be more.
     """
 
     pairs: list[tuple[str, str]]

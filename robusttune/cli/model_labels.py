@@ -28,13 +28,13 @@ KEYS = ("classes", "class_names", "label_names", "labels", "id2label", "idx_to_c
 BESIDE = "config.json"  # of Hugging Face and of timm
 DEEPEST = 4  # dicts within dicts
 PLACEHOLDER = re.compile(r"(?:label|class)?[ _-]?(\d+)", re.IGNORECASE)
-MOST = 0.95  # of the names of ImageNet's classes, whose spelling differs here and there
+MOST = 0.95  # share of the names of ImageNet's classes, whose spelling differs here and there
 
 Names: TypeAlias = tuple[str, ...]
 
 
 class Came(NamedTuple):
-    """The names of its classes that a model came with.
+    """The class names that a model came with, and their source.
 
     Attributes:
         spellings: names by output: those that were found, then other names of the same classes.
@@ -53,10 +53,10 @@ class Came(NamedTuple):
     asked: bool = False
 
     def names_for(self, own: Sequence[str] | None, images: str) -> Names | None:
-        """Return the names by which labels go; None where none are stated, or the model gets another head.
+        """Return the names by which labels go; None if none are stated, or the model gets another head.
 
         Args:
-            own: the names of the classes that the images are of; None where they have none.
+            own: the names of the classes that the images are of; None if they have none.
             images: names the images in messages.
 
         Raises:
@@ -87,11 +87,11 @@ class Came(NamedTuple):
 
 
 def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> Came | None:
-    """Look for the names of its classes that a model came with; None where there are none.
+    """Find the class names that a model came with; None if there are none.
 
     Args:
         sources: the name of the model, its checkpoint, and how to make it.
-        model: the model; None where it is made for the number of classes.
+        model: the model; None if it is made for the number of classes.
         training: it is to be trained.
 
     Raises:
@@ -115,7 +115,7 @@ def came_with(sources: Sources, model: nn.Module | None, *, training: bool) -> C
 
 
 def names_in(facts: object, depth: int = 0) -> Names | None:
-    """Find the names of classes in dicts within dicts, some of which may be written as JSON; None where there are none.
+    """Find the names of classes in dicts within dicts, some of which may be written as JSON; None if there are none.
 
     Example:
         >>> names_in({"epoch": 3, "meta": {"class_to_idx": {"dog": 1, "cat": 0}}})
@@ -184,7 +184,7 @@ def _in_checkpoint(checkpoint: str | None) -> Came | None:
 
 
 def _facts_of(path: Path) -> object:
-    """Read what a file of weights holds; None where it cannot be read, which is reported when its weights are."""
+    """Read what a file of weights holds; None if it cannot be read, which is reported when its weights are."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -249,7 +249,7 @@ def _facts_of_timm(name: str) -> Mapping[str, object]:
 
 
 def _of_imagenet(outputs: object, where: str) -> Came | None:
-    """Return the names of the part of ImageNet that has this number of classes; None where there is none."""
+    """Return the names of the part of ImageNet that has this number of classes; None if there is none."""
     subset = infer_imagenet_subset({"num_classes": outputs})
     return None if subset is None else Came(_spellings_in(subset), where, stated=False, published=True)
 

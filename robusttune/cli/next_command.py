@@ -98,7 +98,7 @@ def after_plan(sources: Sources, arguments: Arguments, splits: Mapping[str, str 
 
 
 def _new_folder(name: str) -> str:
-    """Return this name, with a number behind it where there is something of that name."""
+    """Return this name of a folder, with a number behind it if it exists already."""
     number, free = 1, name
     while Path(free).exists():
         number, free = number + 1, f"{name}-{number + 1}"

@@ -154,7 +154,7 @@ class Request(NamedTuple):
     Attributes:
         command: its name.
         sources: the model and the images; None if the command needs none.
-        arguments: of the library's function.
+        arguments: the arguments of the library's function.
         extra: arguments of the function run_NAME.
     """
 

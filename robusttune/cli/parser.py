@@ -39,7 +39,7 @@ INSTEAD = {"--out": "--path", "--budget": "--time_budget", "--time_budget": "--b
 
 
 class _Parser(ArgumentParser):
-    """A parser that raises a UsageError where argparse prints its usage and exits."""
+    """A parser that raises a UsageError, where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
         _, required, names = message.partition("arguments are required: ")
@@ -172,7 +172,7 @@ def _with_published(command: str, values: Arguments, written: dict[str, str | li
 
 
 def _check_required(command: str, values: Arguments) -> None:
-    """Raise a UsageError where a required option is missing or empty."""
+    """Raise a UsageError if a required option is missing or empty."""
     missing = [f"--{name}" for name in COMMANDS[command].required if values.get(name) in (None, "")]
     if missing:
         raise UsageError(_missing(command, missing))

@@ -44,9 +44,9 @@ def prepared(
 
     Args:
         sources: what both are made from.
-        arguments: of the function that they are made for.
+        arguments: the arguments of the function that they are made for.
         labels: the classes that labels stand for; by default those of the run that the checkpoint is of, or of the data;
-            None where labels do not matter.
+            None if labels do not matter.
         run: the run whose model this is; None for the one that the checkpoint is of.
         shuffle: draw the images in a random order.
         untrained: allow a model with random weights or a new classifier, with a note; otherwise it is refused.
@@ -121,7 +121,7 @@ def _with_statistics(arguments: Arguments, sources: Sources, model: nn.Module, r
 
 
 def _names_known(sources: Sources, run: EarlierRun | None, labels: Labels) -> Sequence[str] | None:
-    """Return the names of the model's classes, as a run or a file of the user's has them; None where neither does."""
+    """Return the names of the model's classes, as a run or a file of the user's has them; None if neither does."""
     of_run = None if run is None or run.about is None else run.about.classes
     known = labels.names or of_run
     if sources.classes_file is None:

@@ -38,7 +38,7 @@ def run_replay(
 
     Args:
         run: the folder of a run of harden or pretrain.
-        model: that of the run, named once more: needed for a function of yours, as a folder must not name code to call.
+        model: the model of the run, if it is a function of yours: name it again, because a folder must not choose code to call.
         trust: call what the folder names, without naming it once more.
         out: a folder for the repeated run, which is otherwise deleted.
         tolerance: the largest difference in the log that counts as close.
@@ -80,7 +80,7 @@ def run_replay(
 def _check_data(command: Mapping[str, Any], folder: Path) -> None:
     """Raise a ValueError for images that a run's folder names and that are not plain files on this machine.
 
-    Readers of other data sets fetch them, and some run commands that stand in the place of a file.
+    Readers of other data sets fetch them, and some take a command instead of a file, and run it.
     """
     named = {name: command.get(name) for name in ("data", "unlabeled") if command.get(name)}
     foreign = [

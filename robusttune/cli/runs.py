@@ -19,7 +19,7 @@ def options_of_run(
     """Return the options with which `evaluate` uses the model of a run.
 
     Args:
-        folder: of a run of harden.
+        folder: the folder of a run of harden.
         model: the model that the user asks for; of another one the run does not know the arguments.
         norm: the norm that the user asks for; for another one the run does not know the radius.
         trust: let the run name any function as its model.

@@ -1,4 +1,4 @@
-"""The commands `robusttune save`, `push` and `export`: a model on its way to others."""
+"""The commands `robusttune save`, `push` and `export`: the publishing of a model."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def run_save(
         folder: a new folder.
         out: the same, for those who write --out as in other commands.
         records: the folder that evaluate wrote to; by default the one evaluation in the folder of the run.
-        name: of the model, for the title of the card; by default that of the folder.
+        name: the name of the model, for the title of the card; by default that of the folder.
         license: its identifier on the Hub, such as apache-2.0; left out, the card says that there is none.
         classes_file: a text file with the names of the classes, one a line, in the order of the outputs, for a run that does
             not know them.
@@ -82,7 +82,7 @@ def run_push(folder: str, repo_id: str, *, private: bool = True, dry_run: bool =
       robusttune push published/cats me/cats --private false
 
     Args:
-        folder: that save wrote.
+        folder: the folder that save wrote.
         repo_id: USER/NAME of the repository, which is created if there is none.
         private: hide the repository from everybody else.
         dry_run: check the folder and list its files; nothing is sent.
@@ -124,14 +124,14 @@ def run_export(
     Args:
         run: the folder of a run of harden, or one that save wrote.
         to: the format: onnx, torch.export, torchscript, or int8 (ONNX with weights of 8 bits).
-        path: of the new file; by default model.onnx, model.pt2, model.ts or model.int8.onnx in the folder of the run.
+        path: the path of the new file; by default model.onnx, model.pt2, model.ts or model.int8.onnx in the folder of the run.
         data: images to compare accuracy on, as for evaluate; without them, the logits of random images are compared.
         data_dir: the folder that holds a named data set.
         split: the split of the data.
         batch_size: images in a batch.
         workers: processes that read images.
         subset: the number of images.
-        norm, eps: of the adversary; by default those of the run.
+        norm, eps: the norm and the radius of the adversary; by default those of the run.
         attack, steps: the attack that searches on the original; its images are then shown to the export, too.
         batch: the only batch size that the export takes; left out, it takes any.
         tolerance: the largest difference of logits that is allowed, as a share of the largest logit; by default 0.001, and any for

@@ -119,7 +119,7 @@ def _say_what_is_read(reader: folders.FolderReader, where: str) -> None:
 
 
 def _check_reader(data: str, place: str | None) -> None:
-    """Raise a ValueError for a name that timm cannot know, and an ImportError where its reader needs a package."""
+    """Raise a ValueError for a name that timm cannot know, and an ImportError if its reader needs a package."""
     if "/" not in data or (place is None and data.partition("/")[0].lower() not in ("torch", *READERS)):
         raise ValueError(
             f"{data!r} is not there: pass a folder of images, or a data set that timm knows, such as torch/cifar10, with "
@@ -146,7 +146,7 @@ def _check_reader(data: str, place: str | None) -> None:
 
 
 def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
-    """Raise a ValueError where the split is missing, so that timm would read the whole folder, with splits as classes."""
+    """Raise a ValueError if the split is missing, so that timm would read the whole folder, with splits as classes."""
     inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if read == folder and (strict or look.SPLITS & {name.lower() for name in inside}):
         raise ValueError(
@@ -155,7 +155,7 @@ def _check_split(folder: Path, read: Path, split: str, strict: bool) -> None:
 
 
 def _check_split_of_torchvision(sources: Sources, images: object, strict: bool) -> None:
-    """Raise a ValueError where timm would read another split of a data set of torchvision than the one that is named."""
+    """Raise a ValueError if timm would read another split of a data set of torchvision than the one that is named."""
     if isinstance(images, ImageFolder):
         _check_split(Path(sources.data_dir or ""), Path(images.root), sources.split, strict)
     elif hasattr(images, "train") and sources.split not in look.SPLITS:

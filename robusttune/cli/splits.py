@@ -23,9 +23,9 @@ def judging_split(
     """Choose the split by which a run chooses its epoch; return its name and its loader, or None for 5% held back.
 
     Args:
-        sources: of the training images.
+        sources: the sources of the training images.
         wanted: "auto" for the split for validation that lies beside the training split, if there is one.
-        loader: of the training images.
+        loader: the loader of the training images.
         resumed: the folder of the run that is resumed, which keeps its split; None for a new run.
         progress: print which split was found.
 
@@ -77,8 +77,8 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
     """Print how many images and classes each split has; warn of images that are in two splits.
 
     Args:
-        sources: of the images.
-        loader: of one split of them.
+        sources: the sources of the images.
+        loader: the loader of one split of them.
         progress: print the counts.
         run: the run whose model is measured, for images that it was trained on.
     """
@@ -103,7 +103,7 @@ def look_at(sources: Sources, loader: Images, *, progress: bool, run: EarlierRun
 
 
 def _compare_with_run(run: EarlierRun, used: Path, images: list[str], *, compared: list[Path]) -> None:
-    """Warn where images are those that a run was trained on, or chose its epoch by, if these are still there.
+    """Warn if images are those that a run was trained on, or chose its epoch by, if these are still there.
 
     Args:
         run: it may not know its images.
@@ -146,7 +146,7 @@ def warn_of_shared(first: tuple[str, list[str]], second: tuple[str, list[str]]) 
 
 
 def warn_if_trained_on(loader: Images, other: Images | None, so: str) -> None:
-    """Warn where another loader reads the folder of the training images, with what follows from it."""
+    """Warn if another loader reads the folder of the training images, with what follows from it."""
     used, root = (getattr(getattr(of and of.dataset, "reader", None), "root", None) for of in (loader, other))
     if root is not None and root == used:
         warning(f"the images in {str(root)!r} are those that are trained on, so {so}: name another split")

@@ -33,10 +33,10 @@ def tell_start(
     """Look at the images of a command that trains nothing itself, and print what it is about to work on.
 
     Args:
-        sources: of the model and the images.
+        sources: the sources of the model and the images.
         model: the model.
-        loader: of the images.
-        arguments: of the function that is called.
+        loader: the loader of the images.
+        arguments: the arguments of the function that is called.
         evaluations: to be made, if any.
         run: the run whose model is measured, for images that it was trained on.
 

@@ -38,7 +38,7 @@ def are_alone(loader: Images) -> bool:
 def loader_of_images(
     sources: Sources, names: Sequence[str] | None, *, shuffle: bool = False, strict: bool = False
 ) -> Images:
-    """Make a loader of images alone; `names` are those of the model's classes, None where they are not known."""
+    """Make a loader of images alone; `names` are those of the model's classes, None if they are not known."""
     loader = loader_of(sources, labels=None, shuffle=shuffle, strict=strict)
     loader.collate_fn = images_alone
     loader.dataset.reader.class_to_idx = {}  # type: ignore[attr-defined]  # of folders, which are no classes
@@ -55,15 +55,15 @@ def prepared_alone(
     shuffle: bool,
     untrained: bool,
 ) -> tuple[nn.Module, Images]:
-    """Make a model whose outputs are known, and a loader of images alone, which its answers stand for the labels of.
+    """Make a model with known outputs, and a loader of images without labels, for which the model's answers are used.
 
     Args:
-        sources: what both are made from.
-        arguments: of the function that they are made for.
-        names: of the model's classes, as the user or a run has them.
-        run: that the weights are of; None for no run.
+        sources: where both come from.
+        arguments: the arguments of the function that uses them.
+        names: the names of the model's classes, as the user or a run has them.
+        run: the run that trained the weights; None for none.
         shuffle: draw the images in a random order.
-        untrained: measure a model with random weights or a new classifier, too.
+        untrained: allow a model with random weights or a new classifier.
 
     Raises:
         ValueError: a part of the model is not trained, so that its answers say nothing.
@@ -95,7 +95,7 @@ def prepared_alone(
 
 
 def more_images(sources: Sources, data: str | None, split: str) -> Images | None:
-    """Make a loader of images whose labels are ignored, beside those of the sources and of the same size; None for no data."""
+    """Make a loader of more images, of the size of the sources' images, with labels ignored; return None for no data."""
     if data is None:
         return None
     folder = None if Path(data).exists() else sources.data_dir
@@ -107,8 +107,8 @@ def teacher_of(teacher: str | None, sources: Sources, loader: Images) -> Teacher
 
     Args:
         teacher: the option.
-        sources: of the model.
-        loader: of its images, with the names of its classes.
+        sources: the sources of the model.
+        loader: the loader of its images, with the names of its classes.
 
     Raises:
         ValueError: there is no such teacher, it has other classes, or there is none where images have no labels.
@@ -144,13 +144,13 @@ def teacher_of(teacher: str | None, sources: Sources, loader: Images) -> Teacher
 
 
 def options_given(unlabeled: str | None, unlabeled_split: str, teacher: str) -> Arguments:
-    """Return those of these options that are not at their defaults, for `run.json` and the commands that follow."""
+    """Return the options that differ from their defaults, for `run.json` and for the commands that follow."""
     options: Arguments = {} if unlabeled is None else {"unlabeled": unlabeled, "unlabeled_split": unlabeled_split}
     return {**options, **({} if teacher == SELF else {"teacher": teacher})}
 
 
 def judging_images(sources: Sources, loader: Images) -> Images | None:
-    """Make a loader of images alone beside others; None where there are class folders, whose labels then count.
+    """Make a loader of images alone beside others; None if there are class folders, whose labels then count.
 
     Raises:
         ValueError: there are class folders, but it is not known which output of the model is which class.

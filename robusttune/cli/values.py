@@ -22,7 +22,7 @@ KINDS = {bool: "bool", int: "int", float: "float", str: "str", dict: "Mapping", 
 
 
 def words_of(types: frozenset[str]) -> str:
-    """Name the types of an option in words; empty where it takes almost anything.
+    """Name the types of an option in words; empty if it takes almost anything.
 
     Example:
         >>> words_of(frozenset({"float", "None"})), words_of(frozenset({"'auto'", "bool"}))
@@ -67,7 +67,7 @@ def _typed(name: str, text: str, types: frozenset[str]) -> object:
 
 
 def _says_none(text: str, types: frozenset[str]) -> bool:
-    """Return True for "none" where it means None and is no name: no time and no norm, which may be text or a number, is called so."""
+    """Return True for "none" if it means None for an option of these types, and cannot be a name that the option takes."""
     names = {"Any", "'none'"} if "float" in types else {"str", "Any", "'none'"}
     return text.lower() == "none" and "None" in types and not types & names
 

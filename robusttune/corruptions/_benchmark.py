@@ -24,7 +24,7 @@ class Condition(NamedTuple):
     """One corruption at one severity.
 
     Attributes:
-        name: of the corruption.
+        name: the name of the corruption.
         severity: 1 to 5; None if there is only one.
         family: one of FAMILIES, or "other".
         change: (images (N,C,H,W) in [0,1]) -> corrupted images. Its random numbers continue from call to call, so that
@@ -55,10 +55,10 @@ def generated(
     """Return a condition for each corruption and severity, which corrupts images when they are read.
 
     Args:
-        names: of corruptions, or Corruption objects, `partial`s of them, or Kornia augmentations (images -> images).
+        names: names of corruptions, or Corruption objects, `partial`s of them, or Kornia augmentations (images -> images).
         severities: out of 1 to 5; ignored by callables that are no Corruption.
         images: (N,C,H,W), a batch of the images to corrupt.
-        seed: of all random numbers, together with the name and the severity.
+        seed: the seed of all random numbers, together with the name and the severity.
         jpeg_save: whether results go through a JPEG of quality 85, as the published ImageNet-C's files did.
         preset: the benchmark whose severities are used; None to choose by the image size.
 

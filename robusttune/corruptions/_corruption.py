@@ -25,7 +25,7 @@ class Corruption:
     on the other images nor on the batch size.
 
     Attributes:
-        name: of the file.
+        name: the name of the file.
         family: one of FAMILIES.
         levels: the settings of the five severities, by preset (the side in pixels of the benchmark's images).
             A level may have any type: only `apply` and `draw` read it.
@@ -62,7 +62,7 @@ class Corruption:
             severity: 1 to 5, or one for each image (a list, or a tensor on the CPU).
             generator: source of all random numbers, on the images' device; not needed if nothing is random.
             preset: 32, 64 or 224, the benchmark whose severities are used; None to choose by the image size.
-            settings: of this corruption's `draw`, such as `frost_dir`.
+            settings: the settings of this corruption's `draw`, such as `frost_dir`.
 
         Raises:
             ValueError: the images, severity, preset or settings are not allowed.

@@ -29,11 +29,11 @@ def bell(side: int, sigma: float, truncate: float, border: Literal["repeat", "mi
     than the image.
 
     Args:
-        side: of the images.
-        sigma: of the Gaussian, in pixels.
+        side: the side of the images.
+        sigma: the sigma of the Gaussian, in pixels.
         truncate: number of sigma after which the Gaussian is cut.
         border: outside of the image, "repeat" its last pixel, or "mirror" the image.
-        device: of the matrix.
+        device: the device of the matrix.
     """
     reach = int(truncate * sigma + 0.5)
     taps = torch.arange(-reach, reach + 1)

@@ -36,8 +36,8 @@ class Published:
         root: the folder; nothing is downloaded.
         wnids: names of the class folders to use, in the order of the model's logits; None for all of them, in the order of `names`
             where these name them all, else sorted. Where each folder is named, other names may stand among them.
-        names: of the model's classes, in the order of its logits; () where they are not known.
-        outputs: the number of the model's logits; None where there is no model.
+        names: the names of the model's classes, in the order of its logits; () if they are not known.
+        outputs: the number of the model's logits; None if there is no model.
 
     Raises:
         ValueError: the layout of the folder or a class is unknown, or it is not known which folder is which output.

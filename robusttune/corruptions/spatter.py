@@ -40,7 +40,7 @@ SOLID = 0.8
 # Thresholds of Canny's edges; the largest distance from an edge; OpenCV's lengths of steps, in 1/65536 of a pixel.
 WEAK, STRONG, FARTHEST = 50, 150, 20
 UNIT, STRAIGHT, DIAGONAL, KNIGHT = 65536, 65536, 91750, 143976
-TANGENT = 13573 / 32768  # of 22.5 degrees, as in OpenCV
+TANGENT = 13573 / 32768  # tangent of 22.5 degrees, as in OpenCV
 
 
 def draw(image: Tensor, level: Level, generator: torch.Generator) -> tuple[Tensor]:

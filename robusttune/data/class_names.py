@@ -50,7 +50,7 @@ def _names_of(dataset: object) -> list[str] | None:
 
 
 def _moved(names: list[str], target_transform: object) -> list[str] | None:
-    """List the names by the labels that a `target_transform` returns; None where these are not 0, 1, 2, … one for each name.
+    """List the names by the labels that a `target_transform` returns; None if these are not 0, 1, 2, … one for each name.
 
     A transform that has `classes` names them itself.
     """
@@ -93,7 +93,7 @@ def two_orders(names: Sequence[str]) -> str | None:
 
 
 def moved(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """List the names that stand at another place among the others; other spellings of classes are none.
+    """List the names with another position in the other list; names that it does not have are left out.
 
     Example:
         >>> moved(["cat", "dog"], ["dog", "cat"]), moved(["cat", "dog"], ["a cat", "a dog"])

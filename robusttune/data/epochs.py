@@ -23,7 +23,7 @@ from robusttune.data.loaders import batches_of, images_an_epoch, is_exhaustible,
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
 
-# Images (N,C,H,W), and labels, (N,) or soft (N,K), or None where only images are read: so the caller knows their type.
+# Images (N,C,H,W), and labels, (N,) or soft (N,K), or None if only images are read: so the caller knows their type.
 CheckedBatch: TypeAlias = tuple[Tensor, Any]
 
 
@@ -31,13 +31,13 @@ class Batches:
     """The checked batches of a user's loader. The first one can be read ahead; it is not lost, even for an iterator.
 
     Args:
-        loader: of the user.
-        labelled: whether its batches have labels; None to see by the first one.
+        loader: the user's loader.
+        labelled: True if its batches have labels; None to find out from the first batch.
 
     Attributes:
-        count: batches of an epoch, or parts after `cut()`; None where the loader has no length.
+        count: batches of an epoch, or parts after `cut()`; None if the loader has no length.
         most: images of a part; None for whole batches.
-        channels: of the first batch's images; None before `first()`.
+        channels: the number of channels of the first batch's images; None before `first()`.
     """
 
     def __init__(self, loader: Loader, *, labelled: bool | None = True, name: str = "loader") -> None:
@@ -49,7 +49,7 @@ class Batches:
 
     @property
     def rereadable(self) -> bool:
-        """True where the first batch is still there, as an iterator's is not once it was trained on."""
+        """True while the first batch is kept; that of an iterator is released when training begins."""
         return self._peeked is not None
 
     @property
@@ -65,7 +65,7 @@ class Batches:
 
     @property
     def part(self) -> CheckedBatch:
-        """The first of the parts of `peeked` that are trained on: all of it, unless batches are cut."""
+        """The first part of `peeked` to train on: the whole batch, unless batches are cut."""
         return next(self._parts(self.peeked))
 
     def first(self) -> CheckedBatch:
@@ -81,7 +81,7 @@ class Batches:
         return batch
 
     def cut(self, most: int | None) -> None:
-        """Yield batches in parts of nearly equal size from now on, of at most so many images; call `first()` before.
+        """From now on, yield batches in parts of nearly equal size, of at most this many images; call `first()` before.
 
         Images are dealt out in turn, so that each part has its share of those with and of those without labels.
         """
@@ -96,7 +96,7 @@ class Batches:
         """Yield the batches of one epoch, or their parts; the epoch's number, from 0, is named in errors.
 
         Args:
-            classes: of the model; labels on the CPU must be below. None does not check it.
+            classes: the number of classes of the model; labels on the CPU must be below. None does not check it.
             device: to which a batch is copied before it is cut. The rows of a part are not neighbours, so that its own copy
                 would pass through memory that is not pinned, and wait for the device. None cuts where the batch is.
 
@@ -126,7 +126,7 @@ class Batches:
         Args:
             least: images of a batch; smaller batches are left out. It is 2 before batch norm, as the last batch may hold
                 one image alone.
-            number: of the first epoch; samplers that shuffle by it give another order in each.
+            number: the number of the first epoch; samplers that shuffle by it give another order in each.
             device: as in `epoch`.
 
         Raises:

@@ -37,7 +37,7 @@ def check_loader(loader: object, name: str = "loader", *, passes: int = 1) -> No
 
 
 def is_exhaustible(loader: object) -> bool:
-    """Return True for an iterator, such as a generator: it can be gone through only once."""
+    """Return True for an iterator, such as a generator: it can be iterated only once."""
     # Asking for iter(loader) would start a DataLoader's workers and draw from the global random state.
     return isinstance(loader, Iterator)
 
@@ -54,7 +54,7 @@ def length_of(sized: object) -> int | None:
 
 
 def batches_of(loader: Iterable[object], name: str = "loader") -> Iterator[object]:
-    """Yield the batches of a loader; log a warning at the end, once for a loader, where there were not as many as its length says.
+    """Yield the batches of a loader; log a warning at the end, once for a loader, if their number differs from its length.
 
     Raises:
         RuntimeError: the connection to a worker process broke, as where the system has killed it.
@@ -86,7 +86,7 @@ def batches_of(loader: Iterable[object], name: str = "loader") -> Iterator[objec
 
 
 def _first_time(loader: object) -> bool:
-    """Return True where the length of this loader was not warned of before."""
+    """Return True if no warning about the length of this loader was logged before."""
     try:
         known = loader in _warned_of
         _warned_of.add(loader)

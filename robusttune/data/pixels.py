@@ -14,7 +14,7 @@ OVERSHOOT = 0.25  # and by that much through bicubic resizing
 LARGEST_STD = 2  # the std of pixels on [0,1] is 0.5 at most; a larger one is in units of raw values
 MOST_CHANNELS = 1024
 FAINT = 1.001 / 255  # no brighter than one of 255 levels
-OTHER_SPACE = 0.25  # of later images' values outside [0,1]; erased rectangles leave fewer
+OTHER_SPACE = 0.25  # share of later images' values outside [0,1]; erased rectangles leave fewer
 
 
 class PixelArguments(TypedDict):
@@ -34,7 +34,7 @@ class Pixels(nn.Module):
 
     Attributes:
         known: mean and std are known; else images, pixels and the model's input are the same.
-        assumed: that images are normalised was assumed before there were any, so that the first batch decides; see `settle`.
+        assumed: True if images were assumed to be normalised before any was seen; the first batch then decides, see `settle`.
         seen: values of a loader's images have been checked, if only those of its first batch.
 
     Raises:

@@ -25,7 +25,7 @@ def sharded(loader: Loader, marked: bool | None, *, seed: int) -> Loader:
     Args:
         marked: the user's `sharded=`. True: the loader yields this process's share already; False: it yields all images
             in every process; None: decided by the loader's class.
-        seed: of the order of a loader that shuffles.
+        seed: the seed of the order of a loader that shuffles.
 
     Raises:
         ValueError: `marked` is None, and the loader is neither sharded nor a plain DataLoader.

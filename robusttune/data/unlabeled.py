@@ -54,9 +54,9 @@ class Mixture:
         labelled: yields images (N,C,H,W) and labels, (N,) or soft (N,K).
         unlabelled: yields images alone; labels are ignored.
         label: the teacher.
-        classes: of the model; labels must be below.
+        classes: the number of classes of the model; labels must be below.
         batches: the number of images in the first batch of each loader; that of `labelled` is the size of batches here.
-        share: of each batch that is unlabelled, between 0 and 1; None for the unlabelled images' share of all.
+        share: the share of each batch that is unlabelled, between 0 and 1; None for the unlabelled images' share of all.
         keep: images (N,C,H,W) without labels -> which of them (N,) to use; None for all.
         dropped: the number of images in an epoch that `keep` leaves out.
 
@@ -168,8 +168,8 @@ class _Rows:
 
     Args:
         epoch: returns the batches of one epoch.
-        name: of the loader, for errors.
-        seed: of the random numbers.
+        name: the name of the loader, for errors.
+        seed: the seed of the random numbers.
     """
 
     def __init__(self, epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]], name: str, seed: int) -> None:

@@ -29,11 +29,6 @@ ALEXNET = {
 }
 
 
-def is_complete(keys: Iterable[Key], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> bool:
-    """Return True if every corruption of the baseline is among the keys, at all five severities."""
-    return not missing(keys, baseline)
-
-
 def missing(keys: Iterable[Key], baseline: Mapping[str, Sequence[float]] = ALEXNET) -> list[Key]:
     """List the keys of the baseline that are not among these."""
     present = set(keys)

@@ -66,7 +66,7 @@ def softmax_outputs(sample: Sample) -> Finding:
 
 
 def zero_gradients(sample: Sample) -> Finding:
-    """Look for images whose gradient is zero or not finite, for the loss with more of them."""
+    """Look for images whose gradient is zero or not finite, under the loss that has more such images."""
     shares: dict[LossName, float] = {}
     for name, loss in LOSSES.items():
         with differentiable():

@@ -38,7 +38,7 @@ class Sample:
     Args:
         subject: the model and its images.
         images: the number of images to use, drawn with the seed from a plain DataLoader, the first ones of other loaders.
-        steps: of the attacks; some checks take several times as many.
+        steps: the number of steps of the attacks; some checks take several times as many.
 
     Raises:
         ValueError: there are no images.

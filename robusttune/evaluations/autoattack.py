@@ -24,9 +24,9 @@ __all__ = ["autoattack"]
 STEPS, TARGETS, QUERIES = 100, 9, 5000
 # Targeted members need a logit beside the label's and the target's two neighbours.
 FEWEST_CLASSES = 4
-SHORT = 5  # steps by which an estimate measures a member
+SHORT = 5  # steps of a member in an estimate
 FILE = "autoattack.jsonl"
-ALIKE = 0.01  # of the mean logit, between margins of one model: far above what another device changes
+ALIKE = 0.01  # share of the mean logit, between margins of one model: far above what another device changes
 
 Member: TypeAlias = tuple[str, dict[str, object]]  # an attack of `attacks/`, and its settings
 
@@ -98,7 +98,7 @@ def autoattack(
         subject: the model and its images.
         norm, eps: norm and radius of the adversary; by default those that the model was trained against (for another norm,
             its usual radius).
-        queries: of Square; fewer than 5,000 are not the standard.
+        queries: the number of queries of Square; fewer than 5,000 are not the standard.
         second_judge: attack the images that are left with adv-lib's targeted APGD, too (with 3 classes with its APGD on the
             difference-of-logits ratio, with 2 on the cross-entropy). The last Record is then the worst case over two
             implementations; the one before it, after Square, is that of the suite.
@@ -200,7 +200,7 @@ class _SavedAnswers:
             try:
                 row = from_json(line)
                 key, right = row["key"], row["right"]
-                margins = row.get("margins")  # versions of before wrote none, and no checksum
+                margins = row.get("margins")  # earlier versions wrote neither margins nor a checksum
                 whole = row.get("checksum") in (None, _checksum(key, right, margins))
             except (ValueError, KeyError, TypeError, AttributeError):
                 whole = False
@@ -218,7 +218,7 @@ class _SavedAnswers:
         Args:
             name: the member's description.
             batch: for each image its hash and its label.
-            margins: of the answers to the images without an attack.
+            margins: the margins of the answers to the images without an attack.
             close: the largest difference of margins that counts as the same.
         """
         right, before = self.known.get(self._key(name, batch), (None, None))

@@ -92,7 +92,7 @@ def corruptions(
         published: the folder of a published benchmark (CIFAR-10-C and -100-C, ImageNet-C, Tiny-ImageNet-C,
             ImageNet-C-bar, ImageNet-3DCC, MNIST-C); the loader then yields the clean images alone.
         images: the number of published images to use, the same ones under each corruption; drawn with the seed.
-        wnids: of published folders, those of the model's classes, in the order of its logits; by default those that it knows.
+        wnids: WordNet numbers that name the published folders of the model's classes, in the order of its logits; by default those that it knows.
         transform: (N,C,H,W) in [0,1] -> the model's images, for published images of another size.
         baseline: errors by corruption to divide by, instead of AlexNet's.
 
@@ -109,7 +109,7 @@ def corruptions(
     setting = {"protocol": protocol, "seed": subject.seed}
     own_images = published is None
     records = [*_accuracies(answers, subject, setting, own_images), *_means(answers, subject, setting)]
-    imagenet_c = published is not None and subject.classes == mce.CLASSES and mce.is_complete(answers)
+    imagenet_c = published is not None and subject.classes == mce.CLASSES and not mce.missing(answers)
     if baseline is not None or imagenet_c:
         records += _against_baseline(answers, subject, baseline, setting)
     return records

@@ -87,7 +87,7 @@ def _records(inside: Tensor, outside: Tensor) -> list[Record]:
 
 
 def _interval(area: float, inside: int, outside: int) -> tuple[float, float]:
-    """Return the 95% score interval of the area, which has a width where no score of one kind exceeds one of the other, too.
+    """Return the 95% score interval of the AUROC; it has a width even if all scores of one kind exceed those of the other.
 
     Source: Newcombe 2006, Statistics in Medicine 25, 559-573, method 4.
     """
@@ -103,9 +103,9 @@ def _interval(area: float, inside: int, outside: int) -> tuple[float, float]:
 
 
 def _interval_of_share(accepted: int, inside: Tensor, outside: Tensor) -> tuple[float, float]:
-    """Return the 95% interval of the share of other images that is accepted: the threshold is known from few images, too.
+    """Return the 95% interval of the false positive rate FPR95; its threshold is an estimate, too, from the loader's images.
 
-    Both parts are joined as Zou and Donner, doi:10.1002/sim.3095, do for sums.
+    Both uncertainties are combined by the method of Zou and Donner for sums, doi:10.1002/sim.3095.
     """
     share, (low, high) = accepted / len(outside), wilson(accepted, len(outside))
     thresholds = [-math.inf, *torch.sort(inside).values.tolist(), math.inf]
@@ -134,7 +134,7 @@ def _pixels_of(subject: Subject, others: Loader) -> Iterator[Tensor]:
 
 
 def _area(inside: Tensor, outside: Tensor) -> float:
-    """Return the area under the ROC curve: how often an outside score exceeds an inside one; equal ones count half."""
+    """Return the area under the ROC curve (AUROC): how often an outside score exceeds an inside one; equal ones count half."""
     ordered = torch.sort(inside).values
     below = torch.searchsorted(ordered, outside, right=False)
     up_to = torch.searchsorted(ordered, outside, right=True)

@@ -49,9 +49,9 @@ def strong(
         subject: the model and its images.
         norm, eps: norm and radius of the adversary; by default those that the model was trained against (for another norm,
             its usual radius).
-        steps: of the first two attacks.
+        steps: the number of steps of the first two attacks.
         targets: the number of wrong classes to attack toward; the likeliest ones on the clean image.
-        target_steps: of each targeted attack.
+        target_steps: the number of steps of each targeted attack.
 
     Source: Croce and Hein, arXiv:2003.01690; the targeted loss is the plain difference of two logits.
     """

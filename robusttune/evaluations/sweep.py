@@ -90,7 +90,7 @@ def sweep(
         eps: radii in pixel units on [0,1], for all norms; by default multiples of the training radius (for a norm that was
             not trained on, of its usual radius).
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
-        steps: of the attack; "auto" for those of a `partial(attack, steps=…)`, otherwise 50, or none for an attack of yours
+        steps: the number of steps of the attack; "auto" for those of a `partial(attack, steps=…)`, otherwise 50, or none for an attack of yours
             without `steps`; None for the attack's default.
         losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
 

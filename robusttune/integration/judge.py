@@ -32,8 +32,8 @@ class Judge:
         model: images -> logits (N,K), on any device, in any mode; both are kept.
         threat: the adversary.
         attack, steps, losses: as for `robusttune.evaluations.sweep.sweep`.
-        mean, std, normalized: of the model's input, as for `evaluate`; the first batch decides the space of the images.
-        seed: of random starts.
+        mean, std, normalized: the normalisation of the model's input, as for `evaluate`; the first batch decides the space of the images.
+        seed: the seed of random starts.
 
     Raises:
         ValueError: a model that cannot be judged, an attack that leaves the ball, or settings that do not fit.
@@ -130,7 +130,7 @@ class Judge:
 
 
 def check_same(theirs: Judge, mine: Judge) -> None:
-    """Raise a ValueError where two judges measure different things, so that their counts do not add up; seeds may differ."""
+    """Raise a ValueError if two judges measure different things, so that their counts do not add up; seeds may differ."""
     both = (theirs, mine)
     facts: dict[str, list[str]] = {
         "threat": [f"{each.threat.norm} eps {as_written(each.threat.eps)}" for each in both],

@@ -28,7 +28,7 @@ SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")  # by 
 
 
 class RobustTraining(Callback):
-    """A callback that puts a RobustLoss in the place of `training_step`, and leaves the checkpoints' keys alone.
+    """A callback that replaces `training_step` by a RobustLoss, and leaves the keys of checkpoints unchanged.
 
     `state_dict` of a checkpoint has exactly the keys of your LightningModule, whose `load_from_checkpoint` loads it. The heads
     of the pretext tasks are in the callback's own state and, by `configure_optimizers`, in the optimizer's first group; `ckpt_path=`
@@ -65,7 +65,7 @@ class RobustTraining(Callback):
         self._replaced: dict[str, object] = {}  # what the user set on the module itself under these names
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the module, and put RobustLoss in the place of its `training_step`."""
+        """Check the module, and replace its `training_step` by RobustLoss."""
         self._check(trainer, pl_module)
         robust_loss = self.robust_loss
 

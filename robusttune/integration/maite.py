@@ -65,7 +65,7 @@ class MaiteImages(Dataset[tuple[Tensor, Tensor]]):
         dataset: a MAITE image classification Dataset, whose targets are one-hot or probabilities (K,).
 
     Attributes:
-        classes: names of the classes by number, from `index2label`, "class 3" for a number without a name; [] where there is none.
+        classes: names of the classes by number, from `index2label`, "class 3" for a number without a name; [] if there is none.
     """
 
     def __init__(self, dataset: Structure) -> None:
@@ -91,7 +91,7 @@ class MaiteModel:
 
     Args:
         model: images -> logits (N,K), judged in eval mode.
-        mean, std, normalized: of the model's input, as for `evaluate`; the first batch decides the space of the images.
+        mean, std, normalized: the normalisation of the model's input, as for `evaluate`; the first batch decides the space of the images.
         name: the id in `metadata`.
         classes: names of the classes, for `index2label`.
     """

@@ -44,7 +44,7 @@ class RobustAccuracy(Metric):
         model: images -> logits (N,K).
         threat: the adversary.
         attack, steps, losses, mean, std, normalized, seed: as for `robusttune.integration.judge.Judge`.
-        settings: of torchmetrics' Metric, such as `dist_sync_on_step`.
+        settings: the settings of torchmetrics' Metric, such as `dist_sync_on_step`.
 
     Raises:
         ValueError: the model, the attack or the images do not fit.
@@ -92,7 +92,7 @@ class RobustAccuracy(Metric):
         self._set_apart()
 
     def _set_apart(self) -> None:
-        """Add a state unlike that of others, as a MetricCollection joins metrics with close states, whatever they measure."""
+        """Add a unique state, because a MetricCollection merges metrics with equal states, whatever they measure."""
         own = torch.tensor([next(_numbers) >> bit & 1 for bit in range(32)])
         self.add_state(OWN, own, dist_reduce_fx=_last)
 
@@ -177,7 +177,7 @@ class RobustAccuracy(Metric):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _begun(self) -> None:
-        """Note that there are counts without an update, for torchmetrics, which keeps the last value and warns of a metric without."""
+        """Mark the metric as updated after counts were loaded: else torchmetrics returns a cached value, or warns."""
         self._computed, self._update_count = None, max(int(bool(self.seen)), self._update_count)
 
     def _attack(self) -> None:

@@ -1,4 +1,4 @@
-"""Agreement: what is measured on images without labels, in the place of accuracy, is the share of a teacher's answers."""
+"""Agreement with the answers of a teacher, which is measured instead of accuracy on images without labels."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from robusttune.types import Loader, says
 if TYPE_CHECKING:
     from robusttune.measuring.subject import Subject
 
-FACT = "agreement"  # among the facts of Records: whose answers stand for labels
+FACT = "agreement"  # entry in the facts of Records: the teacher whose answers replace labels
 OWN = "its own answers"
 OF_LABELS = ("published", "baseline")  # settings of `corruptions` that need true labels
 KEPT = ("head accuracy",)  # of pretext tasks, which know their answers
@@ -52,11 +52,11 @@ def check_without_labels(evaluations: Sequence[tuple[str, object]]) -> None:
 def answers_for(
     images: Tensor | None, teacher: TeacherLike | None, subject: "Subject"
 ) -> Iterator[tuple[Loader, dict[str, str] | None]]:
-    """Yield a loader of images and labels: the subject's, or, of images alone, one with a teacher's answers; and whose they are.
+    """Yield a loader of images and labels, and the facts of the teacher whose answers replace missing labels (None for labels).
 
     Args:
-        images: the first ones of the subject's loader, if they are alone; None where they have labels.
-        teacher: of the user; None and "self" for the subject's model, as it answers to the images as they are.
+        images: the first ones of the subject's loader, if they are alone; None if they have labels.
+        teacher: the user's teacher; None and "self" for the subject's model, as it answers to the images as they are.
         subject: the model and its images.
 
     Raises:
@@ -88,7 +88,7 @@ def renamed(records: Sequence[Record]) -> list[Record]:
 
 
 def whose(facts: Mapping[str, Any]) -> str | None:
-    """Name the answers that stand for labels, by the facts of Records; None where there were labels.
+    """Name the answers that replace labels, by the facts of Records; None if there were labels.
 
     Example:
         >>> whose({"agreement": {"name": "runs/a", "fingerprint": "1a2b"}})
@@ -101,7 +101,7 @@ def whose(facts: Mapping[str, Any]) -> str | None:
 
 
 def caveat(facts: Mapping[str, Any]) -> str | None:
-    """Say what agreement is, by the facts of Records; None where there were labels."""
+    """Say what agreement is, by the facts of Records; None if there were labels."""
     answers = whose(facts)
     if answers is None:
         return None

@@ -28,7 +28,7 @@ class Adversary(NamedTuple):
         return f"{self.norm} up to {shown_radius(self.eps)}"
 
     def fits(self, record: Record) -> bool:
-        """Return True if a Record was measured against this adversary; radii are compared as files of before held them."""
+        """Return True if a Record was measured against this adversary; radii are compared to the digits that files of earlier versions hold."""
         setting = record.setting
         return str(setting["norm"]) == self.norm and math.isclose(setting["eps"], self.eps, rel_tol=1e-5)
 
@@ -159,12 +159,12 @@ def expected_robustness(records: Records, adversary: Adversary, among: Sequence[
     1; the 95% interval is Wilson's for the number of independent trials that would vary as much as these scores do.
 
     Args:
-        records: of a model.
+        records: the Records of a model.
         adversary: up to whose radius.
         among: radii that all models were measured at, so that they can be compared; None for all of this one's.
 
     Returns:
-        The Record, whose setting holds the norm, the radius as eps, and the number of radii above 0 as "radii"; None where a radius
+        The Record, whose setting holds the norm, the radius as eps, and the number of radii above 0 as "radii"; None if a radius
         or the answers to single images are missing.
     """
     clean = clean_of(records)

@@ -18,13 +18,13 @@ from robusttune.model.features import predicted_classes
 from robusttune.run.randomness import own_randomness
 from robusttune.types import Loader
 
-LEVEL = 0.05  # of the test
+LEVEL = 0.05  # significance level of the test
 UNTRAINED = "its classifier seems not to be trained on these classes, or their labels are in another order: "
 LEAST, MOST, AT_ONCE = 64, 256, 32  # images to look at, and in one forward
 
 
 class Guess(NamedTuple):
-    """The number of images that a model classifies correctly, and that guessing their most frequent class does."""
+    """Counts of correctly classified images: by a model (`right`), and by guessing the most frequent class (`frequent`)."""
 
     right: int
     images: int
@@ -36,10 +36,10 @@ class Guess(NamedTuple):
         return at_least(count, self.images, self.frequent / self.images) <= LEVEL
 
     def __bool__(self) -> bool:
-        """Return True if the model may as well guess.
+        """Return True if the model is not better than guessing.
 
-        It is False, too, where the images could not tell: where a model that avoids half of the errors of guessing would
-        not pass, as with few images, or where most are of one class.
+        It is False, too, if the images cannot show a difference: if even a model with half of the errors of guessing would
+        not pass the test, because there are few images, or most are of one class.
         """
         halfway = self.frequent + (self.images - self.frequent) // 2
         return self.images > 0 and not self.better() and self.better(halfway)
@@ -52,7 +52,7 @@ class Guess(NamedTuple):
 
 
 def at_least(right: int, images: int, share: float) -> float:
-    """Return the probability of at least this many hits out of `images` draws, each of which hits with this share.
+    """Return the binomial probability of at least this many hits out of `images` draws, each of which hits with this share.
 
     Example:
         >>> at_least(2, 2, 0.5), at_least(0, 7, 0.1), round(at_least(9, 64, 1 / 8), 3)
@@ -75,9 +75,9 @@ def first_guess(model: nn.Module, space: Pixels, images: Tensor, labels: Tensor,
     Args:
         model: on its device; it works in eval mode.
         space: the maps from the loader's images to the model's input, on that device.
-        images, labels: of the first batch, (N,C,H,W) and (N,) or soft (N,K), of which at most 256 are used.
-        loader: of these images; where the batch is small and the loader is a plain DataLoader, 256 of its images are drawn.
-        seed: of that draw.
+        images, labels: the first batch, (N,C,H,W) and (N,) or soft (N,K); at most 256 images are used.
+        loader: the loader of these images; where the batch is small and the loader is a plain DataLoader, 256 of its images are drawn.
+        seed: the seed of that draw.
     """
     with own_randomness(seed):
         batches = [(images[:MOST], labels[:MOST])]

@@ -31,7 +31,7 @@ class Check:
         verdict: met, not met, or cannot tell.
         what: what was measured, with its adversary.
         value: a share from 0 to 1; a difference of two shares where two models are compared.
-        interval: of the value, at 95%; for a difference, the bounds of two one-sided tests, each at 95%.
+        interval: the interval of the value, at 95%; for a difference, the bounds of two one-sided tests, each at 95%.
         limit: the number that the value, or a bound of the interval, is compared with.
         images: the number of images it was measured on.
         says: the check in one sentence, with its numbers.

@@ -121,7 +121,7 @@ class Clock:
             self._move(self.done + images * (2 if backward else 1))
 
     def add_skipped(self, images: int, *, attacked: int) -> None:
-        """Count an attack's passes of images that it left out, by those of the images that it attacked, or of the last attack."""
+        """Count images that an attack skipped, each with the mean passes of an attacked image (of the attack before if there was none)."""
         if self.show:
             if attacked:
                 self.each = (self.work - self.counted) / attacked
@@ -129,7 +129,7 @@ class Clock:
             self.counted = self.work
 
     def add_images(self, images: int) -> None:
-        """Count images with which the evaluation has finished, and the passes that they did not need."""
+        """Count finished images of the evaluation, and the expected passes that they did not need."""
         self.images += images
         part = self.parts[self.number]
         if self.show and self.worked and part.passes is not None:

@@ -76,9 +76,9 @@ class Comparisons(list[Comparison]):
 
 
 def compare(first: Records | PathLike, second: Records | PathLike) -> Comparisons:
-    """Compare two models by every accuracy that both have, on the images that both were measured on; return a list of tests.
+    """Return McNemar's test of each accuracy that two models have in common, on the images that both were measured on.
 
-    On images without labels, agreement is compared with agreement: both with the same teacher, or each model with itself.
+    On images without labels, the agreement of both models with a teacher is compared: with the same teacher, or each with itself.
 
     Images are paired by their contents, so the order in which loaders yield them does not matter. The test is about these
     two models, not about their settings: training with another seed gives another model.
@@ -178,7 +178,7 @@ def paired_rows(first: Records, second: Records) -> list[tuple[int, int]]:
 
 
 def _agreements(first: Records, second: Records) -> bool:
-    """Return True where labels are the answers of teachers, which `_note` compares."""
+    """Return True if labels are the answers of teachers, which `_note` compares."""
     return caveat(first.facts) is not None or caveat(second.facts) is not None
 
 
@@ -210,7 +210,7 @@ def _named(record: Record) -> str:
 
 
 def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
-    """Say whose answers stand for labels, if any.
+    """Return a note that names the teacher whose answers replace labels, if any.
 
     Raises:
         ValueError: they are of two teachers.
@@ -227,7 +227,7 @@ def _note(first: Records, second: Records, pairs: list[tuple[int, int]]) -> str:
 
 
 def _paired(first: Records, second: Records) -> list[tuple[int, int]]:
-    """List the rows of the images in common; one that occurs several times pairs with its copies in turn, those of its label first."""
+    """List the rows of the images in common; copies of an image are paired in order, those with the same label first."""
     images = [range(len(records.hashes)) for records in (first, second)]
     labels = [records.labels or [None] * len(records.hashes) for records in (first, second)]
     pairs: dict[int, int] = {}
@@ -264,7 +264,7 @@ def measured_alike(first: Sequence[Record], second: Sequence[Record]) -> tuple[l
 
 
 def _as_many(records: Sequence[Record], others: Sequence[Record]) -> list[Record]:
-    """Select of each quantity as many Records as there are others of it, those with their seeds first, in the order of all."""
+    """Select as many Records of each quantity as the other model has, preferring the same seeds; their order is kept."""
     left = Counter(map(key_of, others))
     theirs = {(key_of(other), repr(other.setting.get("seed"))) for other in others}
     keys = [key_of(record) for record in records]

@@ -34,7 +34,7 @@ LEFT, HEAD, LINE, GAP, LONGEST = 48, 30, 12, 4, 16
 
 
 class _Row(NamedTuple):
-    """Tiles of one image: (C,H,W) each, and a line below each of them, with True where it is a wrong answer."""
+    """Tiles of one image: (C,H,W) each, and a line below each of them, with True if it is a wrong answer."""
 
     name: str
     tiles: list[Tensor]
@@ -67,13 +67,13 @@ def draw_eps(
         norm: "linf" or "l2"; None for linf.
         eps: radii in pixel units on [0,1]; None for 1/4 to 4 times the customary radius of the norm for images of this size.
         model: the model to attack; None for noise alone. It is not changed.
-        images: how many to draw.
+        images: the number of images to draw.
         attack, steps: the attack on the model, and its number of steps.
-        mean, std, normalized: of the model's input, see `evaluate`.
+        mean, std, normalized: the normalisation of the model's input, see `evaluate`.
         seed: seed of all random numbers.
 
     Raises:
-        ValueError: another ending, a radius that is none, or images and model that do not fit.
+        ValueError: another file ending, a value that is no radius, or images and model that do not fit.
 
     Example:
         >>> import tempfile

@@ -37,8 +37,8 @@ class EvaluationCost:
     """The estimated cost of one evaluation.
 
     Attributes:
-        name: of the evaluation.
-        seconds: of it; None if the evaluation does not say how many passes it takes.
+        name: the name of the evaluation.
+        seconds: the seconds of the evaluation; None if the evaluation does not say how many passes it takes.
         images: the number of images that it uses.
         forward, backward: images forward and backward through the model.
         at_most: True if this is an upper bound, as attacks leave out images that are fooled.
@@ -57,9 +57,9 @@ class EvaluationEstimate:
     """The estimated cost of a call of `evaluate` on this machine.
 
     Attributes:
-        seconds: of all evaluations whose cost is known.
+        seconds: the seconds of all evaluations whose cost is known.
         evaluations: the cost of each.
-        device: that was measured.
+        device: the device that was measured.
         cost: money by device, for `devices`.
     """
 
@@ -123,7 +123,7 @@ def estimate_evaluations(
 
     Args:
         model, loader, which, norm, eps, mean, std, normalized, subset, heads, teacher, seed, device: see `evaluate`.
-        devices: a price an hour by name, of machines as fast as this one.
+        devices: price per hour, by name, of machines as fast as this one.
 
     Raises:
         ValueError: as `evaluate` does; a price that is not a number of at least 0; a loader of unknown length.

@@ -256,7 +256,7 @@ def _all_measured(
     """Run all evaluations, and collect the provenance of what they measured.
 
     Args:
-        agreement: whose answers stand for labels, which are then no accuracies; None for true labels.
+        agreement: the name of the teacher whose answers replace labels, so that agreement is measured; None for true labels.
     """
     show = partial(tell, progress=progress)
     if agreement is not None:

@@ -56,7 +56,7 @@ def overlap(training: Loader, subject: Subject, records: Records) -> dict[str, J
     Args:
         training: yields the training images in the same space as the loader that was measured, without augmentation.
         subject: what was measured.
-        records: of all its images.
+        records: the Records of all its images.
 
     Raises:
         ValueError: a batch of another form.
@@ -93,7 +93,7 @@ def _is_lazy(parameter: Tensor) -> bool:
 
 
 def _data(loader: Loader) -> dict[str, Json]:
-    """Return the type of the data set inside its wrappers, such as Subset, and its split, where it says which."""
+    """Return the type of the data set inside wrappers such as Subset, and its split if the data set names one."""
     dataset = getattr(loader, "dataset", None)
     for _ in range(8):  # wrappers may wrap each other, but not for ever
         inner = getattr(dataset, "dataset", None)

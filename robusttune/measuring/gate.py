@@ -21,7 +21,7 @@ def checks_of(records: Records, *requirements: str) -> Checks:
     """Check requirements on what was measured; unlike `Records.require`, return those that are not met, too.
 
     Args:
-        records: that `evaluate` returned, or `Records.load` has read.
+        records: the Records that `evaluate` returned, or `Records.load` has read.
         requirements: such as "robust>=0.45"; see `Records.require`.
 
     Raises:
@@ -50,8 +50,8 @@ def check_planned(
 
     Args:
         requirements: to be checked afterwards.
-        planned: by the name of each evaluation the adversaries that it attacks with; None where it does not say.
-        trained: the adversary of the training; None where nobody has named it.
+        planned: by the name of each evaluation the adversaries that it attacks with; None if it does not say.
+        trained: the adversary of the training; None if nobody has named it.
 
     Raises:
         ValueError: it will not.
@@ -79,7 +79,7 @@ def check_planned(
 
 
 def unnamed(requirement: Requirement) -> str:
-    """Say that nobody has named the radius that a requirement or a margin is about."""
+    """Return the error text for a requirement or a margin whose radius is not known."""
     end = requirement.text.replace(requirement.metric, "", 1)
     return (
         f"{requirement.text!r} is at the radius of the training, which is not known here: pass norm= and eps=, or write the "
@@ -88,7 +88,7 @@ def unnamed(requirement: Requirement) -> str:
 
 
 def trained_radius(records: Records) -> str | None:
-    """Return the adversary of the training as the facts of Records have it; None where nobody has named it."""
+    """Return the adversary of the training as the facts of Records have it; None if nobody has named it."""
     return records.facts.get("threat") if records.facts.get("eps from") in NAMED_BY else None
 
 

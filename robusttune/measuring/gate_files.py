@@ -22,8 +22,8 @@ def as_summary(checks: Checks, place: str = "") -> str:
     """Return the checks as JSON: the verdict, the exit code, and each check with its numbers.
 
     Args:
-        checks: of a gate.
-        place: of the Records that they are about, such as "runs/a/evaluation/records.jsonl"; "" for none.
+        checks: the checks of a gate.
+        place: the place of the Records that they are about, such as "runs/a/evaluation/records.jsonl"; "" for none.
     """
     return json.dumps({**checks.to_dict(), "records": place, "robusttune": version("robusttune")}, indent=1) + "\n"
 

@@ -28,10 +28,10 @@ class Change:
     """One accuracy of a model, and of the model that it is compared with.
 
     Attributes:
-        first: of the model to compare with; None where there is none, or it was not measured.
-        second: of the model; None where it was not measured.
-        test: the paired test on the images that both have seen; None where there is none.
-        alike: False where the two met other attacks, so that they cannot be compared.
+        first: the accuracy of the model to compare with; None if there is none, or it was not measured.
+        second: the accuracy of the model; None if it was not measured.
+        test: the paired test on the images that both have seen; None if there is none.
+        alike: False if the two met other attacks, so that they cannot be compared.
     """
 
     first: Record | None
@@ -41,7 +41,7 @@ class Change:
 
     @property
     def difference(self) -> float | None:
-        """The second accuracy minus the first, on the same images where there is a test; None where one is missing, or not alike."""
+        """The second accuracy minus the first, on the same images where there is a test; None if one is missing, or not alike."""
         if self.test is not None:
             return self.test.second - self.test.first
         if self.first is None or self.second is None or not self.alike:
@@ -73,12 +73,12 @@ class Headline:
         first: the name of the model to compare with; None for none.
         second: the name of the model.
         word: "accuracy" or "agreement".
-        answers: whose answers stand for labels, by the model's name; None for true labels.
-        judged: the adversary, and why it was chosen; None where no attack was measured.
+        answers: by the model's name, the teacher whose answers replace labels; None for true labels.
+        judged: the adversary, and why it was chosen; None if no attack was measured.
         robust, clean: the accuracy under attack, and on unchanged images.
         attacks: the attacks behind `robust`, in words.
         same: False if the two models did not meet the same attacks.
-        expected: the expected robustness by the model's name; None where it cannot be computed.
+        expected: the expected robustness by the model's name; None if it cannot be computed.
         failed: the numbers of sanity checks that a model failed, by its name.
     """
 

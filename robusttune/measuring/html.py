@@ -37,8 +37,8 @@ def page(
 
     Args:
         markdown: the report.
-        folder: of its pictures.
-        title: of the page.
+        folder: the folder of its pictures.
+        title: the title of the page.
         style: more CSS, after that of all pages.
         folded: titles of second-level headings whose text a reader unfolds; it is always printed.
 

@@ -25,10 +25,10 @@ def wilson(successes: float, trials: float, quantile: float = Z95) -> tuple[floa
 
 
 def smallest(proportions: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """Return the 95% interval of the smallest of several proportions, of which it is not known which one that is.
+    """Return the 95% interval of the smallest of several proportions, without knowing which one is the smallest.
 
-    The smallest share of a sample is too small on average, as chance has a part in which one it is. This interval contains the
-    smallest proportion wherever the Wilson intervals with Bonferroni's correction contain each its own.
+    The smallest observed share is too low on average, because it is selected for being low. This interval contains the
+    smallest proportion whenever each Bonferroni-corrected Wilson interval contains its own proportion.
 
     Args:
         proportions: successes and trials of each.
@@ -69,7 +69,7 @@ def ranks_around(share: float, count: int) -> tuple[int, int]:
     Rank 0 means that no value of the sample is a lower bound, and rank `count + 1` that none is an upper one.
 
     Args:
-        share: of the values that the quantile is not below, such as 0.95; above 0 and below 1.
+        share: the share of the values that the quantile is not below, such as 0.95; above 0 and below 1.
         count: the number of values in the sample.
 
     Source: Thompson 1936, Annals of Mathematical Statistics 7, 122-128.
@@ -85,6 +85,6 @@ def ranks_around(share: float, count: int) -> tuple[int, int]:
 
 
 def binomial(hits: int, trials: int, share: float) -> float:
-    """Return the probability of exactly so many hits, each trial of which hits with a share above 0 and below 1."""
+    """Return the binomial probability of exactly this many hits; each trial hits with a share above 0 and below 1."""
     ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
     return math.exp(ways + hits * math.log(share) + (trials - hits) * math.log1p(-share))

@@ -69,11 +69,11 @@ class Drift:
 
 
 class Monitor:
-    """A test whether incoming batches are like a reference that was recorded on images of the right kind.
+    """Drift detection: a test whether incoming batches are like reference images of the right kind.
 
     Each image has several statistics: some of its pixels, the model's confidence, and with a rotation head an
     out-of-distribution score. A batch raises an alarm if the mean of any statistic is further from the reference's than
-    chance explains. The limit for the largest distance over all statistics comes from batches of the same size that are
+    random sampling explains. The limit for the largest distance over all statistics comes from batches of the same size that are
     drawn from the reference. So the stated rate of false alarms holds for batches of independent images; frames of one
     video are alike and raise alarms more often.
 
@@ -251,10 +251,10 @@ class Monitor:
         heads: HeadsLike | None = None,
         log: PathLike | None = None,
     ) -> "Monitor":
-        """Read the monitor that `save` wrote; pass the model and heads, or the run folder, that it was made with.
+        """Return the monitor that `save` wrote; pass the same model and heads, or the same run folder, as when it was made.
 
         Raises:
-            ValueError: the files are missing or damaged, or the model or its heads are others.
+            ValueError: the files are missing or damaged, or the model or its heads differ from those of the reference.
         """
         folder = Path(folder)
         try:
@@ -279,7 +279,7 @@ class Monitor:
             raise ValueError("the reference was recorded with pretext heads: pass heads=, the same ones")
         monitor = cls.__new__(cls)
         monitor._set_up(model, space, facts["shape"], heads=found, classifier=run.classifier, log=log)
-        monitor.classes = tuple(facts.get("classes", ()))  # references of before have none
+        monitor.classes = tuple(facts.get("classes", ()))  # references of earlier versions have none
         if of_heads is not None and (monitor.heads is None or fingerprint(monitor.heads) != of_heads):
             raise ValueError("heads= are others than those of the reference: pass those, or record a new reference")
         values = files.load_weights(folder / VALUES)

@@ -1,4 +1,4 @@
-"""Test whether a model is worse than another one by more than a margin, on the same images."""
+"""Non-inferiority test: is a model worse than another one by more than a margin, on the same images?"""
 
 import math
 from statistics import NormalDist
@@ -45,9 +45,9 @@ def not_worse(first: Records, second: Records, *margins: str) -> Checks:
 def score(
     only_first: float, only_second: float, images: float, difference: float, *, continuity: float = CONTINUITY
 ) -> float:
-    """Return the z-statistic of the score test whether the second accuracy minus the first one is `difference`.
+    """Return the z-statistic of Tango's score test, for the hypothesis that the second accuracy minus the first is `difference`.
 
-    It is above 0 where the measured difference is larger.
+    It is above 0 if the measured difference is larger.
 
     Args:
         only_first, only_second: images that only this model classifies correctly.
@@ -137,7 +137,7 @@ def _says(margin: Requirement, test: Comparison, interval: tuple[float, float], 
 
 
 def _needed(margin: Requirement, test: Comparison) -> str:
-    """Say how many images would exclude the loss if all shares stayed as they are; "" where none would."""
+    """Say how many images would exclude the loss if all shares stayed as they are; "" if none would."""
     first, second, images = test.only_first, test.only_second, test.images
     z = score(first, second, images, -margin.limit, continuity=0)
     if z <= 0:

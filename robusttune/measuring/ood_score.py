@@ -13,7 +13,7 @@ def check_heads(subject: Subject) -> None:
     """Check that there is a rotation head.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no rotation head.
     """
     if subject.heads is None:
         raise ValueError("ood needs a rotation head: pass heads=, the folder of the run that trained it")

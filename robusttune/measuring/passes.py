@@ -59,7 +59,7 @@ def takes(passes: Callable[..., Passes | None]) -> Callable[[Function], Function
     """Decorate an evaluation with the function that computes its passes.
 
     Args:
-        passes: a function of the subject and of those settings of the evaluation that it names as parameters; None where
+        passes: a function of the subject and of those settings of the evaluation that it names as parameters; None if
             the number of passes is not known.
     """
 
@@ -85,7 +85,7 @@ def attacks_at(threats: Callable[..., Sequence[ThreatModel]]) -> Callable[[Funct
 
 
 def threats_of(evaluation: object, subject: Subject) -> Sequence[ThreatModel] | None:
-    """Return the adversaries that an evaluation attacks with; None where it does not say them."""
+    """Return the adversaries that an evaluation attacks with; None if it does not say them."""
     threats: Sequence[ThreatModel] | None = _declared(evaluation, "attacks_at", subject)
     return threats
 
@@ -115,7 +115,7 @@ def check_evaluation(evaluation: object, subject: Subject) -> None:
 
 
 def passes_of(evaluation: object, subject: Subject) -> Passes | None:
-    """Return the passes of an evaluation, with its settings and their defaults; None where it does not say them.
+    """Return the passes of an evaluation, with its settings and their defaults; None if it does not say them.
 
     Raises:
         ValueError: a setting does not fit.
@@ -128,7 +128,7 @@ def passes_of(evaluation: object, subject: Subject) -> Passes | None:
 
 
 def _declared(evaluation: object, what: str, subject: Subject) -> Any:
-    """Call what an evaluation declares, with the subject and the evaluation's settings; None where it declares nothing."""
+    """Call what an evaluation declares, with the subject and the evaluation's settings; None if it declares nothing."""
     settings: dict[str, object] = {}
     while isinstance(evaluation, partial):
         settings = {**evaluation.keywords, **settings}
@@ -201,7 +201,7 @@ def count_images(loader: Loader, batch: int) -> int | None:
     """Count the images that this process gets of a loader; None if the loader does not say how many it has.
 
     Args:
-        loader: of all images.
+        loader: the loader of all images.
         batch: the number of images in its first batch.
     """
     everything = _all_images(loader, batch)

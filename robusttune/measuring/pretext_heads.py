@@ -24,7 +24,7 @@ def heads_for(heads: HeadsLike, model: nn.Module, shape: Sequence[int] | None = 
     Args:
         heads: Heads, a RobustLoss, or the folder of a run.
         model: the model whose features they read.
-        shape: (C,H,W) of the images to measure; None where the heads are to learn on.
+        shape: (C,H,W) of the images to measure; None if the heads are to learn on.
 
     Raises:
         ValueError: the run's images were of a size at which a head has another number of classes.

@@ -33,7 +33,7 @@ class Record:
         right: for each image whether the answer was right, in the order of `Records.hashes`; None for numbers that do not
             count single images.
         answers: for each image the class that the model answers, in the same order: under attack the wrong one that an
-            attack found first, and the image's label where none did; None where it was not kept.
+            attack found first, and the image's label where none did; None if it was not kept.
     """
 
     evaluation: str
@@ -95,9 +95,9 @@ def hits(answers: Sequence[int], labels: Sequence[int]) -> list[bool]:
 def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setting | None = None) -> Record:
     """Return the Record of the balanced accuracy: the mean of the classes' accuracies.
 
-    Each end of the interval is the outer one of two. One combines the classes' intervals as Zou and Donner, doi:10.1002/sim.3095, do
-    for sums, which is right for few classes, and too narrow on one side for many. The other is Wilson's for the number of independent
-    trials that would vary as much as the classes' accuracies do, which is too narrow where one class has far fewer images.
+    Each end of the interval is the outer end of two intervals. One combines the intervals of the classes by the method of Zou and
+    Donner for sums, doi:10.1002/sim.3095: right for few classes, too narrow on one side for many. The other is Wilson's interval
+    for the effective sample size: too narrow if one class has far fewer images.
 
     Args:
         evaluation: the name of the evaluation.
@@ -122,9 +122,9 @@ def balanced(evaluation: str, classes: Sequence[tuple[int, int]], setting: Setti
 
 
 def _independent_trials(classes: Sequence[tuple[int, int]], mean: float) -> float:
-    """Return the number of independent trials whose share of hits varies as much as the mean of the classes' accuracies.
+    """Return the effective sample size of a balanced accuracy: the number of independent trials with the same variance.
 
-    A class's accuracy is moved toward the mean by two images, as one whose images are all right does vary.
+    A class's accuracy is moved toward the mean by two images, so that a class with only right answers has a variance, too.
     """
     if not 0 < mean < 1:
         return len(classes) ** 2 / math.fsum(1 / images for _, images in classes)

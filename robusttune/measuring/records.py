@@ -71,7 +71,7 @@ class Records(list[Record]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes by label; () where they are not known."""
+        """The names of the classes by label; () if they are not known."""
         return tuple(self.facts.get("classes") or ())
 
     def table(self) -> str:

@@ -26,10 +26,10 @@ def kind_of(path: Path) -> str:
 
 
 def read_beside(path: Path, sums: Mapping[str, str] | None) -> bytes | None:
-    """Read a file beside Records; None, with a warning where it should be there, if it is missing, damaged or of other Records.
+    """Read a file beside Records; None, with a warning if it should be there, if it is missing, damaged or of other Records.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         sums: checksums of the Records; None for those of a version without.
     """
     content = path.read_bytes() if path.exists() else None
@@ -80,7 +80,7 @@ def file_at(place: Path) -> Path:
 
 
 def check_weights(facts: Mapping[str, object], run: Path, evaluation: Path) -> None:
-    """Raise a ValueError where the evaluation inside a run's folder is of other weights than the folder holds now."""
+    """Raise a ValueError if the evaluation inside a run's folder is of other weights than the folder holds now."""
     measured = facts.get("run")
     if isinstance(measured, Mapping) and (run / MODEL).exists() and measured["weights"] != digest_of_weights(run):
         raise ValueError(

@@ -18,7 +18,7 @@ class Reference:
     Args:
         values: by statistic, the value of each reference image (N,).
         false_alarms: the share of batches like the reference whose largest distance may exceed the threshold.
-        seed: of the batches drawn from the reference.
+        seed: the seed of the batches drawn from the reference.
 
     Raises:
         ValueError: there are too few images, or values that are not finite.

@@ -148,7 +148,7 @@ def _share(text: str, limit: str, what: str) -> float:
     """Read a share above 0, and at most 1.
 
     Raises:
-        ValueError: it is none, such as a percentage.
+        ValueError: it is no share, such as a percentage.
     """
     try:
         share = number(limit.removesuffix("%"))

@@ -88,7 +88,7 @@ def _answers(result: Result) -> _Answers:
 def _in_order(
     own: Sequence[tuple[Value, ...] | None], parts: Sequence[Sequence[tuple[Value, ...] | None]], order: Sequence[int]
 ) -> list[tuple[Value, ...] | None]:
-    """Join what each process has of single images, for each Record, in the order of all images; None where there is none."""
+    """Join what each process has of single images, for each Record, in the order of all images; None if there is none."""
     joined = [
         None if mine is None else [value for part in parts for value in part[index] or ()]
         for index, mine in enumerate(own)

@@ -50,7 +50,7 @@ class RunDefaults:
         """Say where the radius of an adversary comes from: "run", "passed" or "customary".
 
         Args:
-            norm, eps: of the adversary, as `adversary` returned them.
+            norm, eps: the norm and the radius of the adversary, as `adversary` returned them.
             passed: the radius that the user passed.
         """
         trained = (None, None) if self.run is None else self._trained()
@@ -70,7 +70,7 @@ class RunDefaults:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the run's classes by label; () where they are not known."""
+        """The names of the run's classes by label; () if they are not known."""
         return () if self.run is None or self.run.about is None else tuple(self.run.about.classes or ())
 
     def adversary(self, norm: NormLike | None, eps: float | None) -> tuple[NormLike, float | None]:
@@ -104,7 +104,7 @@ class RunDefaults:
     ) -> tuple[Channels | None, Channels | None]:
         """Return mean and std of the model's input: the user's, else the run's; None to read them from the loader.
 
-        Those of the user are logged as a warning where they are others than the run's.
+        Those of the user are logged as a warning if they are others than the run's.
 
         Raises:
             ValueError: the loader's images are normalised otherwise than the run's.
@@ -148,7 +148,7 @@ class RunDefaults:
             return None
 
     def check_images(self, images: Tensor) -> None:
-        """Log where images (N,C,H,W) are of another size than the run's.
+        """Log if images (N,C,H,W) are of another size than the run's.
 
         Raises:
             ValueError: they have another number of channels.

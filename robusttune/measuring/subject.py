@@ -50,7 +50,7 @@ class Subject:
         tell: shows one line to the user.
         folder: a folder for files from which an interrupted evaluation goes on; None for none.
         heads, classifier: the pretext heads, if there are any, and the layer whose input they read.
-        names: the names of the classes by label; () where they are not known.
+        names: the names of the classes by label; () if they are not known.
         tally: the work done, the images used and the failures so far; evaluations fill it.
         clock: the progress bar that is told of each pass; None for none.
     """

@@ -16,7 +16,7 @@ class Tally:
 
     Attributes:
         by_image: keep the hash and the label of each image.
-        hashes, labels: of the images of the last pass over the loader, if `by_image`.
+        hashes, labels: hashes and labels of the images in the last pass over the loader, if `by_image`.
         work: numbers of images that went "forward" and "backward" through the model.
         failures: the images that an adversary fooled the model on most easily.
     """

@@ -80,7 +80,7 @@ def _in_both(one: AbstractContextManager[None], other: AbstractContextManager[No
 
 
 def _as_before(modules: list[nn.Module]) -> AbstractContextManager[None]:
-    """Return a context that gives modules the buffers and attributes of now, such as the vectors of a spectral norm."""
+    """Return a context in which modules have their present buffers and attributes, such as the vectors of a spectral norm."""
     buffers = [{name: _copy(buffer) for name, buffer in module._buffers.items()} for module in modules]
     return _replaced(modules, buffers, [_attributes(module) for module in modules])
 
@@ -89,7 +89,7 @@ def _as_before(modules: list[nn.Module]) -> AbstractContextManager[None]:
 def _replaced(
     modules: list[nn.Module], buffers: list[dict[str, Tensor | None]], attributes: list[dict[str, object]]
 ) -> Iterator[None]:
-    """Put other tensors in the place of buffers and set attributes, as writing into buffers would spoil saved graphs."""
+    """Replace buffers and attributes inside this context; writing into the buffers would spoil autograd's saved tensors."""
     after = [(dict(module._buffers), _attributes(module)) for module in modules]
     for module, own, plain in zip(modules, buffers, attributes, strict=True):
         module._buffers.update(own)

@@ -15,7 +15,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def check_batch_norm(model: nn.Module, images: int) -> None:
-    """Raise a ValueError where batch norm in train mode would have to normalise a batch of one image."""
+    """Raise a ValueError if batch norm in train mode would have to normalise a batch of one image."""
     if images == 1 and has_batch_norm(model):
         raise ValueError("a batch of one image cannot be normalised by batch norm: use a batch size of at least 2")
 

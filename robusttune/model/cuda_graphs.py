@@ -73,11 +73,11 @@ class Graphs:
 
     Args:
         capture: (function, (sample,)) -> a function of inputs with the sample's shape, differentiable once.
-        level: of the line in the log if no graph can be used.
+        level: the level of the line in the log if no graph can be used.
 
     Attributes:
         works: False once a graph differed or could not be captured, or attributes of layers have changed three times.
-        bytes: that the graphs keep on the device.
+        bytes: the number of bytes that the graphs keep on the device.
     """
 
     def __init__(self, capture: Capture = captured, *, level: int = logging.WARNING) -> None:
@@ -153,7 +153,7 @@ class Graphs:
 
 
 def _attributes(model: nn.Module) -> tuple[object, ...]:
-    """Return what a graph takes over of layers beside weights: numbers by value, but for counters, and the places of tensors."""
+    """Return the attributes of layers that a graph captures: numbers (but no ints, as they count), and places of tensors in memory."""
     plain = [value for one in own_modules(model).values() for value in plain_values(one).values()]
     return tuple(_place_of(each) if isinstance(each, Tensor) else each for each in plain if type(each) is not int)
 

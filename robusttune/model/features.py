@@ -20,8 +20,8 @@ class Classifier:
     """The layers that turn a model's features into logits.
 
     Attributes:
-        names: of the layers, as in `model.named_modules()`; none for a model that returns features.
-        width: of the features.
+        names: the names of the layers, as in `model.named_modules()`; none for a model that returns features.
+        width: the width of the features.
         classes: number of classes; 0 for a model that returns features.
     """
 

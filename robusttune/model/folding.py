@@ -19,7 +19,7 @@ from robusttune.model.snapshot import own_modules, plain_values
 logger = logging.getLogger("robusttune")
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # no subclasses, which may change their weights in the forward
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-CLOSE = 1e-6  # of the largest logit, in double precision
+CLOSE = 1e-6  # share of the largest logit, in double precision
 
 
 class _Pair(NamedTuple):
@@ -103,7 +103,7 @@ def _formats(*layers: nn.Module) -> tuple[object, ...]:
 
 
 def _joined(values: list[Tensor | None], like: list[Tensor], default: float) -> Tensor:
-    """Return vectors one after the other, with the default in the place of each that is None."""
+    """Concatenate vectors; the default replaces each that is None."""
     pairs = zip(values, like, strict=True)
     return torch.cat([torch.full_like(other, default) if value is None else value for value, other in pairs])
 

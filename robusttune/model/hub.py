@@ -38,7 +38,7 @@ def folder_of(place: PathLike) -> PathLike:
 
 
 def folder_of_model(model: PathLike) -> PathLike:
-    """Return the folder that stands for a model, fetched first where it is on the Hub.
+    """Return the folder that was passed as a model; one on the Hub is fetched first.
 
     Raises:
         ValueError: there is no such folder, the Hub has no such model, or it cannot be reached.

@@ -30,7 +30,7 @@ class NamedModel:
         model: 'timm:NAME', 'torchvision:NAME' or 'package.module:function'.
         model_args: more arguments of the function that makes it.
         pretrained: fetch the weights that timm or torchvision publish.
-        channels: of its images; only timm's models can have another number than three.
+        channels: the number of channels of its images; only timm's models can have another number than three.
         checkpoint: its weights: a file, or the folder of a run; None for those that it is made with.
         size: side of its images in pixels.
     """

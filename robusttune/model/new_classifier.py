@@ -15,7 +15,7 @@ COUNTS = ("num_classes", "num_labels")  # attributes in which models keep the nu
 
 
 def give_classifier(model: nn.Module, inputs: Tensor, classes: int) -> int:
-    """Put a new layer in the place of the model's classifier, and of auxiliary ones; return the number of classes before.
+    """Replace the model's classifier, and auxiliary ones, by new layers; return the number of classes before.
 
     The new layer has random weights, and the dtype, the device, the bias and the `requires_grad` of the old one.
 
@@ -50,7 +50,7 @@ def give_classifier(model: nn.Module, inputs: Tensor, classes: int) -> int:
 
 
 def give_outputs(model: nn.Module, inputs: Tensor, outputs: int | None) -> None:
-    """Put a new classifier into a model with another number of outputs than this; None for those that it has."""
+    """Replace the classifier, unless the model has this number of outputs already; None keeps the classifier."""
     if outputs is not None and first_logits(model, inputs).shape[1] != outputs:
         give_classifier(model, inputs, outputs)
 

@@ -34,8 +34,8 @@ def probe(
     Args:
         model: on any device, in any mode.
         images: (N,C,H,W) as the user's loader gives them; None to try random images of usual sizes.
-        mean: of the user's normalisation, or None.
-        std: of the user's normalisation, or None.
+        mean: the mean of the user's normalisation, or None.
+        std: the standard deviation of the user's normalisation, or None.
         normalized: whether images are normalised; None to find out.
         classifier: name of the classifier layer; None to find it.
         labelled: False if there are no labels, so that the model need not have a classifier.

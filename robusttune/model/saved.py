@@ -30,17 +30,17 @@ logger = logging.getLogger("robusttune")
 
 
 def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
-    """Build the model of a run with its best weights, in eval mode on the CPU.
+    """Return the model of a run with its best weights, in eval mode on the CPU.
 
-    Its input is what the run trained it on: `run.json` says under "about" which size, channels, mean and std, and the names
-    of the classes in the order of the outputs. `evaluate(run, loader)` takes all of them from there.
+    It takes images as in the run: `run.json` holds under "about" their size, channels, mean and std, and the names of the
+    classes in the order of the outputs. `evaluate(run, loader)` reads them from there.
 
     Args:
         run: the folder of a run of harden or pretrain, or one of its files of weights; the folder that `robusttune.save` wrote,
             local-dir:FOLDER or, from the Hugging Face Hub, hf-hub:USER/NAME.
-        model: a model as the run trained it, which gets the weights: for a run that does not name its model, as it was begun
-            from Python with one that timm does not make. None to build the model by its name.
-        trust: call a function that the run names as its model, which is code; otherwise only models of timm and torchvision are
+        model: a model of the same architecture, into which the weights are loaded. It is needed if the run does not name its model,
+            because it was begun from Python with one that timm does not make. None to build the model by its name.
+        trust: allow the run to name a function (code) that makes the model; otherwise only models of timm and torchvision are
             made by name.
 
     Raises:
@@ -80,7 +80,7 @@ def load(run: PathLike, model: nn.Module | None = None, *, trust: bool = False) 
 
 
 def loaded(run: PathLike, model: nn.Module | None = None) -> nn.Module:
-    """Make the model of a run again, or give its weights to a model, as `load` does, without a word on its input."""
+    """Build the model of a run, or load its weights into a model, as `load` does, without a log line about its input."""
     earlier = _trained_run(run)
     if model is None:
         named = replace(named_model(earlier), checkpoint=str(run))
@@ -168,10 +168,10 @@ def model_options(run: EarlierRun) -> dict[str, Any]:
 
 
 def outputs_of(run: EarlierRun) -> int | None:
-    """Count the outputs of a run's model; None for those that its function gives it.
+    """Return the number of outputs with which to make a run's model again; None for the default of its function.
 
-    Where the run does not know them, the shapes of its weights tell: those that differ from the weights of a model made
-    without a number of outputs are of the classifier.
+    If the run does not know it, the number is read from its classifier: the weights whose shapes differ from those of a model
+    that is made without a number of outputs.
     """
     known: int | None = model_options(run).get("classes")
     named = named_model(run)
@@ -185,7 +185,7 @@ def outputs_of(run: EarlierRun) -> int | None:
 
 
 def run_of_checkpoint(place: PathLike | None) -> EarlierRun | None:
-    """Read the run that a folder holds, or that wrote a file of weights; None where there is none.
+    """Read the run that a folder holds, or that wrote a file of weights; None if there is none.
 
     A file beside the run's `run.json` is known by its name, another one by its metadata, as is the file in a folder that
     `save` wrote.

@@ -16,7 +16,7 @@ def snapshot(model: nn.Module, *, weights: bool = True) -> Callable[[], None]:
     Tensors that have not changed are not written to, so a graph of the user's own stays valid.
 
     Args:
-        weights: keep copies of the parameters, too; False where nothing trains them.
+        weights: keep copies of the parameters, too; False if nothing trains them.
     """
     tensors = {id(tensor): tensor for tensor in _tensors(model, weights)}
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
@@ -80,18 +80,24 @@ def plain_values(module: nn.Module) -> dict[str, Tensor | float]:
 
 
 def own_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules of a model, by name, that are none of torch's, whose attributes stay."""
+    """Return the modules of a model by name, without those of torch, whose attributes do not change."""
     return {name: one for name, one in model.named_modules() if not type(one).__module__.startswith("torch.")}
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Return True if two tensors of one kind hold the same values; False where they cannot be compared."""
+    """Return True if two tensors of one kind hold the same values; False if they cannot be compared."""
     kinds = [(each.shape, each.layout, each.dtype, each.device) for each in (one, other)]
     if kinds[0] != kinds[1] or one.layout != torch.strided:
         return False
     if one.dtype.itemsize == 1:
         return torch.equal(one.detach().contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
     return torch.equal(one, other)
+
+
+def is_dense_float(tensor: Tensor) -> bool:
+    """Return True for a dense tensor of real or complex floating-point numbers of two bytes or more."""
+    numbers = tensor.is_floating_point() or tensor.is_complex()
+    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The teacher of a run: a frozen classifier whose answers stand in for the labels that images lack."""
+"""The teacher of a run: a frozen classifier whose answers replace missing labels."""
 
 import copy
 import logging
@@ -36,7 +36,7 @@ class Teacher:
         answers: inputs (N,C,H,W) -> logits (N,K), or an output that holds them; it gets what the trained model would get.
         space: the maps from the loader's images to the model's input, on the device.
         device: to work on.
-        classes: of the trained model, which must be the teacher's, too.
+        classes: the number of classes of the trained model, which must be the teacher's, too.
         name: "self", the folder of the teacher's run, or the type of the user's teacher.
         own: the map to the teacher's input, where it is another than to the model's.
     """
@@ -84,7 +84,7 @@ class Teacher:
 
     @property
     def remembers(self) -> bool:
-        """True if most batches after the look before the run came with images whose labels are remembered."""
+        """True if most batches since the first look at the labels held images whose labels were in memory."""
         return self.memory is not None and self.hits > self.misses
 
     def _labels(self, images: Tensor) -> Tensor:
@@ -124,9 +124,9 @@ def teacher_of(
     """Make a teacher from "self" (a copy of the model with its present weights), the folder of a run, a module or a function.
 
     Args:
-        teacher: of the user.
+        teacher: the user's teacher.
         model, space, device, classes: see `Teacher`; `model` is the one that is trained or measured.
-        names: of the model's classes, which must be those of a teacher's run; None where they are not known.
+        names: the names of the model's classes, which must be those of a teacher's run; None if they are not known.
         shape: (C,H,W) of the images, to compare with those of a teacher's run; None not to.
 
     Raises:
@@ -147,7 +147,7 @@ def teacher_of(
 
 
 def check_teacher(teacher: object, model: nn.Module) -> None:
-    """Raise a ValueError for a teacher that is none, or that training the model would change."""
+    """Raise a ValueError for an object that cannot be a teacher, or that would change while the model trains."""
     place = isinstance(teacher, str | os.PathLike)
     if place and teacher != SELF and check_path("teacher", teacher).exists():
         hardened_run(teacher)  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def teaching(
     names: Sequence[str] | None = None,
     shape: Sequence[int] | None = None,
 ) -> Iterator[Teacher]:
-    """Make a teacher as `teacher_of` does, for the time of this context.
+    """Yield a teacher as `teacher_of` makes it.
 
     A module of the user's is put on the device and in eval mode inside the context, and restored after it.
     """
@@ -190,7 +190,7 @@ def teaching(
 
 
 def _check_shape(run: EarlierRun, shape: Sequence[int]) -> None:
-    """Log where images (C,H,W) are of another size than those of a teacher's run.
+    """Log if images (C,H,W) are of another size than those of a teacher's run.
 
     Raises:
         ValueError: they have another number of channels.

@@ -15,7 +15,7 @@ from robusttune.model.features import logits_of
 from robusttune.run.randomness import own_randomness
 from robusttune.types import Json
 
-TOLERANCE = 1e-3  # of the largest logit, on accelerators, whose libraries may choose another kernel each time
+TOLERANCE = 1e-3  # share of the largest logit, on accelerators, whose libraries may choose another kernel each time
 PREPARED = "_original_forward"  # accelerate's name for the forward that it has wrapped
 
 logger = logging.getLogger("robusttune")
@@ -37,7 +37,7 @@ def timm_name(model: nn.Module, inputs: Tensor, classes: int) -> Name | None:
 
     Args:
         model: it does not change.
-        inputs: of the model (N,C,H,W), on its device.
+        inputs: the inputs of the model (N,C,H,W), on its device.
         classes: outputs of the model.
     """
     config = getattr(model, "pretrained_cfg", None)
@@ -57,7 +57,7 @@ def timm_name(model: nn.Module, inputs: Tensor, classes: int) -> Name | None:
 
 
 def _made(architecture: str, **arguments: object) -> nn.Module | None:
-    """Make a model of timm with random weights; None where it does not take the arguments."""
+    """Make a model of timm with random weights; None if it does not take the arguments."""
     create: Callable[..., nn.Module] = timm.create_model
     try:
         with own_randomness(0):
@@ -89,7 +89,7 @@ def _layers(model: nn.Module) -> list[tuple[type, set[str]]]:
 
 
 def _is_another(value: object, module: nn.Module, name: str) -> bool:
-    """Return True for what replaces a method of a module; accelerate leaves the method itself on the instance where it unwraps."""
+    """Return True if a value replaces a method of a module; accelerate's unwrapping leaves the method itself as an attribute."""
     method = getattr(type(module), name, None)
     itself = getattr(value, "__self__", None) is module and getattr(value, "__func__", None) is method
     return callable(method) and not itself

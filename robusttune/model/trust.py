@@ -19,7 +19,7 @@ _trusted: ContextVar[Collection[str] | None] = ContextVar("trusted", default=())
 
 @contextmanager
 def trusting(*functions: str, all_of_them: bool = False) -> Iterator[None]:
-    """Inside this context, let files name these functions as models, as the user has named them, or any function."""
+    """Allow files to name these functions, which the user has named, as models inside this context; or any function."""
     token = _trusted.set(None if all_of_them else functions)
     try:
         yield
@@ -31,9 +31,9 @@ def check_named_by_file(name: str, arguments: Mapping[str, object] | None, file:
     """Raise a ValueError for a model that a file names, and that is not one of timm or torchvision by its plain name.
 
     Args:
-        name: of the model, as in the file.
-        arguments: of the function that makes it.
-        file: that names it, or its folder.
+        name: the name of the model, as in the file.
+        arguments: the arguments of the function that makes it.
+        file: the file that names it, or its folder.
     """
     if not isinstance(name, str):
         raise ValueError(f"{str(file)!r} names {shown(name)} as its model, which is no text: the file may be damaged")

@@ -12,9 +12,9 @@ logger = logging.getLogger("robusttune")
 
 @contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Call `undo` afterwards, in any case; where an error was raised before, it is that error which the user sees.
+    """Call `undo` at the end of this context, also after an error, which an error of `undo` does not replace.
 
-    An error of `undo` itself is then logged, and noted on the first one.
+    In that case the error of `undo` is logged, and added to the first error as a note.
     """
     try:
         yield

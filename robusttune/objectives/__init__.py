@@ -20,7 +20,7 @@ class Objective(Protocol):
     @property
     def needs_clean(self) -> bool: ...
 
-    # `clean_logits` is Any, so that an objective can annotate what it needs: Tensor, or None where it needs none.
+    # `clean_logits` is Any, so that an objective can annotate what it needs: Tensor, or None if it needs none.
     def attack_loss(self, logits: Tensor, labels: Tensor, clean_logits: Any) -> Tensor:
         """Return the loss per image (N,) that the attack maximises.
 

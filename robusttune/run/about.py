@@ -47,16 +47,16 @@ class About:
 
     Attributes:
         classes: their names, in the order of the model's outputs.
-        outputs: of the model; None for a run without labels.
+        outputs: the number of outputs of the model; None for a run without labels.
         size: height and width of the images.
-        channels: of the images.
-        mean, std: of the model's input, one for each channel; None for a model that takes pixels.
-        input_known: False where nobody said whether the model takes pixels or normalised images, so that mean and std are
+        channels: the number of channels of the images.
+        mean, std: the normalisation of the model's input, one number for each channel; None for a model that takes pixels.
+        input_known: False if nobody said whether the model takes pixels or normalised images, so that mean and std are
             not known, rather than none.
-        norm: of the adversary.
+        norm: the norm of the adversary.
         eps: its radius as people write it, such as "8/255".
         held_out: the images that the epochs were judged on, in words.
-        model, model_args: of a run begun from Python, the name of its model and the arguments of that name's function.
+        model, model_args: for a run begun from Python, the name of its model, and arguments of the function that makes it.
         seen_corruptions: the names of those that the model was trained on.
     """
 
@@ -84,18 +84,18 @@ class EarlierRun:
     """A run, as its folder describes it.
 
     Attributes:
-        folder: of the run.
+        folder: the folder of the run.
         function: "harden" or "pretrain"; "poc" for a trial.
         command: where model and images came from, by the options of the command line; None for a run begun from Python.
-        arguments: of the function.
+        arguments: the arguments of the function.
         about: the facts about its model; None for a run of a version that did not write them.
         shape: (N,C,H,W) of its first batch, where there is no `about`.
-        start: the fingerprint of the model before the run; None where it is not known.
-        images: the number of training images; None where it is not known.
+        start: the fingerprint of the model before the run; None if it is not known.
+        images: the number of training images; None if it is not known.
         unlabeled: the number of images without labels beside these, if a teacher labelled them; None for none.
         teacher: the name of who labelled images, see `Teacher`: those, or all if there are none beside; None for nobody.
-        held_out: what its epochs were judged on, NOTHING_HELD for nothing; None where it is not known.
-        versions: of packages, during the run.
+        held_out: what its epochs were judged on, NOTHING_HELD for nothing; None if it is not known.
+        versions: the versions of packages, during the run.
     """
 
     folder: Path
@@ -140,7 +140,7 @@ class EarlierRun:
 
     @property
     def metadata(self) -> dict[str, str] | None:
-        """The facts as a file of weights holds them, under METADATA; None where they are not known."""
+        """The facts as a file of weights holds them, under METADATA; None if they are not known."""
         if self.about is None:
             return None
         command = self.command or {}
@@ -155,13 +155,13 @@ class EarlierRun:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the images that the model was trained on; None where they are not known."""
+        """Height and width of the images that the model was trained on; None if they are not known."""
         size = self.about.size if self.about is not None else self.shape and self.shape[2:]
         return None if not size else (size[0], size[1])
 
     @property
     def channels(self) -> int | None:
-        """Channels of these images; None where they are not known."""
+        """Channels of these images; None if they are not known."""
         return self.about.channels if self.about is not None else self.shape[1] if self.shape else None
 
 
@@ -184,7 +184,7 @@ def arguments_in(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_run(folder: PathLike) -> EarlierRun | None:
-    """Read the `run.json` of a run's folder; None where there is none.
+    """Read the `run.json` of a run's folder; None if there is none.
 
     Raises:
         ValueError: the file is damaged.
@@ -232,7 +232,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def run_of_metadata(path: Path, text: str) -> EarlierRun | None:
-    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it; None where it does not speak of a run."""
+    """Read the metadata of a file of weights, as `EarlierRun.metadata` returns it; None if it describes no run."""
     try:
         facts = from_json(text)
         if "run" not in facts:
@@ -266,7 +266,7 @@ def _about(known: Mapping[str, Any] | None) -> About | None:
 def check_same_names(
     before: Sequence[str] | None, now: Sequence[str] | None, run: PathLike, by: str = BY_LOADER
 ) -> None:
-    """Raise a ValueError where both of the names of classes are known, and are not the same in the same order.
+    """Raise a ValueError if both of the names of classes are known, and are not the same in the same order.
 
     Args:
         before: the names of the run's classes.

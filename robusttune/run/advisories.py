@@ -16,7 +16,7 @@ class Advisory(NamedTuple):
     """A published fault.
 
     Attributes:
-        package: that has it.
+        package: the package that has it.
         fixed: the first version without it, as numbers.
         name: by which it is known.
         what: it lets others do.

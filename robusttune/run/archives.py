@@ -15,7 +15,7 @@ def check_expansion(file: Path | io.BytesIO, what: str) -> None:
 
     Args:
         file: the archive, or its bytes.
-        what: of the file, for the error.
+        what: a name of the file, for the error.
     """
     if not zipfile.is_zipfile(file):
         return

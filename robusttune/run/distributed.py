@@ -66,7 +66,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def _own(device: torch.device) -> torch.device:
-    """Return the CUDA device that this process takes in the place of the first one, which is every process's default."""
+    """Return the CUDA device that this process takes instead of the first one, which is every process's default."""
     if device.index not in (None, 0):
         return device
     number = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))

@@ -80,7 +80,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     The format holds dense tensors alone: sparse ones and `_extra_state` are left out, and `give_weights` does not ask for
     them.
     """
-    dense = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items() if _is_dense(tensor)}
+    dense = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items() if is_dense(tensor)}
     write_bytes(path, save(dense, sealed(dense, metadata or {})))
 
 
@@ -134,9 +134,9 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     """
     current = model.state_dict()
     missing = [name for name in current if name not in weights]
-    kept = [name for name in missing if not _is_dense(current[name])]
+    kept = [name for name in missing if not is_dense(current[name])]
     wrong = [name for name in missing if name not in kept] + [name for name in weights if name not in current]
-    wrong += [name for name in current if name in weights and _shape(current[name]) != _shape(weights[name])]
+    wrong += [name for name in current if name in weights and shape_of(current[name]) != shape_of(weights[name])]
     if wrong:
         raise ValueError(
             f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}: "
@@ -154,7 +154,7 @@ def digest_of_weights(place: PathLike) -> str:
 
 def has_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Return True if a model has these weights, as `save_weights` would write them."""
-    current = {name: value for name, value in model.state_dict().items() if _is_dense(value)}
+    current = {name: value for name, value in model.state_dict().items() if is_dense(value)}
     return current.keys() == weights.keys() and all(
         torch.equal(value.cpu(), weights[name].cpu()) for name, value in current.items()
     )
@@ -200,7 +200,8 @@ def _warn_of_kept(names: Sequence[str], source: str) -> None:
         logger.warning("%s does not hold %s, which is no dense tensor: it stays as the model has it", source, shown)
 
 
-def _is_dense(value: object) -> bool:
+def is_dense(value: object) -> bool:
+    """Return True for a tensor with a dense (strided) layout."""
     return isinstance(value, Tensor) and value.layout == torch.strided
 
 
@@ -208,7 +209,8 @@ def _is_extra(name: str) -> bool:
     return name.rpartition(".")[2] == EXTRA
 
 
-def _shape(value: object) -> tuple[int, ...] | None:
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """Return the shape of a tensor; None for anything else."""
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 

@@ -26,7 +26,7 @@ from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
 from robusttune.types import Json, Loader, PathLike, plain_number
 
-ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # a file of so many bytes is written and removed before anything else
+ROOM, LEAST_ROOM, MIB = ".room", 2**20, 2**20  # to test a folder, a file of this many bytes is written and removed
 SHOWN = 60  # characters of an argument in an error
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Arguments that may differ between a run and the run that resumes it.
@@ -44,7 +44,7 @@ FREE = {
     "out",
     "notes",
 }
-# Arguments that earlier versions did not have, and the value that stands for what those did.
+# Arguments that earlier versions did not have, with the values that describe what those versions did.
 ADDED: dict[str, Json] = {
     "update_batch": "auto",
     "pretrain_epochs": 0,
@@ -112,10 +112,10 @@ def _taken(folder: Path, resume: bool, beside: Collection[str], until_the_end: E
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise a ValueError, in every process, for a folder with too little room on the first one's disk, before a run has begun.
+    """Raise a ValueError, in every process, if the disk of the folder in process 0 has too little room for the run.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         needed: bytes that it will write at least.
     """
     free = distributed.gathered(0 if distributed.rank() else shutil.disk_usage(folder).free)[0]
@@ -134,7 +134,7 @@ def _holds_files(folder: Path, beside: Collection[str]) -> bool:
 
 
 def inexact(loader: object) -> list[str]:
-    """Return why a loader, or those that it joins, cannot yield the images again that it yielded from the same random states; [] if it can."""
+    """List reasons why a loader cannot yield the same images again after its random states are restored; [] if it can."""
     if getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0):
         return ["its workers are persistent, so their random transforms start from new seeds"]
     if isinstance(getattr(loader, "dataset", None), IterableDataset):
@@ -170,10 +170,10 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def noted_on_failure(folder: Path | None) -> Iterator[None]:
-    """Add to any exception inside this context, Ctrl-C too, that the run in the folder can be resumed.
+    """Add a note to any exception inside this context, Ctrl-C included, that the run in the folder can be resumed.
 
-    A ValueError before the run has written a checkpoint is a refusal, which says what to do. A SIGTERM without a folder costs
-    the run, which is logged: the process ends, and the weights with it.
+    A ValueError before the run has written a checkpoint gets no note: its message says what to do. After a SIGTERM without a
+    folder, an error is logged, because the process ends and its weights are lost.
     """
     before = _written(folder)
     try:
@@ -191,7 +191,7 @@ def noted_on_failure(folder: Path | None) -> Iterator[None]:
 
 
 def _written(folder: Path | None) -> int | None:
-    """Return when the last checkpoint was written, in nanoseconds; None where there is none."""
+    """Return when the last checkpoint was written, in nanoseconds; None if there is none."""
     state = None if folder is None else folder / STATE
     return state.stat().st_mtime_ns if state is not None and state.exists() else None
 
@@ -265,7 +265,7 @@ def changed_arguments(folder: Path, facts: Mapping[str, object]) -> dict[str, tu
 
 
 def added_arguments(facts: Mapping[str, Any]) -> dict[str, Json]:
-    """Return the arguments that a run of before did not have, with the values that it worked with."""
+    """Return arguments that an earlier version did not have, with the values that describe what it did."""
     # Images without labels joined the pretext losses alone, before there was a teacher.
     alone = "unlabeled_loader" in facts.get("loaders", ()) and "teacher" not in facts["arguments"]
     return {**ADDED, "teacher": None} if alone else dict(ADDED)
@@ -275,7 +275,7 @@ def other_arguments(folder: Path, changed: Mapping[str, tuple[Any, Any]], why: s
     """Return the error for a run that is resumed with other arguments: each with its value before and now.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         changed: the arguments that differ, before and now.
         why: a reason why they may not differ.
     """
@@ -292,7 +292,7 @@ def _cut(value: object) -> str:
 
 
 def _names_in(facts: Mapping[str, object]) -> list[str] | None:
-    """Return the names of classes in the facts of `run.json`; None where it does not have them."""
+    """Return the names of classes in the facts of `run.json`; None if it does not have them."""
     about = facts.get("about")
     names = about.get("classes") if isinstance(about, Mapping) else None
     return names if isinstance(names, list) else None

@@ -1,4 +1,4 @@
-"""A lock on a folder: one run writes to it at a time, and a process that dies gives it free."""
+"""A lock on a folder: one run writes to it at a time, and the lock of a dead process is released."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ _guard = threading.Lock()
 
 
 def _forget() -> None:
-    """Leave the locks to the parent: a child that kept its files open, such as a loader's worker, would hold them after its death."""
+    """Close the lock files in a child process, such as a loader's worker, which would else hold the locks after the parent's death."""
     _held.clear()
     for file in _files:
         with suppress(OSError):
@@ -154,7 +154,7 @@ def _is_still(file: int, path: Path) -> bool:
 
 
 def _wait_for_signs(file: int, path: Path, folder: Path, by_system: bool) -> None:
-    """Wait for a sign of life of the process that the file names, where the system's lock does not tell whether it lives.
+    """Watch the file for a sign of life of the process that it names, unless the system's lock shows that this process is dead.
 
     Raises:
         ValueError: there is one.

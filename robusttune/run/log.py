@@ -82,7 +82,7 @@ class Journal:
     """A writer of each epoch's facts to the log, to `log.jsonl` in the run's folder, and to a tracker.
 
     Args:
-        folder: of the run; None for no file.
+        folder: the folder of the run; None for no file.
         tracker: gets the facts, too; None for none.
     """
 

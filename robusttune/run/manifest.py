@@ -35,8 +35,8 @@ def check_together(folder: Path, name: str) -> None:
     """Check that a file of weights is the one that was written with the others; a folder without manifest is not checked.
 
     Args:
-        folder: of a run.
-        name: of the file in it.
+        folder: the folder of a run.
+        name: the name of the file in it.
 
     Raises:
         ValueError: it is another one, as after a stop between two files, or the manifest is damaged.
@@ -64,7 +64,7 @@ def _fits(known: Mapping[str, str], path: Path) -> bool:
 
 
 def warn_if_changed(folder: Path) -> None:
-    """Warn of a `run.json` that is another than the run wrote."""
+    """Log a warning if `run.json` was changed after the run wrote it."""
     known = _known(folder)
     if known is not None and known.get(RUN) not in (None, _of_bytes(folder / RUN)):
         logger.warning(

@@ -33,7 +33,7 @@ def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, 
 
 
 def as_text(text: str) -> str:
-    """Return text that came from elsewhere, such as a name, so that Markdown shows it as it is: no link, picture, heading or HTML.
+    """Escape text from elsewhere, such as a name, so that Markdown shows it literally: no link, picture, heading or HTML.
 
     Example:
         >>> print(as_text("[x](javascript:run)"), as_text("<lambda>"), as_text("resnet_18, 8/255"))

@@ -78,7 +78,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the repository that the working directory is in; None where it is in none, or git is missing.
+    """Return the commit of the repository that the working directory is in; None if it is in none, or git is missing.
 
     Changes that are not committed are not looked at.
     """

@@ -101,7 +101,7 @@ def _store(rank: int, world: int, seconds: float) -> Store:
 
 
 def _wait_for_all(store: Store, rank: int, world: int, seconds: float) -> None:
-    """Wait until every rank has said that it is there.
+    """Wait until every rank has reported to the store.
 
     Raises:
         ValueError: some have not in this time, or the process of the store has ended.

@@ -1,4 +1,4 @@
-"""Checksums inside files of weights: they go where the file goes, and tell damage wherever it is read."""
+"""Checksums inside files of weights, which detect a damaged file, even after it was copied elsewhere."""
 
 import json
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ CHECKSUM = "checksum"
 
 
 class BrokenSeal(ValueError):
-    """Weights that are not those that their file's checksum is of."""
+    """The checksum in a file of weights does not match its weights."""
 
 
 def sealed(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata of a file of weights with a checksum of the weights and of all else in it."""
+    """Return the metadata of a file of weights, with a checksum of the weights and of the rest of the metadata added."""
     facts = from_json(metadata.get(METADATA, "{}"))
     facts = {name: value for name, value in facts.items() if name != CHECKSUM}
     return {METADATA: json.dumps({**facts, CHECKSUM: _checksum(weights, facts)}, sort_keys=True)}
@@ -52,7 +52,7 @@ def metadata_of(path: Path) -> str | None:
 
 
 def check_seal(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise a BrokenSeal where the weights are not those that the file's checksum is of; others' files have none."""
+    """Raise a BrokenSeal if the file's checksum does not match the weights; files of other programs have no checksum."""
     facts = from_json(metadata_of(path) or "{}")
     if CHECKSUM not in facts:
         return

@@ -127,7 +127,7 @@ def seconds_of(value: float | str | None, name: str = "time_budget") -> float | 
 
     Args:
         value: above 0.
-        name: of the argument, for the error.
+        name: the name of the argument, for the error.
 
     Raises:
         ValueError: it is no time above 0.

@@ -47,7 +47,7 @@ def awaited() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a SIGTERM inside this context wait for `asked`, which is looked at after each step; a second one does not wait."""
+    """Defer a SIGTERM inside this context until `asked` is checked after a step; a second SIGTERM acts at once."""
     outer = bool(getattr(_state, "deferred", False))  # of a run inside another one's on_epoch
     _state.deferred = True
     try:

@@ -1,4 +1,4 @@
-"""Trackers of experiments: what a run writes to MLflow, W&B, TensorBoard or another one, which never costs the run."""
+"""Trackers of experiments: what a run writes to MLflow, W&B, TensorBoard or another one, whose failure never stops the run."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +75,7 @@ class Tracking:
 
     Args:
         log: see `check_log`.
-        folder: of the run; None for none.
+        folder: the folder of the run; None for none.
     """
 
     def __init__(self, log: str | Tracker | None, folder: Path | None) -> None:
@@ -86,8 +86,8 @@ class Tracking:
         """Begin the run with its settings.
 
         Args:
-            function: that the user called.
-            values: of its arguments; objects are written as text.
+            function: the function that the user called.
+            values: the values of its arguments; objects are written as text.
 
         Raises:
             ValueError: the tracker cannot begin a run.

@@ -53,7 +53,7 @@ def _experiment() -> str:
 
 
 class _Run:
-    """A run of MLflow; `own` if it ends with ours."""
+    """A run of MLflow; `own` is True if it ends with our run."""
 
     def __init__(self, name: str, own: bool) -> None:
         self.name, self.own, self.client = name, own, mlflow.MlflowClient()

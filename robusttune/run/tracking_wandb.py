@@ -24,7 +24,7 @@ def begin(folder: Path | None) -> "_Run":
 
 
 class _Run:
-    """A run of W&B; `own` if it ends with ours."""
+    """A run of W&B; `own` is True if it ends with our run."""
 
     def __init__(self, run: "wandb.Run", own: bool) -> None:
         self.run, self.own = run, own

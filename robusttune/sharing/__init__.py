@@ -1,1 +1,1 @@
-"""Models on their way to others: folders with a model card, uploads to the Hugging Face Hub, and exports to other runtimes."""
+"""Publishing of models: folders with a model card, uploads to the Hugging Face Hub, and exports to other runtimes."""

@@ -13,7 +13,7 @@ from robusttune.types import Json
 TIMM = "timm:"
 # Facts of timm's about an architecture, which hold for other weights, too.
 KEPT = ("pool_size", "first_conv", "classifier", "fixed_input_size", "min_input_size")
-# From this side on, the command line scales the shorter side to so many times the side before it crops.
+# For images of at least this side, the command line scales the shorter side to BEFORE times that side, then crops.
 CROPPED, BEFORE = 160, 1.14
 UNTOLD = "not known"
 PIXELS = "pixels on [0, 1]"

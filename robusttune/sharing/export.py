@@ -42,7 +42,7 @@ from robusttune.sharing.written import read_export, write_export
 from robusttune.types import Channels, DeviceLike, Loader, PathLike, check_flag, check_path, shown
 
 FormatName = Literal["onnx", "torch.export", "torchscript", "int8"]
-TOLERANCE = 1e-3  # of the largest logit, for formats that compute the same but for rounding
+TOLERANCE = 1e-3  # share of the largest logit, for formats that compute the same but for rounding
 RANDOM = 16  # images of random pixels, where there are no others
 
 
@@ -194,7 +194,7 @@ def _inputs(
     std: Channels | None,
     normalized: bool | None,
 ) -> tuple[Tensor, Pixels | None]:
-    """Return two inputs (2,C,H,W) of the model, and the space of its pixels; None where that is not known.
+    """Return two inputs (2,C,H,W) of the model, and the space of its pixels; None if that is not known.
 
     Raises:
         ValueError: the images do not fit the model, or none is known that does.
@@ -227,7 +227,7 @@ def _compare_logits(model: nn.Module, run: Runner, inputs: Tensor, differences: 
 
 
 def _check_agreement(found: Differences, to: str, tolerance: float | None, least: float) -> None:
-    """Raise a ValueError where the export disagrees with the original beyond what is allowed."""
+    """Raise a ValueError if the export disagrees with the original beyond what is allowed."""
     allowed = TOLERANCE if tolerance is None and FORMATS[to].exact else tolerance
     numbers = (
         f"the largest difference of logits is {found.largest:.3g}, {found.relative:.2g} of the largest logit, and both answer the same "

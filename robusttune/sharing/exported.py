@@ -22,11 +22,11 @@ class Export:
     """A file of an exported model, and how it compares with the original.
 
     Attributes:
-        path: of the file; the facts about it lie beside it, under its name and ".json".
+        path: the path of the file; a file of facts, with ".json" added to its name, lies beside it.
         to: the format.
         way: the functions that wrote it.
         takes: what the exported model takes, in words.
-        differences: of the logits and the answers, on all images that both have seen.
+        differences: the differences of the logits and the answers, on all images that both have seen.
         records: the accuracy of both models, on unchanged images and on adversarial images of the original; None without images.
     """
 

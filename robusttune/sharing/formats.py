@@ -28,10 +28,10 @@ class Format:
     """A format of exported models.
 
     Attributes:
-        ending: of its files.
+        ending: the ending of its files.
         write: (model, inputs, path, batch) -> the way in which it was written, in words; batch is None for any batch size.
         read: path -> a function that runs the export on the CPU.
-        packages: that it needs beside torch.
+        packages: the packages that it needs beside torch.
         exact: the export computes the same numbers, but for rounding.
     """
 
@@ -43,7 +43,7 @@ class Format:
 
 
 def check_installed(name: str) -> None:
-    """Raise an ImportError where a format needs a package that is not installed."""
+    """Raise an ImportError if a format needs a package that is not installed."""
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
         raise ImportError(f"the format {name!r} needs {' and '.join(missing)}: {INSTALL}")

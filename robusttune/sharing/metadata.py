@@ -35,7 +35,7 @@ def metadata_of_card(story: Story) -> ModelCardData:
 
 
 def adversary_of(records: Records) -> Adversary | None:
-    """Return the adversary at which a card states robust accuracy; None where no attack was measured."""
+    """Return the adversary at which a card states robust accuracy; None if no attack was measured."""
     judged = judged_at({"the model": records})
     return None if judged is None else judged.adversary
 

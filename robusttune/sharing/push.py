@@ -28,7 +28,7 @@ class Push:
         private: the repository is private, by the Hub's own answer; of a dry run, it is asked to be.
         files: bytes by the name of each file that goes up.
         left_out: files of the folder that stay here.
-        url: of the commit; None for a dry run.
+        url: the address of the commit; None for a dry run.
     """
 
     repo_id: str

@@ -45,7 +45,7 @@ def save(
     overwrite: bool = False,
     trust: bool = False,
 ) -> Path:
-    """Write a folder with a model and what is known of it: weights, configuration, and a model card; return its path.
+    """Write a folder to publish a model: weights, configuration, and a model card; return its path.
 
     `model.safetensors` has the weights, `config.json` the architecture, the classes and the preprocessing in timm's format, and
     `README.md` (the card) what was measured, what is not known, and metadata for the Hugging Face Hub. `robusttune.load(folder)`
@@ -58,12 +58,12 @@ def save(
             folder of the run.
         run: the folder of the run that trained the model, if the model itself is passed.
         name: name of the model, for the title; by default that of the folder.
-        license: identifier of the licence on the Hub, such as "apache-2.0"; None states none, because only the owner of the weights can.
-        classes: names of the classes in the order of the outputs, if neither the run nor the records know them.
-        mean, std: mean and std of the Normalize before the model, if neither the run nor the records know them.
+        license: identifier of the licence on the Hub, such as "apache-2.0"; None for no licence: only the owner of the weights can choose one.
+        classes: names of the classes in the order of the outputs; needed if neither the run nor the records hold them.
+        mean, std: mean and std of the Normalize before the model; needed if neither the run nor the records hold them.
         normalized: False, without mean and std, for a model that takes pixels on [0,1].
         overwrite: replace these three files in a folder with an earlier model.
-        trust: call a function that the run names as its model, as for `load`.
+        trust: allow the run to name a function that makes the model, as for `load`.
 
     Raises:
         ValueError: the folder is not empty, the records are of other weights, or what is passed does not fit the model.

@@ -1,4 +1,4 @@
-"""Story of a model: what is known about it, from its run, from what was measured on it, and from the user."""
+"""Facts about a model to publish ("story"): from its run, from measurements, and from the user."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ class Story:
     """Facts about a model to publish.
 
     Attributes:
-        name: of the model, for the card's title.
-        about: its classes, its input, its adversary, and the name by which it is made again; None where not known.
-        run: the run that trained it; None where it is not known.
+        name: the name of the model, for the card's title.
+        about: its classes, its input, its adversary, and the name by which it is made again; None if not known.
+        run: the run that trained it; None if it is not known.
         records: what was measured on it; None for nothing.
-        license: its identifier on the Hub; None where the user names none.
+        license: its identifier on the Hub; None if the user names none.
         squares: the command line scaled and cropped its images to squares, so that it is known how.
     """
 
@@ -49,7 +49,7 @@ class Story:
 
     @property
     def attacked(self) -> bool | None:
-        """True if it was trained against an adversary, False at a radius of 0, which is ordinary training; None where that is not known."""
+        """True if it was trained against an adversary, False at a radius of 0, which is ordinary training; None if that is not known."""
         about = self.about
         return None if about.norm is None or about.eps is None else number(about.eps) > 0
 
@@ -78,14 +78,14 @@ def story_of(
     std: Channels | None = None,
     normalized: bool | None = None,
 ) -> Story:
-    """Collect what is known about a model: what the user says comes before what its run says, and that before the records.
+    """Collect the facts about a model: those of the user come before those of its run, and these before those of the records.
 
     Args:
         model: images -> logits (N,K).
-        run: of harden, whose weights it has; None for none.
-        records: that evaluate measured on it.
+        run: the run of harden, whose weights it has; None for none.
+        records: the Records that evaluate measured on it.
         name, license: for the card.
-        classes, mean, std, normalized: of the user, as for `save`.
+        classes, mean, std, normalized: the user's values, as for `save`.
 
     Raises:
         ValueError: the records are of other weights, classes or preprocessing, or the classes are not those of the model's outputs.
@@ -122,7 +122,7 @@ def story_of(
 
 
 def _check_weights(records: Records, model: nn.Module) -> None:
-    """Raise a ValueError where records were measured on other weights than those of the model."""
+    """Raise a ValueError if records were measured on other weights than those of the model."""
     measured = str(records.facts.get("model", "")).partition(" ")[2]
     if not measured:
         raise ValueError(
@@ -136,7 +136,7 @@ def _check_weights(records: Records, model: nn.Module) -> None:
 
 
 def _check_input(about: About, run: EarlierRun | None, records: Records | None) -> None:
-    """Raise a ValueError where the run or the records are of another preprocessing, or another order of classes, than the card states."""
+    """Raise a ValueError if the run or the records are of another preprocessing, or another order of classes, than the card states."""
     facts = {} if records is None else records.facts
     measured, names = facts.get("classes") or [], about.classes or []
     if moved(names, measured):
@@ -206,7 +206,7 @@ def _name(model: nn.Module, run: EarlierRun | None, inputs: Tensor, outputs: int
 
 
 def plain_name(text: str) -> str:
-    """Return the last part of a path from the root of a machine, which says more than a card should; another text as it is.
+    """Return the last part of an absolute path, as a card should not reveal folders; return any other text unchanged.
 
     Example:
         >>> plain_name("torch/cifar10"), plain_name("/home/me/images"), plain_name("C:/data/cats")
@@ -216,7 +216,7 @@ def plain_name(text: str) -> str:
 
 
 def without_paths(records: Records) -> Records:
-    """Return Records whose settings, and the name of whose teacher, hold no path from the root of a machine."""
+    """Return Records without absolute paths in their settings and in the name of their teacher."""
     kept = (
         replace(
             record,

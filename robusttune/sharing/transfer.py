@@ -28,7 +28,7 @@ class Differences:
     """The differences between the logits of two models, image by image.
 
     Attributes:
-        largest: difference of two logits; NaN where one is not finite.
+        largest: difference of two logits; NaN if one is not finite.
         scale: the largest logit of the original, without its sign.
         same: the number of images on which both answer the same.
         images: the number of images whose answers were compared.
@@ -63,7 +63,7 @@ class Differences:
 
     @property
     def relative(self) -> float:
-        """The largest difference as a share of the largest logit; NaN where a logit is not finite."""
+        """The largest difference as a share of the largest logit; NaN if a logit is not finite."""
         return self.largest / max(self.scale, torch.finfo(torch.float32).tiny)
 
     @property
@@ -89,7 +89,7 @@ class Transfer:
     Args:
         run: runs the export.
         attack: searches for adversarial images on the original, once for each loss.
-        setting: of the attack, for the Records.
+        setting: the setting of the attack, for the Records.
         differences: between the logits of both, which grow with each image.
     """
 

@@ -20,7 +20,7 @@ def write_export(model: nn.Module, inputs: Tensor, path: Path, to: str, batch: i
     Args:
         model: in eval mode, on the CPU.
         inputs: two of its inputs (2,C,H,W).
-        path: of the file.
+        path: the path of the file.
         to: the name of the format.
         batch: the only batch size that the export takes; None for any.
 

@@ -11,7 +11,7 @@ from robusttune.types import PathLike
 
 
 def check_as_trained(source: object, tasks: Mapping[str, Task]) -> None:
-    """Raise a ValueError where a run trained a head with other settings of its task, so that its answers mean something else.
+    """Raise a ValueError if a run trained a head with other settings of its task, so that its answers mean something else.
 
     Args:
         source: the folder of a run, or a file in it; for anything else nothing is known, and nothing is refused.

@@ -28,7 +28,7 @@ class Part(NamedTuple):
         task: name of the task.
         rows: the images' rows in the batch: (M,).
         view: their view.
-        weight: of the loss; 0 where the head learns alone.
+        weight: the weight of the loss; 0 if the head learns alone.
     """
 
     task: str
@@ -42,17 +42,17 @@ class Heads(nn.Module):
 
     Attributes:
         drawn: names of the tasks whose views the backbone learns from in a forward pass of their own.
-        sharing: of those that alter the image in the forward pass of the classification.
-        alone: of the tasks of weight 0, whose heads learn without the backbone.
-        waiting: of those among them whose heads learn nothing before the end of a run.
+        sharing: names of the tasks that alter the image in the forward pass of the classification.
+        alone: names of the tasks of weight 0, whose heads learn without the backbone.
+        waiting: names of the tasks of weight 0 whose heads are fitted only at the end of a run.
 
     Args:
         tasks: {name or object: weight}, or as `task_weights` takes them; None for no tasks.
         views: number of distinct tasks that each image draws, or "all". The losses are weighted so that their expectation
             stays the same.
-        width: of the features that the heads read.
+        width: the width of the features that the heads read.
         patch_size: side of a vision transformer's patches in pixels; None for other models.
-        seed: of the initial weights.
+        seed: the seed of the initial weights.
 
     Raises:
         ValueError: a task is unknown, a weight is not a number of at least 0, or there are more views than tasks.
@@ -78,7 +78,7 @@ class Heads(nn.Module):
 
     @property
     def learnt(self) -> list[str]:
-        """Names of the tasks whose heads do not wait."""
+        """Names of the tasks whose heads are trained now, and not at the end of the run."""
         return [name for name in self.tasks if name not in self.waiting]
 
     def wait(self) -> None:
@@ -172,8 +172,8 @@ class Heads(nn.Module):
         """Return the loss per view (M,) of each part.
 
         Args:
-            parts: of one batch.
-            features: of the views of all parts, concatenated.
+            parts: the parts of one batch.
+            features: the features of the views of all parts, concatenated.
             shared: the parts share the forward of the classification, and each reads all features, those of the images.
         """
         losses, start = [], 0

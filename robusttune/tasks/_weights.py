@@ -7,7 +7,7 @@ from robusttune.plugins import instance
 from robusttune.tasks import TASKS, Task, TasksLike, TaskWeights
 from robusttune.types import refuse_arrays, says, shown
 
-WEIGHT = 0.5  # of a task that is named alone
+WEIGHT = 0.5  # weight of a task that is named without one
 NONE = ("none", "null")
 
 
@@ -84,7 +84,7 @@ def checked_weight(task: str, weight: float) -> float:
 
 
 def _check_names(weights: TaskWeights) -> None:
-    """Raise a ValueError for a number in the place of a task, as a decimal comma makes one."""
+    """Raise a ValueError for a number instead of a task, as a decimal comma makes one."""
     wrong = next((task for task in weights if isinstance(task, int | float)), None)
     if wrong is not None:
         raise ValueError(

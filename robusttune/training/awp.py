@@ -35,7 +35,7 @@ def perturbed_weights(model: nn.Module, loss_of: Callable[[], Tensor], gamma: fl
 
 
 def _gradients(model: nn.Module, loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """Return the gradients of a loss; a ValueError where the model's layers run again while they are computed."""
+    """Return the gradients of a loss; a ValueError if the model's layers run again while they are computed."""
     layers, again = set(model.modules()), list[str]()
 
     def note(module: nn.Module, arguments: object) -> None:

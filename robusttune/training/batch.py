@@ -92,11 +92,11 @@ def images_by_keyword(
 
 
 def check_batch(robust_loss: "RobustLoss", images: Tensor, labels: Tensor | None) -> None:
-    """Raise a ValueError for a batch that does not fit; values on an accelerator are read of the first alone, as that waits."""
+    """Raise a ValueError for a batch that does not fit; on an accelerator only the first batch's values are read, as that waits."""
     check_images(images)
     if robust_loss.passes.model is not robust_loss.model:
         raise ValueError(
-            "the model in RobustLoss was replaced, but the losses are those of the one that it was made of, so that the new one would "
+            "the model in RobustLoss was replaced, but its losses are computed with the model that it was made with, so the new one would "
             "learn nothing: make a new RobustLoss(model, …)"
         )
     if labels is None:

@@ -71,11 +71,11 @@ def check_shared(folder: Path) -> None:
 
 
 def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
-    """Log a warning where a run is resumed with another number of images or batches.
+    """Log a warning if a run is resumed with another number of images or batches.
 
     Args:
-        folder: of the run.
-        facts: the contents of the `run.json` of now.
+        folder: the folder of the run.
+        facts: the contents of `run.json` for the present call.
     """
     path = folder / files.RUN
     before = (read_facts(path).get("data") if path.exists() else None) or {}
@@ -85,8 +85,8 @@ def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) 
     ]
     if changed and distributed.rank() == 0:
         logger.warning(
-            "the run in %s goes on with other data than it was begun with: its loader had %s. Where images are held back from the loader, "
-            "they are others now, and may have been trained on before: pass the data of before, or begin anew in another folder",
+            "the run in %s goes on with other data than it was begun with: its loader had %s. If held-out images are taken "
+            "from it, they now differ, and the run may have trained on some of them: pass the same data, or start afresh in another folder",
             folder,
             ", ".join(changed),
         )
@@ -119,7 +119,7 @@ def check_fit(training: Training, state: Mapping[str, object]) -> None:
 
 
 def _check_weights(saved: Mapping[str, object], now: Mapping[str, object]) -> None:
-    shapes, before = ({name: _shape(value) for name, value in each.items()} for each in (now, saved))
+    shapes, before = ({name: files.shape_of(value) for name, value in each.items()} for each in (now, saved))
     wrong = [
         name
         for name in {**shapes, **before}
@@ -131,12 +131,8 @@ def _check_weights(saved: Mapping[str, object], now: Mapping[str, object]) -> No
         )
 
 
-def _shape(value: object) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
 def _check_optimizer(saved: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Raise a WrongFact where the settings of a torch optimiser are of other parameters, or no finite numbers."""
+    """Raise a WrongFact if the settings of a torch optimiser are of other parameters, or no finite numbers."""
     if "param_groups" not in now:  # an optimiser of another kind
         return
     check_facts(saved, {"param_groups": LIST, "state": DICT})

@@ -24,7 +24,7 @@ from robusttune.training.validation import Score, judge
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
-COPIES = 6  # of the weights, at least: now and the best, in a checkpoint, in the one that replaces it, and as files
+COPIES = 6  # least number of copies of the weights: last and best, in a checkpoint, in the one that replaces it, and as files
 
 # The errors of torch, numpy and Python where a state is not what they wrote.
 WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, AssertionError)
@@ -39,7 +39,7 @@ class Checkpoints:
     """The folder of a run, and how often it is written to.
 
     Attributes:
-        folder: of the run; None for no checkpoints.
+        folder: the folder of the run; None for no checkpoints.
         every: optimiser steps between checkpoints, beside those at the end of each epoch.
         show: whether to print that a finished run goes on.
     """

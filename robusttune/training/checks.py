@@ -148,7 +148,7 @@ def check_start(training: "Training", settings: RunSettings) -> None:
 
 
 def doubt_of_radius(threat: ThreatModel, shape: tuple[int, ...]) -> str | None:
-    """Return a warning where the adversary may turn each image (C,H,W) into plain grey, or None.
+    """Return a warning if the adversary may turn each image (C,H,W) into plain grey, or None.
 
     Example:
         >>> doubt_of_radius(ThreatModel("linf", 8 / 255), (3, 32, 32))
@@ -165,7 +165,7 @@ def doubt_of_radius(threat: ThreatModel, shape: tuple[int, ...]) -> str | None:
 
 
 def doubt_of_labels(labels: Tensor) -> str | None:
-    """Return a warning where a batch of labels (N,) is of one class alone, as in a loader that is not shuffled, or None.
+    """Return a warning if a batch of labels (N,) is of one class alone, as in a loader that is not shuffled, or None.
 
     Example:
         >>> doubt_of_labels(torch.tensor([0, 1] * 32))

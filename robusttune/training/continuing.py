@@ -19,7 +19,7 @@ LENGTHS = {"epochs": "epoch", "max_steps": "step", "time_budget": "second"}
 
 
 class Continuation(NamedTuple):
-    """The arguments that end a run, as they were and as they are, and its epochs and steps so far."""
+    """Continuation of a finished run: old and new values of the arguments that end it, and its epochs and steps so far."""
 
     before: dict[str, float | None]
     now: dict[str, float | None]
@@ -35,13 +35,13 @@ class Continuation(NamedTuple):
 def continuation(
     folder: Path, changed: Mapping[str, tuple[Any, Any]], facts: Mapping[str, Any], state: Mapping[str, Any] | None
 ) -> Continuation | None:
-    """Return how the finished run in a folder goes on; None where no argument that ends a run has changed.
+    """Return how the finished run in a folder goes on; None if no argument that ends a run has changed.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         changed: the arguments that differ, before and now.
-        facts: the contents of the `run.json` of now.
-        state: of the run in the folder; None where there is none.
+        facts: the contents of `run.json` for the present call.
+        state: the state of the run in the folder; None if there is none.
 
     Raises:
         ValueError: another argument has changed, the run has not finished, or nothing would be left to do.
@@ -94,7 +94,7 @@ def consequence(training: Training) -> str:
 
 
 def note_continuation(folder: Path, facts: Mapping[str, Any], more: Continuation) -> None:
-    """Write to `run.json` that the run was continued, and its arguments of now."""
+    """Write to `run.json` that the run was continued, and its present arguments."""
     earlier = read_facts(folder / files.RUN)
     note = {"after": {"epochs": more.epochs, "steps": more.steps}, "from": more.before, "to": more.now}
     continued = [*(earlier.get("continued") or []), note]

@@ -1,4 +1,4 @@
-"""A user's criterion in the place of an objective's cross-entropy."""
+"""Replacement of an objective's cross-entropy by a user's criterion."""
 
 import copy
 from dataclasses import replace

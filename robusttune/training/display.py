@@ -59,7 +59,7 @@ class Display:
 
 
 def without_attack(means: dict[str, float]) -> dict[str, float]:
-    """Name the means of an epoch of ordinary training, in which nothing is robust yet.
+    """Return the means of an epoch of ordinary training under names without "robust".
 
     Example:
         >>> without_attack({"loss": 0.5, "robust": 0.5, "robust accuracy": 0.75})
@@ -90,11 +90,11 @@ def displayed(training: "Training", show: bool) -> Iterator[Display]:
 
 
 def time_left(training: "Training", seconds: float) -> str:
-    """Say how long the steps that are left will take; empty where that is not known, or hardly any time.
+    """Say how long the steps that are left will take; empty if that is not known, or hardly any time.
 
     Args:
         training: the run.
-        seconds: of one optimiser step.
+        seconds: the seconds of one optimiser step.
     """
     progress = training.progress
     left = None if progress.steps is None else (progress.steps - progress.taken) * seconds

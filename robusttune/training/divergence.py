@@ -10,13 +10,14 @@ from torch import Tensor
 
 from robusttune.data.loaders import is_plain
 from robusttune.measuring.chance import LEAST, Guess, first_guess
+from robusttune.model.snapshot import is_dense_float
 from robusttune.run import distributed
 from robusttune.training.schedule import RAMP
 
 if TYPE_CHECKING:
     from robusttune.training.loop import Training
 
-RETAINED = 0.15  # of the best accuracy so far; noisy runs, and a growing radius, leave more
+RETAINED = 0.15  # share of the best accuracy so far; noisy runs, and a growing radius, leave more
 LEAST_FALL = 0.1
 ERRORS = 4.0  # standard errors of a difference
 
@@ -46,9 +47,9 @@ def fell(best: float, now: float, images: int, guessing: float = 0.0) -> bool:
 
 
 def guessing(training: "Training") -> str:
-    """Say how the averaged weights do on the first images, if they guess; empty where they do not, or it cannot be seen.
+    """Describe the accuracy of the averaged weights on the first images if they only guess; return "" if not, or if unknown.
 
-    All processes agree on the first one's answer.
+    All processes return the answer of the first one.
     """
     batches, robust_loss, average = training.batches, training.robust_loss, training.stepper.average
     guess: Guess | None = None
@@ -63,13 +64,8 @@ def guessing(training: "Training") -> str:
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     """Return the names of dense floating-point tensors that hold NaN or infinite values."""
-    dense = {name: value for name, value in weights.items() if isinstance(value, Tensor) and _has_infinities(value)}
+    dense = {name: value for name, value in weights.items() if isinstance(value, Tensor) and is_dense_float(value)}
     return [name for name, value in dense.items() if not bool(torch.isfinite(value).all())]
-
-
-def _has_infinities(tensor: Tensor) -> bool:
-    numbers = tensor.is_floating_point() or tensor.is_complex()
-    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
 
 
 def advice(seen: str, why: str = "") -> FloatingPointError:

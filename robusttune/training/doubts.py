@@ -6,7 +6,7 @@ from robusttune.run.provenance import fingerprint
 from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
-LOST = 2 / 3  # of what the model knew before: less than that is said
+LOST = 2 / 3  # share of the accuracy before the run; a model that keeps less gets a warning
 UNAFFECTED = ". This does not change the classifier: only Monitor and ood use this head"
 
 
@@ -16,7 +16,7 @@ def doubts(training: Training) -> list[str]:
 
 
 def _unchanged_model(training: Training) -> list[str]:
-    """Return a warning where no weight is another than before the steps of this run."""
+    """Return a warning if no weight is another than before the steps of this run."""
     robust_loss, before = training.robust_loss, training.recovery.start
     took_none = training.progress.taken == training.recovery.began  # all that was left was to judge the last epoch
     if before is None or took_none or before != fingerprint(robust_loss.model, trained=True):
@@ -34,7 +34,7 @@ def _unchanged_model(training: Training) -> list[str]:
 
 
 def _guessing_model(training: Training) -> list[str]:
-    """Return a warning where the model has come to guess, or knows far less than before, judged by images it was trained on."""
+    """Return a warning if the model has come to guess, or knows far less than before, judged by images it was trained on."""
     batches, robust_loss = training.batches, training.robust_loss
     if not training.validation.knew or not batches.rereadable:
         return []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robusttune.model.snapshot import overwrite
+from robusttune.model.snapshot import is_dense_float, overwrite
 from robusttune.model.undoing import undone
 from robusttune.run.files import copied
 
@@ -38,10 +38,10 @@ class Average:
         means, present = [], []
         for name, tensor in self._followed().items():
             average = self.shadow[name]
-            if _has_mean(average):
+            if is_dense_float(average):
                 means.append(average)
                 present.append(tensor.detach())
-            else:
+            else:  # such as a sparse tensor, or one of float8
                 overwrite(average, tensor)
         if means:
             torch._foreach_lerp_(means, present, share)  # one launch on a GPU
@@ -79,12 +79,6 @@ class Average:
         weights: Mapping[str, Tensor] = state["shadow"]  # type: ignore[assignment]
         for name, average in self.shadow.items():
             overwrite(average, weights[name])
-
-
-def _has_mean(tensor: Tensor) -> bool:
-    """Return True for dense numbers of two bytes or more; other tensors, such as sparse or float8 ones, are copied."""
-    numbers = tensor.is_floating_point() or tensor.is_complex()
-    return numbers and tensor.layout == torch.strided and tensor.dtype.itemsize > 1
 
 
 def _named(model: nn.Module) -> dict[str, Tensor]:

@@ -52,15 +52,15 @@ class Estimate:
         parts: seconds by part: "first look" (everything before the first step), "steps", "judging" (validations on
             held-out images), "heads alone" (their fit, which needs `out=`), "last look" (at the pretext heads), and
             "pre-training" and "fine-tuning" (all of each, before the rest).
-        epochs, steps: their expected numbers, started epochs included, without those of the stages before.
-        passes: by part, the images in forward and backward passes, with those of the range test; in validations as if all were right.
+        epochs, steps: expected numbers of epochs (a started one counts) and steps, without those of the stages before.
+        passes: by part, the images in forward and backward passes, the range test included; validations count as if all images were right.
         peak_bytes: peak memory of training.
         memory: what is counted in `peak_bytes`.
         batch: images in a batch of the loader.
-        largest_batch: that fits into free memory, extrapolated from two small batches; 0 where none does, None where that is
+        largest_batch: the largest batch that fits into free memory, extrapolated from two small batches; 0 if none does, None if that is
             not known.
         cost: money by device, for `devices`.
-        device: that was measured.
+        device: the device that was measured.
     """
 
     seconds: float
@@ -147,9 +147,9 @@ def estimate(
         model, loader: see `harden`.
         which: evaluations, see `evaluate`; None to estimate `harden`.
         subset: the number of images to evaluate on, see `evaluate`.
-        devices: prices an hour by name, such as {"spot": 0.9, "own": 0.4}, of machines as fast as this one.
-        settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are not used. With `which=`, those
-            that `evaluate` has, too.
+        devices: price per hour, by name, of machines as fast as this one, such as {"spot": 0.9, "own": 0.4}.
+        settings: arguments of `harden`; `out`, `resume`, `log`, `progress` and `on_epoch` are ignored. With `which=`, only
+            arguments that `evaluate` has, too.
 
     Raises:
         TypeError: an argument that `harden` does not have.
@@ -202,7 +202,7 @@ def _with_stage(expected: Estimate, name: str, before: Estimate) -> Estimate:
 
 
 def _estimated(model: nn.Module, wanted: RunSettings, warned: bool) -> Estimate:
-    """Estimate a run without what comes before it."""
+    """Estimate a run without the stages before it."""
     with seen_corruptions.forgotten(model), restored(model), _untouched(wanted):
         began = profiling.clock()
         with set_up(model, wanted) as training:

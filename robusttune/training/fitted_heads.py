@@ -20,7 +20,7 @@ from robusttune.types import Loader
 
 MOST = 4_000  # training images in each process, of which each task gets a view
 ITERATIONS, PENALTY = 100, 1e-4  # the penalty is on the squared weights of standardised features
-LEAST_SPREAD = 0.01  # of a feature, as a share of the mean spread: a feature that hardly varies is not blown up
+LEAST_SPREAD = 0.01  # share of the mean spread; a feature with less is divided by this, so that it is not blown up
 
 
 class Views(NamedTuple):
@@ -66,7 +66,7 @@ def views_of_tasks(training: Training, batches: Iterable[Tensor]) -> dict[str, V
     """Draw a view of each image for each head that waits, and compute the features of the views.
 
     Args:
-        training: of the heads.
+        training: the run that the heads belong to.
         batches: images (N,C,H,W), as the loader yields them.
     """
     robust_loss, device = training.robust_loss, training.stepper.device

@@ -14,11 +14,11 @@ from robusttune.training.loop import Training
 from robusttune.training.memory import bytes_of, free_bytes, peak_of
 from robusttune.training.profiling import one_step, sized_batch
 
-USABLE = 0.9  # of free memory: the rest is lost between what is allocated
+USABLE = 0.9  # share of free memory: the rest is lost between what is allocated
 
 
 class Memory(NamedTuple):
-    """Peak memory of a run in bytes, and the largest batch that would fit; None where free memory is not known."""
+    """Peak memory of a run in bytes, and the largest batch that would fit; None if free memory is not known."""
 
     peak: int
     largest_batch: int | None
@@ -46,7 +46,7 @@ def memory(training: Training) -> Memory:
 
 
 def _passes(training: Training, count: int) -> Callable[[], object]:
-    """Return a function that takes the passes of a batch of this size at once, without a step."""
+    """Return a function that runs forward and backward on a whole batch of this size, without an optimiser step."""
     stepper, batch = training.stepper, sized_batch(training, count)
 
     def work() -> None:

@@ -119,7 +119,7 @@ def harden(
         purpose: "attacks" (linf), or "corruptions": a small l2 radius and AugMix, unless you pass norm, eps or augment.
         preset: "standard" (N-FGSM, then PGD-2 in a larger ball, steps of 32 images), "thorough" (the same with PGD-10), both with published
             settings from 160 px on; "fast" (whole batches), "joint" (the default of earlier versions). Other arguments override it.
-        tasks: pretext tasks, {task: weight}, or names, with weight 0.5; weight 0 fits a head at the end; "auto": by the preset; None for none.
+        tasks: pretext tasks, {task: weight}, or names, with weight 0.5; a task of weight 0 leaves the model alone, its head is fitted at the end; "auto": by the preset; None for none.
         attack_tasks, views, objective, step_size, awp: see `RobustLoss`.
         criterion: replaces the objective's cross-entropy: a torch loss module, or (logits, labels) -> losses (N,).
         attack: attack in training, by name or as a function (see `RobustLoss`); "auto" chooses by preset, image size and norm.
@@ -139,7 +139,7 @@ def harden(
         pretrain_epochs: epochs of training on rotation and jigsaw, on all images, before everything else.
         finetune: epochs of ordinary training before hardening.
         epochs: epochs of hardening. The limit that is reached first (epochs, max_steps, time_budget) ends the run.
-        max_steps, time_budget: more limits of hardening: optimiser steps; time, in seconds or as a text such as "2h" or "90min".
+        max_steps, time_budget: further limits of hardening: a number of optimiser steps; a time, in seconds or as a text such as "2h" or "90min".
         optimizer, scheduler, lr, weight_decay, clip_grad: see `Recipe`; None for values by preset, model and image size.
         accumulate: number of batches that are joined into one optimiser step.
         update_batch: largest number of images in an optimiser step; larger batches are cut; None for whole batches; "auto": by preset.
@@ -148,12 +148,12 @@ def harden(
         ema: decay of the exponential moving average of the weights, per step; 0 for none.
         min_clean: choose among epochs whose clean accuracy on held-out images is at least this share.
         precision: "fp32", "bf16", "fp16"; "auto" is bf16 on a GPU that has it, else fp32.
-        compile: run the forward pass through `torch.compile`; "auto": only the attack's, in long runs, if it is faster. If it fails, the run continues.
+        compile: run the forward pass through `torch.compile`; "auto": only the attack's, in long runs, if it is faster. If compilation fails, the run goes on without it.
         channels_last: memory format during the run; "auto" for convolutional models that can work in it.
-        tune: a faster attack, on a copy of the model with folded batch norms, on CUDA as CUDA graphs; "auto": in runs of 200 steps or more,
-            if it is faster (two such runs may differ by rounding: pass True or False). False also switches compile="auto" off.
+        tune: speed up the attack: on a copy of the model with folded batch norms, and with CUDA graphs on CUDA. "auto": in runs of 200 steps or
+            more, if it is faster; then two runs may differ by rounding (pass True or False to avoid that). False also disables compile="auto".
         device: "auto" (the accelerator if there is one), or a device to train on; the model returns to its own afterwards.
-        sharded: with several processes, True if the loader yields only this process's share; not needed for a plain DataLoader.
+        sharded: with several processes: True if the loader yields only the images of this process. Not needed for a plain DataLoader.
         out: folder for checkpoints, heads and logs; without it nothing is saved.
         resume: continue the run in `out` exactly where it was killed, or a finished one with more epochs; start one if there is none.
         init_from: weights to start from: a file, or the folder of a run.
@@ -166,7 +166,7 @@ def harden(
 
     Raises:
         ValueError: arguments, images or labels that do not fit. After any error the model is unchanged.
-        FloatingPointError: the loss is not finite, also at three lower learning rates.
+        FloatingPointError: the loss is not finite, and three lower learning rates did not help.
 
     Source: modelled on Kucer et al., arXiv:2112.04367.
 

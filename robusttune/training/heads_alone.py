@@ -19,11 +19,11 @@ def losses_alone(
 ) -> list[tuple[Part, Tensor]]:
     """Return the losses (M,) of each task of weight 0 on its views, whose gradients reach the heads alone.
 
-    The model is in eval mode for the views, as it is where heads are used; so its running statistics and the random numbers
-    of its dropout stay as they would be without these tasks.
+    The model is in eval mode for the views, as when heads are used later. So these tasks change neither its running statistics
+    nor the random numbers of its dropout.
 
     Args:
-        robust_loss: of the heads.
+        robust_loss: the RobustLoss that the heads belong to.
         adversarial: images (N,C,H,W) on [0,1], of which some get a view.
         generator: on the CPU.
     """
@@ -32,11 +32,11 @@ def losses_alone(
     if not parts:
         return []
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    # Casts of weights that are kept from here would have no gradient in the update.
+    # Cast weights that stay in the cache from here would have no gradient in the update.
     uncached = torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
     with uncached:
         features = features_of(robust_loss, views_of(adversarial, parts))
-    # In fp16 an overflow in a head's gradient would have the step of the whole model left out.
+    # In fp16, an overflow in a head's gradient would skip the optimiser step of the whole model.
     with torch.autocast(device, enabled=False):
         losses = heads.losses(parts, features.to(dtype_of(heads)))
     return list(zip(parts, losses, strict=True))

@@ -42,7 +42,7 @@ class Images:
     Attributes:
         loader: to train on, without the images that are held back.
         held: held-out images with labels; None for none.
-        batches: of this process, with the first one read.
+        batches: the batches of this process, with the first one read.
         pixels: the space of their pixels.
         unlabeled: more batches, for the pretext losses alone; None for none.
         teacher: labels the images that have no label; None for none.
@@ -93,7 +93,7 @@ def training_images(model: nn.Module, settings: RunSettings, device: torch.devic
 
 
 def _warn_of_unseen(more: Loader | None, extra: Batches | None, batches: Batches) -> None:
-    """Log a warning for a loader in a fixed order of which each epoch, as it begins anew, sees the first batches alone.
+    """Log a warning for unlabelled images that no epoch reaches: each epoch begins again at the start of a fixed order.
 
     Args:
         more: images for the pretext losses alone, as the user passed them.
@@ -113,7 +113,7 @@ def _warn_of_unseen(more: Loader | None, extra: Batches | None, batches: Batches
 
 
 def _cut(images: Images, settings: RunSettings) -> Images:
-    """Let the batches come in parts, one for each optimiser step; those for the pretext losses alone in as many parts."""
+    """Cut batches into parts, one for each optimiser step; batches for the pretext losses alone get the same number of parts."""
     first = images.batches.peeked[0]
     most = images_of_a_step(settings, first)
     if most is not None:
@@ -213,7 +213,7 @@ def _classes_of(model: nn.Module, images: Images) -> int:
 
 
 def check_same_space(space: Pixels, settings: RunSettings) -> None:
-    """Raise a ValueError where the images without labels are in another pixel space than the labelled ones."""
+    """Raise a ValueError if the images without labels are in another pixel space than the labelled ones."""
     theirs = find_statistics(settings.loaders.unlabeled_loader)
     if theirs[0] is None or settings.pixels.mean is not None:
         return

@@ -23,7 +23,7 @@ from robusttune.types import Json, Loader
 
 RELIABLE = 0.7  # accuracy of labels below which a run may learn the teacher's mistakes
 FIRST = 50  # batches that are looked at of a loader without a length
-FOREIGN = 0.01  # of the labelled images themselves count as unlike the others
+FOREIGN = 0.01  # share of the labelled images that themselves count as foreign
 
 logger = logging.getLogger("robusttune")
 
@@ -35,10 +35,10 @@ class Labelling:
     Attributes:
         images: without labels.
         labels: the share of them that gets each class's label.
-        accuracy: of the teacher on images with labels; None where there are none.
+        accuracy: the accuracy of the teacher on images with labels; None if there are none.
         judged: the number of these images.
         held_out: whether they are held out; else the teacher may have learnt from them.
-        foreign: the number of images unlike the labelled ones; None where these are too few to say.
+        foreign: the number of images unlike the labelled ones; None if these are too few to say.
     """
 
     images: int
@@ -90,7 +90,7 @@ class Likeness:
 
     Args:
         reference: statistics of the labelled images.
-        space: of the loaders' images.
+        space: the space of the loaders' images.
     """
 
     def __init__(self, reference: Reference, space: Pixels) -> None:
@@ -103,7 +103,7 @@ class Likeness:
 
 
 def likeness_to(labelled: Loader, space: Pixels, seed: int) -> Likeness | None:
-    """Record the statistics of labelled images, each process of its share, for all; None where all are too few to compare with."""
+    """Record the statistics of labelled images, each process of its share, for all; None if all are too few to compare with."""
     with _looked_at(labelled) as batches:
         values = [_statistics(space.pixels(images.to(space.mean.device))) for images, _ in stream(batches)]
     joined = _joined(distributed.gathered(_joined(values)))
@@ -148,7 +148,7 @@ def labelling_of(
             twice += sum(image in known for image in image_hashes(teacher.pixels(images))) if held_out else 0
     sums = distributed.summed([*counts.tolist(), total, foreign, twice, right, judged], teacher.device)
     *spread, total, foreign, twice, right, judged = map(round, sums)
-    if held_out:  # in each process these were all of them
+    if held_out:  # each process judged all held-out images
         right, judged = right // distributed.world(), judged // distributed.world()
     _refuse(twice)
     return Labelling(
@@ -167,7 +167,7 @@ def check_apart(unlabelled: Loader, held: Loader, space: Pixels) -> None:
     Args:
         unlabelled: the images without labels, or this process's share of them.
         held: held-out images with labels.
-        space: of the images of both loaders.
+        space: the space of the images of both loaders.
 
     Raises:
         ValueError: there are some.

@@ -27,15 +27,15 @@ from robusttune.training.validation import Validation, validate
 
 
 class Training:
-    """One run: `run()` takes all the steps that are left.
+    """One run of training: `run()` takes all remaining steps.
 
     Args:
         stepper: takes the steps.
-        batches, journal, validation, checkpoints: of the run.
-        unlabeled: batches of images for the pretext losses alone, beside the labelled ones; None for none.
+        batches, journal, validation, checkpoints: the parts of the run with these names.
+        unlabeled: more batches of images, for the pretext losses alone; None for none.
         teacher: labels those images of `batches` that have no label; None for none.
         labelling: facts about its labels.
-        late: the attack of the last quarter of the run; None for no other.
+        late: the attack of the last quarter of the run; None to keep the attack of the loss.
         on_epoch: called with the facts of each epoch.
     """
 
@@ -67,10 +67,10 @@ class Training:
         return self.epoch >= self.progress.length.epochs or (self.progress.over and not self.consumed)
 
     def run(self, *, show_bar: bool) -> None:
-        """Take all the steps that are left.
+        """Take all remaining steps.
 
         Raises:
-            FloatingPointError: the run diverges, and does so at lower learning rates, too; see `Recovery`.
+            FloatingPointError: the run diverges, and lower learning rates did not help; see `Recovery`.
             ValueError: the loader has no more batches, or a batch does not fit.
         """
         self.recovery.begin(self)
@@ -98,7 +98,7 @@ class Training:
         self.stepper.finish()
 
     def train_batches(self) -> Iterator[int]:
-        """Train on the batches that are left of the epoch, one at each `next`; yields its number of images."""
+        """Train on the remaining batches of the epoch, one for each `next`; yield the number of its images."""
         for batch in self._batches_left():
             self.consumed += 1
             if len(batch.images) == 1 and has_batch_norm(self.robust_loss.model):
@@ -111,7 +111,7 @@ class Training:
             yield len(batch.images)
 
     def _batches_left(self) -> Iterator[LoadedBatch]:
-        """Yield the batches of the epoch that were not taken before a resume."""
+        """Yield the remaining batches of the epoch: after a resume, batches that were taken before are skipped."""
         now = randomness.random_states(*self.drawn_from)
         sharding.set_epoch(self.batches.loader, self.epoch)
         if self.consumed:
@@ -124,7 +124,7 @@ class Training:
         labelled = self.batches.epoch(at, classes=self.robust_loss.classifier.classes, device=device)
         pairs = zip(labelled, unlabeled, strict=False)
         if self.consumed:
-            # The order of images was drawn when the epoch began; everything after depends on the states of now.
+            # The order of images was drawn when the epoch began; later random numbers continue from the present states.
             next(islice(pairs, self.consumed - 1, self.consumed), None)
             randomness.restore_random_states(now, *self.drawn_from)
         yield from (LoadedBatch(*batch, extra) for batch, extra in pairs)
@@ -147,7 +147,7 @@ class Training:
             self.on_epoch(facts)
 
     def _agreed(self, value: float) -> float:
-        """Return the first process's value where seconds end the run: each has clocks of its own, and all must do the same."""
+        """Return the value of process 0 if the run has a time budget, as all processes must stop at the same step; else the value."""
         if self.progress.length.time_budget is None:
             return value
         return distributed.agreed(value, self.stepper.device)

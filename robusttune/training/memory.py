@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from robusttune.run.files import is_dense
+
 MEASURED = "peak of what the device had allocated"
 GROWTH = (
     "tensors alive at once, and what the allocator adds; the memory of the interpreter and of libraries is not counted"
@@ -96,14 +98,14 @@ def counted_on(device: torch.device) -> str:
 
 
 class _Growth:
-    """The largest growth of the process's resident memory, in bytes; 0 where it cannot be read."""
+    """The largest growth of the process's resident memory, in bytes; 0 if it cannot be read."""
 
     def __init__(self, file: int | None) -> None:
         self.file, self.peak, self.start = file, 0, 0
         self.start = self._resident()
 
     def read(self) -> None:
-        """Read the resident memory of now."""
+        """Read the present resident memory."""
         self.peak = max(self.peak, self._resident() - self.start)
 
     def _resident(self) -> int:
@@ -129,24 +131,20 @@ def _growth() -> Iterator[_Growth]:
 
 
 def _trim() -> Callable[[int], int] | None:
-    """Return glibc's function that returns freed memory to the system; None where growth cannot be measured."""
+    """Return glibc's function that returns freed memory to the system; None if growth cannot be measured."""
     if sys.platform != "linux" or not os.path.exists(STATM):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
-    """Sum the bytes of all tensors among these; shared memory counts once."""
-    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if _is_dense(leaf)}
+    """Return the bytes of all dense tensors among these; shared memory counts once."""
+    sizes = {_key(leaf): leaf.untyped_storage().nbytes() for leaf in tensors if is_dense(leaf)}
     return sum(sizes.values())
 
 
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
-
-
 def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory in bytes for tensors of this device; None where it is not known.
+    """Return the free memory in bytes for tensors of this device; None if it is not known.
 
     Source: `MemAvailable` of Linux for the CPU; for an accelerator its driver's free memory and torch's unused cache.
     """

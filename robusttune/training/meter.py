@@ -52,12 +52,12 @@ class Meter:
         return (int(first), int(self.sums.get(IN_A_ROW, 1))) if math.isfinite(first) else (None, 0)
 
     def forget_broken(self) -> None:
-        """Look for the first batch with a loss that is not finite anew, once the run has recovered."""
+        """Clear the number of the first batch with a loss that is not finite, after the run has recovered."""
         if self.sums:
             self.sums[FIRST_BROKEN] = torch.full_like(self.sums[FIRST_BROKEN], torch.inf)
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each term over the images of this process; NaN where no loss was finite."""
+        """Return the mean of each term over the images of this process; NaN if no loss was finite."""
         images = self.images - int(self.sums.get(LEFT_OUT, 0))
         return {
             key: float(value) / images if images else math.nan for key, value in self.sums.items() if key not in COUNTS

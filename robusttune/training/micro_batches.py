@@ -68,7 +68,7 @@ def fitting_counted(robust_loss: "RobustLoss", batch: LoadedBatch, micro_batch: 
     """Count how many images of the batch fit, by trying halves, if memory runs out inside this context.
 
     Raises:
-        OutOfMemory: in the place of torch's error, with that number; of several processes each raises torch's own.
+        OutOfMemory: instead of torch's error, with that number; of several processes each raises torch's own.
     """
     try:
         yield

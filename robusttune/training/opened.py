@@ -1,4 +1,4 @@
-"""The model that a run starts from, where the user names its folder, and what the folder knows of its input and its classes."""
+"""The model that a run starts from, if the user names its folder, with the input and the classes that the folder states."""
 
 import os
 from dataclasses import replace
@@ -18,7 +18,7 @@ def opened(model: nn.Module | PathLike, settings: RunSettings) -> tuple[nn.Modul
 
     Args:
         model: the model, or what `robusttune.load` takes.
-        settings: of the run, whose own mean and std come before those of the folder.
+        settings: the settings of the run, whose own mean and std come before those of the folder.
 
     Raises:
         ValueError: there is no such folder, its model cannot be made here, or it takes images that are normalised otherwise, or

@@ -70,7 +70,7 @@ def memory_in_words(micro_batch: int | None) -> Iterator[None]:
     """Say what to do where memory is used up inside this context.
 
     Raises:
-        torch.OutOfMemoryError: with advice, in the place of torch's alone.
+        torch.OutOfMemoryError: with advice, instead of torch's alone.
     """
     try:
         yield

@@ -16,10 +16,10 @@ FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def autocast(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast to this format inside the context (None: not at all), with no cast weights from before nor for later.
+    """Autocast to this format inside the context (None: no autocast), with an empty cache of cast weights at its start and end.
 
-    torch drops them at the end of the outermost autocast alone. In an inner one they would stay, and after a step the model
-    would compute with its weights from before.
+    torch empties that cache only at the end of the outermost autocast. Inside another autocast, the model would go on with the
+    cast weights of the step before.
     """
     torch.clear_autocast_cache()
     try:

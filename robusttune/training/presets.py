@@ -67,7 +67,7 @@ def chosen_preset(name: PresetName) -> Preset:
     """Return the preset of this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no preset of this name.
     """
     return PRESETS[one_of("preset", name, tuple(PRESETS))]
 
@@ -97,7 +97,7 @@ def images_of_a_step(settings: RunSettings, images: Tensor) -> int | None:
 
 
 def with_preset(settings: RunSettings) -> RunSettings:
-    """Return the settings of a run with the weight of each task, the preset's for "auto", and the preset that it was begun with.
+    """Return settings with the weight of each task in place of names and "auto"; a resumed run keeps the preset of its start.
 
     Raises:
         ValueError: an unknown preset or task.
@@ -108,7 +108,7 @@ def with_preset(settings: RunSettings) -> RunSettings:
 
 
 def _as_begun(settings: RunSettings) -> RunSettings:
-    """Let a run that an earlier version began with its default preset go on with that one."""
+    """Return settings with the default preset of an earlier version if the run to resume was begun with it."""
     output, adversary = settings.output, settings.adversary
     if output.out is None or not output.resume or adversary.preset != "standard":
         return settings
@@ -147,7 +147,7 @@ class Attacker:
     Attributes:
         threat: with the run's full radius.
         attack: a name, or the user's own.
-        steps: of a named attack; None for its own default.
+        steps: the number of steps of a named attack; None for its own default.
         late: the attack of the last quarter of the run; None for no other.
     """
 

@@ -11,7 +11,7 @@ from robusttune.model.devices import device_of
 from robusttune.training.robust_loss import RobustLoss
 from robusttune.types import Loader
 
-NEAR = 0.15  # of the way from guessing to all answers right
+NEAR = 0.15  # share of the way from guessing to all answers right
 
 
 class PretextScore(NamedTuple):

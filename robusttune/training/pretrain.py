@@ -86,7 +86,7 @@ def pretrain(
     on_epoch: Callable[[EpochFacts], object] | None = None,
     notes: Mapping[str, Json] | None = None,
 ) -> RobustLoss:
-    """Train a model's backbone, in place, on pretext tasks alone; returns a RobustLoss that holds their heads.
+    """Train a model's backbone, in place, on pretext tasks alone; return a RobustLoss with their heads.
 
     The classifier, if there is one, stays unchanged, so models with num_classes=0 work too. Continue with
     `harden(model, loader, heads=…)`, or with ordinary training.
@@ -94,17 +94,17 @@ def pretrain(
     Args:
         model: images -> logits (N,K) or features (N,D).
         images: yields images (N,C,H,W), alone or as the first of a tuple or in a dict; labels are ignored.
-        tasks: pretext tasks and their weights, {name or object: weight}; names alone, such as ["rotation", "jigsaw"], take
-            the weight 0.5.
+        tasks: pretext tasks and their weights, {name or object: weight}; or names, such as ["rotation", "jigsaw"], with
+            weight 0.5.
         norm, eps: norm and radius of an adversary against the pretext tasks; without a norm, images are not attacked.
-        views: how many distinct tasks each image draws, or "all".
+        views: number of distinct tasks that each image draws, or "all".
         attack, steps, augment, mean, std, normalized, classifier, epochs, max_steps, time_budget, optimizer, scheduler, lr,
             weight_decay, clip_grad, accumulate, ema, precision, compile, channels_last, device, sharded, out,
             resume, checkpoint_every, seed, log, progress, on_epoch, notes: see `harden`.
 
     Raises:
-        ValueError: arguments or images that do not fit; the model is unchanged, then and on any other error.
-        FloatingPointError: the run diverges (a loss that is not finite), and does so at three lower learning rates, too.
+        ValueError: arguments or images that do not fit. After any error the model is unchanged.
+        FloatingPointError: the loss is not finite, and three lower learning rates did not help.
 
     Source: adversarial pre-training, Chen et al., arXiv:2003.12862; the files of the tasks name their sources.
 

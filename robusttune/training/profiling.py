@@ -139,7 +139,7 @@ def _startup(training: Training) -> float:
 
 
 def validation_cost(training: Training) -> ValidationCost | None:
-    """Measure a validation on one batch of held-out images; None where there are none.
+    """Measure a validation on one batch of held-out images; None if there are none.
 
     Misclassified images are not attacked, but their number is not known in advance, so all images are counted.
     """

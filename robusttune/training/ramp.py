@@ -18,7 +18,7 @@ def ramps(
     """Choose whether eps grows from 0: as the user says; with "auto" unless the model resists the attack already.
 
     Args:
-        choice: of the user.
+        choice: the user's choice.
         robust_loss: with the model at the start of the run.
         batch: images (N,C,H,W) and labels, to measure the model on.
         micro_batch: images that go through the model at once; None for all.

@@ -40,14 +40,14 @@ from robusttune.training.validation import Score, score
 from robusttune.types import Loader
 
 SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
-STEPS = 64  # of a course
-JUDGED = 128  # images, at least, that a course is judged on
-LEAST = 480  # steps of a run that is worth a range test
+STEPS = 64  # optimiser steps of a course
+JUDGED = 128  # least number of images that a course is judged on
+LEAST = 480  # least number of steps of a run for which a range test pays
 MEASURED = 8  # batches whose gradients are measured
-STEEP = 25.0  # times the limit: a median norm of the gradient that asks for a range test
-WIDER = 5.0  # times the limit: the one that is tried
+STEEP = 25.0  # multiple of the limit; with a larger median norm of the gradient, a range test is made
+WIDER = 5.0  # multiple of the limit: the wider limit that is tried
 CLEAR = 3.0  # standard errors
-SHARE = 0.1  # of a time budget: the most that a range test may take
+SHARE = 0.1  # share of a time budget: the most that a range test may take
 
 
 def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> None:
@@ -94,7 +94,7 @@ def find_limit(training: Training, settings: RunSettings, *, resumed: bool) -> N
 
 
 def _worth_it(training: Training, settings: RunSettings) -> bool:
-    """Return True for a long run with the preset's own values, whose images can be read again as they were."""
+    """Return True if a range test is worthwhile: a long run with the preset's values, whose images can be read again exactly."""
     stepper, updates, steps = training.stepper, settings.updates, training.progress.steps
     chosen = (updates.optimizer, updates.scheduler, updates.lr, updates.clip_grad)
     ours = all(value is None for value in chosen) and stepper.recipe.optimizer == "sgd"
@@ -120,7 +120,7 @@ def _back_to(start: Mapping[str, object], training: Training) -> None:
 
 
 def _median_norm(training: Training) -> float | None:
-    """Return the median norm of the gradients of a few batches; None where a test would take too much of the time."""
+    """Return the median norm of the gradients of a few batches; None if a test would take too much of the time."""
     norms: list[float] = []
     began = time.perf_counter()
     for images, labels in itertools.islice(_batches(training), MEASURED):
@@ -149,7 +149,7 @@ def _is_in_time(training: Training, seconds: float) -> bool:
     """Return True if a range test takes a small part of the time budget, or there is none.
 
     Args:
-        seconds: that a batch takes, from reading it on.
+        seconds: the seconds that a batch takes, including the time to read it.
     """
     length = training.progress.length
     if length.time_budget is None:
@@ -159,7 +159,7 @@ def _is_in_time(training: Training, seconds: float) -> bool:
 
 
 def _course(training: Training, limit: float) -> Score | None:
-    """Take the steps of a course; return how many of the next images withstand an attack, or None where weights are not finite."""
+    """Take the steps of a course; return how many of the next images withstand an attack, or None if weights are not finite."""
     stepper, batches = training.stepper, _batches(training)
     stepper.recipe = replace(stepper.recipe, clip_grad=limit)
     count, began = STEPS * training.progress.length.accumulate, RAMP[1]  # from `began` on all of eps

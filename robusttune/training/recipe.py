@@ -48,7 +48,7 @@ class Recipe:
         """Build the optimiser of all parameters that require grad, and its scheduler if the user wants one.
 
         Args:
-            epochs: of the run, for timm's schedulers.
+            epochs: the number of epochs of the run, for timm's schedulers.
 
         Raises:
             ValueError: a name that timm does not know, or an optimiser of another model.
@@ -143,9 +143,9 @@ def _check_step(scheduler: object) -> None:
 
 @contextmanager
 def lent(updates: Updates) -> Iterator[None]:
-    """Give a torch optimiser of the user's its settings of before back after this context, so that it can be used again.
+    """Restore the settings of the user's torch optimiser after this context, so that the optimiser can be used again.
 
-    A run lowers its learning rate to 0, and adds the heads. With a scheduler that is an object, both keep what they have learnt.
+    A run lowers its learning rate to 0, and adds the heads. With a scheduler that is an object, both keep their state instead.
     """
     optimizer = updates.optimizer
     if not isinstance(optimizer, Optimizer) or has(updates.scheduler, SCHEDULER):
@@ -186,7 +186,7 @@ class _EpochScheduler:
 def _timm_scheduler(optimizer: Optimizer, name: str, epochs: int) -> TimmScheduler:
     if name == "plateau":
         raise ValueError(
-            "scheduler='plateau' lowers the rate by a metric, which no run gives it, so that the rate would stay as it is: leave "
+            "scheduler='plateau' lowers the rate by a metric, but a run passes none, so the rate would never change: leave "
             "scheduler= out, or name another"
         )
     try:

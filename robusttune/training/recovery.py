@@ -24,9 +24,9 @@ logger = logging.getLogger("robusttune")
 DIVIDED_BY = 4.0
 MOST = 3  # times in a run
 NEAR = 1.2  # times the balanced accuracy of a guess
-# The entries of its state, beside the weights that are kept.
+# The attributes that are saved in checkpoints, beside the weights that are kept.
 STATE = ("times", "clean", "robust", "trained", "odd", "event", "unhelped", "sound")
-UNUSED = 3  # steps in a row that the scaler of fp16 left out; a single one is its usual work
+UNUSED = 3  # successive steps that the scaler of fp16 skipped; a single skipped step is usual
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Recovery:
 
     Attributes:
         times: how often the run has gone back.
-        start, began: hash of the weights before the steps that this process takes, and their number then; None where it takes none.
+        start, began: hash of the weights before the steps that this process takes, and their number then; None if it takes none.
         kept: weights to go back to while no held-out images have chosen any.
         clean, robust: the best held-out accuracy so far; clean, at the full radius alone.
         trained: the best accuracy so far on the adversarial training images of an epoch, at the full radius alone.
@@ -109,12 +109,12 @@ class Recovery:
     def judge(
         self, training: "Training", score: "Score | None", trained: float | None, weights: Mapping[str, Tensor]
     ) -> bool:
-        """Take the run back if it has diverged, by its weights and their held-out score; returns whether they may not be kept.
+        """Go back if the run has diverged, judged by its weights and their held-out score; return True if these weights must not be kept.
 
         Args:
-            score: None where the logits are not finite.
+            score: None if the logits are not finite.
             trained: see `validate`.
-            weights: that were scored.
+            weights: the weights that were scored.
 
         Raises:
             FloatingPointError: see `go_back`.
@@ -154,7 +154,7 @@ class Recovery:
         """Judge the epoch by its training images where none are held out; returns the facts of going back, if the run did.
 
         Args:
-            facts: of the epoch.
+            facts: the facts of the epoch.
 
         Raises:
             FloatingPointError: see `go_back`.
@@ -189,7 +189,7 @@ class Recovery:
             self.trained = accuracy or self.trained
 
     def _help(self, training: "Training", seen: str) -> bool:
-        """Take a collapsed run back where that can help; else say so once. Returns whether it was taken back."""
+        """Go back after a collapse if that can help, else log once that it cannot; return True if the run went back."""
         if self.ends(training) and (training.validation.loader is not None or self._at_start(training)):
             return False  # the best epoch is returned anyway, or there is nothing better
         if (self.times < MOST or self.ends(training)) and training.stepper.scheduler is None:
@@ -246,7 +246,7 @@ class Recovery:
         return bool(distributed.agreed(float(over), training.stepper.device))
 
     def _goal(self, training: "Training") -> Kept | None:
-        """Return the weights to go back to: the best on held-out images, unless all have guessed; else those that are kept."""
+        """Return the weights to go back to: the best on held-out images, unless every epoch guessed; else the weights in `kept`."""
         best = training.validation.best
         return Kept(best.weights, best.epoch) if self.sound and best.score is not None else self.kept
 
@@ -260,11 +260,11 @@ class Recovery:
         return goal is None or not goal.epoch
 
     def _knows_better(self, training: "Training") -> bool:
-        """Return True if a model that guesses is a sign: of one that knew the classes, or in a run that has diverged before."""
+        """Return True if guessing is a sign of a collapse: the model knew the classes before, or the run has diverged before."""
         return bool(distributed.agreed(float(training.validation.knew or self.times > 0), training.stepper.device))
 
     def lower(self, training: "Training", times: int = 1) -> None:
-        """Divide the learning rates of all groups, which the schedule takes its share of."""
+        """Divide the peak learning rate of each parameter group, which the schedule multiplies by its factor."""
         stepper = training.stepper
         stepper.rates = [rate / DIVIDED_BY**times for rate in stepper.rates]
 
@@ -285,7 +285,7 @@ class Recovery:
         return {**{name: getattr(self, name) for name in STATE}, "kept": kept, "knew": training.validation.knew}
 
     def load_state_dict(self, training: "Training", state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned, and the learning rate of then; of an earlier version it is empty."""
+        """Restore the state that `state_dict` returned, and its learning rate; the state of an earlier version is empty."""
         kept = state.get("kept")
         if kept is not None:
             weights = files.completed(kept["weights"], training.robust_loss.state_dict())

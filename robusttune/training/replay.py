@@ -37,7 +37,7 @@ class Replay:
     Attributes:
         same: whether all weights agree bit for bit.
         close: whether the logs of all epochs agree within the tolerance.
-        weights: by file, the largest difference between two weights; infinite where names or shapes differ.
+        weights: by file, the largest difference between two weights; infinite if names or shapes differ.
         records: by entry of the log, the largest difference over the epochs.
         differences: in words, what differs between the runs: versions, device, data, weights at the start.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
@@ -96,8 +96,8 @@ def replay(
         out: a folder for the repetition; None for a temporary one.
         tolerance: the largest difference of numbers in the log that counts as close, as a share of them or of 1.
         progress: show a progress bar.
-        again: arguments of the run that were objects, such as `val_loader` or a user's attack: pass the same objects;
-            `device` to use another device.
+        again: the same objects again, for arguments of the run that were objects, such as `val_loader` or an attack of yours;
+            and `device`, to use another device.
 
     Raises:
         ValueError: the folder holds no such run, the model or an object is missing, or the data set names other classes.
@@ -247,7 +247,7 @@ def _largest_difference(first: Path, second: Path) -> float:
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference of two tensors; infinite where values differ by no number, as one and NaN."""
+    """Return the largest difference of two tensors; infinite if values differ by no number, as one and NaN."""
     same, far = (one == other) | (one.isnan() & other.isnan()), (one.double() - other.double()).abs()
     return float(far.where(far > 0, math.inf).masked_fill(same, 0).max())
 

@@ -40,7 +40,7 @@ class RobustLoss(nn.Module):
 
     A call returns {"loss", "output", "robust", …}: the scalar to call `backward` on, the logits (N,K) of the adversarial images, and
     each term, unweighted and detached. Give the optimiser `robust_loss.parameters()`: the model's parameters and those of the heads. Nothing
-    is attached to the model. In eval mode it attacks, too, leaves running statistics alone, and classifies images that no task has changed.
+    is attached to the model. In eval mode it still attacks, but updates no running statistics, and no task changes the images to classify.
 
     Args:
         model: images -> logits (N,K), any module; wrap RobustLoss in DDP, not the model.
@@ -122,13 +122,13 @@ class RobustLoss(nn.Module):
         """Compute the losses of one batch.
 
         Args:
-            images: (N,C,H,W) as the loader yields them; `pixel_values=` is the same, as batches of transformers name them.
-            labels: (N,) or soft (N,K); None where there is no objective.
-            unlabeled: more images (U,C,H,W). The teacher labels them, and they join the batch; without a teacher they join the
-                pretext losses alone, which are then means over N + U images.
+            images: (N,C,H,W) as the loader yields them; also accepted as `pixel_values=`, their name in batches of transformers.
+            labels: (N,) or soft (N,K); None only if there is no objective.
+            unlabeled: more images (U,C,H,W). The teacher labels them, and they are added to the batch. Without a teacher they count in
+                the pretext losses alone, which are then means over N + U images.
         """
         if self.objective is not None and labels is None:
-            raise ValueError("labels are missing: only objective=None, for the pretext losses alone, does without them")
+            raise ValueError("labels are missing: pass them, or take objective=None for the pretext losses alone")
         # Tensors created in inference mode cannot be differentiated, and the attack needs gradients there, too.
         with torch.inference_mode(False), torch.no_grad():
             choices, noise = self._generators(device_of(self.model))
@@ -138,7 +138,7 @@ class RobustLoss(nn.Module):
             batches = [prepared_batch(self, images, labels, choices)]
             batches += [] if unlabeled is None else [prepared_batch(self, unlabeled, None, choices)]
         attacked = [self._attacked(batch, noise) for batch in batches]
-        losses = losses_alone(self, attacked[0][0], choices)  # draws last, so that the attack's noise stays the same
+        losses = losses_alone(self, attacked[0][0], choices)  # draws last: the attack's noise does not depend on it
         weights = self._weights_under_attack(batches[0], attacked[0][0])
 
         robust: Tensor | None = None
@@ -161,7 +161,7 @@ class RobustLoss(nn.Module):
         return self.passes.fold(self.pixels.inputs(pixels).to(dtype_of(self.model)))
 
     def answers(self, pixels: Tensor, generator: torch.Generator) -> list[tuple[Part, Tensor]]:
-        """Return for each head that has learnt a view of every image in pixels (N,C,H,W) on [0,1], and its logits (N,classes)."""
+        """Draw a view of each image in pixels (N,C,H,W) on [0,1] for each trained head; return parts and logits (N,classes)."""
         parts = [self.heads.whole(name, pixels, generator) for name in self.heads.learnt]
         return [(part, self.heads.answers(part, self._forward(part.view.of(pixels))[1])) for part in parts]
 
@@ -179,7 +179,7 @@ class RobustLoss(nn.Module):
     def _pretext(
         self, batch: PreparedBatch, adversarial: Tensor, views: Tensor, weights: Weights | None, *, first: bool
     ) -> list[Tensor]:
-        """Return the losses of the parts of an unlabelled batch; running statistics come from one forward of the first batch."""
+        """Return the losses of the parts of an unlabelled batch; only one forward, of the first batch, updates running statistics."""
         losses = []
         if batch.shared:
             with nullcontext() if first else statistics_untouched(self.model):
@@ -190,7 +190,7 @@ class RobustLoss(nn.Module):
         return losses
 
     def _weights_under_attack(self, batch: PreparedBatch, adversarial: Tensor) -> Weights | None:
-        """Return adversarially perturbed weights by name; None where weights are not attacked."""
+        """Return adversarially perturbed weights by name; None if weights are not attacked."""
         if not self.awp or batch.labels is None or not self.training:
             return None
 
@@ -260,7 +260,7 @@ class RobustLoss(nn.Module):
         return self.passes(self.pixels.inputs(pixels).to(dtype_of(self.model)), weights)
 
     def _generators(self, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-        """Seed two generators for this call: on the CPU for choices, so that no device has to be waited for, and on the device."""
+        """Return two generators seeded for this call: on the CPU, for choices without waiting for the device, and on the device."""
         self.calls += self.training
         call = self.calls if self.training else "eval"
         seed = random.Random(f"{self.seed} {call} {distributed.rank()}").getrandbits(62)

@@ -42,8 +42,8 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        length: of the run.
-        batches: of an epoch, in this process; None where the loader does not say.
+        length: the length of the run.
+        batches: the number of batches of an epoch, in this process; None if the loader does not say.
         taken: optimiser steps so far.
         elapsed: seconds of training so far.
     """

@@ -58,7 +58,7 @@ class Loaders:
 
 @dataclass(frozen=True)
 class Adversary:
-    """The threat that a run trains against, and the attack that stands for it."""
+    """The threat that a run trains against, and the attack that is used in training."""
 
     norm: NormLike | None = None
     eps: float | None = None
@@ -116,7 +116,7 @@ class Updates:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run: the first of epochs, steps and seconds that is reached ends it; the epochs of both stages come before."""
+    """The length of a run, which ends at the first limit (epochs, steps or seconds); and the epochs of the stages before it."""
 
     epochs: int = 10
     max_steps: int | None = None
@@ -160,8 +160,8 @@ class RunSettings:
     """All settings of a run.
 
     Attributes:
-        function: that the user called.
-        names: of its parameters, in order.
+        function: the function that the user called.
+        names: the names of its parameters, in order.
     """
 
     function: Literal["harden", "pretrain"]

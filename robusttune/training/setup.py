@@ -37,9 +37,9 @@ from robusttune.types import Loader
 
 @contextmanager
 def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Training, Loader]]:
-    """Set up a run of `harden` on the borrowed model, up to its first step; `with_preset` comes before.
+    """Yield a run of `harden`, ready for its first step, and the loader that it trains on, without the held-out images.
 
-    Yields the run, and the loader that it trains on, without the images that are held back.
+    The model is borrowed inside this context, see `borrowed_model`. Call `with_preset` on the settings before.
     """
     preset = chosen_preset(settings.adversary.preset)
     check_arguments(model, settings)
@@ -59,7 +59,7 @@ def hardening(model: nn.Module, settings: RunSettings) -> Iterator[tuple[Trainin
 def _robust_loss(
     model: nn.Module, images: Images, attacker: Attacker, settings: RunSettings, device: torch.device
 ) -> RobustLoss:
-    """Build the loss of a run of `harden`, and run it once on the first batch."""
+    """Return the loss of a run of `harden`, after a check on the first batch."""
     adversary, learning, (first, labels) = settings.adversary, settings.learning, images.batches.peeked
     robust_loss = RobustLoss(
         model,
@@ -90,7 +90,7 @@ def _robust_loss(
 def _training(
     robust_loss: RobustLoss, images: Images, attacker: Attacker, settings: RunSettings, preset: Preset, place: Place
 ) -> Training:
-    """Prepare a run of `harden` for its first step."""
+    """Return a run of `harden`, ready for its first step."""
     ramp = ramps(settings.adversary.eps_ramp, robust_loss, images.batches.peeked, settings.speed.micro_batch)
     return training_of(
         robust_loss,
@@ -126,10 +126,10 @@ def training_of(
     teacher: Teacher | None = None,
     labelling: Labelling | None = None,
 ) -> Training:
-    """Prepare a run over these batches: its recipe, length, precision, log and checkpoints.
+    """Return a run over these batches, ready for its first step, with recipe, length, precision, log and checkpoints.
 
     Args:
-        preset: for the recipe.
+        preset: where the recipe takes values that the user has not chosen; None for none.
         validation, ramp, late, unlabeled, teacher, labelling: see `Training` and `Stepper`.
     """
     output = settings.output
@@ -157,7 +157,7 @@ def training_of(
 
 
 def take_all_steps(training: Training, settings: RunSettings) -> None:
-    """Take all the steps of a run, or those that are left of the run in its folder."""
+    """Take all steps of a run; if it resumes the run in its folder, the remaining steps."""
     check_start(training, settings)
     checkpoints, output = training.checkpoints, settings.output
     facts = {} if checkpoints.folder is None else run_facts(training, settings)

@@ -1,4 +1,4 @@
-"""The folders of the stages before a run, inside its own: what they are called, and whether a run fits those that are there."""
+"""The folders of the stages before a run, inside its own: their names, and checks that a run fits existing ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ FOLLOWING = "followed by"  # in the run.json of a stage: the arguments of the wh
 
 
 class Stage(NamedTuple):
-    """A stage: its folder in that of the run, the argument of `harden` that says how many epochs it has, and its name."""
+    """A stage: its folder inside the run's, the argument of `harden` for its number of epochs, and its name in words."""
 
     folder: str
     argument: str
@@ -27,7 +27,7 @@ STAGES = (PRETRAINING, FINETUNING)
 
 
 def noted(settings: RunSettings) -> Output:
-    """Return the output of the stages before a run, whose `run.json` holds the arguments of the whole run, too."""
+    """Return the output settings of a stage before a run, with the arguments of the whole run added to its notes."""
     output = settings.output
     return replace(output, notes={**(output.notes or {}), FOLLOWING: _arguments(settings)})
 
@@ -39,7 +39,7 @@ def _arguments(settings: RunSettings) -> dict[str, Json]:
 
 
 def done_before(settings: RunSettings) -> list[str]:
-    """Return what the stages before a run, or before its fine-tuning, have done to the weights: "pre-trained", "fine-tuned"."""
+    """List the stages that the weights have gone through before this run or stage: "pre-trained", "fine-tuned"."""
     if settings.function == "pretrain":
         return []
     following = (settings.output.notes or {}).get(FOLLOWING)
@@ -53,7 +53,7 @@ def check_following(out: Path, settings: RunSettings) -> None:
 
     Args:
         out: the folder of the run.
-        settings: of the whole run, stages included.
+        settings: the settings of the whole run, stages included.
     """
     if (out / RUN).exists():  # it is compared with that run
         return

@@ -26,7 +26,7 @@ SHOWN = 6  # names of classes
 
 
 def start_of(training: Training, settings: RunSettings) -> list[tuple[str, str]]:
-    """Return what was chosen for a run as names and values; the value is empty where there is nothing to say.
+    """Return what was chosen for a run as names and values; the value is empty if there is nothing to say.
 
     Args:
         training: the run, before its first step.

@@ -19,9 +19,9 @@ class Stepper:
 
     Args:
         robust_loss: the loss whose parameters are trained.
-        progress: of the run; its steps are counted here.
+        progress: the progress of the run, to which each step is added.
         recipe: builds the optimiser and the scheduler.
-        precision: of forward and backward passes.
+        precision: the number format of forward and backward passes.
         ramp: let the radius grow from 0 as `radius_factor` says.
         micro_batch: images that go through the model at once; None for all of a batch.
     """
@@ -47,7 +47,7 @@ class Stepper:
         self.waiting, self.micro_batch = 0, micro_batch
 
     def take(self, batch: LoadedBatch, *, done: float, last: bool) -> dict[str, Tensor]:
-        """Add the gradient of one batch, and step if it is the last to be accumulated; returns the batch's loss terms.
+        """Add the gradient of one batch, take a step if it completes a group of `accumulate` batches, and return its loss terms.
 
         Args:
             done: the share of the run that is done, from 0 to 1.
@@ -68,7 +68,7 @@ class Stepper:
         return merged_terms(terms, [len(part.images) for part in parts])
 
     def _backward(self, batch: LoadedBatch, share: float) -> dict[str, Tensor]:
-        """Add the gradient of a part of a batch, weighted by its share of the batch; returns the part's loss terms."""
+        """Add the gradient of a part of a batch, weighted by its share of the batch; return the part's loss terms."""
         images, labels, unlabeled = batch.to(self.device)
         extra = {} if unlabeled is None else {"unlabeled": unlabeled}
         with self.precision.autocast(self.device):
@@ -96,7 +96,7 @@ class Stepper:
             self.robust_loss.threat = ThreatModel(self.threat.norm, self.threat.eps * radius_factor(done))
 
     def finish(self) -> None:
-        """Step on accumulated gradients that no step has used, those of an epoch's last and incomplete group of batches."""
+        """Take a step with accumulated gradients that no step has used: those of an incomplete group at the end of an epoch."""
         if self.waiting:
             distributed.average(each.grad for each in self.robust_loss.parameters() if each.grad is not None)
             self._step()

@@ -25,7 +25,7 @@ class Labeller:
     images the state_dict holds a fingerprint, and another teacher is refused where that state is loaded.
 
     Args:
-        teacher: of the user; None to label nothing.
+        teacher: the user's teacher; None to label nothing.
         robust_loss: around the model to be trained.
 
     Raises:
@@ -62,10 +62,10 @@ class Labeller:
         return self._fingerprint
 
     def expect(self, robust_loss: "RobustLoss", before: str | None) -> None:
-        """Take the teacher of a state that is about to be loaded, before the model gets the weights of that state.
+        """Fix the teacher before a state is loaded, as "self" copies the model before it gets the weights of that state.
 
         Args:
-            before: the fingerprint in the state; None where no image had been labelled, or in states of earlier versions.
+            before: the fingerprint in the state; None if no image had been labelled, or in states of earlier versions.
 
         Raises:
             ValueError: the teacher is another one.

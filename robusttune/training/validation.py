@@ -33,7 +33,7 @@ logger = logging.getLogger("robusttune")
 
 STEPS = 10
 COLLAPSE = 0.2
-BLIND = 0.25  # of the training accuracy; robust overfitting, another failure, leaves more than this share
+BLIND = 0.25  # share of the training accuracy; robust overfitting, another failure, leaves more than this share
 
 judge: Attack = partial(pgd, steps=STEPS)
 
@@ -43,7 +43,7 @@ class Score:
     """Shares of held-out images that are classified correctly.
 
     Attributes:
-        clean, robust: of the unchanged images, and under PGD with 10 steps at the training radius.
+        clean, robust: share of correct answers on unchanged images, and under PGD with 10 steps at the training radius.
         balanced, worst: the mean and the smallest of the robust shares of the classes.
         images: the number of held-out images.
     """
@@ -139,7 +139,7 @@ class Best:
 
     @property
     def missed(self) -> bool:
-        """True where all states so far have a lower clean score than `min_clean`."""
+        """True if all states so far have a lower clean score than `min_clean`."""
         return self.score is not None and self.min_clean is not None and self.score.clean < self.min_clean
 
     def _rank(self, score: Score) -> tuple[bool, float, float]:
@@ -164,7 +164,7 @@ class Validation:
     """Scores epochs on held-out images, keeps the weights of the best one, and watches for the collapse of single-step training.
 
     Args:
-        loader: of held-out images; None for no validation.
+        loader: the loader of held-out images; None for no validation.
         min_clean: see `Best`.
         every: epochs between two validations; the last epoch is always validated.
         single_step: watch for the collapse of single-step training.
@@ -177,8 +177,8 @@ class Validation:
         self.best = Best(min_clean)
         self.last: Score | None = None
         self.fell_back = False
-        self.knew = False  # the model its classes at the start, as far as was seen
-        self.right_before: float | None = None  # the share of some training images that it had right at the start
+        self.knew = False  # True if the model was seen to know its classes at the start
+        self.right_before: float | None = None  # its accuracy at the start, on some training images
 
     def is_due(self, epoch: int, *, last: bool) -> bool:
         """Return True if this epoch, counted from 1, has to be validated."""
@@ -192,7 +192,7 @@ class Validation:
         """Log that single-step training has collapsed, and what follows.
 
         Args:
-            score, trained, epoch: of the collapsed epoch.
+            score, trained, epoch: score, accuracy in training, and number of the collapsed epoch.
             over: whether no step of the run is left for several steps of PGD.
         """
         best = self.best.score
@@ -242,7 +242,7 @@ def validate(training: "Training", trained: float | None) -> EpochFacts:
 
 
 def _present_score(training: "Training") -> Score | None:
-    """Score the averaged weights on the held-out images; None where the logits are not finite."""
+    """Score the averaged weights on the held-out images; None if the logits are not finite."""
     average, loader = training.stepper.average, training.validation.loader
     assert loader is not None
     with nullcontext() if average is None else average.applied():

@@ -10,7 +10,7 @@ from robusttune.trial.decision.significance import FEWEST_SEEDS
 from robusttune.trial.plan import HOUR, PlannedEvaluation, TrialPlan
 from robusttune.trial.screening import Screening, looks_for, screening_of
 
-LEAST = 0.1  # of epochs and test images, below which nothing is suggested
+LEAST = 0.1  # share of epochs and test images, below which nothing is suggested
 MOST_SEEDS = 20
 HALVINGS = 10  # of the interval in which the largest share lies
 
@@ -39,7 +39,7 @@ def total_seconds(plan: TrialPlan, costs_of: CostsOf) -> float:
     """Sum the seconds of all stages, at most: with looks, a trial may end before its last seed.
 
     Args:
-        plan: of the trial.
+        plan: the plan of the trial.
         costs_of: the cost of each arm of a plan of one stage, with one seed.
     """
     first = screening_of(plan)
@@ -93,9 +93,9 @@ def check_budget(plan: TrialPlan, costs_of: CostsOf, path: Path) -> None:
     """Raise a ValueError for a plan over its budget, which lists edits that bring it under.
 
     Args:
-        plan: of the trial.
+        plan: the plan of the trial.
         costs_of: the cost of each arm of a plan with one seed.
-        path: of the plan's file.
+        path: the path of the plan's file.
     """
     seconds, allowed = total_seconds(plan, costs_of), plan.seconds_allowed
     if seconds <= allowed:
@@ -181,7 +181,7 @@ def _evaluation(plan: TrialPlan, share: float) -> PlannedEvaluation:
 
 
 def _largest(fits: Callable[[float], bool]) -> float | None:
-    """Search for the largest share that fits, by halving, down to a tenth; None where a tenth does not fit."""
+    """Search for the largest share that fits, by halving, down to a tenth; None if a tenth does not fit."""
     low, high = LEAST, 1.0
     if not fits(low):
         return None

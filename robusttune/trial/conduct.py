@@ -1,4 +1,4 @@
-"""The conduct of a trial: a pilot, a screening of all arms, and seeds of those that were kept until the answer stands."""
+"""The stages of a trial: a pilot, a screening of all arms, and more seeds of the best arms until the needs are answered."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ class Conduct:
     """Runs the stages of a trial; what is finished in its folder is not run again.
 
     Attributes:
-        folder: of the trial.
+        folder: the folder of the trial.
         model: where every arm starts.
-        data: of the trial.
+        data: the data of the trial.
         space: the model's input and its place.
         rewind: puts the loaders' random states back, so that every arm sees the same order.
         progress: show progress.
-        executor: of the jobs; None for one after the other.
+        executor: the executor that runs the jobs; None for one after the other.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Conduct:
         """Run the first of the screening's trainings, and write the power that they show.
 
         Args:
-            plan: of the trial.
+            plan: the plan of the trial.
             seconds_of: the cost of a plan.
             allow_weak: go on with a plan that finds not even a difference of five points.
 
@@ -153,7 +153,7 @@ class Conduct:
 
 
 def _check_written(jobs: Sequence[Job], stage: TrialPlan, folder: Path) -> None:
-    """Raise a ValueError where jobs ended elsewhere, but what they wrote is not here."""
+    """Raise a ValueError if jobs ended elsewhere, but what they wrote is not here."""
     lost = [job.place for job in jobs if result_of(folder, stage, job.place.arm, job.place.seed) is None]
     if lost:
         names = ", ".join(f"{place.arm} with seed {place.seed}" for place in lost)

@@ -32,7 +32,7 @@ from robusttune.types import Json, Loader
 
 FILE = "costs.json"
 STEPS = 5  # of pre-training, of which the first is left out
-TINY = 1e-5  # of a radius
+TINY = 1e-5  # share of a radius
 FIRST_IMAGES, GROWTH = 4, 4  # an evaluation is timed on 4 images, then on 16, 64, …
 LONG_ENOUGH = 1.0  # seconds, after which no more images are taken
 
@@ -43,9 +43,9 @@ class Costs:
     """Measures costs that are not known yet, and keeps them in `costs.json`.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         model: where every arm starts.
-        data: of the trial.
+        data: the data of the trial.
         space: the model's input and its place.
         progress: log each measurement.
     """

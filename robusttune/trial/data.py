@@ -28,11 +28,11 @@ class Data(NamedTuple):
     """Loaders of a trial.
 
     Attributes:
-        loader: of training images.
-        held: of images to judge epochs on; None for none.
-        test: of test images.
-        unlabeled: of images without labels, for pretext tasks; None for none.
-        sizes: of batches.
+        loader: the loader of training images.
+        held: the loader of images to judge epochs on; None for none.
+        test: the loader of test images.
+        unlabeled: the loader of images without labels; None for none.
+        sizes: the sizes of batches.
     """
 
     loader: Loader
@@ -61,8 +61,8 @@ def of_stages(data: Data, screening: int | None) -> tuple[Data, Data]:
     all of them, and the decision is corrected for every arm that was screened.
 
     Args:
-        data: of the trial.
-        screening: number of test images of the first stage; None where there is one stage.
+        data: the data of the trial.
+        screening: number of test images of the first stage; None if there is one stage.
     """
     if screening is None:
         return data, data

@@ -19,7 +19,7 @@ from robusttune.trial.arms import Phase, Settings
 from robusttune.trial.arms._phase import name_and_settings, shares, tasks_of
 from robusttune.types import says
 
-FORWARD = 1 / 3  # of a forward and backward pass
+FORWARD = 1 / 3  # share of a forward and backward pass
 
 
 class Length(NamedTuple):
@@ -51,9 +51,9 @@ def passes_per_image(kind: str, settings: Settings, sizes: Sizes, threat: Threat
 
     Args:
         kind: "pretrain", "ordinary" or "harden".
-        settings: of the phase, those of all phases among them.
-        sizes: of a step.
-        threat: of the trial; a norm among the settings comes first.
+        settings: the settings of the phase, including those of all phases.
+        sizes: the sizes of a step.
+        threat: the threat of the trial; a norm among the settings comes first.
     """
     if kind == "ordinary":
         return 1.0
@@ -83,10 +83,10 @@ def lengths(
     The reference is adversarial training without pretext tasks, for `epochs` epochs.
 
     Args:
-        phases: of the arm; see `shares` for the share of each.
-        epochs: of the reference.
+        phases: the phases of the arm; see `shares` for the share of each.
+        epochs: the number of epochs of the reference.
         sizes, threat: see `passes_per_image`.
-        settings: of all phases.
+        settings: the settings of all phases.
     """
     passes = partial(passes_per_image, sizes=sizes, threat=threat)
     reference = passes("harden", {**settings, "tasks": None})

@@ -153,7 +153,7 @@ def _opened(executor: Executor | str, jobs: Sequence[Job]) -> Iterator[Executor]
 
 
 def _prepared(devices: "SimpleQueue[int]") -> None:
-    """Let this worker use one accelerator alone, where others take the rest in turn, and end when the trial's process does."""
+    """Prepare a worker process: it uses one accelerator, in turn with the other workers, and ends with the trial's process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     number = devices.get()
     if torch.cuda.is_available():
@@ -161,7 +161,7 @@ def _prepared(devices: "SimpleQueue[int]") -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the trial's process was killed, so that none is left that writes beside one that goes on."""
+    """End this worker when the trial's process is killed, so that it does not write beside a resumed trial."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

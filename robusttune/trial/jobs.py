@@ -20,12 +20,12 @@ class Job:
 
     Attributes:
         model: where every arm starts.
-        plan: of the stage.
+        plan: the plan of the stage.
         place: the arm, the seed and their folder.
-        data: of the stage.
+        data: the data of the stage.
         space: the model's input and its place.
         states: random states that every arm starts with.
-        threads: of torch, as more or fewer may change the last bits.
+        threads: the number of threads of torch, as more or fewer may change the last bits.
         progress: show progress.
     """
 
@@ -61,7 +61,7 @@ def run_job(job: Job) -> str:
 
 
 def states_of(data: Data) -> list[States]:
-    """Return the random states of now, those of the loaders to train on among them."""
+    """Return the present random states, with those of the training loaders."""
     return [random_states(loader) for loader in _loaders(data)]
 
 

@@ -45,9 +45,9 @@ class Call:
     """A phase as a call of `pretrain` (kind "pretrain") or of `harden` (the other kinds).
 
     Attributes:
-        kind: of the phase.
+        kind: the kind of the phase.
         images: loader of the images to train on.
-        settings: of the phase and of the plan, those alone that the function takes.
+        settings: the settings of the phase and of the plan that the function takes.
         length: steps and epochs.
         space: the model's input and its place.
         held: loader of images to judge epochs on; None for the function's default.
@@ -141,15 +141,15 @@ def calls_of(plan: TrialPlan, arm: str, data: Data, space: InputSpace) -> list[C
     """Return the calls of an arm, one for each phase.
 
     Args:
-        plan: of the trial.
+        plan: the plan of the trial.
         arm: its name.
-        data: of the trial.
+        data: the data of the trial.
         space: the model's input and its place.
 
     Raises:
         ValueError: unknown kinds of phases or unknown settings.
     """
-    common = {"preset": EARLIER, **with_weights(plan.settings or {})}  # plans of before did not name it
+    common = {"preset": EARLIER, **with_weights(plan.settings or {})}  # plans of earlier versions did not name it
     _check_names(f"settings: {sorted(common)}", common, "harden")
     phases = []
     for name, settings in map(name_and_settings, plan.arms[arm]):
@@ -179,7 +179,7 @@ def _call(
             "an arm has a teacher, but there are no images without labels: pass unlabeled_loader=, or drop the arm"
         )
     unlabeled = data.unlabeled if taught or felt(tasks_of(settings)) else None
-    if unlabeled is not None and not taught and plan.needs is not None:  # trials of before had the model label them
+    if unlabeled is not None and not taught and plan.needs is not None:  # earlier versions had the model label them
         settings["teacher"] = None  # the images are for the pretext tasks alone
     return Call(kind, data.loader, _with_threat(settings, plan), length, space, held=data.held, unlabeled=unlabeled)
 

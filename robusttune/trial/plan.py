@@ -82,7 +82,7 @@ class PlannedEvaluation:
 
     Attributes:
         images: number of test images.
-        items: that are measured with every seed.
+        items: the items that are measured with every seed.
         more: exploratory items: measured with the seeds of the first look alone.
     """
 
@@ -100,14 +100,14 @@ class TrialPlan:
         data: counts and shapes by which these images are recognised.
         budget: what the trial may cost; None for no limit.
         threats: radii by norm, in pixel units on [0,1]; arms train against the first.
-        seeds: of training.
-        epochs: of adversarial training without pretext tasks; the other arms take as many passes through the model.
-        settings: of `harden`, for all arms; without a preset, that of plans of before: "joint".
+        seeds: the seeds of training.
+        epochs: the number of epochs of adversarial training without pretext tasks; the other arms take as many passes through the model.
+        settings: settings of `harden`, for all arms; without a preset, that of earlier versions: "joint".
         arms: phases by the arm's name.
         needs: what the trial must answer: "attack", "clean", a norm, or a family of corruptions; None for all that was measured.
         screening: a first stage that chooses arms, see `robusttune.trial.screening.Screening`; None for none.
         looks: numbers of seeds after which the trial is looked at, and may end; None for all seeds at once.
-        evaluation: of every arm, in the second stage if there are two.
+        evaluation: the evaluation of every arm, in the second stage if there are two.
         decision: settings of `robusttune.trial.decision.decide.decide`.
         rule: how compute is shared out, in words.
         estimated: cost of the trial.
@@ -217,7 +217,7 @@ class TrialPlan:
         """Name of the arm of adversarial training alone, the baseline of the others: of several the one with the fewest settings."""
         alone = {str(arm): plain_settings(phases, self.settings or {}) for arm, phases in self.arms.items()}
         plain = {arm: settings for arm, settings in alone.items() if settings is not None}
-        if self.needs is None:  # as in trials of before
+        if self.needs is None:  # as in trials of earlier versions
             return next((arm for arm, settings in plain.items() if not settings.get("tasks", "auto")), None)
         untaught = [arm for arm, settings in plain.items() if settings.get("teacher") is None]
         return min(untaught, key=lambda arm: len(plain[arm].keys() - {"tasks"}), default=None)
@@ -233,7 +233,7 @@ class TrialPlan:
 
     @property
     def price(self) -> float | None:
-        """Money for an hour; None where it is not known."""
+        """Money for an hour; None if it is not known."""
         return (self.budget or {}).get("price an hour")
 
     def money(self, hours: float, price: float) -> str:

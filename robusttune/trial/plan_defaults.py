@@ -66,7 +66,7 @@ def new_plan(request: PlanRequest, model: str, data: Data) -> TrialPlan:
     Args:
         request: arguments of `poc`.
         model: name and fingerprint of the model.
-        data: of the trial.
+        data: the data of the trial.
 
     Raises:
         ValueError: unknown names, radii out of range, or a price without a budget.
@@ -211,7 +211,7 @@ def shared_out(images: int, there: int | None, first: int | None = None) -> tupl
 
     Args:
         images: asked for in the second stage.
-        there: how many there are; None where it is not known.
+        there: how many there are; None if it is not known.
         first: for the screening; None for a third as many as in the second stage.
 
     Example:

@@ -188,7 +188,7 @@ def _planned(
     """Read the plan in the folder, or write one; the model is trained ordinarily before, where that was asked.
 
     Args:
-        conduct: of the trial, with the model as it came.
+        conduct: the conduct of the trial, with the model as it was passed.
         request: arguments of `poc`.
         notes: for `run.json`.
         resume: go on with the trial in the folder.
@@ -224,7 +224,7 @@ def _check_installed() -> None:
 
 @contextmanager
 def _rewound(*loaders: Loader | None) -> Iterator[Callable[[], None]]:
-    """Yield a function that restores the loaders' random states of now; it is called at the end, too."""
+    """Yield a function that restores the loaders' random states at the start of this context; it also runs at the end."""
     states = [randomness.random_states(loader) for loader in loaders]
 
     def rewind() -> None:

@@ -1,4 +1,4 @@
-"""Power of a trial before its money is spent: which differences it finds, with which chance, by the scatter of a pilot."""
+"""Statistical power of a trial, estimated by a pilot before money is spent: the differences it finds, and how often."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from robusttune.trial.results import Trial
 from robusttune.trial.screening import Screening
 
 PILOT_ARMS = 3
-SHOWN = 0.7  # of a difference, in the short runs of a screening
+SHOWN = 0.7  # share of a difference that the short runs of a screening show
 POINTS = (2, 3, 5)
 LARGEST = 5  # points, which a plan must be able to find
 ENOUGH = 0.8  # chance
@@ -28,13 +28,13 @@ SecondsOf = Callable[[TrialPlan], float]
 
 @dataclass(frozen=True)
 class Scatter:
-    """Scatter of a difference of two arms on the need that scatters most.
+    """Variance of the difference of two arms ("scatter"), on the need where it is largest.
 
     Attributes:
         of_seeds: variance from one seed to the next, the upper limit of an 80% interval: few runs often show too little.
         of_images: variance from one test image to the next.
         runs: trainings that it was estimated from.
-        apart: the stages measure on different images, so that the arms that are kept alone are corrected for.
+        apart: True if the stages measure on different images; only the comparisons of the arms that are kept then count.
     """
 
     of_seeds: float
@@ -77,9 +77,9 @@ class Scatter:
 
 
 def chance(plan: TrialPlan, scatter: Scatter, difference: float) -> float:
-    """Return the chance that an arm that is better than the plain one by so much, a share, is kept and is found.
+    """Return the power: the probability that an arm that is better than the plain one by `difference` is kept and found.
 
-    Where several arms are screened, all others are taken to be like the plain one; in short runs 0.7 of the difference shows.
+    If several arms are screened, all others are assumed to equal the plain one; short runs show 0.7 of the difference.
     """
     return _kept(plan, scatter, difference) * _found(plan, scatter, difference)
 

@@ -29,9 +29,9 @@ class Result:
 
     Attributes:
         arm: its name in the plan.
-        seed: of its training.
-        records: of all evaluation items of the plan.
-        seconds: of training, over all its phases; 0 for an arm that does not train.
+        seed: the seed of its training.
+        records: the Records of all evaluation items of the plan.
+        seconds: the seconds of training, over all its phases; 0 for an arm that does not train.
     """
 
     arm: str
@@ -47,11 +47,11 @@ class Trial:
     Attributes:
         plan: the content of `plan.yaml`.
         results: by arm and seed, in the plan's order; unfinished ones are missing. With two stages, those of the second.
-        first: plan and results of the first stage; None where there is one stage.
-        kept: arms that went on to the second stage; None where that is not known, or where there is one stage.
-        power: which differences the trial finds; None where that was not asked of the plan as it is.
-        changed: True where the plan was changed after a look at the results.
-        together: True where trainings ran at the same time, so that each took longer than alone.
+        first: plan and results of the first stage; None if there is one stage.
+        kept: arms that went on to the second stage; None if that is not known, or where there is one stage.
+        power: the differences that the trial can detect; None if they were not computed for the present plan.
+        changed: True if the plan was changed after a look at the results.
+        together: True if trainings ran at the same time, so that each took longer than alone.
     """
 
     plan: TrialPlan
@@ -67,8 +67,8 @@ class Trial:
         """Read a folder of `robusttune.poc`; results of arms, seeds or items that are not in the plan are left out.
 
         Args:
-            folder: of the trial.
-            plan: of the trial; None for the one in the folder.
+            folder: the folder of the trial.
+            plan: the plan of the trial; None for the one in the folder.
 
         Raises:
             ValueError: there is no plan, or it cannot be read.
@@ -110,14 +110,14 @@ def _looks_taken(folder: Path) -> list[dict[str, object]]:
 
 
 def _asked(plan: TrialPlan) -> dict[str, str]:
-    """Return what a test and its chances depend on, besides the results: what is asked, and what is trained and measured for it."""
+    """Return hashes of the parts of a plan on which tests and power depend: the questions, and what is trained and measured."""
     asked = [plan.needs, plan.seeds, plan.looks, plan.decision, plan.screening, list(plan.arms)]
     ran = [plan.evaluation.images, plan.evaluation.items, plan.epochs, plan.settings, plan.threats, plan.arms]
     return {"plan": digest(asked), "runs": digest(ran)}
 
 
 def _is_of(plan: TrialPlan, written: Mapping[str, object]) -> bool:
-    """Return True if something was written for this plan; files of before do not say what was run."""
+    """Return True if facts in a file were written for this plan; files of earlier versions do not say what was run."""
     asked = _asked(plan)
     return all(written.get(name, known) == known for name, known in asked.items())
 
@@ -128,14 +128,14 @@ def write_power(folder: Path, power: Power, plan: TrialPlan) -> None:
 
 
 def _power_of(plan: TrialPlan, folder: Path) -> Power | None:
-    """Read which differences a plan finds; None where that is not known, or where it was computed for a plan that was edited since."""
+    """Read which differences a plan finds; None if that is not known, or where it was computed for a plan that was edited since."""
     path = folder / POWER
     power: Power | None = from_json(path.read_text(encoding="utf-8")) if path.exists() else None
     return power if power is not None and _is_of(plan, power.get("of", {})) else None
 
 
 def result_of(folder: Path, plan: TrialPlan, arm: str, seed: int) -> Result | None:
-    """Read the result of an arm with a seed; None where an evaluation item is missing."""
+    """Read the result of an arm with a seed; None if an evaluation item is missing."""
     place = place_of(folder, plan, arm, seed)
     files = [item_place(place, plan, item) / RECORDS for item in plan.items_with(seed)]
     if not all(path.exists() for path in files):

@@ -29,12 +29,12 @@ def earlier_plan(
     space: InputSpace,
     progress: bool,
 ) -> TrialPlan | None:
-    """Read the plan in the folder, which comes before the arguments; None where there is none.
+    """Read the plan in the folder, which comes before the arguments; None if there is none.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         request, defaults: arguments of `poc`, and their defaults.
-        model, data, space: of the trial that goes on.
+        model, data, space: those of the trial that goes on.
         progress: show what an earlier version did.
 
     Raises:
@@ -55,7 +55,7 @@ def earlier_plan(
     _check_request(path, request, before, defaults)
     _check_input(path, space, before)
     if "preset" not in (plan.settings or {}):
-        tell(f"{str(path)!r} names no preset, as plans of before: its arms take preset={EARLIER!r}", progress)
+        tell(f"{str(path)!r} names no preset, like earlier plans: its arms take preset={EARLIER!r}", progress)
     return plan
 
 
@@ -92,7 +92,7 @@ def _check_request(
 
 
 def _check_input(path: Path, space: InputSpace, before: Mapping[str, Json]) -> None:
-    """Raise a ValueError where the model would get other inputs than the arms that are trained; a trial of before does not say."""
+    """Raise a ValueError if the model would get other inputs than the arms that are trained; a trial of an earlier version does not say."""
     now = input_arguments(space)
     changed = {name: value for name, value in now.items() if before.get(name, value) != value}
     if changed:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEEP, FEWEST, MOST = 3, 2, 4  # arms that train in the second stage, the plain one among them
 SEEDS, FIRST_SEED = 2, 100
-SHORTER = 3  # of the trial's epochs, and of its held-out images, the screening takes a third
+SHORTER = 3  # the screening takes a third of the trial's epochs and held-out images
 SAME = 1e-6  # relative difference of radii
 MOST_LOOKS, FIRST_LOOK = 4, 3  # the fewest seeds by which scatter can be estimated
 
@@ -27,10 +27,10 @@ class Screening:
     """The first stage of a trial.
 
     Attributes:
-        seeds: of its trainings; none of them is used again.
-        epochs: of adversarial training; the other arms take as many passes through the model.
+        seeds: the seeds of its trainings; none of them is used again.
+        epochs: the number of epochs of adversarial training; the other arms take as many passes through the model.
         images: held-out images that it measures on; none of them is used again.
-        items: that it measures.
+        items: the evaluation items that it measures.
         keep: arms that train on in the second stage, the plain one among them.
     """
 
@@ -76,7 +76,7 @@ class Screening:
 
 
 def screening_of(plan: "TrialPlan") -> "TrialPlan | None":
-    """Return the plan of the first stage alone; None where the plan has one stage."""
+    """Return the plan of the first stage alone; None if the plan has one stage."""
     if plan.screening is None:
         return None
     first = Screening.of(plan.screening)
@@ -163,11 +163,11 @@ def _check_images(plan: "TrialPlan") -> None:
 
 
 def check_measured(needs: Sequence[str], items: Sequence[Item], threats: Mapping[str, float], where: str) -> None:
-    """Raise a ValueError where no evaluation item measures a need, before anything is trained.
+    """Raise a ValueError if no evaluation item measures a need, before anything is trained.
 
     Args:
-        needs: of the trial.
-        items: of the stage.
+        needs: the needs of the trial.
+        items: the items of the stage.
         threats: radii by norm, the one to train against first.
         where: the stage, in words.
     """

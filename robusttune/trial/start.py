@@ -40,8 +40,8 @@ def finetuned_start(
     """Return a copy of the model after some epochs of ordinary training; one that was killed is resumed, a finished one loaded.
 
     Args:
-        model: that the user passed; it does not change.
-        data, space, request: of the trial.
+        model: the model that the user passed; it does not change.
+        data, space, request: those of the trial.
         out, resume, progress: see `poc`.
 
     Raises:
@@ -110,8 +110,8 @@ def too_few(plan: TrialPlan, there: int | None = None) -> str | None:
     difference d on M images is at least sqrt(d(1-d)/M).
 
     Args:
-        plan: of the trial.
-        there: number of held-out images of both stages; None where it is not known.
+        plan: the plan of the trial.
+        there: number of held-out images of both stages; None if it is not known.
     """
     images, difference = plan.evaluation.images, LARGEST / 100
     if there is not None:
@@ -139,8 +139,8 @@ def check_start(
     """Look at the model and the held-out images before anything is spent.
 
     Args:
-        model: that every arm starts from. A warning is logged if it only guesses.
-        data, space, plan: of the trial.
+        model: the model that every arm starts from. A warning is logged if it only guesses.
+        data, space, plan: those of the trial.
         out: folder of the trial, in which a fine-tuning may stand.
         allow_weak: only warn of too few images for any answer.
         progress: show warnings.

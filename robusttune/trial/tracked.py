@@ -21,7 +21,7 @@ def trial_tracked(
 
     Args:
         log: see `check_log`.
-        folder: of the trial.
+        folder: the folder of the trial.
         settings: arguments of `poc`.
     """
     with tracking(log, folder) as run:

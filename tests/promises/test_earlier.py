@@ -68,7 +68,7 @@ def test_a_trial_keeps_what_is_finished_and_takes_what_is_left(copied, capsys):
     assert len(before) == 4  # an arm without training is measured once for both seeds
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("records.jsonl")}
     page = tried(folder, resume=True, progress=True)
-    assert "names no preset, as plans of before: its arms take preset='joint'" in capsys.readouterr().err
+    assert "names no preset, like earlier plans: its arms take preset='joint'" in capsys.readouterr().err
     after = {(result.arm, result.seed): list(result.records) for result in Trial.load(folder).results}
     assert len(after) == 6
     assert {pair: after[pair] for pair in before} == before

@@ -64,7 +64,7 @@ class OfMetric:
     [
         (torch.optim.lr_scheduler.ReduceLROnPlateau, r"ReduceLROnPlateau, whose step\(\) needs arguments .*'metrics'"),
         (OfMetric(), r"OfMetric, whose step\(\) needs arguments .*'metric'"),
-        ("plateau", "by a metric, which no run gives it"),
+        ("plateau", "by a metric, but a run passes none"),
     ],
 )
 def test_a_scheduler_that_needs_a_metric_is_refused_before_an_epoch_is_spent(scheduler, why):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-CLOSEST = 0.1  # of the largest radius, between two labels of an axis
+CLOSEST = 0.1  # share of the largest radius, between two labels of an axis
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -22,7 +22,7 @@ def verdict(runs: Mapping[str, Records], folder: Path) -> str:
 
 
 def _models(headline: Headline, runs: Mapping[str, Records]) -> str:
-    """Name the models, what trained them, and the data; "" where the Records know nothing of them."""
+    """Name the models, what trained them, and the data; "" if the Records know nothing of them."""
     named = {name: runs[name] for name in (headline.first, headline.second) if name is not None}
     said = [
         f"{words.quoted(name)} is {model_of(records)}, {f'trained by {short}' if (short := trained_by(records)) else 'its training is not known'}"
@@ -35,7 +35,7 @@ def _models(headline: Headline, runs: Mapping[str, Records]) -> str:
 
 
 def _worst_classes(headline: Headline, runs: Mapping[str, Records]) -> str:
-    """Name the class that each model is right on least often, as a mean may hide a class that was lost; "" where it is not known."""
+    """Name the class that each model is right on least often, as a mean may hide a class that was lost; "" if it is not known."""
     named_runs = {name: runs[name] for name in (headline.second, headline.first) if name is not None}
     said = [
         f"{words.quoted(name)} {percent(record.value)} of the {record.images:,} images of {words.quoted(named(record.setting['class'], records.classes))} "
@@ -71,7 +71,7 @@ def _text_of(headline: Headline, models: str, classes: str) -> str:
 
 
 def _corrupted(runs: Mapping[str, Records]) -> list[str]:
-    """State the accuracy on corrupted images, where it was measured, and by which protocol, where there are several."""
+    """State the accuracy on corrupted images, if it was measured, with its protocol if there are several."""
     found = [
         (name, record)
         for name, records in runs.items()

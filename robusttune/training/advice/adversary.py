@@ -24,7 +24,7 @@ def choose_adversary(chosen: Chosen, situation: Situation, wishes: Wishes) -> No
     """Add norm and eps, or the augmentation for a purpose without attackers.
 
     Raises:
-        ValueError: eps without a norm, an unknown norm, or a radius that is none.
+        ValueError: eps without a norm, an unknown norm, or an invalid radius.
     """
     if wishes.eps is not None and wishes.norm is None:
         raise ValueError(

@@ -39,7 +39,7 @@ class Advice:
     Attributes:
         settings: keyword arguments: `harden(model, loader, **advice.settings)`. A loader of images without labels, a folder and
             mean and std are yours to add.
-        facts: of the images and the model, as names and words.
+        facts: facts about the images and the model, as names and words.
         choices: each setting with its reason and the source of the reason.
         expected: accuracy, time and memory, each with its source.
         todo: what to do or to decide first.
@@ -114,14 +114,13 @@ def advise(
 ) -> Advice:
     """Advise settings of `harden` for a model and its images; nothing is trained or written, and the model stays as it is.
 
-    The advice follows what the studies of this project measured and says where it does; where they measured nothing, it says so,
-    and gives the literature's settings.
+    Each setting names its source: a study of this project or, if no study measured the case, the literature.
 
     Args:
         model: see `harden`; None if you have none yet: time and memory are then unknown.
         loader: see `harden`; or images alone, if there are no labels.
         unlabeled_loader: images without labels.
-        labels: how many of the loader's images have a label, if not all have one.
+        labels: number of the loader's images that have a label, if not all have one.
         norm: norm of the adversary, "linf" or "l2"; None to have it advised.
         eps: radius of the adversary, in pixel units on [0,1]; it needs `norm`. None for the usual one.
         purpose: "attacks", "corruptions" (noise, blur and weather; nobody attacks), "monitoring" (heads for `Monitor`), or "unsure"
@@ -129,7 +128,7 @@ def advise(
         budget: time for the run: seconds, or a text such as "2h" or "90min"; None for no limit.
         measure: time some steps on the model, as `estimate` does; False leaves time and memory unknown.
         mean, std, normalized: mean and std of the Normalize before the model, see `harden`.
-        seed: seed of the random numbers with which the run is timed and the model is tried.
+        seed: seed of all random numbers, in timing and in tests of the model.
         device: where the run is timed.
 
     Raises:

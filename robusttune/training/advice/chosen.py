@@ -15,9 +15,9 @@ class Choice(NamedTuple):
     """A setting, or a figure to expect.
 
     Attributes:
-        name: of the setting as `harden` spells it, or of what is expected.
+        name: the name of the setting as `harden` spells it, or of what is expected.
         value: in words.
-        why: the reason in a sentence or two; empty where there is nothing to explain.
+        why: the reason in a sentence or two; empty if there is nothing to explain.
         source: "measured by us (…)", "from the literature (…)", "measured on this machine", "unknown", "you said so", or "the default of
             harden".
     """
@@ -33,8 +33,8 @@ class Wishes:
     """Wishes of the user; None for each that was left out.
 
     Attributes:
-        norm, eps: of the adversary.
-        purpose: of the training.
+        norm, eps: the norm and the radius of the adversary.
+        purpose: the purpose of the training.
         budget: seconds.
     """
 

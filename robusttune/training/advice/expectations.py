@@ -39,8 +39,8 @@ class Timing:
         epoch: seconds of an epoch.
         peak: bytes of memory at most.
         memory: what is counted in it.
-        largest_batch: that fits into free memory; None where that is not known.
-        device: that was measured.
+        largest_batch: the largest batch that fits into free memory; None if that is not known.
+        device: the device that was measured.
     """
 
     fixed: float
@@ -51,7 +51,7 @@ class Timing:
     device: str
 
     def seconds(self, epochs: int) -> float:
-        """Return the seconds of a run of so many epochs."""
+        """Return the seconds of a run of this many epochs."""
         return self.fixed + epochs * self.epoch
 
 
@@ -148,7 +148,7 @@ def _accuracies(chosen: Chosen, situation: Situation) -> list[Choice]:
 
 
 def _cases(chosen: Chosen, situation: Situation) -> tuple[list[Row], str]:
-    """Return the cases that used labels as it is advised, and the study that they are of."""
+    """Return the measured cases with the advised use of labels, and their study."""
     if "teacher" not in chosen.settings:
         return rows("default"), "search"
     labels = situation.labels or 0

@@ -54,10 +54,10 @@ class Sought(NamedTuple):
     """The situation that a figure is sought for.
 
     Attributes:
-        norm, eps: of the adversary.
-        channels, side: of the images.
-        patches: the net cuts images into patches; None where there is no model.
-        images: how many there are; None where that is not known.
+        norm, eps: the norm and the radius of the adversary.
+        channels, side: number of channels, and side in pixels, of the images.
+        patches: the net cuts images into patches; None if there is no model.
+        images: how many there are; None if that is not known.
     """
 
     norm: str
@@ -69,7 +69,7 @@ class Sought(NamedTuple):
 
 
 def nearest(among: Sequence[Row], sought: Sought) -> Row | None:
-    """Return the measured case that is nearest; None where none has this norm and images of a comparable size.
+    """Return the measured case that is nearest; None if none has this norm and images of a comparable size.
 
     Comparable are images of at least half and at most twice the side, of which neither or both are large. Colour counts before
     the kind of net, and this before the size, the radius and the number of images.
@@ -102,7 +102,7 @@ def _distance(row: Row, sought: Sought) -> tuple[float, ...]:
 
 
 def differences(row: Row, sought: Sought) -> str:
-    """List in words how a measured case differs from the situation; empty where it does not by much."""
+    """List in words how a measured case differs from the situation; empty if it does not by much."""
     found = []
     if (row["channels"] == 1) != (sought.channels == 1):
         found.append(f"its images are {'grey' if row['channels'] == 1 else 'in colour'}")

@@ -10,7 +10,7 @@ from robusttune.training.advice.situation import Situation
 
 BEST, SELF_TRAINING, ALONE = "pre-trained, self-training", "self-training", "labels alone"
 TRUE, OWN = "all true labels", "no label at all"
-CLEARLY = 0.05  # a lead under `strong` that no scatter of seeds explains
+CLEARLY = 0.05  # a lead under `strong` that is larger than the scatter of seeds
 
 
 class Limits(NamedTuple):

@@ -109,7 +109,7 @@ def choose_epochs(chosen: Chosen, situation: Situation, use: str) -> None:
 
 
 def steps_of_an_epoch(settings: Settings, situation: Situation) -> int | None:
-    """Count the optimiser steps of an epoch in one process; None where the number of images is not known."""
+    """Count the optimiser steps of an epoch in one process; None if the number of images is not known."""
     total = situation.total
     if total is None:
         return None

@@ -33,8 +33,8 @@ class ModelFacts:
         patches: it cuts images into patches, as transformers, mixers and ConvNeXt do.
         batch_norm: it has batch norm.
         classes: its outputs.
-        right: the share of a few images that it classifies correctly; None where there are no labels.
-        trained: it is better than guessing; None where there are no labels, or too few images to tell.
+        right: the share of a few images that it classifies correctly; None if there are no labels.
+        trained: it is better than guessing; None if there are no labels, or too few images to tell.
     """
 
     words: str
@@ -51,10 +51,10 @@ class Situation:
 
     Attributes:
         images: (N,C,H,W), the first batch.
-        labels: images with a label; 0 for none, None where their number is not known.
-        others: images without a label, of both loaders; None where their number is not known.
-        classes: their number; None where neither images nor model say it.
-        per_class: the smallest and the largest number of images of a class; None where the data set does not list labels.
+        labels: images with a label; 0 for none, None if their number is not known.
+        others: images without a label, of both loaders; None if their number is not known.
+        classes: their number; None if neither images nor model say it.
+        per_class: the smallest and the largest number of images of a class; None if the data set does not list labels.
         held_back: `harden` holds images back to choose the epoch by.
         model: None for no model.
     """
@@ -74,7 +74,7 @@ class Situation:
 
     @property
     def total(self) -> int | None:
-        """All images, with labels and without; None where their number is not known."""
+        """All images, with labels and without; None if their number is not known."""
         return None if self.labels is None or self.others is None else self.labels + self.others
 
     def rows(self) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def situation_of(
         loader, unlabeled_loader: as in `harden`.
         labels: how many of the loader's images have a label; None for all of them, or none where it yields images alone.
         pixels: the normalisation of the model's input.
-        seed: of the images that the model is tried on.
+        seed: the seed of the images that the model is tried on.
 
     Raises:
         ValueError: no loader or model, or more labels than images.
@@ -190,7 +190,7 @@ def _facts_of(
 
 
 def labels_of(dataset: object) -> list[int] | None:
-    """List the labels of a data set where it holds them, as its `target_transform` returns them; None where reading them would read the images.
+    """List the labels of a data set where it holds them, as its `target_transform` returns them; None if reading them would read the images.
 
     Example:
         >>> import torch
@@ -214,7 +214,7 @@ def labels_of(dataset: object) -> list[int] | None:
 
 
 def _moved(labels: list[int], target_transform: object) -> list[int] | None:
-    """Return labels as a `target_transform` returns them; None where it wants others, or returns no whole numbers."""
+    """Return labels as a `target_transform` returns them; None if it wants others, or returns no whole numbers."""
     if not callable(target_transform):
         return labels
     try:

@@ -74,7 +74,7 @@ def plain_settings(phases: Phases, common: Settings) -> Settings | None:
     """Return the settings of an arm's one phase of adversarial training without pretext tasks; None for another arm.
 
     Args:
-        phases: of the arm.
+        phases: the phases of the arm.
         common: settings of all phases.
 
     Example:

@@ -40,7 +40,7 @@ def confirmed(trial: Trial, measured: Accuracies, baselines: Sequence[str], wort
 
 
 def exploratory(trial: Trial, measured: Accuracies, baselines: Sequence[str]) -> tuple[Accuracies, Findings] | None:
-    """Return what was measured with the seeds of the first look alone, and its tests; None where there is nothing.
+    """Return what was measured with the seeds of the first look alone, and its tests; None if there is nothing.
 
     Args:
         trial: with looks in its plan.

@@ -34,7 +34,7 @@ class Criteria(NamedTuple):
         worthwhile: the smallest gain of accuracy that is worth the effort, a share.
         clean_loss: the largest loss of clean accuracy that is accepted, a share; None for any.
         matters: kinds of metrics on which a gain counts: "attack", "corruption", "clean".
-        images, epochs: of training in the next stage, for its cost; None for those of the trial.
+        images, epochs: numbers of training images and epochs in the next stage, for its cost; None for those of the trial.
     """
 
     worthwhile: float = 0.02

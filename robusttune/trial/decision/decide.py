@@ -50,7 +50,7 @@ def decide(
 
     An arm's accuracies are compared with those of two baselines with the same seeds: doing nothing, and adversarial
     training without pretext task. The comparisons on what the trial was to answer are corrected together, over all looks;
-    those of trials of before, which name no needs, all together.
+    those of trials of earlier versions, which name no needs, all together.
 
     The arguments come before the criteria of the plan's `decision`, and those before the defaults.
 
@@ -59,7 +59,7 @@ def decide(
         worthwhile: the smallest gain of accuracy that is worth the effort, a share; 0.02 by default.
         clean_loss: the largest loss of clean accuracy that is accepted, a share; any by default.
         matters: kinds of metrics on which a gain counts: "attack", "corruption", "clean"; the first two by default.
-        images, epochs: of training in the next stage, for its cost; those of the trial by default.
+        images, epochs: numbers of training images and epochs in the next stage, for its cost; by default those of the trial.
 
     Raises:
         ValueError: settings out of range; fewer than two arms with a seed in common; arms measured on different images.
@@ -76,7 +76,7 @@ def decide(
     }
     passed = {name: value for name, value in arguments.items() if value is not None}
     if matters is not None and trial.plan.looks is not None:
-        raise ValueError("matters= is for trials of before: this one answers its needs, which stand in its plan")
+        raise ValueError("matters= is for trials of earlier versions: this trial answers the needs in its plan")
     check_budget(trial.plan.budget)  # it may have been edited, and stands on the page
     asked = criteria({**(trial.plan.decision or {}), **passed})
     trial = second_stage(trial)
@@ -95,12 +95,12 @@ def decide(
     return replace(decision, next=stage, sight=sight)
 
 
-# Comparisons and criteria, the arms in order, and the words in which to say that some are to be taken.
+# Comparisons with criteria, the arms in order, and the function that words a recommendation of arms.
 _Found = tuple[Evidence, Sequence[str], Callable[[Evidence, Sequence[str]], str]]
 
 
 def _at_once(trial: Trial, measured: Accuracies, asked: Criteria) -> _Found:
-    """Compare all arms on all that matters, after all seeds: as trials of before."""
+    """Compare all arms on all metrics that matter, after all seeds, as trials of earlier versions did."""
     findings = findings_of(measured, baselines(trial, measured))
     metrics = [metric for metric in measured.metrics if metric.kind in asked.matters]
     nothing = with_results(trial.plan.untrained_arm, measured)
@@ -144,7 +144,7 @@ def write(decision: Decision, folder: PathLike) -> Path:
 
 
 def _next(decision: Decision, asked: Criteria) -> NextStage | None:
-    """Plan the next stage; None where the verdict is to do nothing."""
+    """Plan the next stage; None if the verdict is to do nothing."""
     if decision.verdict is Verdict.DO_NOTHING:
         return None
     measured = decision.measured
@@ -185,7 +185,7 @@ def _evaluation_seconds(trial: Trial) -> dict[str, tuple[float, float]]:
 def _scatter(measured: Accuracies, findings: Findings, needs: Sequence[Metric]) -> tuple[float | None, float]:
     """Return the variance of a difference of two arms from seed to seed (None if unknown), and the images' part of it.
 
-    The metrics are the needs of the trial. A trial of before has none: then it is the attack that arms train against, at its
+    The metrics are the needs of the trial. A trial of an earlier version has none: then it is the attack that arms train against, at its
     radius, and without that the metric that scatters most.
     """
     trained = [arm for arm in range(len(measured.arms)) if arm not in measured.untrained]

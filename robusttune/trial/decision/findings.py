@@ -52,10 +52,10 @@ class Findings:
     """Significance tests of a trial with three seeds or more; without comparisons for fewer seeds.
 
     Attributes:
-        comparisons: of every other arm with each baseline.
-        apart: True where two arms differ significantly (A, A, N), corrected for all pairs and metrics.
+        comparisons: the comparisons of every other arm with each baseline.
+        apart: True if two arms differ significantly (A, A, N), corrected for all pairs and metrics.
         images_part: standard deviation of a difference that comes from the images (N,), the median over pairs of arms.
-        answered: True where more seeds would not change the answer to the trial's needs.
+        answered: True if more seeds would not change the answer to the trial's needs.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -64,7 +64,7 @@ class Findings:
     answered: bool = False
 
     def comparison(self, arm: str, baseline: str, metric: Metric) -> Comparison | None:
-        """Return the comparison of an arm with a baseline; None where there is none."""
+        """Return the comparison of an arm with a baseline; None if there is none."""
         key = (arm, baseline, metric)
         return next((test for test in self.comparisons if (test.arm, test.baseline, test.metric) == key), None)
 

@@ -1,4 +1,4 @@
-"""Levels of significance for a test that is repeated while seeds are added: several looks, one level in all."""
+"""Alpha spending: significance levels of a group-sequential test, which is repeated (at "looks") while seeds are added."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,14 +13,14 @@ FARTHEST = 12.0  # standard errors
 
 
 def spent(level: float, share: float) -> float:
-    """Return the part of a two-sided level that may be spent when a share of all information is in.
+    """Alpha-spending function: return the part of a two-sided level that may be spent at a share of all information.
 
     Little is spent early: a difference must be large to end a trial at its first look, and the last look is nearly as strict
     as a single test.
 
     Args:
-        level: of the whole test, such as 0.05.
-        share: of the information, above 0 and at most 1.
+        level: the level of the whole test, such as 0.05.
+        share: the share of the information, above 0 and at most 1.
 
     Source: Lan and DeMets 1983, doi:10.1093/biomet/70.3.659, the function that is close to O'Brien and Fleming's bounds, half of
         the level on each side.
@@ -33,13 +33,13 @@ def spent(level: float, share: float) -> float:
 
 
 def nominal_levels(level: float, shares: Sequence[float]) -> list[float]:
-    """Return the level of each look, below which a p-value of that look is significant in a test of this level in all.
+    """Return the nominal level of each look: a p-value below it is significant at that look.
 
-    Without a difference, the chance that any look finds one is the level.
+    If there is no difference, the probability that any look finds one is `level`.
 
     Args:
         level: two-sided, of all looks together.
-        shares: of the information at each look, rising, the last at most 1; below 1, some of the level is kept for later.
+        shares: the shares of the information at each look, rising, the last at most 1; below 1, some of the level is kept for later.
 
     Source: Armitage, McPherson and Rowe 1969, doi:10.2307/2343787, for the integral over the looks before.
 
@@ -54,7 +54,8 @@ def nominal_levels(level: float, shares: Sequence[float]) -> list[float]:
 def _levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]:
     """Find each look's bound from the first to the last; a look without new information has the level 0."""
     found, used, before = list[float](), 0.0, 0.0
-    grid, weights = np.zeros(1), np.ones(1)  # where the process is while no bound was crossed, and how likely
+    # Values of the test statistic while no bound was crossed, and their probabilities.
+    grid, weights = np.zeros(1), np.ones(1)
     for share in shares:
         step, root = np.sqrt(share - before) if share > before else 0.0, np.sqrt(share)
         increment = spent(level, share) - used
@@ -69,7 +70,7 @@ def _levels(level: float, shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _bound(grid: Numbers, weights: Numbers, step: float, root: float, increment: float) -> float:
-    """Return the bound, in standard errors, that is crossed at this look, and at none before, with the given chance."""
+    """Return the bound, in standard errors, that is first crossed at this look with the probability `increment`."""
     low, high = 0.0, FARTHEST
     for _ in range(HALVINGS):
         middle = (low + high) / 2

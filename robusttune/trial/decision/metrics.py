@@ -19,7 +19,7 @@ from robusttune.trial.results import Result, Trial
 
 Position: TypeAlias = Literal["below", "at", "above"]
 
-WIDER = 2.0  # of radii above the training radius, the one nearest to twice that radius is used
+WIDER = 2.0  # the radius "above" is the measured one nearest to twice the training radius
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Metric:
 
     Attributes:
         kind: "clean", "attack" or "corruption".
-        norm, eps, position: of an attack; position is "below", "at" or "above" the radius that the plan has for the norm.
+        norm, eps, position: norm, radius and position of an attack; position is "below", "at" or "above" the radius that the plan has for the norm.
         trained: True if arms train against an attack of this norm.
-        family: of corruptions.
+        family: the family of corruptions.
     """
 
     kind: MetricKind
@@ -61,8 +61,8 @@ class Accuracies:
         arms, seeds, metrics: in the plan's order; the seeds are those that all arms have.
         values: accuracies (A, S, N).
         spread: their standard errors (A, S, N) that come from the number of images.
-        right: for each metric the share of right answers to each image (A, S, M); None where single images are not known.
-        seconds: of training (A, S).
+        right: for each metric the share of right answers to each image (A, S, M); None if single images are not known.
+        seconds: the seconds of training (A, S).
         images: number of test images.
         untrained: numbers of the arms that are one model, whatever the seed.
         left_out: arms without results, and seeds that not all arms have, in words.

@@ -19,7 +19,7 @@ class Seeds(NamedTuple):
 
     Attributes:
         seeds: how many.
-        difference: of accuracy that these seeds detect 8 times in 10; None where the scatter is not known.
+        difference: the difference of accuracy that these seeds detect 8 times in 10; None if the scatter is not known.
         min_detectable: the smallest difference detectable with infinitely many seeds on this many test images.
     """
 
@@ -35,7 +35,7 @@ class NextStage:
     Attributes:
         arms: by name.
         seeds, difference, min_detectable: see `Seeds`.
-        images, epochs: of training; None where they are not known.
+        images, epochs: numbers of training images and epochs; None if they are not known.
         training, evaluation: seconds, on the machine of the trial.
         money: at the plan's price; None without one.
         per_arm: seconds of training of each arm, for one seed.
@@ -57,7 +57,7 @@ def needed_seeds(variance: float, images: float, difference: float, *, compariso
     """Return the number of seeds that detect a difference of accuracy 8 times in 10; None for more than 20.
 
     Args:
-        variance: of the difference of two arms from seed to seed.
+        variance: the variance of the difference of two arms from seed to seed.
         images: the variance that comes from the test images; more seeds do not lower it.
         difference: to be detected, as a share.
         comparisons: number that the result is corrected for.
@@ -113,10 +113,10 @@ def next_stage(
     Args:
         arms: to run again.
         chosen: number of seeds.
-        seconds: of training in the trial, by arm, for one seed.
+        seconds: the seconds of training in the trial, by arm, for one seed.
         evaluation: seconds in the trial, of one model of each arm: with the seeds of the first look, and with the others.
-        plan: of the trial.
-        images, epochs: of training in the next stage; None for those of the trial.
+        plan: the plan of the trial.
+        images, epochs: numbers of training images and epochs in the next stage; None for those of the trial.
     """
     before = plan.training_images
     scale = (images / before if images and before else 1.0) * (epochs / plan.epochs if epochs else 1.0)
@@ -145,7 +145,7 @@ def seeds_in_words(stage: NextStage, wanted: float, images: int) -> str:
     """State how many seeds the next stage has, and what they find.
 
     Args:
-        stage: that is planned.
+        stage: the stage that is planned.
         wanted: the difference to be found, a share.
         images: number of held-out images in the trial.
     """

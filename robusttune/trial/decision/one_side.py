@@ -107,7 +107,7 @@ def in_words(phases: Phases) -> str:
 def _classes(decision: Decision, need: Metric) -> str:
     """State the classes that the first arm of the verdict gets wrong most often, and the one that fell most, or gained least, on unchanged images.
 
-    It is empty where the answers to single images are not known.
+    It is empty if the answers to single images are not known.
     """
     measured, results = decision.measured, decision.trial.results
     right = measured.right[measured.metrics.index(need)]

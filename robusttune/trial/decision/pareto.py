@@ -29,7 +29,7 @@ def goals(measured: Accuracies) -> list[Metric]:
 
 
 def front(measured: Accuracies) -> list[str]:
-    """List the arms that no other arm equals or beats on every goal and on cost, by their means."""
+    """List the arms on the Pareto front: no other arm equals or beats them on every goal and on cost, by their means."""
     columns = [measured.metrics.index(metric) for metric in goals(measured)]
     accuracy = measured.values.mean(axis=1)[:, columns]
     points = np.column_stack([accuracy, -measured.seconds.mean(axis=1)])

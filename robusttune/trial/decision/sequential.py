@@ -1,4 +1,4 @@
-"""A trial that is looked at while seeds are added: which differences are real, and whether the answer stands."""
+"""Group-sequential tests of a trial while seeds are added: the differences that are real, and whether it may stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from robusttune.trial.decision.significance import (
     student,
 )
 
-LEAST_LEVEL = 1e-12  # of a look that has nothing to spend, so that its interval is finite
+LEAST_LEVEL = 1e-12  # level of a look that has nothing to spend, so that its interval is finite
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Standing:
         value: mean of the second arm's accuracy minus the first's.
         p: p-value of each by itself at the last look.
         low, high: an interval for the true difference that holds at every look, at the level at which it was tested.
-        real: True where the difference is not chance: with all comparisons and looks, one trial in twenty has a false one.
-        settled: True where it is real, or where a worthwhile gain is ruled out.
+        real: True if the difference is not chance: with all comparisons and looks, one trial in twenty has a false one.
+        settled: True if it is real, or if a worthwhile gain is ruled out.
     """
 
     seeds: int
@@ -66,7 +66,7 @@ def standing(
     comparisons: int | None = None,
     stop: bool = False,
 ) -> Standing:
-    """Test the differences of pairs of arms at each look for which there are seeds.
+    """Test the differences of pairs of arms, group-sequentially, at each look for which there are seeds.
 
     A difference that was real at a look stays so. Where one is, the others are tested at a larger level (Holm's step).
 
@@ -76,7 +76,7 @@ def standing(
         pairs: (first, second) arms by number.
         looks: numbers of seeds after which the trial is looked at, rising; the level is shared out over all of them.
         worthwhile: the smallest gain that counts, a share.
-        comparisons: number of comparisons to correct for; those of the pairs and metrics unless more might have been made.
+        comparisons: number of comparisons to correct for, if more might have been made than these pairs and metrics.
         stop: leave out the looks after the first at which the answer stands.
 
     Raises:

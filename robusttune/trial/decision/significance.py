@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers: TypeAlias = NDArray[np.float64]
-LEVEL = 0.05  # of significance
+LEVEL = 0.05  # significance level
 FEWEST_SEEDS = 3  # by which the scatter from seed to seed can be estimated
 
 
@@ -88,7 +88,7 @@ def images_part(right: Sequence[Numbers | None], spread: Numbers, pairs: Sequenc
     """Return the variance (P,N) of each difference of two arms that comes from the choice of test images.
 
     Args:
-        right: for each of N metrics the share of right answers to each image (A,S,M); None where it is not known.
+        right: for each of N metrics the share of right answers to each image (A,S,M); None if it is not known.
         spread: standard errors (A,S,N) of each accuracy by the number of images, for metrics without single images: there
             each arm counts as measured on other images.
         pairs: (first, second) arms by number.

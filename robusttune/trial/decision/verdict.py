@@ -39,8 +39,8 @@ class Decision:
         trial, measured, findings: the trial, its accuracies and their significance tests.
         worthwhile: the smallest gain of accuracy that is worth it, a share.
         clean_loss: the largest loss of clean accuracy that is accepted; None for any.
-        next: the next stage; None where there is none.
-        sight: accuracies and tests of what was measured with the seeds of the first look alone; None where there is nothing.
+        next: the next stage; None if there is none.
+        sight: accuracies and tests of what was measured with the seeds of the first look alone; None if there is nothing.
     """
 
     verdict: Verdict

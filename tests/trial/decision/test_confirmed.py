@@ -234,7 +234,7 @@ def test_before_the_first_look_nothing_is_known():
 
 
 def test_what_matters_is_said_by_needs():
-    with pytest.raises(ValueError, match="matters= is for trials of before"):
+    with pytest.raises(ValueError, match="matters= is for trials of earlier versions"):
         decide(staged(hardened()), matters="clean")
 
 
