@@ -152,7 +152,7 @@ def run_evaluate(
 ) -> int:
     """Measure how robust a model is; with --require, refuse one that is not robust enough.
 
-    The exit code is 0 if all requirements are met, 3 where one is not, and 4 where the measurement cannot tell.
+    The exit code is 0 if all requirements are met, 3 if one is not, and 4 if the measurement cannot tell.
 
     Examples:
       robusttune evaluate runs/a --data images         # model, classes, size, pixels, norm and eps are those of the run

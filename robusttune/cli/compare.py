@@ -22,7 +22,7 @@ def run_compare(
 ) -> int:
     """Test whether two models differ on the images that both have seen; with --fail_if_worse, refuse a worse one.
 
-    The exit code is 0 if a loss of more than the margin is excluded (a one-sided test at 5% on the same images), 3 where it is
+    The exit code is 0 if a loss of more than the margin is excluded (a one-sided test at 5% on the same images), 3 if it is
     shown, and 4 where the images are too few to tell.
 
     Examples:
