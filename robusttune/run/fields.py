@@ -152,4 +152,5 @@ OF_DATA = {
     "images": COUNT,
     "batches": COUNT,
     "first": TEXT,
+    "fingerprint": TEXT,
 }

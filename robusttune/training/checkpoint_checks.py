@@ -70,12 +70,13 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
-    """Log a warning where a run is resumed with another number of images or batches.
+def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]], *, over: bool) -> None:
+    """Log a warning where a run is resumed with another number of images or batches, or with other images.
 
     Args:
         folder: of the run.
         facts: the contents of the `run.json` of now.
+        over: the run has finished, and takes no more steps.
     """
     path = folder / files.RUN
     before = (read_facts(path).get("data") if path.exists() else None) or {}
@@ -83,12 +84,20 @@ def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) 
     changed = [
         f"{before[name]} {name} and now {now[name]}" for name in COUNTED if before.get(name) not in (None, now[name])
     ]
+    names = before.get("fingerprint"), now.get("fingerprint")
+    if not changed and None not in names and names[0] != names[1]:
+        changed = ["as many images as now, but other ones, or other labels of them"]
     if changed and distributed.rank() == 0:
         logger.warning(
-            "the run in %s goes on with other data than it was begun with: its loader had %s. Where images are held back from the loader, "
-            "they are others now, and may have been trained on before: pass the data of before, or begin anew in another folder",
+            "the run in %s %s: its loader had %s. %s: pass the data of before, or begin anew in another folder",
             folder,
+            "has finished with other data than are passed now"
+            if over
+            else "goes on with other data than it was begun with",
             ", ".join(changed),
+            "Its weights are returned, which learned from those images"
+            if over
+            else "Where images are held back from the loader, they are others now, and may have been trained on before",
         )
 
 

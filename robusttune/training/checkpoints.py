@@ -110,8 +110,8 @@ class Checkpoints:
             restore(training, state)
         if not training.consumed and distributed.rank() == 0:
             self._save_outputs(training)  # a stop after the last state may have left those of the epoch before
+        warn_of_other_data(self.folder, facts, over=training.over)
         if not training.over:
-            warn_of_other_data(self.folder, facts)
             for batches in (training.batches, training.unlabeled):
                 run_folder.warn_if_inexact(getattr(batches, "loader", None))
         return True, more
