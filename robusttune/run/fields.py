@@ -153,4 +153,6 @@ OF_DATA = {
     "batches": COUNT,
     "first": TEXT,
     "fingerprint": TEXT,
+    "held out": TEXT,
+    "without labels": TEXT,
 }

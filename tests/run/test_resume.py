@@ -201,6 +201,30 @@ def test_a_run_that_goes_on_with_as_many_other_images_is_warned_of(tmp_path, cap
     assert "other data" not in caplog.text
 
 
+def test_a_run_that_goes_on_with_other_held_out_images_is_warned_of(tmp_path, caplog):
+    batches, held, others = (
+        [(each * more, labels) for each, labels in DataLoader(Noisy(32), 16)] for more in (1, 0.99, 0.98)
+    )
+
+    def taken(val_loader, **more):
+        settings = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 1, "progress": False, "val_loader": val_loader}
+        robusttune.harden(a_model(), batches, out=tmp_path, **settings, **more)
+
+    def stop(facts):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        taken(held, on_epoch=stop)
+    with pytest.raises(InterruptedError):
+        taken(held, resume=True, on_epoch=stop)
+    assert "goes on with other" not in caplog.text
+    taken(others, resume=True)
+    assert "goes on with other images held out than it was begun with, so that the accuracies" in caplog.text
+    caplog.clear()
+    taken(None, resume=True)
+    assert "goes on with other images held out" in caplog.text
+
+
 def test_a_checkpoint_that_some_processes_do_not_see_is_not_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_checks.distributed, "gathered", lambda seen: [seen, False, True])
     (tmp_path / files.STATE).touch()
