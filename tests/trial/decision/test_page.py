@@ -110,3 +110,11 @@ def test_arms_that_train_against_another_threat_are_named(tmp_path):
         "train against linf 0.1, but rotation_none and rotation_joint against the threat that the plan names there."
         in text
     )
+
+
+def test_results_of_several_versions_are_said(tmp_path):
+    found = trial(hardened(0.1), seeds=2, images=50)
+    for result, version in zip(found.results, ["1", *["2"] * len(found.results)], strict=False):
+        result.records.facts["versions"] = {"torch": version}
+    write(decide(found), tmp_path)
+    assert "Results are of several versions (torch 1 and 2)" in (tmp_path / "decision.md").read_text()
