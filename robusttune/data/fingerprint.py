@@ -15,6 +15,7 @@ from robusttune.run.provenance import digest, of_all, tensor_bytes
 from robusttune.types import Loader
 
 Rows: TypeAlias = NDArray[np.int64]
+Foreign: TypeAlias = Any  # a part of whatever loader or data set a user has
 
 # What data sets call their files with labels, their files alone, their labels, and their images in memory.
 SAMPLES, PATHS = ("samples", "imgs", "_samples"), ("_image_files",)
@@ -43,7 +44,7 @@ def fingerprint_of(loader: Loader | None) -> str | None:
     return digest(part.encode() for part in parts) if parts else None
 
 
-def _of_loader(loader: Any) -> Iterator[str]:
+def _of_loader(loader: Foreign) -> Iterator[str]:
     if isinstance(loader, list | tuple):
         yield from _of_batches(loader)
         return
@@ -57,7 +58,7 @@ def _of_loader(loader: Any) -> Iterator[str]:
         yield from _of_rows(dataset, np.arange(count))
 
 
-def _of_batches(batches: Sequence[Any]) -> Iterator[str]:
+def _of_batches(batches: Sequence[Foreign]) -> Iterator[str]:
     """Hash the images in a list of batches, in whatever order they are; none where they are too large."""
     values = [[each for each in _values_in(batch) if isinstance(each, Tensor)] for batch in batches]
     if not any(values) or sum(each.numel() * each.element_size() for batch in values for each in batch) > MOST:
@@ -65,13 +66,13 @@ def _of_batches(batches: Sequence[Any]) -> Iterator[str]:
     yield of_all(digest(map(tensor_bytes, row)) for batch in values for row in zip(*batch, strict=True))
 
 
-def _values_in(batch: Any) -> Sequence[object]:
+def _values_in(batch: Foreign) -> Sequence[object]:
     if isinstance(batch, Tensor):
         return [batch]
     return [batch[key] for key in sorted(batch)] if isinstance(batch, dict) else list(batch)
 
 
-def _of_rows(dataset: Any, rows: Rows) -> Iterator[str]:
+def _of_rows(dataset: Foreign, rows: Rows) -> Iterator[str]:
     """Hash what a data set, or one inside of it, holds of these images."""
     if isinstance(dataset, Subset):
         yield from _of_rows(dataset.dataset, _numbers(dataset.indices)[rows])
@@ -88,7 +89,7 @@ def _of_rows(dataset: Any, rows: Rows) -> Iterator[str]:
         yield from held
 
 
-def _held(dataset: Any, rows: Rows) -> Iterator[str]:
+def _held(dataset: Foreign, rows: Rows) -> Iterator[str]:
     """Hash the files, images in memory and labels of a data set that wraps no other."""
     if isinstance(dataset, TensorDataset):
         yield from (_of_values(each, rows) for each in dataset.tensors)
@@ -104,7 +105,7 @@ def _held(dataset: Any, rows: Rows) -> Iterator[str]:
         yield _of_values(labels if isinstance(labels, Tensor) else np.asarray(labels), rows)
 
 
-def _sized(dataset: Any, names: Sequence[str]) -> Any:
+def _sized(dataset: Foreign, names: Sequence[str]) -> Foreign:
     """Return the first of these attributes that holds something for each image; None where there is none."""
     for place in (dataset, getattr(dataset, "reader", None)):  # where timm has them
         for name in names:
@@ -131,7 +132,7 @@ def _size(path: str) -> int | None:
         return None
 
 
-def _of_values(values: Tensor | NDArray[Any], rows: Rows) -> str:
+def _of_values(values: Tensor | NDArray[Foreign], rows: Rows) -> str:
     """Hash labels, or some of the images, in memory."""
     chosen = rows if values.ndim == 1 else _some(rows)
     picked = values[torch.from_numpy(chosen).to(values.device)] if isinstance(values, Tensor) else values[chosen]
@@ -144,5 +145,5 @@ def _some(rows: Rows) -> Rows:
     return rows if len(rows) <= SOME else rows[np.linspace(0, len(rows) - 1, SOME).astype(np.int64)]
 
 
-def _numbers(values: Any) -> Rows:
+def _numbers(values: Foreign) -> Rows:
     return np.array([int(each) for each in values], dtype=np.int64)
