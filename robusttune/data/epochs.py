@@ -19,6 +19,7 @@ from robusttune.data.batches import (
     unpacked,
     yields_images_alone,
 )
+from robusttune.data.fingerprint import fingerprint_of
 from robusttune.data.loaders import batches_of, images_an_epoch, is_exhaustible, length_of
 from robusttune.run.provenance import digest, tensor_bytes
 from robusttune.types import Json, Loader
@@ -146,13 +147,14 @@ class Batches:
                 )
 
     def facts(self) -> dict[str, Json]:
-        """Return what `run.json` keeps of the data: numbers of images and batches, shape and hash of the first batch."""
+        """Return what `run.json` keeps of the data: numbers of images and batches, shape and hash of the first batch, fingerprint."""
         images = length_of(getattr(self.loader, "dataset", None))
         shape, first = None, None
         if self._peeked is not None:
             shape = list(self._peeked[0].shape)
             first = digest(tensor_bytes(tensor) for tensor in self._peeked if tensor is not None)
-        return {"images": images, "batches": length_of(self.loader), "shape": shape, "first": first}
+        known = {"shape": shape, "first": first, "fingerprint": fingerprint_of(self.loader)}
+        return {"images": images, "batches": length_of(self.loader), **known}
 
     def _parts(self, batch: CheckedBatch, device: torch.device | None = None) -> Iterator[CheckedBatch]:
         images, labels = batch

@@ -1,5 +1,6 @@
 """A Trainer of Hugging Face's transformers whose loss is RobustLoss."""
 
+import logging
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from robusttune.run import distributed
 from robusttune.training.robust_loss import RobustLoss
 
 FILE = "robust_loss.pt"
+logger = logging.getLogger("robusttune")
 
 Setting: TypeAlias = Any  # whatever Trainer takes there
 Computed: TypeAlias = Any  # a loss, or a pair of a loss and outputs
@@ -29,7 +31,7 @@ class RobustTrainer(Trainer):
 
     Optimizer, scheduler, callbacks and checkpoints are Trainer's own: the optimizer of `args` trains the heads, too, and a checkpoint
     is that of the plain model, which `from_pretrained` loads. The state of the heads is a file beside it, `robust_loss.pt`, and
-    `train(resume_from_checkpoint=…)` restores it exactly. Batches are those of image classification: `pixel_values`, `labels`. Several
+    `train(resume_from_checkpoint=…)` restores it exactly; `load_best_model_at_end` gives the heads of the best model. Batches are those of image classification: `pixel_values`, `labels`. Several
     processes, under torchrun or accelerate launch, average gradients, and at each step of the optimizer the running statistics, too.
 
     Args:
@@ -122,7 +124,7 @@ def _last_checkpoint(folder: str | None) -> str | None:
 
 
 class _BesideModel(TrainerCallback):
-    """Does for the heads what Trainer does for the model alone: sets gradients to zero, and saves."""
+    """Does for the heads what Trainer does for the model alone: sets gradients to zero, saves, and loads the best ones at the end."""
 
     def __init__(self, robust_loss: RobustLoss) -> None:
         self.robust_loss = robust_loss
@@ -136,3 +138,16 @@ class _BesideModel(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
             torch.save(dict(Resumable(self.robust_loss).state_dict()), folder / FILE)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: object
+    ) -> None:
+        if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+            return
+        path = Path(state.best_model_checkpoint) / FILE
+        if path.exists():
+            self.robust_loss.heads.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["heads"])
+        else:
+            logger.warning(
+                "%s is missing: the heads are those of the last step, beside the weights of the best model", path
+            )

@@ -1,5 +1,6 @@
 """Record: one measured number with its setting and its 95% interval."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -7,16 +8,20 @@ from typing import Any, TypeAlias
 
 from robusttune.measuring.intervals import wilson
 from robusttune.run.folder import as_json
+from robusttune.run.provenance import digest
 from robusttune.run.settings import shown_radius
 
 RADII = ("eps", "step_size")
-SINGLE = ("right", "answers")  # attributes of a Record that hold a value for each image
+SINGLE = ("right", "answers", "images_key")  # attributes of a Record about single images
+SOME = 64  # images by which sets of images are told apart
 AGREEMENT = "agreement"
 # Metrics of the share of images that a model answers right, or, where there are no labels, as a teacher does.
 ANSWERED = ("accuracy", AGREEMENT)
 
 # What a number depends on, by name: values of JSON, which readers compare and format as the type they know them to have.
 Setting: TypeAlias = Mapping[str, Any]
+
+logger = logging.getLogger("robusttune")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Record:
             count single images.
         answers: for each image the class that the model answers, in the same order: under attack the wrong one that an
             attack found first, and the image's label where none did; None if it was not kept.
+        images_key: a key of these images, which Records write; "" if they are not known.
     """
 
     evaluation: str
@@ -44,6 +50,7 @@ class Record:
     setting: Setting = field(default_factory=dict)
     right: tuple[bool, ...] | None = field(default=None, repr=False, compare=False)
     answers: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    images_key: str = field(default="", repr=False, compare=False)
 
 
 def accuracy(
@@ -217,6 +224,34 @@ def plain(record: Record, classes: Sequence[str]) -> dict[str, Any]:
     if isinstance(label, int) and label < len(classes):
         setting["class name"] = named(label, classes)
     return {**numbers_of(record), "interval": list(record.interval), "setting": setting}
+
+
+def of_same_images(records: Sequence[Record], hashes: Sequence[str]) -> list[Record]:
+    """Write into Records of which images their answers are; leave the answers out, with a warning, where they are of different ones.
+
+    Args:
+        records: with answers or without.
+        hashes: of the images of all of them, sorted; () where they are not known, as in a list of several Records.
+    """
+    answered = [record.right is not None or record.answers is not None for record in records]
+    if hashes:
+        some = [hashes[round(row * (len(hashes) - 1) / SOME)] for row in range(SOME + 1)]
+        key = digest([f"{len(hashes)} {some}".encode()])
+        known = [not has or each.images_key == key for each, has in zip(records, answered, strict=True)]
+        return [
+            each if is_known else replace(each, images_key=key) for each, is_known in zip(records, known, strict=True)
+        ]
+    keys = {each.images_key for each, has in zip(records, answered, strict=True) if has and each.images_key}
+    if len(keys) < 2:
+        return list(records)
+    logger.warning(
+        "Records of %d different sets of images were joined: their answers to single images are left out, as they belong to different "
+        "images; evaluate all on the same images to combine attacks or to compare models",
+        len(keys),
+    )
+    return [
+        replace(each, right=None, answers=None) if has else each for each, has in zip(records, answered, strict=True)
+    ]
 
 
 def equal(first: object, second: object) -> bool:

@@ -12,7 +12,7 @@ from robusttune.measuring import failures
 from robusttune.measuring.agreement import caveat
 from robusttune.measuring.failures import Failure
 from robusttune.measuring.html import html_table
-from robusttune.measuring.record import ANSWERED, Record, accuracy, cells_of, equal, numbers_of, plain
+from robusttune.measuring.record import ANSWERED, Record, accuracy, cells_of, equal, numbers_of, of_same_images, plain
 from robusttune.measuring.records_files import (
     CHECKSUMS,
     answers_path,
@@ -65,7 +65,7 @@ class Records(list[Record]):
         labels: Sequence[int] = (),
         failures: Sequence[Failure] = (),
     ) -> None:
-        super().__init__(records)
+        super().__init__(of_same_images(list(records), hashes))
         self.failures = list(failures)
         self.facts, self.hashes, self.labels = dict(facts or {}), tuple(hashes), tuple(labels)
 

@@ -48,17 +48,18 @@ def merged(results: Sequence[Result]) -> Records:
     of the evaluations of those images that most of the images belong to: `quick` uses few of them.
     """
     parts_of_failures = [part for result in results for part in distributed.gathered(result.tally.failures)]
-    records = Records(failures=worst(failure for part in parts_of_failures for failure in part))
     answers = [_answers(result) for result in results]
-    for each in sorted((each for each in answers if any(each.rights)), key=lambda each: -len(each.hashes))[:1]:
-        records.hashes, records.labels = each.hashes, each.labels
+    known = [each for each in answers if any(each.rights)]
+    hashes, labels, *_ = max(known, key=lambda each: len(each.hashes), default=_Answers((), (), [], []))
+    records: list[Record] = []
     for result, each in zip(results, answers, strict=True):
-        kept = each.hashes == records.hashes
+        kept = each.hashes == hashes
         records += [
             replace(with_plain_numbers(record), right=right if kept else None, answers=answers if kept else None)
             for record, right, answers in zip(result.records, each.rights, each.answers, strict=True)
         ]
-    return records
+    failures = worst(failure for part in parts_of_failures for failure in part)
+    return Records(records, hashes=hashes, labels=labels, failures=failures)
 
 
 class _Answers(NamedTuple):

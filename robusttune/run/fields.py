@@ -152,4 +152,7 @@ OF_DATA = {
     "images": COUNT,
     "batches": COUNT,
     "first": TEXT,
+    "fingerprint": TEXT,
+    "held out": TEXT,
+    "without labels": TEXT,
 }

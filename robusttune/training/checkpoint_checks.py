@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 MOST = 2**63
 SHOWN = 3  # names of weights in an error
 COUNTED = ("images", "batches")  # of the data's facts in `run.json`
+BESIDE = (
+    (
+        "held out",
+        "val_loader",
+        ", so that the accuracies of its epochs cannot be compared, and the best one may be another",
+    ),
+    ("without labels", "unlabeled_loader", ""),
+)
 
 
 def _is_number(value: object) -> bool:
@@ -70,12 +78,13 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) -> None:
-    """Log a warning if a run is resumed with another number of images or batches.
+def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]], *, over: bool) -> None:
+    """Log a warning if a run is resumed with another number of images or batches, or with other images.
 
     Args:
         folder: the folder of the run.
         facts: the contents of `run.json` for the present call.
+        over: True if the run has finished, and takes no more steps.
     """
     path = folder / files.RUN
     before = (read_facts(path).get("data") if path.exists() else None) or {}
@@ -83,13 +92,38 @@ def warn_of_other_data(folder: Path, facts: Mapping[str, Mapping[str, object]]) 
     changed = [
         f"{before[name]} {name} and now {now[name]}" for name in COUNTED if before.get(name) not in (None, now[name])
     ]
+    names = before.get("fingerprint"), now.get("fingerprint")
+    if not changed and None not in names and names[0] != names[1]:
+        changed = ["as many images as now, but other ones, or other labels of them"]
+    if distributed.rank() == 0:
+        _warn_of_others_beside(folder, before, now)
     if changed and distributed.rank() == 0:
         logger.warning(
-            "the run in %s goes on with other data than it was begun with: its loader had %s. If held-out images are taken "
-            "from it, they now differ, and the run may have trained on some of them: pass the same data, or start afresh in another folder",
+            "the run in %s %s: its loader had %s. %s: pass the same data, or start afresh in another folder",
             folder,
+            "has finished with other data than are passed now"
+            if over
+            else "goes on with other data than it was begun with",
             ", ".join(changed),
+            "Its weights are returned, which learned from those images"
+            if over
+            else "Where images are held back from the loader, they are others now, and may have been trained on before",
         )
+
+
+def _warn_of_others_beside(folder: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Log a warning where the images beside those of the loader are others, and the loader's are the same; see `warn_of_other_data`."""
+    if before.get("fingerprint") != now["fingerprint"]:  # else a part of the loader's may be held out
+        return
+    for name, loader, why in BESIDE:
+        if before.get(name) not in (None, now[name]):
+            logger.warning(
+                "the run in %s goes on with other images %s than it began with%s: pass the %s of before, or start afresh in another folder",
+                folder,
+                name,
+                why,
+                loader,
+            )
 
 
 def check_state(state: Mapping[str, object]) -> None:

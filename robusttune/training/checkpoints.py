@@ -110,8 +110,8 @@ class Checkpoints:
             restore(training, state)
         if not training.consumed and distributed.rank() == 0:
             self._save_outputs(training)  # a stop after the last state may have left those of the epoch before
+        warn_of_other_data(self.folder, facts, over=training.over)
         if not training.over:
-            warn_of_other_data(self.folder, facts)
             for batches in (training.batches, training.unlabeled):
                 run_folder.warn_if_inexact(getattr(batches, "loader", None))
         return True, more
@@ -229,5 +229,5 @@ def _check_decay(stepper: Stepper, saved: Mapping[str, Any]) -> None:
     if isinstance(stepper.recipe.optimizer, str) and before != now:
         raise OtherDecay(
             f"the run was begun with weight decay {max(before):g}, and now {stepper.recipe} would be taken: another version chose "
-            "other values for this optimizer. Go on with that version, or begin anew with resume=False"
+            "other values for this optimizer. Go on with that version, or start afresh with resume=False"
         )

@@ -6,6 +6,7 @@ import torch
 
 from robusttune.augmentations._augment import overlaps
 from robusttune.data.class_names import class_names
+from robusttune.data.fingerprint import fingerprint_of
 from robusttune.data.unlabeled import Mixture
 from robusttune.model.devices import dtype_of
 from robusttune.model.seen_corruptions import trained_on
@@ -28,7 +29,7 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "arguments": arguments,
         "objects": [name for name, value in arguments.items() if not run_folder.is_plain(value)],
         "loaders": [name for name in ("val_loader", "unlabeled_loader") if loaders[name] is not None],
-        "data": training.batches.facts(),
+        "data": {**training.batches.facts(), **_beside(training)},
         "start": fingerprint(training.robust_loss.model),
         # A function's answers to the first images, which are others in each process.
         **({} if teacher is None else {"teacher": distributed.gathered(teacher.facts(training.batches.peeked[0]))[0]}),
@@ -40,6 +41,12 @@ def run_facts(training: Training, settings: RunSettings) -> dict[str, Any]:
         "versions": versions(),
     }
     return run_folder.with_notes(facts, settings.output.notes)
+
+
+def _beside(training: Training) -> dict[str, str | None]:
+    """Return the fingerprints of the images that are held out, and of those without labels that the pretext losses alone take."""
+    unlabeled = None if training.unlabeled is None else training.unlabeled.loader
+    return {"held out": fingerprint_of(training.validation.loader), "without labels": fingerprint_of(unlabeled)}
 
 
 def about(training: Training, settings: RunSettings) -> About:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from robusttune.data.epochs import Batches
+from robusttune.data.fingerprint import fingerprint_of
 from robusttune.data.loaders import check_loader, length_of
 from robusttune.data.splits import held_back, parted
 from robusttune.trial.equal_compute import Sizes
@@ -31,8 +32,9 @@ class Data(NamedTuple):
         loader: the loader of training images.
         held: the loader of images to judge epochs on; None for none.
         test: the loader of test images.
-        unlabeled: the loader of images without labels; None for none.
+        unlabeled: the loader of images without labels, for pretext tasks; None for none.
         sizes: the sizes of batches.
+        fingerprints: the fingerprints of the training images, by their names in the plan; those that are not known are missing.
     """
 
     loader: Loader
@@ -40,6 +42,7 @@ class Data(NamedTuple):
     test: Loader
     unlabeled: Loader | None
     sizes: Sizes
+    fingerprints: DataFacts | None = None
 
     def facts(self) -> DataFacts:
         """Return the counts and shapes by which a plan recognises its images."""
@@ -51,6 +54,7 @@ class Data(NamedTuple):
             "held out": length_of(getattr(self.held, "dataset", None)),
             "test images": length_of(getattr(self.test, "dataset", None)),
             "unlabelled images": length_of(getattr(self.unlabeled, "dataset", None)),
+            **(self.fingerprints or {}),
         }
 
 
@@ -92,7 +96,14 @@ def divided(loader: Loader, test_loader: Loader | None = None, unlabeled_loader:
         check_loader(unlabeled_loader, "unlabeled_loader", passes=2)
         first, _ = Batches(unlabeled_loader, labelled=False).first()
         sizes = sizes._replace(unlabeled=len(first), unlabeled_batches=_length(unlabeled_loader, "unlabeled_loader"))
-    return Data(loader, held, test_loader, unlabeled_loader, sizes)
+    return Data(loader, held, test_loader, unlabeled_loader, sizes, _fingerprints(loader, unlabeled_loader))
+
+
+def _fingerprints(loader: Loader, unlabeled: Loader | None) -> DataFacts:
+    found = fingerprint_of(loader), fingerprint_of(unlabeled)
+    # The word before the digits keeps the reader of the plan from taking them for a number.
+    facts: DataFacts = {} if found[0] is None else {"training fingerprint": f"hash {found[0]}"}
+    return facts if found[1] is None else {**facts, "unlabelled fingerprint": f"hash {found[1]}"}
 
 
 def _length(loader: Loader, name: str) -> int:

@@ -40,6 +40,8 @@ DataFacts = TypedDict(
         "held out": int | None,
         "test images": int | None,
         "unlabelled images": int | None,
+        "training fingerprint": str,
+        "unlabelled fingerprint": str,
     },
     total=False,
 )
@@ -97,7 +99,7 @@ class TrialPlan:
 
     Attributes:
         model: name and fingerprint of the model that every arm starts from.
-        data: counts and shapes by which these images are recognised.
+        data: counts, shapes and fingerprints by which these images are recognised.
         budget: what the trial may cost; None for no limit.
         threats: radii by norm, in pixel units on [0,1]; arms train against the first.
         seeds: the seeds of training.

@@ -83,6 +83,15 @@ class Trial:
             together=(place / TOGETHER).exists(),
         )
 
+    @property
+    def mixed(self) -> str:
+        """The packages of which the results are of several versions, in words; "" where all are of the same ones."""
+        found: dict[str, set[str]] = {}
+        for result in [*self.results, *(self.first.results if self.first else [])]:
+            for name, version in (result.records.facts.get("versions") or {}).items():
+                found.setdefault(name, set()).add(version)
+        return ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in found.items() if len(each) > 1)
+
     @classmethod
     def of(cls, plan: TrialPlan, folder: Path) -> "Trial":
         """Read the results of one stage, by its plan."""

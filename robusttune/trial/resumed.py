@@ -13,11 +13,13 @@ from robusttune.run.log import tell
 from robusttune.run.provenance import fingerprint
 from robusttune.training.presets import EARLIER
 from robusttune.trial.data import Data, InputSpace
-from robusttune.trial.plan import PLAN, TrialPlan
+from robusttune.trial.plan import PLAN, DataFacts, TrialPlan
 from robusttune.trial.plan_defaults import PlanRequest
 from robusttune.trial.request_checks import chosen_seeds
 from robusttune.trial.results import START
 from robusttune.types import Channels, Json
+
+FINGERPRINTS = {"training fingerprint": "training images", "unlabelled fingerprint": "images without labels"}
 
 
 def earlier_plan(
@@ -44,19 +46,37 @@ def earlier_plan(
     if not path.exists():
         return None
     plan = TrialPlan.read(folder)
-    for name, before, now in (("model", plan.model, name_of(model)), ("data", plan.data, data.facts())):
+    counts, facts = _counted(plan.data), _counted(data.facts())
+    for name, before, now in (("model", plan.model, name_of(model)), ("data", counts, facts)):
         if before != now:
             start = f"; the weights that it starts from are in {str(folder / START)!r}" if name == "model" else ""
             raise ValueError(
                 f"{str(path)!r} is of {name} {before}, but this is {now}{start}: pass the {name} of the plan, or name "
                 "another folder"
             )
+    _check_images(path, plan.data or {}, data)
     before = json.loads((folder / files.RUN).read_text(encoding="utf-8"))["arguments"]
     _check_request(path, request, before, defaults)
     _check_input(path, space, before)
     if "preset" not in (plan.settings or {}):
         tell(f"{str(path)!r} names no preset, like earlier plans: its arms take preset={EARLIER!r}", progress)
     return plan
+
+
+def _counted(facts: DataFacts | None) -> dict[str, object] | None:
+    """Return the facts of a trial's data without the fingerprints, which not every trial has."""
+    return None if facts is None else {name: fact for name, fact in facts.items() if name not in FINGERPRINTS}
+
+
+def _check_images(path: Path, before: DataFacts, data: Data) -> None:
+    """Raise a ValueError where images to train on are as many as before, but others; a plan of before has no fingerprint."""
+    for name, what in FINGERPRINTS.items():
+        known, now = before.get(name), (data.fingerprints or {}).get(name)
+        if known is not None and now is not None and known != now:
+            raise ValueError(
+                f"{str(path)!r} is of other {what}: there are as many now, but their files, values or labels are not those of before ({name} "
+                f"was {known} and is {now}), so that its arms could not be compared: pass the {what} of before, or name another folder"
+            )
 
 
 def name_of(model: nn.Module) -> str:

@@ -111,18 +111,24 @@ def too_few(plan: TrialPlan, there: int | None = None) -> str | None:
 
     Args:
         plan: the plan of the trial.
-        there: number of held-out images of both stages; None if it is not known.
+        there: number of held-out images of both stages; None if there are more than the plan takes.
     """
     images, difference = plan.evaluation.images, LARGEST / 100
+    screened = (plan.screening or {}).get("images", 0)
     if there is not None:
-        images = min(images, there - (plan.screening or {}).get("images", 0))
+        images = min(images, there - screened)
     normal = NormalDist()
     enough = (normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(ENOUGH)) ** 2 * (1 - difference) / difference
     if images >= enough:
         return None
+    least = math.ceil(enough)
+    beside = f", beside the {screened} that the screening takes" if screened else ""
+    # Where there are enough, the plan takes too few of them.
+    enlarged = there is None or there - screened >= least
+    advice = f"raise images to {least} or more" if enlarged else "hold more back, or pass a larger test_loader"
     return (
-        f"{images} held-out images are too few for any answer: a difference of {LARGEST} points takes at least "
-        f"{math.ceil(enough)}, with however many seeds; hold more back, or pass a larger test_loader"
+        f"{images} held-out images are too few for any answer: a difference of {LARGEST} points takes at least {least}{beside}, "
+        f"with however many seeds; {advice}"
     )
 
 

@@ -119,6 +119,21 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not_interrupted(named, strai
     assert same_tensors(trainer.robust_loss.state_dict(), straight.robust_loss.state_dict())
 
 
+def test_the_best_model_at_the_end_comes_with_its_heads(tmp_path, caplog):
+    best = {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "accuracy"}
+    trainer = a_trainer(tmp_path, num_train_epochs=2, **best)
+    trainer.train_dataset = trainer.eval_dataset = Digits(0, 16)
+    values = iter([0.9, 0.5])
+    trainer.compute_metrics = lambda outcome: {"accuracy": next(values)}
+    trainer.train()
+    first, last = (torch.load(tmp_path / f"checkpoint-{step}" / "robust_loss.pt")["heads"] for step in (1, 2))
+    assert not same_tensors(first, last)
+    assert same_tensors(trainer.robust_loss.heads.state_dict(), first)
+    (tmp_path / "checkpoint-1" / "robust_loss.pt").unlink()
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    assert "the heads are those of the last step" in caplog.text
+
+
 def test_a_checkpoint_without_the_heads_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"robust_loss.pt' is missing.*resume from a checkpoint that RobustTrainer wrote"

@@ -261,6 +261,24 @@ def test_a_comparison_says_that_quick_is_left_out_where_it_measured_a_part():
     )
 
 
+def test_records_of_different_images_are_not_combined(caplog):
+    model, images, labels = linear()
+    first, second, again = (
+        robusttune.evaluate(model, [(images[rows], labels[rows])], [partial(sweep, eps=[0.1], steps=1)], progress=False)
+        for rows in (slice(8), slice(8, 16), slice(8))
+    )
+    joined = Records([*first, *again])
+    assert joined.worst(norm="linf", eps=0.1).right == first.where(norm="linf", eps=0.1)[0].right
+    assert not caplog.text
+    joined = Records([*first, *second])
+    assert (
+        "Records of 2 different sets of images were joined: their answers to single images are left out" in caplog.text
+    )
+    with pytest.raises(ValueError, match=r"no Record of .* holds the answer to each image"):
+        joined.worst(norm="linf", eps=0.1)
+    assert [each.value for each in joined] == [each.value for each in (*first, *second)]
+
+
 def test_images_that_occur_with_two_labels_are_themselves_in_each_order():
     """Each is right with one label, and stays so under an attack that changes nothing."""
     model, images, labels = linear()

@@ -26,7 +26,7 @@ def saved(tmp_path):
 
 
 def numbers(records):
-    return [{**asdict(record), "right": None, "answers": None} for record in records]
+    return [{**asdict(record), "right": None, "answers": None, "images_key": ""} for record in records]
 
 
 def test_whole_files_are_read_without_a_word(saved, caplog):

@@ -173,6 +173,58 @@ def test_a_run_that_goes_on_with_other_images_is_warned_of(tmp_path, caplog):
     assert "its loader had 760 images and now 684, 48 batches and now 43" in caplog.text
 
 
+def test_a_run_that_goes_on_with_as_many_other_images_is_warned_of(tmp_path, caplog):
+    def taken(folder, loader, **more):
+        settings = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 1, "progress": False}
+        robusttune.harden(a_model(), loader, out=tmp_path / folder, **settings, **more)
+
+    def stop(facts):
+        raise InterruptedError
+
+    batches, others = ([(each * more, labels) for each, labels in DataLoader(Noisy(32), 16)] for more in (1, 0.99))
+    with pytest.raises(InterruptedError):
+        taken("run", batches, on_epoch=stop)
+    taken("run", others, resume=True)
+    assert (
+        "goes on with other data than it was begun with: its loader had as many images as now, but other" in caplog.text
+    )
+    caplog.clear()
+    taken("run", batches, resume=True)
+    assert "has finished with other data than are passed now" not in caplog.text
+    taken("run", others, resume=True)
+    assert "has finished with other data than are passed now" in caplog.text
+    caplog.clear()
+    written = json.loads((tmp_path / "run" / files.RUN).read_text())
+    del written["data"]["fingerprint"]  # as runs of before have it
+    (tmp_path / "run" / files.RUN).write_text(json.dumps(written))
+    taken("run", others, resume=True)
+    assert "other data" not in caplog.text
+
+
+def test_a_run_that_goes_on_with_other_held_out_images_is_warned_of(tmp_path, caplog):
+    batches, held, others = (
+        [(each * more, labels) for each, labels in DataLoader(Noisy(32), 16)] for more in (1, 0.99, 0.98)
+    )
+
+    def taken(val_loader, **more):
+        settings = {"norm": "l2", "tasks": None, "epochs": 2, "steps": 1, "progress": False, "val_loader": val_loader}
+        robusttune.harden(a_model(), batches, out=tmp_path, **settings, **more)
+
+    def stop(facts):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        taken(held, on_epoch=stop)
+    with pytest.raises(InterruptedError):
+        taken(held, resume=True, on_epoch=stop)
+    assert "goes on with other" not in caplog.text
+    taken(others, resume=True)
+    assert "goes on with other images held out than it was begun with, so that the accuracies" in caplog.text
+    caplog.clear()
+    taken(None, resume=True)
+    assert "goes on with other images held out" in caplog.text
+
+
 def test_a_checkpoint_that_some_processes_do_not_see_is_not_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_checks.distributed, "gathered", lambda seen: [seen, False, True])
     (tmp_path / files.STATE).touch()

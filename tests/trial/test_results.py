@@ -69,6 +69,17 @@ def test_a_trial_is_read_back_and_what_does_not_train_is_there_for_every_seed(fo
     assert set(records.facts["evaluations"]) == {"clean", "sweep"}
 
 
+def test_results_of_several_versions_are_noticed(folder):
+    assert Trial.load(folder).mixed == ""
+    for path, version in zip(
+        sorted(folder.glob("arms/adversarial/*/evaluation/clean-*/records.jsonl")), "12", strict=True
+    ):
+        records = Records.load(path)
+        records.facts["versions"] = {"torch": f"2.{version}", "timm": "1.0"}
+        records.save(path)
+    assert Trial.load(folder).mixed == "torch 2.1 and 2.2"
+
+
 def test_an_edited_plan_keeps_what_still_fits(folder):
     def left(**edit):
         (folder / PLAN).write_text(yaml.safe_dump({**PLAIN, **edit}, sort_keys=False))

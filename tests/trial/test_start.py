@@ -1,5 +1,7 @@
 """What a trial looks at before it spends anything: classes and number of the held-out images."""
 
+import re
+
 import pytest
 import torch
 from small_trials import loader, small, tried
@@ -39,6 +41,21 @@ def test_too_few_is_what_endless_seeds_could_not_tell(images, few):
     error = (share * (1 - share) / images).sqrt()
     found = float((share > 1.96 * error).float().mean())
     assert found > 0.75 if not few else found < 0.999
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (None, r"at least 150, beside the 50 that the screening takes, .*; raise images to 150 or more$"),
+        (200, r"^100 held-out.*; raise images to 150 or more$"),
+        (149, r"^99 held-out.*beside the 50 .*; hold more back, or pass a larger test_loader$"),
+    ],
+)
+def test_too_few_says_what_the_screening_takes_and_what_to_do(there, says):
+    plan = TrialPlan(
+        seeds=[0], epochs=1, arms={}, screening={"images": 50}, evaluation=PlannedEvaluation(100, ["clean"])
+    )
+    assert re.search(says, too_few(plan, there))
 
 
 def test_labels_that_the_model_has_no_output_for_are_refused(tmp_path):

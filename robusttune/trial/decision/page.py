@@ -13,7 +13,7 @@ from robusttune.trial.decision import checklists
 from robusttune.trial.decision.findings import Comparison, Findings, leaders
 from robusttune.trial.decision.metrics import Accuracies, Metric, label, needed
 from robusttune.trial.decision.next_stage import costs_in_words, in_time, seeds_in_words
-from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, TOGETHER, next_command, screening, stages
+from robusttune.trial.decision.page_of_stages import HOW_WITH_LOOKS, MIXED, TOGETHER, next_command, screening, stages
 from robusttune.trial.decision.pareto import draw, front, goals
 from robusttune.trial.decision.picture import draw_arms
 from robusttune.trial.decision.significance import FEWEST_SEEDS, Numbers, half_width
@@ -75,6 +75,7 @@ def _verdict(decision: Decision) -> str:
         *(f"- {reason}." for reason in measured.left_out),
         *stages(decision),
         *([f"- {TOGETHER}"] if decision.trial.together else []),
+        *([f"- {MIXED.format(mixed)}"] if (mixed := decision.trial.mixed) else []),
     ]
     return "\n".join(lines)
 

@@ -14,6 +14,10 @@ CHANGED = (
     "difference real that is none: rather begin a new trial, in another folder and with other seeds"
 )
 TOGETHER = "Trainings ran at the same time and made each other slower: the times here, and what the next stage is said to cost, are too high."
+MIXED = (
+    "Results are of several versions ({}), with which the same training may end elsewhere: a difference between arms or seeds may be one "
+    "of versions. Run all of a trial with the same ones."
+)
 HOW_WITH_LOOKS = (
     "Each arm was trained several times, with other seeds. A difference is real only if it is larger than the scatter from seed to "
     "seed and from one choice of held-out images to another explains (Student's t, with accuracies of the same seeds and images "

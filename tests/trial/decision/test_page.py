@@ -8,6 +8,7 @@ from browser import A4, needs_browser, shown_in
 from simulated import ARMS, hardened, trial
 from tables import unpadded
 
+from robusttune.trial.decision import page as page_of
 from robusttune.trial.decision.decide import decide, write
 
 pytest.importorskip("scipy")
@@ -110,3 +111,12 @@ def test_arms_that_train_against_another_threat_are_named(tmp_path):
         "train against linf 0.1, but rotation_none and rotation_joint against the threat that the plan names there."
         in text
     )
+
+
+def test_results_of_several_versions_are_said(tmp_path, monkeypatch):
+    found = trial(hardened(0.1), seeds=2, images=50)
+    for result, version in zip(found.results, ["1", *["2"] * len(found.results)], strict=False):
+        result.records.facts["versions"] = {"torch": version}
+    for picture in ("_picture", "_front"):
+        monkeypatch.setattr(page_of, picture, lambda decision, folder: "")
+    assert "Results are of several versions (torch 1 and 2)" in page_of.markdown(decide(found), tmp_path)
