@@ -219,7 +219,7 @@ def test_a_run_that_goes_on_with_other_held_out_images_is_warned_of(tmp_path, ca
         taken(held, resume=True, on_epoch=stop)
     assert "goes on with other" not in caplog.text
     taken(others, resume=True)
-    assert "goes on with other images held out than it was begun with, so that the accuracies" in caplog.text
+    assert "goes on with other images held out than it began with, so that the accuracies" in caplog.text
     caplog.clear()
     taken(None, resume=True)
     assert "goes on with other images held out" in caplog.text
