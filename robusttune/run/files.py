@@ -139,7 +139,11 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     missing = [name for name in current if name not in weights]
     kept = [name for name in missing if not _is_dense(current[name])]
     wrong = [name for name in missing if name not in kept] + [name for name in weights if name not in current]
-    wrong += [name for name in current if name in weights and _shape(current[name]) != _shape(weights[name])]
+    wrong += [
+        f"{name} ({ours} in the model, {theirs} in the file)"
+        for name in current
+        if name in weights and (ours := _shape(current[name])) != (theirs := _shape(weights[name]))
+    ]
     if wrong:
         alien = weights and not any(name in current for name in weights)
         there = f" (its own names are such as {next(iter(weights))})" if alien else ""

@@ -73,3 +73,9 @@ def test_a_damaged_file_is_called_damaged(tmp_path, content):
     (tmp_path / "weights.pt").write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as weights: it may be damaged"):
         files.load_weights(tmp_path / "weights.pt")
+
+
+def test_shapes_that_differ_are_shown():
+    model = nn.Linear(2, 3)
+    with pytest.raises(ValueError, match=r"such as weight \(\(3, 2\) in the model, \(3, 4\) in the file\)"):
+        files.give_weights(model, nn.Linear(4, 3).state_dict(), "a file")
