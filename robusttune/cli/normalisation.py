@@ -59,8 +59,11 @@ def _stated(file: Path, channels: int) -> tuple[Sequence[float], Sequence[float]
     except (OSError, ValueError):
         return None
     within = facts.get("pretrained_cfg", facts) if isinstance(facts, Mapping) else {}
-    found = [within.get(name) for name in ("mean", "std")] if isinstance(within, Mapping) else []
-    if not all(isinstance(each, list) and len(each) == channels for each in found) or not found:
-        return None
-    mean, std = (tuple(map(float, each)) for each in found)
-    return mean, std
+    mean, std = (_numbers(within.get(name) if isinstance(within, Mapping) else None) for name in ("mean", "std"))
+    return (mean, std) if len(mean) == len(std) == channels else None
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    """Return the numbers in a list; none for anything else."""
+    numbers = value if isinstance(value, list) else []
+    return tuple(map(float, numbers)) if all(isinstance(each, int | float) for each in numbers) else ()

@@ -42,7 +42,16 @@ def test_those_in_the_configuration_beside_the_weights_come_first(model, facts, 
         assert "beside the weights has mean=(0.1, 0.2, 0.3) and std=(0.4, 0.5, 0.6)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"pretrained_cfg": 3}', '{"mean": [0.5], "std": [0.5]}', '{"mean": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "{",
+        '{"pretrained_cfg": 3}',
+        '{"mean": [0.5], "std": [0.5]}',
+        '{"mean": ["x", "y", "z"], "std": [1, 1, 1]}',
+    ],
+)
 def test_a_configuration_without_them_is_passed_over(model, text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     assert taken(model, str(tmp_path / "weights.pth")) == (HALF, HALF)
