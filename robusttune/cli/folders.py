@@ -110,7 +110,7 @@ def read_folder(reader: FolderReader) -> Folder:
     inside = [
         (path, parts)
         for path, parts in places
-        if parts and not parts[0].startswith(".") and not os.path.basename(path).startswith(".")
+        if parts and not any(part.startswith(".") for part in (*parts, os.path.basename(path)))
     ]
     if not inside:
         raise ValueError(
@@ -149,8 +149,11 @@ def _may_be_class(place: Path, kinds: tuple[str, ...]) -> bool:
 
 
 def _holds_images(folder: Path, endings: tuple[str, ...]) -> bool:
-    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names)
-    return any(name.lower().endswith(endings) for name in files)
+    for _, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name.lower().endswith(endings) and not name.startswith(".") for name in names):
+            return True
+    return False
 
 
 def composed(names: Iterable[str]) -> list[str]:

@@ -2,13 +2,11 @@
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import timm
-import torch
 from safetensors import safe_open
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -19,8 +17,7 @@ from robusttune.cli.folders import composed
 from robusttune.cli.options import Sources
 from robusttune.data.class_names import shown
 from robusttune.run import files
-from robusttune.run.advisories import check_unpickler
-from robusttune.run.archives import check_expansion
+from robusttune.run.checkpoints import read_checkpoint
 from robusttune.types import from_json
 
 CLASSES_FILE = "--classes_file with the names of the classes in the order of the model's outputs, one a line"
@@ -189,9 +186,7 @@ def _facts_of(path: Path) -> object:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return file.metadata()
-        check_unpickler(path)
-        check_expansion(Path(path), "the weights")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return read_checkpoint(path, mapped=True)
     except Exception:  # each format has errors of its own
         return None
 
@@ -201,7 +196,7 @@ def _width_of(checkpoint: str | None) -> int | None:
     path = Path(checkpoint or "")
     path = path / files.MODEL if path.is_dir() else path
     try:
-        weights = files.load_weights(path)
+        weights = files.load_weights(path, quiet=True)
     except ValueError:  # which is reported when the model gets them
         return None
     widths = {len(weight) for name, weight in weights.items() if name.endswith("bias") and weight.ndim == 1}

@@ -17,13 +17,14 @@ from robusttune.cli.labels import (
     names_of,
 )
 from robusttune.cli.model_labels import came_with
+from robusttune.cli.normalisation import with_statistics
 from robusttune.cli.options import Arguments, Sources
 from robusttune.cli.runs import labels_of
 from robusttune.cli.sources import loader_of, named
 from robusttune.cli.unlabeled import judging_images, prepared_alone
 from robusttune.data.class_names import shown
 from robusttune.measuring.run_defaults import RunDefaults
-from robusttune.model.named import LIBRARIES, model_of, statistics_of
+from robusttune.model.named import LIBRARIES, model_of
 from robusttune.model.saved import run_of_checkpoint
 from robusttune.run.about import EarlierRun, check_same_names
 from robusttune.run.randomness import own_randomness
@@ -62,7 +63,7 @@ def prepared(
         model, loader = prepared_alone(sources, arguments, names, run=run, shuffle=shuffle, untrained=untrained)
     else:
         model, loader = _prepared(sources, arguments, labels=labels, run=run, shuffle=shuffle, untrained=untrained)
-    arguments = _with_statistics(arguments, sources, model, run)
+    arguments = with_statistics(arguments, sources, model, run)
     if not of_folder:  # evaluate looks at those of the run that it measures
         RunDefaults(run).statistics(arguments["mean"], arguments["std"], loader)
     return model, loader, arguments
@@ -110,14 +111,6 @@ def _prepared(
             doubt = fit_classifier(model, sources, names_of(loader.dataset), run, strict=not shuffle)
         say_untrained(doubt, allowed=untrained, finetune=bool(arguments.get("finetune")))
     return model, loader
-
-
-def _with_statistics(arguments: Arguments, sources: Sources, model: nn.Module, run: EarlierRun | None) -> Arguments:
-    """Add the mean and std that the model is known for, where the user has passed none."""
-    if arguments.get("mean") is not None or arguments.get("std") is not None:
-        return {"mean": None, "std": None, **arguments}
-    mean, std = statistics_of(named(sources), model) if run is None else run.statistics
-    return {**arguments, "mean": mean, "std": std}
 
 
 def _names_known(sources: Sources, run: EarlierRun | None, labels: Labels) -> Sequence[str] | None:

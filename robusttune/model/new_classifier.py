@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from robusttune.model.classifier import find_classifier
 from robusttune.model.devices import device_of, dtype_of
 from robusttune.model.probe import first_logits
+from robusttune.run.checkpoints import without_wrapper
 from robusttune.run.files import give_weights
 
 Layer = nn.Linear | nn.Conv2d
@@ -107,6 +108,7 @@ def give_weights_and_classifier(model: nn.Module, weights: Mapping[str, Tensor],
     Raises:
         ValueError: names or shapes differ in other places.
     """
+    weights = without_wrapper(weights, model.state_dict(), source)
     outputs = _outputs_in(weights, model, inputs)
     if outputs is not None:
         give_classifier(model, inputs, outputs)

@@ -21,6 +21,7 @@ from robusttune.run.about import STATE as STATE
 from robusttune.run.about import EarlierRun, run_of_metadata
 from robusttune.run.advisories import check_unpickler
 from robusttune.run.archives import check_expansion
+from robusttune.run.checkpoints import NotRead, read_checkpoint, weights_in, without_wrapper
 from robusttune.run.manifest import check_together
 from robusttune.run.provenance import digest
 from robusttune.run.seal import BrokenSeal, check_seal, metadata_of, sealed
@@ -28,7 +29,6 @@ from robusttune.run.writing import write_bytes
 from robusttune.types import PathLike, check_path
 
 FORMAT = 1
-NESTED = ("state_dict", "model", "model_state_dict")  # keys of the weights in checkpoints of other programs
 EXTRA = "_extra_state"  # torch's name of what a module keeps beside tensors
 
 Value = TypeVar("Value")
@@ -84,35 +84,37 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     write_bytes(path, save(dense, sealed(dense, metadata or {})))
 
 
-def load_weights(path: PathLike) -> dict[str, Tensor]:
+def load_weights(path: PathLike, *, quiet: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a safetensors or torch file, or of `model.safetensors` in a run's folder.
 
+    Args:
+        path: the file or the folder.
+        quiet: say nothing where the file holds averaged weights, too, which are not read.
+
     Raises:
-        ValueError: there is no such file, or it is damaged.
+        ValueError: there is no such file, it is damaged, or it holds code.
     """
     path = _file_in(Path(path), MODEL)
     if not path.exists():
         raise ValueError(f"{str(path)!r} is not there: pass a file of weights, or the folder of a finished run")
-    if path.suffix != ".safetensors":
-        check_unpickler(path)
     try:
         if path.suffix == ".safetensors":
             weights = load_file(path)
             check_seal(path, weights)
             return weights
-        check_expansion(path, "the weights")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_checkpoint(path)
+    except NotRead:
+        raise
     except Exception as error:
         why = "does not match its checksum" if isinstance(error, BrokenSeal) else "cannot be read as weights"
         raise ValueError(
             f"{str(path)!r} {why}: it may be damaged or half copied; restore it from a copy, or let the run write it again with "
             "resume=True"
         ) from error
-    held = loaded if isinstance(loaded, dict) else {}
-    held = next((held[key] for key in NESTED if isinstance(held.get(key), dict)), held)
+    held = weights_in(content, None if quiet else str(path))
     if not held or not all(isinstance(value, Tensor) or _is_extra(name) for name, value in held.items()):
         raise ValueError(f"{str(path)!r} does not hold a state_dict: save model.state_dict() or its safetensors")
-    return dict(held)
+    return held
 
 
 def run_of_weights(path: Path) -> EarlierRun | None:
@@ -122,7 +124,7 @@ def run_of_weights(path: Path) -> EarlierRun | None:
 
 
 def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into the model, whose names and shapes they must have exactly.
+    """Load weights into the model, whose names and shapes they must have exactly, but for a wrapper's name before each.
 
     What a safetensors file cannot hold may be missing (see `save_weights`), and stays as the model has it, with a warning.
 
@@ -133,13 +135,20 @@ def give_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ValueError: names or shapes differ; up to three of them are shown.
     """
     current = model.state_dict()
+    weights = without_wrapper(weights, current, source)
     missing = [name for name in current if name not in weights]
     kept = [name for name in missing if not is_dense(current[name])]
     wrong = [name for name in missing if name not in kept] + [name for name in weights if name not in current]
-    wrong += [name for name in current if name in weights and shape_of(current[name]) != shape_of(weights[name])]
+    wrong += [
+        f"{name} ({ours} in the model, {theirs} in the file)"
+        for name in current
+        if name in weights and (ours := shape_of(current[name])) != (theirs := shape_of(weights[name]))
+    ]
     if wrong:
+        alien = weights and not any(name in current for name in weights)
+        there = f" (its own names are such as {next(iter(weights))})" if alien else ""
         raise ValueError(
-            f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}: "
+            f"{source} does not fit the model: {len(wrong)} names or shapes differ, such as {', '.join(wrong[:3])}{there}: "
             "pass weights of this same model"
         )
     model.load_state_dict(dict(weights), strict=False)

@@ -20,7 +20,7 @@ from robusttune.run.files import HEADS, LAST, MODEL, RUN, STATE, save_weights
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.lock import locked
 from robusttune.run.manifest import FILE as MANIFEST
-from robusttune.run.manifest import warn_if_changed, write_manifest
+from robusttune.run.manifest import warn_if_changed, weights_of_others, write_manifest
 from robusttune.run.settings import check_settings, shown_radius
 from robusttune.run.termination import Terminated
 from robusttune.run.writing import write_bytes, write_text
@@ -57,7 +57,9 @@ logger = logging.getLogger("robusttune")
 
 
 @contextmanager
-def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()) -> Iterator[Path | None]:
+def prepared(
+    out: PathLike | None, resume: bool, *, beside: Collection[str] = (), trains: bool = False
+) -> Iterator[Path | None]:
     """Yield the folder of a run, created if needed and locked against other runs inside this context; None without `out`.
 
     Of several processes, the first one holds the lock.
@@ -65,10 +67,11 @@ def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()
     Args:
         out, resume: see `harden`.
         beside: folders that may be inside already.
+        trains: the run writes weights.
 
     Raises:
-        ValueError: the folder is not empty and `resume` is False, `resume` is True without `out`, `out` is a file, the folder
-            cannot be created or written to, or another run is using it.
+        ValueError: the folder is not empty and `resume` is False, or holds weights of no run; `resume` is True without `out`;
+            `out` is a file; the folder cannot be created or written to, or another run is using it.
     """
     if out is None:
         if resume:
@@ -80,7 +83,8 @@ def prepared(out: PathLike | None, resume: bool, *, beside: Collection[str] = ()
         raise ValueError(f"out={str(out)!r} is a file, but a folder is needed")
     with ExitStack() as until_the_end:
         # The first process alone looks and writes, so that the others do not take its files for those of another run.
-        problems = [] if distributed.rank() else _taken(folder, resume, beside, until_the_end)
+        others = [f"out={why}: name another folder" for why in weights_of_others(folder) if trains]
+        problems = [] if distributed.rank() else others or _taken(folder, resume, beside, until_the_end)
         problems = [each for part in distributed.gathered(problems) for each in part]
         if problems:
             raise ValueError(problems[0])
@@ -127,10 +131,8 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _holds_files(folder: Path, beside: Collection[str]) -> bool:
-    """Return True for a folder with files of another run."""
-    return folder.exists() and any(
-        entry.name not in (*beside, LOCK, ROOM, f"{ROOM}.part") for entry in folder.iterdir()
-    )
+    free = {*beside, LOCK, ROOM, f"{ROOM}.part"}
+    return folder.exists() and any(entry.name not in free for entry in folder.iterdir())
 
 
 def inexact(loader: object) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from robusttune.run.about import HEADS, LAST, MODEL, RUN
+from robusttune.run.about import HEADS, LAST, MODEL, RUN, STATE
 from robusttune.run.lock import FILE as LOCK
 from robusttune.run.seal import checksum_of_weights
 from robusttune.run.writing import write_text
@@ -93,3 +93,13 @@ def _of_bytes(path: Path) -> str:
 
 def _advice(folder: Path) -> str:
     return f"call the run again with out={str(folder)!r} and resume=True, which writes all of them anew from its last checkpoint"
+
+
+def weights_of_others(folder: Path) -> list[str]:
+    """Say which weights in a folder no run wrote there, so that a run must not replace them."""
+    known = any((folder / name).exists() for name in (RUN, STATE))
+    there = [] if known else [name for name in WEIGHTS if (folder / name).exists()]
+    return [
+        f"{str(folder)!r} holds {name!r}, but no {RUN}, so that no run wrote it, and this one would replace it"
+        for name in there
+    ]

@@ -49,7 +49,7 @@ def borrowed_model(model: nn.Module, settings: RunSettings) -> Iterator[Place]:
     check_choices(speed)
     device = distributed.join(chosen_device(model, speed.device))
     with (
-        run_folder.prepared(output.out, output.resume) as folder,
+        run_folder.prepared(output.out, output.resume, trains=True) as folder,
         differentiable(),
         autocast(device, None),  # the run has a precision of its own
         termination.awaited(),

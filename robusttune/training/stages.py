@@ -75,7 +75,7 @@ def staged(model: nn.Module, settings: RunSettings) -> Iterator[RunSettings]:
     settings = replace(settings, output=noted(settings))
     beside = [stage.folder for stage in STAGES]
     distributed.join(chosen_device(model, settings.speed.device))  # else each process would lock the folder for itself
-    with run_folder.prepared(output.out, output.resume, beside=beside), restored_on_failure(model):
+    with run_folder.prepared(output.out, output.resume, beside=beside, trains=True), restored_on_failure(model):
         _check_run(model, settings)
         if length.pretrain_epochs:
             stage = pretraining_settings(settings)

@@ -60,6 +60,23 @@ def test_a_class_without_an_image_in_the_split_keeps_its_place(tmp_path, capsys)
     assert "has no image of 2 of 12 classes: b, c" in said
 
 
+def test_hidden_folders_inside_class_folders_are_left_out(tmp_path, capsys):
+    write(tmp_path / "train", {"a": 0, "a/.ipynb_checkpoints": 1, "b": 1, "c": 2}, classes=3)
+    code, accuracy, said = evaluated(capsys, tmp_path, 3, "--split", "train")
+    assert (code, accuracy) == (0, 100.0)
+    assert re.search(r"\d images in .* lie in no class folder, or are hidden: they are left out", said)
+
+
+def test_a_folder_of_hidden_images_alone_is_no_class(tmp_path, capsys):
+    write(tmp_path / "train", {"__MACOSX": 0, "a": 0, "b": 1}, classes=2)
+    for path in (tmp_path / "train" / "__MACOSX").iterdir():
+        path.rename(path.with_name(f"._{path.name}"))
+    code, accuracy, said = evaluated(capsys, tmp_path, 2, "--split", "train")
+    assert (code, accuracy) == (1, None)
+    assert "has no image for the classes __MACOSX" in said
+    assert "remove the empty folders" in said
+
+
 def test_numbers_that_can_be_sorted_in_two_ways_are_refused_and_a_file_of_names_decides(tmp_path, capsys):
     by_number = list(map(str, range(12)))
     for order in (NUMBERS, by_number):

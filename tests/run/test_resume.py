@@ -262,6 +262,17 @@ def test_a_full_folder_is_not_written_into(unbroken, tmp_path):
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_weights_that_no_run_wrote_are_not_replaced(resume, tmp_path):
+    mine = tmp_path / "model.safetensors"
+    mine.write_bytes(b"mine")
+    with pytest.raises(
+        ValueError, match=r"holds 'model.safetensors', but no run.json, .* this one would replace it: name"
+    ):
+        run(tmp_path, resume=resume)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(mine.name, b"mine")]
+
+
 def copy_of(folder, to):
     to.mkdir()
     for path in folder.iterdir():
