@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from robusttune.training import profiling
+
 # Programs that need packages of their own, or measure time: run by hand.
 collect_ignore_glob = ["support/*", "benchmarks/*"]
 
 torch.set_num_threads(1)
+profiling.ENOUGH = 0.0  # estimates take the least number of steps, not up to 4 seconds of them
 settings.register_profile("robusttune", deadline=None, max_examples=30, derandomize=True, print_blob=False)
 settings.load_profile("robusttune")
 
