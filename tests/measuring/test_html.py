@@ -47,7 +47,9 @@ def records():
     torch.manual_seed(0)
     images, model = torch.rand(8, 1, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     labels = model(images).argmax(1)
-    return robusttune.evaluate(model, DataLoader(Named(images, labels), 8), ["clean", partial(sweep, steps=3)], progress=False)
+    return robusttune.evaluate(
+        model, DataLoader(Named(images, labels), 8), ["clean", partial(sweep, steps=3)], progress=False
+    )
 
 
 @pytest.mark.slow

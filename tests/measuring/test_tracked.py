@@ -45,7 +45,9 @@ def test_metrics_that_differ_in_any_setting_have_different_names():
 
 def test_agreement_is_not_logged_as_accuracy():
     model, images, _ = linear()
-    records = robusttune.evaluate(model, [images], ["clean", partial(sweep, steps=3)], norm="linf", eps=0.05, progress=False)
+    records = robusttune.evaluate(
+        model, [images], ["clean", partial(sweep, steps=3)], norm="linf", eps=0.05, progress=False
+    )
     assert not [name for name in metrics_of(records) if "accuracy" in name]
 
 

@@ -37,7 +37,9 @@ def whole(tmp_path_factory):
     folder, model = tmp_path_factory.mktemp("whole"), net()
     settings = {"tasks": {"rotation": 0.5, "jigsaw": 0.5}, "attack_tasks": "none", "epochs": 2, "steps": 1}
     robusttune.harden(model, BATCHES, norm="linf", eps=0.1, out=folder / "run", progress=False, **settings)
-    robusttune.evaluate(model.eval(), BATCHES, ["clean", partial(sweep, steps=3)], out=folder / "run" / "e", progress=False)
+    robusttune.evaluate(
+        model.eval(), BATCHES, ["clean", partial(sweep, steps=3)], out=folder / "run" / "e", progress=False
+    )
     Monitor(model, BATCHES, heads=folder / "run").save(folder / "monitor")
     return folder, model
 
