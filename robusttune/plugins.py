@@ -104,6 +104,10 @@ def find(kind: Kind, name: object) -> object:
     if not isinstance(name, str):
         check_object(kind, name)
         return name
+    # Each step of an attack asks for its norm, and to list the folder takes as long as a small model.
+    loaded: object = getattr(sys.modules.get(f"robusttune.{kind}.{name}"), name, None)
+    if loaded is not None:
+        return loaded
     known = names(kind)
     if name not in known:
         hint = did_you_mean(name, known)

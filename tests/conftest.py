@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from robusttune.training import profiling
+
 # Programs that need packages of their own, or measure time: run by hand.
 collect_ignore_glob = ["support/*", "benchmarks/*"]
 
 torch.set_num_threads(1)
+profiling.ENOUGH = 0.0  # estimates take the least number of steps, not up to 4 seconds of them
 settings.register_profile("robusttune", deadline=None, max_examples=30, derandomize=True, print_blob=False)
 settings.load_profile("robusttune")
 
@@ -19,7 +22,8 @@ settings.load_profile("robusttune")
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Seed what draws weights without a generator, so that no test depends on those that ran before it."""
-    torch.manual_seed(0)
+    # Without an accelerator, torch.manual_seed keeps a traceback for each kind of device, which takes longer than many a test.
+    (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,6 +54,7 @@ def accelerator():
     if reason := pretend_device.reason_against():
         pytest.skip(reason)
     with pretend_device.available() as device:
+        torch.manual_seed(0)
         yield device
 
 

@@ -3,12 +3,14 @@
 import json
 import random
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import robusttune
+from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.records import Records
 
 
@@ -19,7 +21,11 @@ def saved(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
     images = torch.rand(12, 3, 8, 8)
     records = robusttune.evaluate(
-        model, [(images, model(images).argmax(1))], ["clean", "sweep"], out=tmp_path / "e", progress=False
+        model,
+        [(images, model(images).argmax(1))],
+        ["clean", partial(sweep, steps=3)],
+        out=tmp_path / "e",
+        progress=False,
     )
     assert records.failures
     return records, tmp_path / "e" / "records.jsonl"

@@ -34,9 +34,9 @@ def folder(tmp_path_factory):
         partial(corruptions, names=["fog", "gaussian_noise", "contrast"]),
     ]
     settings = {"norm": "linf", "eps": 0.15, "progress": False}
-    runs = {name: robusttune.evaluate(hardened(), loader(), which, **settings) for name in ("before", "after")}
+    found = robusttune.evaluate(hardened(), loader(), which, **settings)
     out = tmp_path_factory.mktemp("report")
-    robusttune.report(runs, out)
+    robusttune.report({"before": found, "after": found}, out)
     return out
 
 

@@ -5,6 +5,7 @@ import logging
 import random
 import shutil
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 import robusttune
 from robusttune.evaluations import autoattack
+from robusttune.evaluations.sweep import sweep
 from robusttune.measuring.monitor import Monitor
 from robusttune.measuring.records import Records
 from robusttune.model.saved import hardened_run
@@ -35,7 +37,9 @@ def whole(tmp_path_factory):
     folder, model = tmp_path_factory.mktemp("whole"), net()
     settings = {"tasks": {"rotation": 0.5, "jigsaw": 0.5}, "attack_tasks": "none", "epochs": 2, "steps": 1}
     robusttune.harden(model, BATCHES, norm="linf", eps=0.1, out=folder / "run", progress=False, **settings)
-    robusttune.evaluate(model.eval(), BATCHES, ["clean", "sweep"], out=folder / "run" / "e", progress=False)
+    robusttune.evaluate(
+        model.eval(), BATCHES, ["clean", partial(sweep, steps=3)], out=folder / "run" / "e", progress=False
+    )
     Monitor(model, BATCHES, heads=folder / "run").save(folder / "monitor")
     return folder, model
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torchvision import transforms
 import robusttune
 from robusttune import Monitor, RobustLoss, ThreatModel
 from robusttune.data.pixels import Pixels
+from robusttune.evaluations.sweep import sweep
 from robusttune.model.features import predicted_classes
 from robusttune.model.seen_corruptions import trained_on
 
@@ -22,6 +24,10 @@ SHORT = {"tasks": None, "epochs": 1, "steps": 1, "progress": False}
 def batches():
     images, labels = digits()
     return [(images[:48], labels[:48]), (images[48:96], labels[48:96])]
+
+
+def measured(model):
+    return robusttune.evaluate(model, batches(), ["clean", partial(sweep, steps=3)], progress=False)
 
 
 def state(model):
@@ -67,7 +73,7 @@ def test_a_run_of_an_adapter_in_eval_mode_resumes_and_starts_others(tmp_path):
 def test_an_adapter_is_given_back_to_the_bit(training):
     model = adapted().train(training)
     before = state(model)
-    robusttune.evaluate(model, batches(), progress=False)
+    measured(model)
     assert same(state(model), before)
     assert model[1].merged is not training
     with pytest.raises(RuntimeError, match="stop"):
@@ -101,7 +107,7 @@ def test_a_folded_copy_does_not_merge_an_adapter_twice():
 def test_what_a_forward_notes_in_eval_mode_is_given_back():
     model = observed()
     before, attributes = state(model), {name: value for name, value in vars(model[0]).items() if name != "sum"}
-    robusttune.evaluate(model, batches(), progress=False)
+    measured(model)
     monitor = Monitor(model, [images for images, _ in batches()] * 3)
     monitor(batches()[0][0])
     predicted_classes(model, Pixels(), batches()[0][0])
@@ -142,7 +148,7 @@ def dense(tensor):
 def test_buffers_of_other_kinds_are_left_alone(kind, tmp_path):
     buffer = BUFFERS[kind]()
     model, weight = with_buffer(buffer), with_buffer(buffer)[1].weight
-    robusttune.evaluate(model, batches(), progress=False)
+    measured(model)
     robusttune.harden(model, batches(), out=tmp_path, lr=0.1, **SHORT)
     assert (model.table.layout, model.table.dtype) == (buffer.layout, buffer.dtype)
     assert torch.equal(dense(model.table), dense(buffer))
@@ -156,7 +162,7 @@ def test_buffers_of_other_kinds_are_left_alone(kind, tmp_path):
 def test_extra_state_is_kept(extra, tmp_path, caplog):
     model = versioned(extra)
     kept = model[1].extra
-    robusttune.evaluate(model, batches(), progress=False)
+    measured(model)
     robusttune.harden(model, batches(), out=tmp_path, lr=0.1, **SHORT)
     assert type(model[1].extra) is type(kept)
     other = versioned(extra)
@@ -179,7 +185,7 @@ def test_a_model_that_writes_into_its_input_is_measured_and_trained_as_one_that_
     plain = OutOfPlace()
     plain.load_state_dict(writing.state_dict())
     images = batches()[0][0].clone()
-    records = [robusttune.evaluate(model, batches(), progress=False) for model in (writing, plain)]
+    records = [measured(model) for model in (writing, plain)]
     assert [each.value for each in records[0]] == [each.value for each in records[1]]
     for model in (writing, plain):
         robusttune.harden(model, batches(), **SHORT)

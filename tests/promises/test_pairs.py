@@ -34,7 +34,7 @@ class Slow:
     """Batches that take a while, so that the runs overlap."""
 
     def __iter__(self):
-        time.sleep(0.5)
+        time.sleep(0.2)
         return iter([(IMAGES, LABELS)] * 2)
 
     def __len__(self):
@@ -43,7 +43,7 @@ class Slow:
 
 class SlowImages(Slow):
     def __iter__(self):
-        time.sleep(0.5)
+        time.sleep(0.2)
         return iter([IMAGES] * 2)
 
 

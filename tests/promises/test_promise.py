@@ -1,11 +1,9 @@
 """The model that comes back is the one that went in, and nothing about it has changed but its weights."""
 
 import copy
+import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
+import threading
 
 import pytest
 import timm
@@ -186,32 +184,21 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_what_to_do():
 
 
 def test_ctrl_c_in_the_middle_of_training_gives_the_old_weights_back(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        textwrap.dedent("""
-        import signal, sys, torch, robusttune
-        from torch import nn
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        torch.set_num_threads(1)
-        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        loader = [(torch.rand(8, 1, 8, 8), torch.arange(8))] * 50
-        told = lambda facts: print("epoch", facts["epoch"], flush=True)
-        try:
-            robusttune.harden(model, loader, epochs=100000, steps=1, progress=False, on_epoch=told, out=sys.argv[1])
-        except KeyboardInterrupt as interrupt:
-            print(all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()))
-            print(*getattr(interrupt, "__notes__", ["pass resume=True"]), flush=True)
-        """)
-    )
-    command = [sys.executable, str(script), str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout.readline().startswith("epoch 1")
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[0].splitlines()
-    assert "True" in told
-    assert "pass resume=True" in told[-1]
+    model, begun = a_model(), []
+    before, handler = state_of(model), signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def told(facts):
+        if not begun:
+            begun.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)))
+            begun[0].start()
+
+    try:  # a shell's background jobs ignore the signal
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            harden(model, epochs=100_000, on_epoch=told, out=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert same(state_of(model), before)
+    assert "pass resume=True" in getattr(interrupt.value, "__notes__", ["pass resume=True"])[-1]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():

@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from contextlib import suppress
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +103,7 @@ def held_out(number):
     return DataLoader(TensorDataset(images(number, 3, 8, 8), torch.arange(number) % 5), batch_size=8)
 
 
+@cache
 def measured():
     return robusttune.evaluate(small_model(), [GOOD], "clean", progress=False)
 
@@ -170,6 +171,7 @@ PARAMETERS = {
 }
 
 
+@cache
 def parameters(name):
     if name in PARAMETERS:
         return PARAMETERS[name]

@@ -18,7 +18,7 @@ CLASSES = 5
 def small_model(channels=3, classes=CLASSES, *end):
     """A classifier with all that must come back as it was: frozen weights, modes, gradients and the user's own hook."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         layers = [nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)]
         model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes), *end)
         model[0].weight.requires_grad_(False)
@@ -48,7 +48,8 @@ def tensor_bytes(tensor):
 
 def everything(model):
     """All that a model and this process hold that could be changed."""
-    chance = torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+    kind, keys, *position = np.random.get_state()
+    chance = torch.get_rng_state().numpy().tobytes(), random.getstate(), (kind, keys.tobytes(), *position)
     if not isinstance(model, nn.Module):
         return chance
     parameters = [

@@ -33,7 +33,7 @@ def run(folder, resume, epochs=5, **more):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = a_model()
-    loader = DataLoader(Noisy(1000), 16, shuffle=True, generator=torch.Generator().manual_seed(1))
+    loader = DataLoader(Noisy(700), 16, shuffle=True, generator=torch.Generator().manual_seed(1))
     if more.get("pretrain_epochs"):
         more["unlabeled_loader"] = DataLoader(Noisy(200), 20, shuffle=True, generator=torch.Generator().manual_seed(2))
     settings = {"awp": 0.01, "accumulate": 2, "epochs": epochs, "checkpoint_every": 3, "steps": 2, "progress": False}

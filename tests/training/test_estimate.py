@@ -32,11 +32,6 @@ QUICK = {"preset": "joint", "steps": 2, "tune": False, "eps_ramp": False}
 TASKS = {"rotation": 0.5, "jigsaw": 0.5}
 
 
-@pytest.fixture(autouse=True)
-def few_batches(monkeypatch):
-    monkeypatch.setattr(profiling, "ENOUGH", 0.0)
-
-
 def net():
     """One whose second convolution `Work` counts, and which answers 0 to all."""
     torch.manual_seed(0)

@@ -63,19 +63,23 @@ def stop_after(epoch):
     return on_epoch
 
 
-def test_gradients_far_above_the_limit_get_a_larger_one_which_is_said_and_kept_at_a_resume(tmp_path, capsys):
+def test_gradients_far_above_the_limit_get_a_larger_one_which_is_said_and_kept_at_a_resume(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(range_test, "LEAST", 96)
+    short = {"epochs": 3}
     with pytest.raises(Stop):
-        hardened(Steep(), tmp_path / "killed", on_epoch=stop_after(2), progress=True)
+        hardened(Steep(), tmp_path / "killed", on_epoch=stop_after(2), **short | {"progress": True})
     assert "range test: gradients are clipped at 5, not at 1, as their norm is" in capsys.readouterr().err
     courses = found(tmp_path / "killed")
     assert courses["clip_grad"] == 5
     assert courses["norm"] > 25
     assert courses["robust"]["5"] > courses["robust"]["1"] + 0.2
-    resumed = hardened(Steep(), tmp_path / "killed", resume=True)
-    whole = hardened(Steep(), tmp_path / "whole")
+    resumed = hardened(Steep(), tmp_path / "killed", resume=True, **short)
+    whole = hardened(Steep(), tmp_path / "whole", **short)
     assert same(resumed, whole)
     assert found(tmp_path / "killed") == found(tmp_path / "whole") == courses
-    assert not same(whole, hardened(Steep(), clip_grad=1.0))
+    assert not same(whole, hardened(Steep(), clip_grad=1.0, **short))
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def always(monkeypatch):
 
 @pytest.mark.parametrize("teacher", [False, True], ids=["", "teacher"])
 def test_a_run_that_keeps_the_limit_ends_bit_for_bit_as_without_the_test(tmp_path, always, teacher):
-    settings = {"augment": "standard", "tasks": {"rotation": 0.5}, "epochs": 1}
+    settings = {"augment": "standard", "tasks": {"rotation": 0.5}, "epochs": 1, "count": 400}
     if teacher:
         settings["unlabeled_loader"] = DataLoader(Subset(digits(1200), range(1000, 1200)), 50, shuffle=True)
     tried = hardened(a_model(), tmp_path / "tried", **settings)
@@ -139,10 +143,11 @@ def test_the_time_that_loading_takes_counts_against_a_time_budget(tmp_path):
 
 
 def test_gradients_of_micro_batches_are_those_of_their_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(range_test, "STEEP", math.inf)
+    for name, value in {"STEEP": math.inf, "LEAST": 0}.items():
+        monkeypatch.setattr(range_test, name, value)
     for folder, settings in (("whole", {}), ("parts", {"micro_batch": 1})):  # of two images each, for batch norm
         with pytest.raises(Stop):
-            hardened(a_model(), tmp_path / folder, on_epoch=stop_after(1), **settings)
+            hardened(a_model(), tmp_path / folder, count=300, on_epoch=stop_after(1), **settings)
     assert found(tmp_path / "parts")["norm"] == pytest.approx(found(tmp_path / "whole")["norm"], rel=0.5)
 
 
