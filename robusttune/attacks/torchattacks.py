@@ -34,7 +34,7 @@ def _imported() -> Any:
 
 
 @plugins.requires(_imported)
-@declares(differentiates_once=False)
+@declares(own_loss=True)
 def torchattacks(
     loss_of: LossOf,
     images: Tensor,
