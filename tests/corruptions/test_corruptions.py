@@ -1,8 +1,9 @@
 """What every corruption in the folder keeps to, on real photographs."""
 
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 from no_waiting import NoWaiting
@@ -11,6 +12,7 @@ from whole_photographs import photographs
 
 from robusttune import plugins
 from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions._filters import convolved
 
 NAMES = plugins.names("corruptions")
 STANDARD = {
@@ -214,10 +216,22 @@ def test_integers_are_refused():
 
 @every
 def test_the_smallest_images_and_none_at_all(name):
-    assert corrupted(name, torch.rand(2, 3, 4, 4), 5).isfinite().all()
+    images = torch.rand(2, 3, 4, 5)
+    for preset, severity in product((32, 64, 224), SEVERITIES):
+        assert corrupted(name, images, severity, preset=preset).isfinite().all()
     assert corrupted(name, torch.rand(0, 3, 32, 32), 5).shape == (0, 3, 32, 32)
     with pytest.raises(ValueError, match="got images of 3×9 px, but at least 4 are needed"):
         corrupted(name, torch.rand(2, 3, 3, 9), 5)
+
+
+@pytest.mark.parametrize("reach", [2, 11])
+def test_outside_of_an_image_it_is_mirrored_at_its_last_pixels_as_often_as_needed(reach):
+    images = torch.rand(2, 3, 4, 5)
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1)
+    kernel[reach] = 1 / (2 * reach + 1)
+    padded = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (0, 0), (reach, reach)), mode="reflect"))
+    means = padded.unfold(3, 2 * reach + 1, 1).mean(-1)
+    assert torch.allclose(convolved(images, kernel), means, atol=1e-5)
 
 
 def test_what_is_random_asks_for_a_generator_and_nothing_else_does():
