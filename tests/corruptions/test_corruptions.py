@@ -11,7 +11,7 @@ from PIL import Image
 from whole_photographs import photographs
 
 from robusttune import plugins
-from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, _corruption, preset_of
 from robusttune.corruptions._filters import convolved
 
 NAMES = plugins.names("corruptions")
@@ -174,7 +174,8 @@ def test_a_grey_image_stays_close_to_its_grey_colours(name):
 
 @every
 @pytest.mark.parametrize("severity", [3, 5])
-def test_nothing_waits_for_the_device_once_constants_are_there(name, severity):
+def test_nothing_waits_for_the_device_once_constants_are_there(name, severity, monkeypatch):
+    monkeypatch.setattr(_corruption, "_check_range", lambda *_: None)  # on an accelerator it reads nothing
     images = photographs(32)
     corrupted(name, images, severity)
     generator, corruption = seeded(), plugins.find("corruptions", name)
@@ -212,6 +213,23 @@ def test_a_wrong_severity_is_refused(severity):
 def test_integers_are_refused():
     with pytest.raises(ValueError, match=r"fog got images of shape .* type torch.uint8.*divide uint8 images by 255"):
         corrupted("fog", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 3)
+
+
+@pytest.mark.parametrize("times", [255, -1, float("nan")])
+def test_images_that_are_no_pixels_are_refused(times):
+    images = torch.rand(2, 3, 32, 32, generator=seeded()) * times
+    with pytest.raises(
+        ValueError, match=r"fog got images that span \[.*\], but pixels on \[0, 1\] are needed: divide levels"
+    ):
+        corrupted("fog", images, 3)
+    assert corrupted("fog", torch.full((1, 3, 32, 32), 1.01), 3).max() <= 1
+
+
+def test_severities_may_be_an_array_or_a_tensor():
+    images = photographs(32)[:3]
+    wanted = corrupted("fog", images, [1, 3, 5])
+    for severities in (np.array([1, 3, 5]), torch.tensor([1, 3, 5])):
+        assert torch.equal(corrupted("fog", images, severities), wanted)
 
 
 @every
