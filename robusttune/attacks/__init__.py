@@ -99,7 +99,9 @@ def gradient_toward(
     return gradient
 
 
-def declares(*, bounded: bool = True, differentiates_once: bool = False, own_loss: bool = False) -> Callable[[Function], Function]:
+def declares(
+    *, bounded: bool = True, differentiates_once: bool = False, own_loss: bool = False
+) -> Callable[[Function], Function]:
     """Decorate an attack with facts that callers must know, as attributes of these names.
 
     Args:

@@ -185,7 +185,9 @@ def expected_robustness(records: Records, adversary: Adversary, among: Sequence[
         rights = [record.right for record in by_radius[eps] if record.right is not None]
         alive = tuple(map(all, zip(alive, *rights, strict=True)))
         scores = [score + weight * answer for score, answer in zip(scores, alive, strict=True)]
-    versions = 1 / math.fsum(weight**2 for weight in weights)  # as many of equal weight are as good as these radii at best
+    versions = 1 / math.fsum(
+        weight**2 for weight in weights
+    )  # as many of equal weight are as good as these radii at best
     sums = (versions * math.fsum(scores), versions**2 * math.fsum(score**2 for score in scores), len(scores))
     setting = {"norm": adversary.norm, "eps": adversary.eps, "radii": len(radii)}
     mean = repeated("expected robustness", sums, versions, setting)

@@ -57,7 +57,10 @@ def test_two_teachers_are_the_reason_for_no_paired_test():
         runs[name] = Records(records, facts=records.facts, hashes=records.hashes, labels=[label] * 20)
     (headline,) = headlines(runs)
     said = certainty(headline)
-    assert "with other answers, “a” with the answers of runs/a (a) and “b” with the answers of runs/b (b), and these differ" in said
+    assert (
+        "with other answers, “a” with the answers of runs/a (a) and “b” with the answers of runs/b (b), and these differ"
+        in said
+    )
     assert said.endswith("Pass the same teacher= to both evaluations.")
 
 

@@ -51,7 +51,9 @@ def test_numbers_that_json_has_none_of_are_null_and_read_as_nan(tmp_path):
     assert (lines[1]["value"], lines[1]["interval"], lines[1]["setting"]) == (None, [None, 1.0], {"k": None})
     assert lines[0]["facts"] == {"seconds": None}
     (again,) = Records.load(path)
-    assert math.isnan(again.value) and math.isnan(again.interval[0]) and again.interval[1] == 1
+    assert math.isnan(again.value)
+    assert math.isnan(again.interval[0])
+    assert again.interval[1] == 1
     report = json.loads(report_json({"a": records}), **strict)
     assert report["models"]["a"]["records"][0]["value"] is None
 

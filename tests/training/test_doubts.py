@@ -116,7 +116,8 @@ def test_a_run_in_which_no_more_images_withstand_the_attack_than_guessing_gives_
     settings |= {"val_loader": batches} if held else {}
     which = "held-out images" if held else "images of the last steps"
     with pytest.warns(
-        UserWarning, match=rf"of 256 {which} withstood the attack, which is no more than guessing .*\(eps was 0.45 in linf\)"
+        UserWarning,
+        match=rf"of 256 {which} withstood the attack, which is no more than guessing .*\(eps was 0.45 in linf\)",
     ):
         harden(untrained(), batches, eps=0.45, **settings)
     harden(untrained(), batches, eps=0.05, **settings)  # a warning would be an error
