@@ -8,6 +8,7 @@ from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
 LOST = 2 / 3  # of what the model knew before: less than that is said
+SHORT = 10  # steps, of a run that is a trial of the call alone
 UNAFFECTED = ". This does not change the classifier: only Monitor and ood use this head"
 
 
@@ -64,8 +65,8 @@ def _withstanding_nothing(training: Training) -> list[str]:
     threat, best = training.stepper.threat, training.validation.best.score
     classes = training.robust_loss.classifier.classes
     held = best and [(round(best.robust * best.images), best.images)]
-    counts = held or training.ended.withstood()
-    if not (counts and threat.eps):
+    counts = held or training.recovery.ended.withstood()
+    if not counts or not threat.eps or training.progress.taken < SHORT:
         return []
     if any(each < LEAST or at_least(right, each, 1 / classes) <= LEVEL for right, each in counts):
         return []

@@ -59,7 +59,6 @@ class Training:
         self.drawn_from = [getattr(each, "loader", None) for each in (batches, unlabeled, validation)]
         self.progress, self.robust_loss = stepper.progress, stepper.robust_loss
         self.meter, self.recovery, self.epoch, self.consumed = Meter(), Recovery(), 0, 0
-        self.ended = Meter()  # of the last epoch, unless it diverged
         self.epoch_states: dict[str, Any] = {}
 
     @property
@@ -139,7 +138,6 @@ class Training:
         if self.validation.is_due(number, last=number == self.progress.length.epochs or self.progress.over):
             facts |= validate(self, facts.get("robust accuracy"))
         facts |= self.recovery.end_epoch(self, facts)
-        self.ended = Meter() if "diverged at step" in facts else self.meter
         self.journal.write({**facts, "seconds": self.progress.elapsed})
         if self.stepper.scheduler is not None:
             self.stepper.scheduler.step()

@@ -112,7 +112,7 @@ def test_a_rate_that_was_lowered_is_not_called_the_peak():
 def test_a_run_in_which_no_more_images_withstand_the_attack_than_guessing_gives_says_so(held):
     """At such a radius a model may still learn the unchanged images."""
     batches = eight_classes()
-    settings = {"norm": "linf", "tasks": None, "epochs": 2, "lr": 0.05, "ema": 0.0, "progress": False}
+    settings = {"norm": "linf", "tasks": None, "epochs": 3, "lr": 0.05, "ema": 0.0, "progress": False}
     settings |= {"val_loader": batches} if held else {}
     which = "held-out images" if held else "images of the last steps"
     with pytest.warns(
