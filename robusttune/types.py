@@ -199,14 +199,15 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("the text is nested too deeply to be read as JSON") from error
 
 
-def to_json(facts: Mapping[str, object]) -> str:
+def to_json(facts: object) -> str:
     """Return facts as a line of JSON; NaN and infinite numbers, which JSON has none of, become null."""
+    return json.dumps(finite(facts), allow_nan=False)
 
-    def allowed(value: object) -> object:
-        if isinstance(value, Mapping):
-            return {name: allowed(each) for name, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [allowed(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(allowed(facts), allow_nan=False)
+def finite(value: object) -> object:
+    """Return a value of JSON in which NaN and infinite numbers are None, as parsers other than Python's refuse them."""
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

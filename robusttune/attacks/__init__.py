@@ -22,6 +22,7 @@ __all__ = [
     "differentiable",
     "differentiates_once",
     "gradient_toward",
+    "has_own_loss",
     "stays_in_ball",
 ]
 
@@ -98,13 +99,16 @@ def gradient_toward(
     return gradient
 
 
-def declares(*, bounded: bool = True, differentiates_once: bool = False) -> Callable[[Function], Function]:
+def declares(
+    *, bounded: bool = True, differentiates_once: bool = False, own_loss: bool = False
+) -> Callable[[Function], Function]:
     """Decorate an attack with facts that callers must know, as attributes of these names.
 
     Args:
         bounded: whether all images that it returns lie in the threat model. Evaluations refuse an attack that is not.
         differentiates_once: whether it takes at most one first derivative of each forward pass. Only then may its
             passes be replayed as CUDA graphs.
+        own_loss: whether it maximises a loss of its own, of the labels and logits of `loss_of`, whose value it never uses.
 
     Example:
         >>> @declares(bounded=False)
@@ -115,7 +119,7 @@ def declares(*, bounded: bool = True, differentiates_once: bool = False) -> Call
     """
 
     def decorated(attack: Function) -> Function:
-        vars(attack).update(bounded=bounded, differentiates_once=differentiates_once)
+        vars(attack).update(bounded=bounded, differentiates_once=differentiates_once, own_loss=own_loss)
         return attack
 
     return decorated
@@ -129,6 +133,11 @@ def stays_in_ball(attack: object) -> bool:
 def differentiates_once(attack: object) -> bool:
     """Return True if the attack declares that it takes at most one first derivative of each forward pass."""
     return bool(getattr(_function(attack), "differentiates_once", False))
+
+
+def has_own_loss(attack: object) -> bool:
+    """Return True if the attack declares that it maximises a loss of its own, so that another loss changes nothing."""
+    return bool(getattr(_function(attack), "own_loss", False))
 
 
 def _function(attack: object) -> object:

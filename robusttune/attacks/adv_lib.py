@@ -43,7 +43,7 @@ def _imported() -> Any:
 
 
 @plugins.requires(_imported)
-@declares(differentiates_once=False)
+@declares(own_loss=True)
 def adv_lib(
     loss_of: LossOf,
     images: Tensor,

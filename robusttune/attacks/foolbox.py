@@ -31,7 +31,7 @@ def _imported() -> Any:
 
 
 @plugins.requires(_imported)
-@declares(differentiates_once=False)
+@declares(own_loss=True)
 def foolbox(
     loss_of: LossOf,
     images: Tensor,

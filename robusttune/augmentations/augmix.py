@@ -41,8 +41,8 @@ class AugMix(nn.Module):
         self.severity = 1.0 if is_large(images) else 3.0
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images (N,C,H,W) augmented, in [0,1]."""
-        images = self.first(images)
+        """Return the images (N,C,H,W) augmented, in [0,1]; of any float type, computed with in fp32."""
+        dtype, images = images.dtype, self.first(images.float())
         count, device = len(images), images.device
         # Choices are drawn on the CPU, so that nothing waits for the device.
         depths = torch.randint(1, DEPTH + 1, (WIDTH * count,)).tolist()
@@ -57,7 +57,7 @@ class AugMix(nn.Module):
         weights = (weights / weights.sum(0)).to(device, non_blocking=True)
         mixed = (chains.view(WIDTH, *images.shape) * weights).sum(0)
         share = torch.rand(count, 1, 1, 1).to(device, non_blocking=True)
-        return torch.lerp(images, mixed, share)
+        return torch.lerp(images, mixed, share).to(dtype)
 
 
 augmix = AugMix

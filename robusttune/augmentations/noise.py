@@ -28,12 +28,12 @@ class Noise(nn.Module):
         self.first = nn.Sequential(*crop_and_flip(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images (N,C,H,W) augmented, in [0,1]."""
-        images = self.first(images)
+        """Return the images (N,C,H,W) augmented, in [0,1]; of any float type, computed with in fp32."""
+        dtype, images = images.dtype, self.first(images.float())
         shape = (len(images), 1, 1, 1)
         spread = torch.rand(shape, device=images.device) * LARGEST
         spread = spread * (torch.rand(shape, device=images.device) < 0.5)
-        return (images + spread * torch.randn_like(images)).clamp(0, 1)
+        return (images + spread * torch.randn_like(images)).clamp(0, 1).to(dtype)
 
 
 noise = Noise

@@ -39,8 +39,8 @@ class Prime(nn.Module):
         self.cut, self.colour, self.band = (500, 0.05, 20) if large else (100, 0.01, 100)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images (N,C,H,W) augmented, in [0,1]."""
-        images = self.first(images)
+        """Return the images (N,C,H,W) augmented, in [0,1]; of any float type, computed with in fp32."""
+        dtype, images = images.dtype, self.first(images.float())
         count, device = len(images), images.device
         depths = torch.randint(1, DEPTH + 1, (WIDTH * count,)).tolist()
         chains = images.repeat(WIDTH, 1, 1, 1)
@@ -53,7 +53,7 @@ class Prime(nn.Module):
                     chains = chains.index_copy(0, where, primitive(chains[where]).clamp(0, 1))
         weights = torch.empty(WIDTH, count, 1, 1, 1, device=device).exponential_()
         mixed = (chains.view(WIDTH, *images.shape) * weights / weights.sum(0)).sum(0)
-        return torch.lerp(images, mixed, torch.rand(count, 1, 1, 1, device=device))
+        return torch.lerp(images, mixed, torch.rand(count, 1, 1, 1, device=device)).to(dtype)
 
     def _filtered(self, images: Tensor) -> Tensor:
         """Filter each image with its own 3x3 filter: the identity plus Gaussian weights."""

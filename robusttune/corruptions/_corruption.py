@@ -15,6 +15,7 @@ PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
 PORTION = 2**20
 SMALLEST = 4
+OVERSHOOT = 0.02  # of pixels beyond [0,1] that rounding or resizing may leave
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,8 @@ def _checked_severities(name: str, images: Tensor, severity: int | Sequence[int]
         raise ValueError(
             f"{name} got images of {images.shape[-2]}×{images.shape[-1]} px, but at least {SMALLEST} are needed"
         )
-    if isinstance(severity, Tensor):
+    _check_range(name, images)
+    if hasattr(severity, "tolist"):  # tensors, and arrays of numpy
         severity = severity.tolist()
     severities = list(severity) if isinstance(severity, Sequence) else [severity] * len(images)
     if len(severities) != len(images) or any(number not in SEVERITIES for number in severities):
@@ -160,6 +162,18 @@ def _checked_severities(name: str, images: Tensor, severity: int | Sequence[int]
             f"severity is {severity!r}, but 1, 2, 3, 4 or 5 is needed, or one of them for each of the {len(images)} images"
         )
     return [int(number) for number in severities]
+
+
+def _check_range(name: str, images: Tensor) -> None:
+    """Raise a ValueError for images that are no pixels on [0,1]; values on an accelerator are not read, as that waits."""
+    if images.device.type != "cpu" or not images.numel():
+        return
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+        raise ValueError(
+            f"{name} got images that span [{low:.3g}, {high:.3g}], but pixels on [0, 1] are needed: divide levels from 0 to 255 by 255, "
+            "corrupt images before their Normalize, and look for NaN"
+        )
 
 
 def _portions(rows: list[int], images: Tensor) -> Iterator[list[int]]:

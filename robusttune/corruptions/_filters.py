@@ -53,11 +53,22 @@ def convolved(images: Tensor, kernel: Tensor) -> Tensor:
     """Convolve images (N,C,H,W) with a symmetric kernel (K,K) by Fourier transforms; outside, images are mirrored."""
     reach = kernel.shape[-1] // 2
     height, width = images.shape[-2:]
-    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    padded = _mirrored(images, reach)
     size = [_fast(side) for side in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, size) * torch.fft.rfft2(kernel, size)
     blurred: Tensor = torch.fft.irfft2(spectrum, size)
     return blurred[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+
+
+def _mirrored(images: Tensor, reach: int) -> Tensor:
+    """Pad images (N,C,H,W) on all sides by their mirror images at the last pixels, more than once where they are narrower."""
+    if reach < min(images.shape[-2:]):
+        return F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    for axis in (-2, -1):
+        last = images.shape[axis] - 1
+        places = torch.arange(-reach, last + reach + 1, device=images.device) % (2 * last)
+        images = images.index_select(axis, torch.minimum(places, 2 * last - places))
+    return images
 
 
 def _fast(length: int) -> int:

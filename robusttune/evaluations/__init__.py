@@ -1,11 +1,11 @@
 """Evaluations of a model on images, one file each: a function `(subject, …) -> list[Record]`, see `Evaluation`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal, Protocol, TypeAlias, cast
 
 from robusttune import plugins
-from robusttune.attacks import AttackLike
+from robusttune.attacks import AttackLike, has_own_loss
 from robusttune.measuring.intervals import Z95, wilson
 from robusttune.measuring.losses import LOSSES, LossName
 from robusttune.measuring.passes import Passes, attack_passes, attacks_at, checked_by, takes
@@ -31,6 +31,7 @@ __all__ = [
     "balanced",
     "checked_by",
     "hits",
+    "losses_for",
     "named",
     "repeated",
     "steps_for",
@@ -80,3 +81,8 @@ def steps_for(attack: AttackLike, steps: Steps) -> int | None:
             f"steps is {steps}, but the attack is a partial with steps={settings['steps']}: leave steps out, or the steps of the partial"
         )
     return cast(int | None, steps)
+
+
+def losses_for(attack: AttackLike, losses: Sequence[LossName]) -> Sequence[LossName]:
+    """Return the losses to attack with, one after the other: one alone, which does not count, for an attack with a loss of its own."""
+    return losses[:1] if has_own_loss(plugins.find("attacks", attack)) else losses

@@ -1,12 +1,13 @@
 """Accuracy under attacks of growing radius."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
 
 from robusttune import plugins
-from robusttune.attacks import Attack, AttackLike, stays_in_ball
+from robusttune.attacks import Attack, AttackLike, has_own_loss, stays_in_ball
 from robusttune.evaluations import (
     LOSSES,
     LossName,
@@ -19,6 +20,7 @@ from robusttune.evaluations import (
     attacks_at,
     checked_by,
     hits,
+    losses_for,
     steps_for,
     takes,
 )
@@ -27,6 +29,7 @@ from robusttune.threat import ThreatModel
 
 __all__ = ["sweep"]
 
+SAME = 1e-5  # of a radius: reports take closer ones as one
 MULTIPLES = {"l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "linf": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)}
 
 
@@ -43,7 +46,7 @@ def _passes(
     if not threats:
         return Passes(1)
     each = attack_passes(subject, _configured(attack, steps), threats[0])
-    return Passes(1).plus(each, len(losses) * len(threats))
+    return Passes(1).plus(each, len(losses_for(attack, losses)) * len(threats))
 
 
 def _check(subject: Subject, *, attack: AttackLike, steps: Steps, losses: Sequence[LossName]) -> None:
@@ -92,7 +95,8 @@ def sweep(
         attack: by name, or any `(loss_of, images, threat, *, generator) -> images`.
         steps: the number of steps of the attack; "auto" for those of a `partial(attack, steps=…)`, otherwise 50, or none for an attack of yours
             without `steps`; None for the attack's default.
-        losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin".
+        losses: the losses that the attack maximises, one after the other: "cross_entropy", "margin". An attack of another package has
+            a loss of its own, and runs once.
 
     Raises:
         ValueError: the attack leaves the ball, is a partial with other steps, or steps are asked of one that has no setting `steps`; unknown
@@ -101,7 +105,7 @@ def sweep(
     Source: Carlini et al., arXiv:1902.06705, sections 5.4 and 5.5.
     """
     _check(subject, attack=attack, steps=steps, losses=losses)
-    configured = _configured(attack, steps)
+    configured, used = _configured(attack, steps), losses_for(attack, losses)
     swept = _swept(subject, norms)
     threats = {norm: _threats(subject, norm, eps) for norm in swept}
     single: dict[ThreatModel, list[int]] = {threat: [] for norm in swept for threat in threats[norm]}
@@ -112,14 +116,14 @@ def sweep(
         for norm in swept:
             answers = unchanged
             for threat in threats[norm]:
-                answers = _after(subject, pixels, labels, answers, configured, threat, losses=losses, size=size)
+                answers = _after(subject, pixels, labels, answers, configured, threat, losses=used, size=size)
                 single[threat] += answers.tolist()
     right = {threat: hits(answers_to, true) for threat, answers_to in single.items()}
     images, *counts = subject.totals(len(true), *map(sum, right.values()))
     setting = {
         "attack": _name(attack),
         "steps": steps_for(attack, steps),
-        "losses": "+".join(losses),
+        "losses": "its own" if has_own_loss(configured) else "+".join(losses),
         "seed": subject.seed,
     }
     return [
@@ -162,7 +166,11 @@ def _threats(subject: Subject, norm: NormLike, eps: Sequence[float] | None) -> l
         radius = subject.adversary(norm).eps or default_eps(norm, subject.shape)
         multiples = MULTIPLES.get(norm, MULTIPLES["l2"]) if isinstance(norm, str) else MULTIPLES["l2"]
         eps = radii(norm, radius, multiples)
-    return [ThreatModel(norm, radius) for radius in sorted(set(eps))]
+    threats: list[ThreatModel] = []
+    for radius in sorted(eps):
+        if not threats or not math.isclose(radius, threats[-1].eps, rel_tol=SAME):
+            threats.append(ThreatModel(norm, radius))
+    return threats
 
 
 def _name(attack: object) -> str:

@@ -11,7 +11,7 @@ from robusttune import plugins
 from robusttune.attacks import AttackLike, stays_in_ball
 from robusttune.data.batches import check_classes, check_images, checked_labels, hard_labels
 from robusttune.data.pixels import Pixels, check_space, find_pixels, rounded
-from robusttune.evaluations import LossName, Steps, steps_for
+from robusttune.evaluations import LossName, Steps, losses_for, steps_for
 from robusttune.measuring.evaluate import borrowed
 from robusttune.measuring.subject import Subject
 from robusttune.model.checks import check_whole
@@ -60,7 +60,7 @@ class Judge:
                 f"the attack {attack!r} leaves the ball, so what it finds is no adversarial example: use 'pgd' or 'apgd'"
             )
         plugins.check_installed("attacks", attack)
-        self.model, self.threat, self.losses, self.seed = model, threat, losses, seed
+        self.model, self.threat, self.losses, self.seed = model, threat, losses_for(attack, losses), seed
         self.attack = plugins.configured("attacks", attack, steps=steps_for(attack, steps))
         self.space = (mean, std, normalized)
         self.pixels: Pixels | None = None

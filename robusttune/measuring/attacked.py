@@ -179,14 +179,27 @@ def expected_robustness(records: Records, adversary: Adversary, among: Sequence[
     ]
     if clean is None or clean.right is None or not radii or not math.isclose(radii[-1], adversary.eps, rel_tol=1e-5):
         return None
-    alive, scores = clean.right, [0.0] * len(clean.right)
-    for below, above in pairwise([0.0, *radii]):
-        rights = [record.right for record in by_radius[above] if record.right is not None]
-        after = tuple(map(all, zip(alive, *rights, strict=True)))
-        width = (above - below) / radii[-1]
-        scores = [score + width * (a + b) / 2 for score, a, b in zip(scores, alive, after, strict=True)]
-        alive = after
-    sums = (math.fsum(scores), math.fsum(score**2 for score in scores), len(scores))
+    weights = _trapezoids(radii)
+    alive, scores = clean.right, [weights[0] * answer for answer in clean.right]
+    for eps, weight in zip(radii, weights[1:], strict=True):
+        rights = [record.right for record in by_radius[eps] if record.right is not None]
+        alive = tuple(map(all, zip(alive, *rights, strict=True)))
+        scores = [score + weight * answer for score, answer in zip(scores, alive, strict=True)]
+    versions = 1 / math.fsum(
+        weight**2 for weight in weights
+    )  # as many of equal weight are as good as these radii at best
+    sums = (versions * math.fsum(scores), versions**2 * math.fsum(score**2 for score in scores), len(scores))
     setting = {"norm": adversary.norm, "eps": adversary.eps, "radii": len(radii)}
-    mean = repeated("expected robustness", sums, 1, setting)
+    mean = repeated("expected robustness", sums, versions, setting)
     return Record(mean.evaluation, f"mean {clean.metric}", mean.value, mean.images, mean.interval, mean.setting)
+
+
+def _trapezoids(radii: Sequence[float]) -> list[float]:
+    """Return the weights of 0 and of growing radii in the mean by the trapezoid rule.
+
+    Example:
+        >>> _trapezoids([1, 4])
+        [0.125, 0.5, 0.375]
+    """
+    widths = [0.0, *(above - below for below, above in pairwise([0.0, *radii])), 0.0]
+    return [(below + above) / 2 / radii[-1] for below, above in pairwise(widths)]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from robusttune.measuring.checks import Check, Checks, Verdict
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_text
-from robusttune.types import Json, PathLike
+from robusttune.types import Json, PathLike, finite
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 HOME = "https://github.com/robusttune/robusttune"
@@ -25,7 +25,8 @@ def as_summary(checks: Checks, place: str = "") -> str:
         checks: the checks of a gate.
         place: the place of the Records that they are about, such as "runs/a/evaluation/records.jsonl"; "" for none.
     """
-    return json.dumps({**checks.to_dict(), "records": place, "robusttune": version("robusttune")}, indent=1) + "\n"
+    summary = {**checks.to_dict(), "records": place, "robusttune": version("robusttune")}
+    return json.dumps(finite(summary), indent=1, allow_nan=False) + "\n"
 
 
 def as_junit(checks: Checks, place: str = "") -> str:

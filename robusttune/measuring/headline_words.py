@@ -121,6 +121,11 @@ def certainty(headline: Headline) -> str:
     if headline.first is None:
         return "Ranges in brackets are 95% intervals. There is no other model to compare with."
     tests = [change.test for change in (headline.robust, headline.clean) if change.test is not None]
+    if not tests and len(set(headline.answers.values())) > 1:
+        return (
+            f"There is no paired test, as the two models are compared with other answers, {_whose(headline)}, and these differ: the "
+            "numbers do not say which model is better. Pass the same teacher= to both evaluations."
+        )
     if not tests:
         return (
             "There is no paired test, as these Records hold no answers to single images that both models have seen: chance may "
@@ -131,6 +136,11 @@ def certainty(headline: Headline) -> str:
         "probability of such a difference, or a larger one, between two models that are equally good. All this is about these "
         "two models: another training with another seed gives another model."
     )
+
+
+def _whose(headline: Headline) -> str:
+    """Say whose answers stand for the labels of each model."""
+    return " and ".join(f"{quoted(name)} with {answers}" for name, answers in headline.answers.items())
 
 
 def _tested(tests: Mapping[str, float], changes: Mapping[str, Change]) -> str:

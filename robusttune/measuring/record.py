@@ -140,7 +140,7 @@ def _independent_trials(classes: Sequence[tuple[int, int]], mean: float) -> floa
     return mean * (1 - mean) * len(classes) ** 2 / variance
 
 
-def repeated(evaluation: str, right: Sequence[float], times: int, setting: Setting | None = None) -> Record:
+def repeated(evaluation: str, right: Sequence[float], times: float, setting: Setting | None = None) -> Record:
     """Return the Record of the mean accuracy over several versions of each image.
 
     Answers to versions of one image are not independent trials. The interval is Wilson's for the number of independent
@@ -149,7 +149,7 @@ def repeated(evaluation: str, right: Sequence[float], times: int, setting: Setti
     Args:
         evaluation: the name of the evaluation.
         right: (sum, sum of squares, number) over images of the number of versions answered right.
-        times: the number of versions of each image.
+        times: the number of versions of each image; where their weights differ, the number of equal ones that is as good.
         setting: everything that the number depends on.
 
     Raises:
@@ -163,7 +163,7 @@ def repeated(evaluation: str, right: Sequence[float], times: int, setting: Setti
     images = round(count)
     if images < 1:
         raise ValueError(f"{evaluation} saw no images: the loader is empty")
-    share = total / (images * times)
+    share = min(1.0, total / (images * times))  # weights of versions may sum to a little more than 1
     variance = squares / (images * times**2) - share**2
     binomial = images * share * (1 - share)
     # If all answers are right, or all are wrong, the variance between images is unknown.

@@ -20,6 +20,7 @@ from robusttune.measuring.records_files import (
     failures_path,
     file_at,
     kind_of,
+    number_of,
     numbers_checksum,
     read_beside,
 )
@@ -27,7 +28,7 @@ from robusttune.run.about import RUN
 from robusttune.run.markdown import as_text, markdown_table, texts_in
 from robusttune.run.provenance import digest
 from robusttune.run.writing import write_bytes, write_text
-from robusttune.types import PathLike, check_path, from_json, shown
+from robusttune.types import PathLike, check_path, finite, from_json, shown, to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -160,26 +161,28 @@ class Records(list[Record]):
 
         The answers to single images go to `<name>.images.json` beside it, the pictures of failures to
         `<name>.failures.npz`. Each file is replaced only after its new content is complete, that of the numbers last.
+        A number that is NaN or infinite is written as null, as JSON has none of these, and is read as NaN.
 
         Raises:
             OSError: a file cannot be written, such as on a full disk.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [numbers_of(record) for record in self]
+        rows = [finite(numbers_of(record)) for record in self]
+        facts = finite(self.facts)
         beside = {
             answers_path(path): self._answers().encode() if self.hashes else None,
             failures_path(path): failures.as_bytes(self.failures) if self.failures else None,
         }
-        sums = {"numbers": numbers_checksum(self.facts, rows)}
+        sums = {"numbers": numbers_checksum(facts, rows)}
         for other, content in beside.items():
             if content is None:  # a file left by other Records of this name would be read as part of these
                 other.unlink(missing_ok=True)
             else:
                 write_bytes(other, content)
                 sums[kind_of(other)] = digest([content])
-        lines = [{"facts": self.facts, CHECKSUMS: sums}, *rows]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        lines = [{"facts": facts, CHECKSUMS: sums}, *rows]
+        write_text(path, "".join(to_json(line) + "\n" for line in lines))
         return path
 
     def _answers(self) -> str:
@@ -226,7 +229,7 @@ class Records(list[Record]):
         none = [None] * len(rows)  # files of earlier versions hold no answers
         records = [
             Record(
-                **{**row, "interval": tuple(row["interval"])},
+                **{**row, "value": number_of(row["value"]), "interval": tuple(map(number_of, row["interval"]))},
                 right=right and tuple(answer == "1" for answer in right),
                 answers=answers and tuple(answers),
             )

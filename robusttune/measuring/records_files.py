@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,12 @@ CHECKSUMS = "checksums"  # in the first line of the numbers
 logger = logging.getLogger("robusttune")
 
 
-def numbers_checksum(facts: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:
+def number_of(value: float | None) -> float:
+    """Return a number as it was before `save`; NaN for null, which stands for it, as in JSON there is none."""
+    return math.nan if value is None else value
+
+
+def numbers_checksum(facts: object, rows: Sequence[object]) -> str:
     """Hash facts and numbers as they are read back from JSON."""
     return digest([json.dumps(json.loads(json.dumps([facts, *rows])), sort_keys=True).encode()])
 

@@ -8,6 +8,7 @@ from robusttune.measuring.headline import headlines
 from robusttune.measuring.not_measured import not_measured
 from robusttune.measuring.records import Records
 from robusttune.measuring.setting_words import facts_in_words
+from robusttune.types import finite
 
 FORMAT = 1
 
@@ -15,7 +16,7 @@ FORMAT = 1
 def report_json(runs: Mapping[str, Records]) -> str:
     """Return the text of `report.json`: "verdicts", "models" with facts and Records, and "not measured".
 
-    Names are as the user wrote them. Each verdict holds its sentence beside its numbers.
+    Names are as the user wrote them. Each verdict holds its sentence beside its numbers. A number that is NaN or infinite is null.
     """
     facts = facts_in_words(runs)
     content = {
@@ -31,4 +32,4 @@ def report_json(runs: Mapping[str, Records]) -> str:
         },
         "not measured": not_measured(runs),
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(finite(content), indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n"

@@ -1,6 +1,5 @@
 """The log of a run: lines for the user, and the facts of each epoch in `log.jsonl` and a tracker."""
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from robusttune.run.settings import shown_radius
 from robusttune.run.writing import unwritable, write_text
-from robusttune.types import from_json
+from robusttune.types import from_json, to_json
 
 FILE = "log.jsonl"
 
@@ -101,7 +100,7 @@ class Journal:
         if self.path is not None:
             try:
                 with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(dict(facts)) + "\n")
+                    file.write(to_json(facts) + "\n")
             except OSError as error:
                 raise unwritable(self.path, error) from error
         if self.tracker is not None:

@@ -1,18 +1,21 @@
 """Warnings at the end of a run: the model, or a pretext head, is no better than guessing."""
 
 from robusttune.data.unlabeled import Labelled, Mixture
-from robusttune.measuring.chance import LEAST, first_guess
+from robusttune.measuring.chance import LEAST, LEVEL, at_least, first_guess
 from robusttune.run.provenance import fingerprint
+from robusttune.run.settings import shown_radius
 from robusttune.training.loop import Training
 from robusttune.training.pretext_accuracy import near_guessing, pretext_scores
 
 LOST = 2 / 3  # share of the accuracy before the run; a model that keeps less gets a warning
+SHORT = 10  # steps, of a run that is a trial of the call alone
 UNAFFECTED = ". This does not change the classifier: only Monitor and ood use this head"
 
 
 def doubts(training: Training) -> list[str]:
     """Return warnings about the weights that the model has now, of this process's images."""
-    return [*_unchanged_model(training), *_guessing_model(training), *_guessing_heads(training)]
+    of_model = _guessing_model(training) or _withstanding_nothing(training)
+    return [*_unchanged_model(training), *of_model, *_guessing_heads(training)]
 
 
 def _unchanged_model(training: Training) -> list[str]:
@@ -54,6 +57,26 @@ def _guessing_model(training: Training) -> list[str]:
     return [
         f"the run ended with a model that guesses: of the images it was trained on, {guess}. A learning rate that is too high "
         f"does this: it was {was}, so try {lower}"
+    ]
+
+
+def _withstanding_nothing(training: Training) -> list[str]:
+    """Return a warning where no more images withstand the attack than a guess gets right: held-out ones, or those of the last steps."""
+    threat, best = training.stepper.threat, training.validation.best.score
+    classes = training.robust_loss.classifier.classes
+    held = best and [(round(best.robust * best.images), best.images)]
+    counts = held or training.recovery.ended.withstood()
+    if not counts or not threat.eps or training.progress.taken < SHORT:
+        return []
+    if any(each < LEAST or at_least(right, each, 1 / classes) <= LEVEL for right, each in counts):
+        return []
+    right, images = counts[-1]
+    seen = "held-out images" if held else "images of the last steps"
+    return [
+        f"{right} of {images} {seen} withstood the attack, which is no more than guessing one of {classes} classes gives: "
+        f"the model has learned nothing against attacks. A radius that is too large does this (eps was {shown_radius(threat.eps)} in "
+        f"{threat.norm}), and so do too few steps ({training.progress.taken}) and a learning rate that does not fit "
+        f"({_rates(training)[0]})"
     ]
 
 

@@ -1,6 +1,7 @@
 """Running means of an epoch's loss terms."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class Meter:
         self.steps = 0
         self.images = 0
         self.sums: dict[str, Tensor] = {}
+        self.latest: deque[tuple[Tensor, int]] = deque(maxlen=READ_EVERY)  # correct answers, and images, of a batch
 
     def add(self, out: Mapping[str, Tensor], labels: Tensor | None, images: int) -> None:
         """Add the loss terms of one batch, which has this number of images."""
@@ -29,6 +31,7 @@ class Meter:
         if labels is not None:
             answers = out["output"].detach().argmax(1)
             terms["robust accuracy"] = (answers == hard_labels(sent(labels, answers.device))).sum()
+            self.latest.append((terms["robust accuracy"], images))
         broken = ~torch.isfinite(out["loss"].detach())
         self._count(broken, images)
         for key, value in terms.items():
@@ -77,6 +80,16 @@ class Meter:
         means = self.means()
         totals = distributed.summed(means.values(), device)
         return {key: total / distributed.world() for key, total in zip(means, totals, strict=True)}
+
+    def withstood(self) -> list[tuple[int, int]]:
+        """Return how many images of how many were classified correctly under attack: in the epoch, and in its last batches.
+
+        Empty where the images had no labels, or a loss was not finite.
+        """
+        if not self.latest or int(self.sums[LEFT_OUT]):
+            return []
+        rights, images = zip(*self.latest, strict=True)
+        return [(int(self.sums["robust accuracy"]), self.images), (int(sum(rights)), sum(images))]
 
     def state_dict(self) -> dict[str, object]:
         """Return the state, for `load_state_dict`."""

@@ -12,7 +12,7 @@ from robusttune.measuring.record import percent
 from robusttune.run import distributed, files
 from robusttune.run.provenance import fingerprint
 from robusttune.training.divergence import LEAST_FALL, advice, fell, guessing, not_finite, ramping
-from robusttune.training.meter import READ_EVERY
+from robusttune.training.meter import READ_EVERY, Meter
 from robusttune.training.settings import EpochFacts
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Recovery:
         event: facts of the epoch, if the run has gone back in it.
         between: whether the steps of the epoch are over.
         sound: whether the best epoch on held-out images is known to do better than a guess.
+        ended: meter of the last epoch; an empty one where the run has gone back in it.
         unhelped: whether a collapse that could not be helped was logged.
     """
 
@@ -63,6 +64,7 @@ class Recovery:
         self.began = 0
         self.clean = self.robust = self.trained = 0.0
         self.odd: list[str] = []
+        self.ended = Meter()
         self.event: EpochFacts = {}
         self.unhelped = self.between = self.sound = False
 
@@ -164,6 +166,7 @@ class Recovery:
         elif self.sound:
             self.kept = None
         event, self.event, self.between = self.event, {}, False
+        self.ended = Meter() if event else training.meter
         return event
 
     def _judge_trained(self, training: "Training", accuracy: float | None) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 import robusttune
 from robusttune import plugins
 from robusttune.evaluations.sweep import sweep
+from robusttune.integration.judge import Judge
 from robusttune.threat import ThreatModel
 
 EXTRA = {"torchattacks": r"pip install 'robusttune\[torchattacks\]'", "foolbox": r"pip install 'robusttune\[foolbox\]'"}
@@ -123,6 +124,24 @@ def test_an_attack_takes_part_in_harden_and_evaluate_and_leaves_the_model_as_it_
     assert after[:1] + after[2:4] == before[:1] + before[2:4]  # chance, modes, hooks, attributes
     assert [row[:4] for row in after[1]] == [row[:4] for row in before[1]]
     assert any(not torch.equal(new, old) for new, old in zip(model.parameters(), weights, strict=True))
+
+
+@every_package
+def test_an_attack_with_a_loss_of_its_own_runs_once_however_many_losses_are_asked_for(package):
+    attack_named(package)
+    model, calls = small_model(), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    counted = []
+    for losses in (["cross_entropy"], ["cross_entropy", "margin"]):
+        calls.clear()
+        judged = partial(sweep, norms=["linf"], eps=[0.01], attack=package, steps=3, losses=losses)
+        (record,) = robusttune.evaluate(model, [GOOD], judged, normalized=False, progress=False)
+        assert record.setting["losses"] == "its own"
+        judge = Judge(model, ThreatModel("linf", 0.01), attack=package, steps=3, losses=losses, normalized=False)
+        _, answers, labels = judge.attacked([GOOD])
+        assert float((answers == labels).float().mean()) == pytest.approx(record.value)
+        counted.append(len(calls))
+    assert counted[0] == counted[1]
 
 
 @every_package

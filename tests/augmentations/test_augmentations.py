@@ -60,6 +60,15 @@ def test_the_same_generator_gives_the_same_images_and_the_global_state_stays(nam
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_other_float_types_are_augmented_as_fp32_is(name, dtype):
+    images = photographs(32).to(dtype)
+    changed = augmented(name, images)
+    assert changed.dtype == dtype
+    assert (changed.float() - augmented(name, images.float())).abs().max() <= 1e-3
+
+
+@every
 def test_each_image_of_a_batch_is_changed_in_its_own_way(name):
     changed = augmented(name, photographs(32)[:1].expand(12, -1, -1, -1))
     assert len(torch.unique(changed.flatten(1), dim=0)) > 8

@@ -1,8 +1,9 @@
 """What every corruption in the folder keeps to, on real photographs."""
 
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 from no_waiting import NoWaiting
@@ -10,7 +11,8 @@ from PIL import Image
 from whole_photographs import photographs
 
 from robusttune import plugins
-from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, preset_of
+from robusttune.corruptions import FAMILIES, SEVERITIES, Corruption, _corruption, preset_of
+from robusttune.corruptions._filters import convolved
 
 NAMES = plugins.names("corruptions")
 STANDARD = {
@@ -172,7 +174,8 @@ def test_a_grey_image_stays_close_to_its_grey_colours(name):
 
 @every
 @pytest.mark.parametrize("severity", [3, 5])
-def test_nothing_waits_for_the_device_once_constants_are_there(name, severity):
+def test_nothing_waits_for_the_device_once_constants_are_there(name, severity, monkeypatch):
+    monkeypatch.setattr(_corruption, "_check_range", lambda *_: None)  # on an accelerator it reads nothing
     images = photographs(32)
     corrupted(name, images, severity)
     generator, corruption = seeded(), plugins.find("corruptions", name)
@@ -212,12 +215,41 @@ def test_integers_are_refused():
         corrupted("fog", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 3)
 
 
+@pytest.mark.parametrize("times", [255, -1, float("nan")])
+def test_images_that_are_no_pixels_are_refused(times):
+    images = torch.rand(2, 3, 32, 32, generator=seeded()) * times
+    with pytest.raises(
+        ValueError, match=r"fog got images that span \[.*\], but pixels on \[0, 1\] are needed: divide levels"
+    ):
+        corrupted("fog", images, 3)
+    assert corrupted("fog", torch.full((1, 3, 32, 32), 1.01), 3).max() <= 1
+
+
+def test_severities_may_be_an_array_or_a_tensor():
+    images = photographs(32)[:3]
+    wanted = corrupted("fog", images, [1, 3, 5])
+    for severities in (np.array([1, 3, 5]), torch.tensor([1, 3, 5])):
+        assert torch.equal(corrupted("fog", images, severities), wanted)
+
+
 @every
 def test_the_smallest_images_and_none_at_all(name):
-    assert corrupted(name, torch.rand(2, 3, 4, 4), 5).isfinite().all()
+    images = torch.rand(2, 3, 4, 5)
+    for preset, severity in product((32, 64, 224), SEVERITIES):
+        assert corrupted(name, images, severity, preset=preset).isfinite().all()
     assert corrupted(name, torch.rand(0, 3, 32, 32), 5).shape == (0, 3, 32, 32)
     with pytest.raises(ValueError, match="got images of 3×9 px, but at least 4 are needed"):
         corrupted(name, torch.rand(2, 3, 3, 9), 5)
+
+
+@pytest.mark.parametrize("reach", [2, 11])
+def test_outside_of_an_image_it_is_mirrored_at_its_last_pixels_as_often_as_needed(reach):
+    images = torch.rand(2, 3, 4, 5)
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1)
+    kernel[reach] = 1 / (2 * reach + 1)
+    padded = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (0, 0), (reach, reach)), mode="reflect"))
+    means = padded.unfold(3, 2 * reach + 1, 1).mean(-1)
+    assert torch.allclose(convolved(images, kernel), means, atol=1e-5)
 
 
 def test_what_is_random_asks_for_a_generator_and_nothing_else_does():

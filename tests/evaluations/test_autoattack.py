@@ -147,6 +147,17 @@ def test_the_second_judge_takes_the_passes_that_it_says(classes):
     assert 4 * said[0].backward == done["images backward"]
 
 
+def test_the_fault_of_the_targeted_member_in_l2_is_said_unless_a_second_judge_looks(monkeypatch, caplog):
+    square = {"Square": ("torchattacks", {"name": "Square", "n_queries": 2})}
+    monkeypatch.setattr(module, "_members", lambda classes, queries: dict(square))
+    monkeypatch.setattr(module, "_second", lambda classes, steps: ("another", square["Square"]))
+    images, labels = digits()
+    for norm, second, said in (("l2", False, 1), ("l2", True, 0), ("linf", False, 0)):
+        caplog.clear()
+        measured(partial(both, second_judge=second), batches=[(images[:4], labels[:4])], norm=norm)
+        assert caplog.text.count("has a fault in l2") == said
+
+
 BY_THE_FIRST = pytest.mark.xfail(
     strict=True, reason="torchattacks' APGDT in l2 moves all images by the first one's step"
 )

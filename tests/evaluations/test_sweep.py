@@ -60,6 +60,14 @@ def test_an_attack_without_steps_is_called_without_them():
         robusttune.evaluate(model, [(images, labels)], partial(judged, steps=3), progress=False)
 
 
+def test_radii_that_differ_by_rounding_are_one():
+    model, images, labels = linear()
+    radii = [8 / 255, 0.0313725, 0.0314, 0.0, 0]
+    judged = partial(sweep, attack=brighter, norms=["linf"], eps=radii)
+    records = robusttune.evaluate(model, [(images, labels)], judged, progress=False)
+    assert [record.setting["eps"] for record in records] == [0.0, 0.0313725, 0.0314]
+
+
 def test_the_steps_of_a_partial_come_before_the_default():
     model, images, labels = linear()
     counted = []

@@ -1,5 +1,8 @@
 """Accuracy under attack out of Records: the radius that is judged at, the worst case, and the mean over radii."""
 
+import random
+from statistics import pstdev
+
 import pytest
 
 from robusttune.measuring.attacked import Adversary, attacks_in, expected_robustness, judged_at, worst_of
@@ -94,6 +97,18 @@ def test_expected_robustness_is_the_area_below_the_curve():
     assert expected_robustness(records, Adversary("linf", 0.2)) is None
     assert expected_robustness(records, Adversary("l2", 0.4)) is None
     assert expected_robustness(Records(records[1:]), Adversary("linf", 0.4)) is not None  # sweep at 0 stands for clean
+
+
+def test_the_interval_of_expected_robustness_is_as_wide_as_the_scores_of_images_vary():
+    """Right at most radii or at few, images vary less than those that are wholly right or wholly wrong."""
+    generator, radii = random.Random(0), [0.1, 0.2, 0.3, 0.4]
+    falls = [generator.uniform(0, 0.6) for _ in range(2000)]
+    clean = accuracy("clean", 2000, 2000, right=[True] * 2000)
+    swept = [under(eps, [fall > eps for fall in falls]) for eps in radii]
+    records = Records([clean, *swept], hashes=[str(row) for row in range(2000)], labels=[0] * 2000)
+    scores = [0.125 + 0.25 * sum(fall > eps for eps in radii[:3]) + 0.125 * (fall > radii[3]) for fall in falls]
+    low, high = expected_robustness(records, Adversary("linf", 0.4)).interval
+    assert high - low == pytest.approx(2 * 1.96 * pstdev(scores) / 2000**0.5, rel=0.02)
 
 
 def test_an_image_that_fell_at_a_smaller_radius_counts_as_fallen_at_larger_ones():

@@ -50,6 +50,20 @@ def test_a_report_says_that_the_epoch_was_chosen_by_the_images_measured(tmp_path
         assert "trained by harden, 1 epoch;" in text
 
 
+def test_two_teachers_are_the_reason_for_no_paired_test():
+    runs = {}
+    for label, name in enumerate("ab"):
+        records = measured(15, 10, facts=FACTS | {"agreement": {"name": f"runs/{name}", "fingerprint": name}})
+        runs[name] = Records(records, facts=records.facts, hashes=records.hashes, labels=[label] * 20)
+    (headline,) = headlines(runs)
+    said = certainty(headline)
+    assert (
+        "with other answers, “a” with the answers of runs/a (a) and “b” with the answers of runs/b (b), and these differ"
+        in said
+    )
+    assert said.endswith("Pass the same teacher= to both evaluations.")
+
+
 def test_a_difference_whose_interval_holds_0_may_be_chance():
     rows = {"before": 10, "after": 16}  # 6 images in one direction: McNemar's p is 0.03
     (headline,) = headlines({name: measured(right, right, count=20) for name, right in rows.items()})

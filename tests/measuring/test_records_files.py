@@ -1,6 +1,7 @@
 """What is read back of Records is what was written: damage of the numbers is named, damage beside them costs nothing else."""
 
 import json
+import math
 import random
 from dataclasses import asdict
 from functools import partial
@@ -11,7 +12,10 @@ from torch import nn
 
 import robusttune
 from robusttune.evaluations.sweep import sweep
+from robusttune.measuring.record import Record
 from robusttune.measuring.records import Records
+from robusttune.measuring.records_files import numbers_checksum
+from robusttune.measuring.report_json import report_json
 
 
 @pytest.fixture
@@ -42,6 +46,29 @@ def test_whole_files_are_read_without_a_word(saved, caplog):
     assert again.hashes == records.hashes
     assert len(again.failures) == len(records.failures)
     assert not caplog.records
+
+
+def test_numbers_that_json_has_none_of_are_null_and_read_as_nan(tmp_path):
+    endless = Record("mine", "ratio", math.inf, 3, (math.nan, 1.0), {"k": math.nan})
+    records = Records([endless], facts={"seconds": math.nan})
+    path = records.save(tmp_path / "new.jsonl")
+    strict = {"parse_constant": lambda name: pytest.fail(f"{name} is no JSON")}
+    lines = [json.loads(line, **strict) for line in path.read_text().splitlines()]
+    assert (lines[1]["value"], lines[1]["interval"], lines[1]["setting"]) == (None, [None, 1.0], {"k": None})
+    assert lines[0]["facts"] == {"seconds": None}
+    (again,) = Records.load(path)
+    assert math.isnan(again.value)
+    assert math.isnan(again.interval[0])
+    assert again.interval[1] == 1
+    report = json.loads(report_json({"a": records}), **strict)
+    assert report["models"]["a"]["records"][0]["value"] is None
+
+    rows = [{**lines[1], "value": math.nan, "interval": [math.nan, 1.0]}]  # as versions of before wrote them
+    first = {"facts": {}, "checksums": {"numbers": numbers_checksum({}, rows)}}
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join(json.dumps(line) + "\n" for line in [first, *rows]))
+    assert "NaN" in old.read_text()
+    assert math.isnan(Records.load(old)[0].value)
 
 
 @pytest.mark.sample(2)

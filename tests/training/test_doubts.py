@@ -38,6 +38,11 @@ def taught(loader, classes):
     return model
 
 
+def untrained():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+
+
 def hardened(lr, loader, epochs=4):
     """A run from a model that knows the classes."""
     model = taught(loader, 2)
@@ -101,6 +106,21 @@ def test_a_rate_that_was_lowered_is_not_called_the_peak():
     settings = {"norm": "linf", "eps": 0.02, "tasks": None, "steps": 2, "ema": 0.0, "progress": False, "epochs": 2}
     with pytest.warns(UserWarning, match=r"it was 125 after the run went back, so try lr=31\.25$"):
         harden(taught(batches, 8), batches, lr=500.0, **settings)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["training images", "held-out images"])
+def test_a_run_in_which_no_more_images_withstand_the_attack_than_guessing_gives_says_so(held):
+    """At such a radius a model may still learn the unchanged images."""
+    batches = eight_classes()
+    settings = {"norm": "linf", "tasks": None, "epochs": 3, "lr": 0.05, "ema": 0.0, "progress": False}
+    settings |= {"val_loader": batches} if held else {}
+    which = "held-out images" if held else "images of the last steps"
+    with pytest.warns(
+        UserWarning,
+        match=rf"of 256 {which} withstood the attack, which is no more than guessing .*\(eps was 0.45 in linf\)",
+    ):
+        harden(untrained(), batches, eps=0.45, **settings)
+    harden(untrained(), batches, eps=0.05, **settings)  # a warning would be an error
 
 
 @pytest.mark.parametrize(("weight", "end"), [(0.0, "only Monitor and ood use this head$"), (0.5, r"tasks=None$")])
