@@ -105,9 +105,9 @@ def find(kind: Kind, name: object) -> object:
         check_object(kind, name)
         return name
     # Each step of an attack asks for its norm, and to list the folder takes as long as a small model.
-    loaded: object = getattr(sys.modules.get(f"robusttune.{kind}.{name}"), name, None)
-    if loaded is not None:
-        return loaded
+    loaded = sys.modules.get(f"robusttune.{kind}.{name}")
+    if loaded is not None and not name.startswith("_") and name in vars(loaded):
+        return vars(loaded)[name]
     known = names(kind)
     if name not in known:
         hint = did_you_mean(name, known)

@@ -45,7 +45,7 @@ def fingerprint_of(loader: Loader | None) -> str | None:
 
 
 def _of_loader(loader: Foreign) -> Iterator[str]:
-    if isinstance(loader, list | tuple):
+    if type(loader) in (list, tuple):  # others may yield anything
         yield from _of_batches(loader)
         return
     joined, dataset = getattr(loader, "loaders", None), getattr(loader, "dataset", None)

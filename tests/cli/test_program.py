@@ -376,6 +376,7 @@ class Stopped(torch.nn.Module):
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*withstood the attack, which is no more")  # of a run this short
 def test_after_ctrl_c_the_code_is_130_weights_are_kept_and_resume_goes_on(source, capsys, tmp_path):
     (tmp_path / "stopped.py").write_text(STOPPED)
     run = ["harden", *source, *QUICK, "--batch_size", "50", "--epochs", "4", "--out", "runs/s"]

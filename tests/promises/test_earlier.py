@@ -29,6 +29,7 @@ def copied(tmp_path):
     return lambda name: Path(shutil.copytree(EARLIER / name, tmp_path / name))
 
 
+@pytest.mark.filterwarnings("ignore:.*withstood the attack, which is no more")  # of a run this short
 def test_a_killed_run_ends_as_it_would_have_without_the_kill(copied):
     folder = copied("killed")
     model = hardened(folder, checkpoint_every=3, resume=True)
@@ -40,6 +41,7 @@ def test_a_killed_run_ends_as_it_would_have_without_the_kill(copied):
     assert model.state_dict().keys() == expected.keys()
 
 
+@pytest.mark.filterwarnings("ignore:.*withstood the attack, which is no more")  # of a run this short
 def test_a_run_goes_on_with_the_default_that_it_was_begun_with(copied, capsys):
     folder = copied("killed")
     assert read_run(folder).arguments["preset"] == "joint"
@@ -52,6 +54,7 @@ def test_a_killed_run_with_other_settings_is_refused(copied):
         hardened(copied("killed"), resume=True, checkpoint_every=7)
 
 
+@pytest.mark.filterwarnings("ignore:.*withstood the attack, which is no more")  # of a run this short
 def test_a_run_that_ended_is_repeated(copied):
     held = a_loader(1000, 1096, shuffle=False)
     torch.set_num_threads(1)
