@@ -15,7 +15,7 @@ PRESETS = {32: 48, 64: 96}
 LARGEST_PRESET = 224
 PORTION = 2**20
 SMALLEST = 4
-OVERSHOOT = 0.02  # of pixels beyond [0,1] that rounding or resizing may leave
+OVERSHOOT = 0.25  # values beyond [0,1] that bicubic resizing may leave, as in `data.pixels`
 
 
 @dataclass(frozen=True, eq=False)

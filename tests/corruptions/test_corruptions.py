@@ -222,7 +222,7 @@ def test_images_that_are_no_pixels_are_refused(times):
         ValueError, match=r"fog got images that span \[.*\], but pixels on \[0, 1\] are needed: divide levels"
     ):
         corrupted("fog", images, 3)
-    assert corrupted("fog", torch.full((1, 3, 32, 32), 1.01), 3).max() <= 1
+    assert corrupted("fog", torch.full((1, 3, 32, 32), 1.2), 3).max() <= 1  # as bicubic resizing leaves
 
 
 def test_severities_may_be_an_array_or_a_tensor():
