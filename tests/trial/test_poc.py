@@ -332,6 +332,7 @@ STAGED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*withstood the attack, which is no more")  # of runs this short
 @pytest.mark.slow
 def test_all_arms_are_screened_and_those_that_are_kept_are_confirmed_on_other_images(tmp_path, caplog):
     out, staged = tmp_path / "t", {**STAGED, "test_loader": loader(320, seed=1), "images": 150}
